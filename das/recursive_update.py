@@ -1,0 +1,170 @@
+"""Recursive update of the joint offsets (Section 3.3, Eq. 5-7), and the release's variant of it.
+
+An update layer moves the prediction of a feature point p towards what the map itself says near the joint: it reads
+the dense offset map U at places that U points to. Three kinds exist:
+
+- single (Eq. 6): U'[p] = U[p] + U[p + U[p]].
+- multi (Eq. 7): with t = p + U[p], U'[p] = U[p] + sum_m P(d_m) (d_m + U[t + d_m]), where the displacements d_m and
+  the probabilities are predicted and read at t.
+- release: first a gated mix V = (1 - g) U + g (a freshly predicted offset), then the plain weighted average
+  U'[p] = sum_m P(d_m) (d_m + V[p + d_m]) over displacements around the target and around the source; the
+  probabilities are read where the offsets are, one per dimension. There is no residual term.
+
+A displacement d = (d_x, d_y) of the image plane enters the sums as (d_x, d_y, 0). Every U[.] between cells is a
+bilinear reading in cell coordinates of one level, zero outside the map.
+
+Everything with parameters runs inside ``RecursiveUpdate.forward``; what is left of the last layer is an
+``UpdateState`` of plain maps. ``update_at`` finishes it exactly at the few points that matter (positives while
+training, candidates at test), ``update_dense`` everywhere; both are the same formula with two ways of reading a map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from das.config import Update
+
+
+class FeaturePoints(NamedTuple):
+    """P cells of one level, each field (P,) int64: which image of the batch, which row, which column."""
+
+    image: Tensor
+    y: Tensor
+    x: Tensor
+
+
+@dataclass
+class UpdateState:
+    """All that the last update layer of one level needs; no parameters. All maps are float32.
+
+    Attributes:
+        kind: none (no update: the result is ``offsets``), single, multi or release.
+        offsets: (B, J, 3, h, w) the map that is sampled: current offsets, or gated ones (release); u, v in cells.
+        sampling: (B, J, S, 2, h, w) displacements (x, y) in cells; None for none and single.
+        confidence: logits; multi (B, J, S, h, w), one per sample; release (B, J, 3, h, w), one per dimension.
+        root: joint whose depth offset is exactly 0 in the result; None inside the branch.
+    """
+
+    kind: Update
+    offsets: Tensor
+    sampling: Tensor | None = None
+    confidence: Tensor | None = None
+    root: int | None = None
+
+
+def update_at(state: UpdateState, points: FeaturePoints) -> Tensor:
+    """Updated offsets at P points, (P, J, 3): exact, with memory proportional to P (Eq. 6 or 7)."""
+    return _updated(state, _AtPoints(points))
+
+
+def update_dense(state: UpdateState) -> Tensor:
+    """Updated offsets of every cell, (B, J, 3, h, w): the reference for ``update_at``, and the inner layers."""
+    return _updated(state, _Everywhere(state.offsets))
+
+
+class _Reader(Protocol):
+    """Reads maps (B, J, C, h, w) at N x cells places: N = P without cells, or N = B with cells (h, w)."""
+
+    def here(self, maps: Tensor) -> Tensor:
+        """Values at the places themselves, (N, J, C, *cells)."""
+
+    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
+        """Bilinear values displaced by (N, J, S, 2, *cells): (N, J, S, C, *cells)."""
+
+
+def _updated(state: UpdateState, read: _Reader) -> Tensor:
+    """The last layer at all places of a reader, (N, J, 3, *cells)."""
+    current = read.here(state.offsets)  # (N, J, 3, *cells)
+    to_target = current[:, :, None, :2]  # (N, J, 1, 2, *cells)
+    if state.kind == "none":
+        result = current
+    elif state.kind == "single":  # Eq. 6
+        result = current + read.at(state.offsets, to_target).squeeze(2)
+    else:
+        assert state.sampling is not None and state.confidence is not None, state.kind
+        samples = state.sampling.shape[2]
+        around = state.sampling.flatten(2, 3)  # (B, J, 2S, h, w)
+        at_target = read.at(around, to_target).squeeze(2).unflatten(2, (samples, 2))  # (N, J, S, 2, *cells)
+        if state.kind == "multi":  # Eq. 7
+            probability = read.at(state.confidence, to_target).squeeze(2).softmax(2).unsqueeze(3)
+            local = read.at(state.offsets, to_target + at_target)  # (N, J, S, 3, *cells)
+            result = current + (probability * _plus_xy(local, at_target)).sum(2)
+        else:
+            at_source = read.here(around).unflatten(2, (samples, 2))
+            displacement = torch.cat((at_target + to_target, at_source), dim=2)  # (N, J, 2S, 2, *cells)
+            both = read.at(torch.cat((state.confidence, state.offsets), dim=2), displacement)
+            probability = both[:, :, :, :3].softmax(2)  # per dimension, over the samples
+            result = (probability * _plus_xy(both[:, :, :, 3:], displacement)).sum(2)
+    if state.root is None:
+        return result
+    keep = torch.ones(result.shape[1], 3, *[1] * (result.ndim - 3), dtype=torch.bool, device=result.device)
+    keep[state.root, 2] = False
+    return result.where(keep, 0.0)
+
+
+def _plus_xy(offsets: Tensor, displacement: Tensor) -> Tensor:
+    """(N, J, S, 3, *cells) + (d_x, d_y, 0)."""
+    return offsets + torch.cat((displacement, torch.zeros_like(displacement[:, :, :, :1])), dim=3)
+
+
+class _AtPoints:
+    """Gathers the four cells around each place of P points."""
+
+    def __init__(self, points: FeaturePoints):
+        self.points = points
+
+    def here(self, maps: Tensor) -> Tensor:
+        return maps[self.points.image, :, :, self.points.y, self.points.x]
+
+    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
+        (joints, _, height, width), points = maps.shape[1:], self.points
+        x = points.x[:, None, None] + displacement[:, :, :, 0]  # (P, J, S)
+        y = points.y[:, None, None] + displacement[:, :, :, 1]
+        left, top = x.detach().floor(), y.detach().floor()
+        right_weight, bottom_weight = x - left, y - top
+        # One gather of all four cells: its backward pass then fills one dense gradient, not four.
+        columns = torch.stack((left, left + 1, left, left + 1), dim=-1)  # (P, J, S, 4)
+        rows = torch.stack((top, top, top + 1, top + 1), dim=-1)
+        weights = torch.stack(
+            (
+                (1 - right_weight) * (1 - bottom_weight),
+                right_weight * (1 - bottom_weight),
+                (1 - right_weight) * bottom_weight,
+                right_weight * bottom_weight,
+            ),
+            dim=-1,
+        )
+        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+        image = points.image[:, None, None, None]
+        joint = torch.arange(joints, device=maps.device)[None, :, None, None]
+        # Clamped as integers, so that even a NaN place (a diverged model) indexes a cell and stays NaN by its weight.
+        cells = maps[image, joint, :, rows.long().clamp(0, height - 1), columns.long().clamp(0, width - 1)]
+        return (weights * inside).unsqueeze(-1).mul(cells).sum(-2)  # (P, J, S, C)
+
+
+class _Everywhere:
+    """Reads at every cell of the level, by grid sampling."""
+
+    def __init__(self, offsets: Tensor):
+        self.shape = offsets.shape
+        height, width = offsets.shape[-2:]
+        self.x = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
+        self.y = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
+
+    def here(self, maps: Tensor) -> Tensor:
+        return maps
+
+    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
+        batch, joints, channels, height, width = maps.shape
+        samples = displacement.shape[2]
+        # grid_sample counts from -1 at the outer edge of the first cell to 1 at the outer edge of the last.
+        grid_x = (self.x + displacement[:, :, :, 0] + 0.5) * (2 / width) - 1  # (B, J, S, h, w)
+        grid_y = (self.y + displacement[:, :, :, 1] + 0.5) * (2 / height) - 1
+        grid = torch.stack((grid_x, grid_y), dim=-1).view(batch * joints, samples * height, width, 2)
+        values = F.grid_sample(maps.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)
+        return values.view(batch, joints, channels, samples, height, width).transpose(2, 3)
