@@ -1,0 +1,243 @@
+"""Drawings change the pixels they should and no others, and the top view is to scale."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from das.skeleton import PANOPTIC15, Skeleton
+from das.visualize import (
+    FloorPlan,
+    distribution_grid,
+    draw_assignment,
+    draw_distribution,
+    draw_offsets,
+    draw_people,
+    panel,
+    person_color,
+    side_by_side,
+    side_color,
+    top_view,
+)
+
+STICK = Skeleton("stick", ("root", "l_hand", "r_hand"), (("root", "l_hand"), ("root", "r_hand")), ("root",))
+
+
+def grey_image(height=240, width=320):
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+def changed(before, after):
+    return (before != after).any(-1)
+
+
+def near_segments(shape, segments, radius):
+    """(H, W) bool of the pixels within ``radius`` of any segment, by plain geometry."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    pixels = np.stack([x, y], -1).astype(float)
+    near = np.zeros(shape[:2], bool)
+    for a, b in np.asarray(segments, float):
+        along = np.clip(((pixels - a) @ (b - a)) / max((b - a) @ (b - a), 1e-9), 0, 1)
+        near |= np.linalg.norm(pixels - a - along[..., None] * (b - a), axis=-1) <= radius
+    return near
+
+
+def test_bones_are_drawn_where_they_are_and_nowhere_else():
+    image = grey_image()
+    uv = np.array([[[160, 60], [220, 180], [80.5, 150.25]]])
+    out = draw_people(image, uv, STICK)
+    diff = changed(image, out)
+    bones = uv[0][[[0, 1], [0, 2]]]
+    assert not diff[~near_segments(image.shape, bones, 6)].any()
+    assert diff[near_segments(image.shape, bones, 1)].all()
+    assert (image == 128).all(), "the input is not drawn on"
+
+
+def test_left_is_lighter_than_right_and_hues_differ():
+    image = grey_image()
+    uv = np.array([[[160, 60], [220, 180], [100, 180]]], float)
+    out = draw_people(image, uv, STICK).astype(int)
+    left, right = out[120, 190].sum(), out[120, 130].sum()
+    assert left > right + 100
+    colors = np.array([person_color(i) for i in range(8)], int)
+    apart = np.abs(colors[:, None] - colors[None]).sum(-1) + 1000 * np.eye(8, dtype=int)
+    assert apart.min() > 40
+    assert side_color("neck", (10, 20, 30)) == (10, 20, 30)
+
+
+def test_joints_that_are_not_valid_or_not_finite_are_left_out():
+    image = grey_image()
+    uv = np.array([[[160, 60], [220, 180], [100, 180]]], float)
+    only_left = draw_people(image, uv, STICK, valid=np.array([True, True, False]))
+    left_bone, right_bone = (near_segments(image.shape, [uv[0][[0, k]]], 6) for k in (1, 2))
+    assert not changed(image, only_left)[right_bone & ~left_bone].any()
+    for absent in (np.nan, np.inf, 1e30):
+        broken = uv.copy()
+        broken[0, 2] = absent
+        np.testing.assert_array_equal(draw_people(image, broken, STICK), only_left)
+
+
+def test_nobody_leaves_the_image_as_it_is():
+    image = grey_image()
+    for uv, labels in ((np.zeros((0, 3, 2)), []), (np.full((1, 3, 2), np.nan), ["0.9"])):
+        np.testing.assert_array_equal(draw_people(image, uv, STICK, labels=labels), image)
+
+
+def test_the_first_person_lies_on_top():
+    image = grey_image()
+    across = [[60, 120], [260, 120], [60, 120]]
+    down = [[160, 20], [160, 220], [160, 20]]
+    out = draw_people(image, np.array([across, down], float), STICK)
+    assert tuple(out[120, 160]) == side_color("l_hand", person_color(0))
+    assert tuple(out[60, 160]) == side_color("l_hand", person_color(1))
+
+
+def test_labels_stay_inside_the_image():
+    image = grey_image()
+    for corner in ((2, 2), (317, 2), (2, 237), (317, 237)):
+        uv = np.array([[corner, corner, corner]], float)
+        plain, labelled = (draw_people(image, uv, STICK, labels=text) for text in (None, ["0.93"]))
+        flag = (labelled == person_color(0)).all(-1) & changed(plain, labelled)
+        assert flag.sum() > 100, corner
+
+
+def test_lines_grow_with_the_image_but_not_on_small_people():
+    def area(height, uv):
+        image = grey_image(height, 4 * height // 3)
+        return changed(image, draw_people(image, np.array([uv]), STICK)).sum()
+
+    uv = np.array([[160, 60], [220, 180], [100, 180]], float)
+    # Twice as long lines cover twice the pixels at equal width and four times at double width.
+    assert area(960, 4 * uv) / area(240, uv) > 6
+    assert area(960, uv) < 1.5 * area(240, uv)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    points=st.lists(
+        st.tuples(st.floats(-9e3, 9e3), st.floats(-2e3, 2e3), st.floats(300, 4e4)), min_size=1, max_size=6
+    ),
+    down=st.tuples(st.floats(-0.5, 0.5), st.just(1.0), st.floats(-0.5, 0.5)),
+)
+def test_the_floor_plan_is_to_scale_and_holds_everything_in_front(points, down):
+    points, down = np.array(points), np.array(down) / np.linalg.norm(down)
+    plan = FloorPlan.around(points, 400, down)
+    uv = plan.pixels(points)
+    in_front = points @ plan.axes[1] >= 0
+    assert ((uv >= 0) & (uv < 400))[in_front].all()
+    # Moving along gravity changes nothing; a level move of d metres is d x scale pixels long.
+    np.testing.assert_allclose(plan.pixels(points + 700 * down), uv, atol=1e-6)
+    step = np.cross(down, [0.3, 0.2, 1.0])
+    step *= 1500 / np.linalg.norm(step)
+    moved = plan.pixels(points + step) - uv
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=-1), 1.5 * plan.pixels_per_metre, rtol=1e-9)
+
+
+def test_top_view_puts_right_right_and_far_up():
+    joints = np.array([[0, 0, 3000.0], [1000, 0, 3000.0], [0, 500, 5000.0]])
+    plan = FloorPlan.around(joints, 600)
+    here, right, far = plan.pixels(joints)
+    assert right[0] - here[0] == pytest.approx(plan.pixels_per_metre) and right[1] == pytest.approx(here[1])
+    assert here[1] - far[1] == pytest.approx(2 * plan.pixels_per_metre) and far[0] == pytest.approx(here[0])
+
+
+def test_top_view_shows_each_root_in_its_colour_and_the_truth_in_grey():
+    person = np.array([[0, 0, 0], [-300, -400, 0], [300, -400, 0.0]])
+    joints = person + np.array([[[-800, 0, 3000]], [[900, 0, 4000.0]]])
+    truth = joints + [0, 0, 600]
+    plan = FloorPlan.around(np.concatenate([joints, truth]).reshape(-1, 3), 500)
+    out = top_view(joints, STICK, truth_cam=truth, size=500)
+    for i in range(2):
+        u, v = np.round(plan.pixels(joints[i, 0])).astype(int)
+        assert tuple(out[v, u]) == person_color(i)
+        u, v = np.round(plan.pixels(truth[i, 0])).astype(int)
+        assert np.ptp(out[v, u].astype(int)) == 0 and out[v, u, 0] < 200
+
+
+def test_top_view_marks_what_the_camera_sees():
+    K = np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]])
+    joints = np.array([[[0, 0, 4000], [0, 0, 4000], [0, 0, 4000.0]]])
+    plan = FloorPlan.around(joints[0], 500)
+    blind, seeing = (top_view(joints, STICK, K=k, image_size=(480, 640), size=500) for k in (None, K))
+    # At Z the middle row sees |X| < Z x 320 / 500; test a little inside and outside, off the grid lines.
+    for x, seen in ((2.2, True), (2.35, False), (-2.2, True), (-2.35, False)):
+        u, v = np.round(plan.pixels(np.array([x * 1000, 0, 3550]))).astype(int)
+        assert (blind[v, u] != seeing[v, u]).any() == seen, x
+
+
+def test_top_view_of_nobody_is_an_empty_room():
+    out = top_view(np.zeros((0, 15, 3)), PANOPTIC15, size=200)
+    assert out.shape == (200, 200, 3) and out.dtype == np.uint8
+
+
+def test_side_by_side_keeps_the_first_picture_and_its_height():
+    a, b = grey_image(100, 150), grey_image(300, 600)
+    out = side_by_side(a, b, gap=10)
+    assert out.shape == (100, 150 + 10 + 200, 3)
+    np.testing.assert_array_equal(out[:, :150], a)
+    assert (out[:, 150:160] == 255).all()
+
+
+@pytest.mark.parametrize("height", [240, 720])
+def test_panel_draws_on_the_enlarged_photo_where_the_joints_are(height):
+    image = grey_image(height, 2 * height)
+    uv = np.array([[[height, 0.2 * height], [1.2 * height, 0.7 * height], [0.8 * height, 0.7 * height]]])
+    cam = np.concatenate([uv, np.full((1, 3, 1), 3000.0)], -1)
+    out = panel(image, uv, cam, STICK, truth_uv=uv, truth_cam=cam)
+    scale = max(480, height) / height
+    assert out.shape[0] == max(480, height)
+    photo = out[:, : round(2 * height * scale)]
+    bones = ((uv[0] + 0.5) * scale - 0.5)[[[0, 1], [0, 2]]]
+    diff = (photo != 128).any(-1)
+    assert diff[near_segments(photo.shape, bones, 1)].all()
+    assert not diff[~near_segments(photo.shape, bones, 9)].any()
+
+
+def test_assignment_colours_every_positive_on_the_tile_of_its_level():
+    image = grey_image(64, 96)
+    points = [np.array([[20.0, 36.0], [28, 36]]), np.array([[40.0, 40.0]])]
+    person = [np.array([0, 0]), np.array([1])]
+    out = draw_assignment(image, (8, 16), points, person)
+    assert out.shape == (64, 96 * 2 + 8, 3)
+    for level, left in ((0, 0), (1, 96 + 8)):
+        tile = out[:, left : left + 96]
+        for uv, i in zip(points[level].astype(int), person[level]):
+            assert tuple(tile[uv[1], uv[0]]) == person_color(i)
+        assert not (tile == person_color(1 - level)).all(-1).any()
+
+
+def test_assignment_fills_discs_by_centerness():
+    image = grey_image(64, 64)
+    args = (image, (32,), [np.array([[48.0, 48.0]])], [np.array([0])])
+    full, half = (
+        (draw_assignment(*args, centerness=[np.array([c])]) == person_color(0)).all(-1).sum()
+        for c in (1, 0.25)
+    )
+    assert half < 0.6 * full
+
+
+def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():
+    image = grey_image(64, 64)
+    offsets = np.zeros((2, 4, 4))
+    offsets[0, :, :2], offsets[0, :, 2:] = 30, -30
+    out = draw_offsets(image, offsets, stride=16, step=100)
+    for half in (out[:, :32], out[:, 32:]):
+        assert (half == half[0, 0]).all()
+    assert np.abs(out[0, 0].astype(int) - out[0, 63]).sum() > 100
+    with_arrows = draw_offsets(image, offsets, stride=16, step=2)
+    assert changed(out, with_arrows).any()
+
+
+def test_distribution_outlines_hold_the_stated_mass():
+    """A round normal density holds 50 % within sqrt(2 ln 2) and 90 % within sqrt(2 ln 10) sigma."""
+    extent, size = 5.0, 501
+    grid = distribution_grid(extent)
+    out = draw_distribution(-0.5 * (grid**2).sum(-1), extent, size)
+    ray = out[size // 2 + 20, size // 2 :].min(-1) > 150  # whitish, beside the ticks of the axes
+    unit = (size - 1) / 2 / extent
+    found = np.hypot(np.flatnonzero(ray), 20) / unit
+    for share in (0.5, 0.9):
+        assert np.abs(found - np.sqrt(-2 * np.log(1 - share))).min() < 0.05
+    hot = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)
+    assert hot[size // 2 + 20, size // 2 + 20] > hot[20, 60]
