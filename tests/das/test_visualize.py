@@ -210,11 +210,10 @@ def test_assignment_colours_every_positive_on_the_tile_of_its_level():
 def test_assignment_fills_discs_by_centerness():
     image = grey_image(64, 64)
     args = (image, (32,), [np.array([[48.0, 48.0]])], [np.array([0])])
-    full, half = (
-        (draw_assignment(*args, centerness=[np.array([c])]) == person_color(0)).all(-1).sum()
-        for c in (1, 0.25)
-    )
-    assert half < 0.6 * full
+    full, quarter = (draw_assignment(*args, centerness=[np.array([c])]) for c in (1, 0.25))
+    # A quarter of the area is half the radius of 0.42 strides: 9 pixels from the middle is beyond it.
+    assert tuple(full[48, 48 + 9]) == person_color(0) and tuple(full[48, 48]) == person_color(0)
+    assert tuple(quarter[48, 48 + 9]) != person_color(0) and tuple(quarter[48, 48]) == person_color(0)
 
 
 def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():
