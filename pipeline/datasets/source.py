@@ -1,0 +1,227 @@
+"""What a source of data is: two functions that every module of this folder offers.
+
+``shards`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
+in bounded memory. Both are plain functions of picklable values, so any number of machines can share the work;
+a frame that cannot be used is a ``Drop`` with its reason, never silently absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from das.skeleton import Skeleton
+from pipeline.schema import Record, image_size, key_of
+from pipeline.splits import Part, SplitManifest
+
+# Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.
+FRAMES_PER_SHARD = 256
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of a source that is read in one go: some frames of one sequence seen by one camera."""
+
+    source: str
+    """Name of the data set, the first part of every key."""
+    root: str
+    """Absolute path of the folder as its owners ship it."""
+    split: str
+    """train, val or test."""
+    sequence: str
+    """Name as in the split manifest."""
+    camera: str
+    """Name of the camera."""
+    activity: str
+    """What a benchmark scores together, or ""."""
+    frames: tuple[int, ...]
+    """Frame numbers or image ids, in order."""
+    image_bytes: int
+    """Estimated size of its images, for packing."""
+
+    @property
+    def name(self) -> str:
+        """Unique and stable; sorts like the frames."""
+        first, last = self.frames[0], self.frames[-1]
+        return f"{self.source}/{self.split}/{self.sequence}/{self.camera}/{first:08d}-{last:08d}"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A frame that gives no record, and why; reasons are few and constant, so that they can be counted."""
+
+    key: str
+    reason: str
+
+
+IMAGE_MISSING = "image missing"
+IMAGE_DAMAGED = "image damaged"
+IMAGE_OTHER_SIZE = "image size differs from annotation"
+
+
+class Source(Protocol):
+    """What each module of this folder offers (modules are checked against it where they are listed)."""
+
+    TERMS: str
+    """Terms under which the owners give the data out, in a sentence, and where to read them."""
+    SKELETONS: tuple[Skeleton, ...]
+    """Joint sets its records may have."""
+    SPLITS: SplitManifest
+    """Split manifest it uses when none is given."""
+
+    def shards(self, root: str | Path, split: str, splits: SplitManifest = ...) -> list[Shard]:
+        """The work of one split, in a stable order; empty when the source has no such split.
+
+        Raises:
+            ValueError: the folder, or an annotation or calibration file in it, is missing or unreadable.
+        """
+        ...
+
+    def records(self, shard: Shard) -> Iterator[Record | Drop]:
+        """One record or drop per frame of the shard, in order.
+
+        Raises:
+            ValueError: an annotation is malformed; the message names its file.
+        """
+        ...
+
+
+@dataclass
+class Person:
+    """One person as a source describes it; ``record`` stacks them.
+
+    Attributes:
+        id: the source's own.
+        joints_uv: (J, 2) pixels of the stored image. joints_cam, joints_cam_univ: (J, 3) mm or None.
+        state: (J,) 0 unlabelled, 1 occluded, 2 visible. confidence: (J,) or None.
+        bbox: x0 y0 x1 y1 pixels.
+        ignore: crowd or person without joints. valid: the source stands behind the annotation.
+    """
+
+    id: int
+    joints_uv: np.ndarray
+    state: np.ndarray
+    bbox: np.ndarray
+    joints_cam: np.ndarray | None = None
+    joints_cam_univ: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    ignore: bool = False
+    valid: bool = True
+
+
+def require_folder(root: str | Path, what: str) -> Path:
+    """``root`` as an absolute path; ValueError naming it when it is no folder."""
+    folder = Path(root).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{what}: no folder {folder}")
+    return folder
+
+
+def require_file(candidates: Iterable[Path], what: str) -> Path:
+    """The first of the candidates that exists; ValueError naming all of them when none does."""
+    candidates = list(candidates)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ValueError(f"{what}: no file {' or '.join(map(str, candidates))}")
+
+
+def cut(
+    source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path]
+) -> list[Shard]:
+    """The frames (their image files beside them) as shards of at most ``FRAMES_PER_SHARD``."""
+    shards = []
+    for at in range(0, len(frames), FRAMES_PER_SHARD):
+        chunk = tuple(frames[at : at + FRAMES_PER_SHARD])
+        size = _estimated_bytes(images[at : at + FRAMES_PER_SHARD])
+        shards.append(
+            Shard(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size)
+        )
+    return shards
+
+
+def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
+    """Size of all images from a few evenly spread ones: asking every file is slow on network disks."""
+    some = images[:: max(1, len(images) // samples)]
+    sizes = [path.stat().st_size for path in some if path.is_file()]
+    return sum(sizes) * len(images) // len(some)
+
+
+def record(
+    shard: Shard,
+    frame: int,
+    image: Path,
+    size: tuple[int, int],
+    skeleton: Skeleton,
+    people: Sequence[Person],
+    K: np.ndarray | None = None,
+    distortion: np.ndarray | None = None,
+    R: np.ndarray | None = None,
+    t_mm: np.ndarray | None = None,
+) -> Record | Drop:
+    """One frame with its image bytes as they lie on the disk, or the reason why there is none.
+
+    Args:
+        shard: where the frame belongs.
+        frame: its number, one of the shard's.
+        image: path of the image file.
+        size: (height, width) pixels that the annotation refers to.
+        skeleton: joint set of the people.
+        people: may be empty; optional 3D columns are given by all of them or by none.
+        K: (3, 3) pixels, or None for an unknown camera.
+        distortion: (5,), or None for none.
+        R: (3, 3) world to camera, or None for sources without a world frame.
+        t_mm: (3,) beside R.
+    """
+    key = key_of(shard.source, shard.sequence, shard.camera, frame)
+    try:
+        data = image.read_bytes()
+        found = image_size(data)
+    except FileNotFoundError:
+        return Drop(key, IMAGE_MISSING)
+    except ValueError:
+        return Drop(key, IMAGE_DAMAGED)
+    if found != size:
+        return Drop(key, IMAGE_OTHER_SIZE)
+    joints = len(skeleton)
+
+    def stack(name: str, dtype: type[np.generic], *shape: int) -> np.ndarray:
+        return np.array([getattr(p, name) for p in people], dtype).reshape(len(people), *shape)
+
+    def stack_if_any(name: str, *shape: int) -> np.ndarray | None:
+        present = [getattr(p, name) is not None for p in people]
+        assert all(present) or not any(present), (key, name)
+        return stack(name, np.float32, *shape) if any(present) else None
+
+    return Record(
+        key=key,
+        source=shard.source,
+        sequence=shard.sequence,
+        camera=shard.camera,
+        frame=frame,
+        split=shard.split,
+        activity=shard.activity,
+        skeleton=skeleton.name,
+        image=data,
+        image_sha256=hashlib.sha256(data).hexdigest(),
+        height=size[0],
+        width=size[1],
+        K=K,
+        distortion=distortion,
+        R=R,
+        t_mm=t_mm,
+        person_id=stack("id", np.int64),
+        joints_uv=stack("joints_uv", np.float32, joints, 2),
+        joints_cam=stack_if_any("joints_cam", joints, 3),
+        joints_cam_univ=stack_if_any("joints_cam_univ", joints, 3),
+        confidence=stack_if_any("confidence", joints),
+        state=stack("state", np.uint8, joints),
+        bbox=stack("bbox", np.float32, 4),
+        ignore=stack("ignore", np.bool_),
+        valid=stack("valid", np.bool_),
+    )
