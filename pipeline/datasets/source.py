@@ -8,10 +8,12 @@ a frame that cannot be used is a ``Drop`` with its reason, never silently absent
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -129,6 +131,72 @@ def require_file(candidates: Iterable[Path], what: str) -> Path:
         if path.is_file():
             return path
     raise ValueError(f"{what}: no file {' or '.join(map(str, candidates))}")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; ValueError naming the file when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def annotations_of(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+    """A COCO-like file as (images by id, annotations by image id); the last file read stays in memory.
+
+    Raises:
+        ValueError: naming the file, when it is no JSON, has no such lists, or names an image twice.
+    """
+    return _annotations_of(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # the shards that one process reads share the file, which takes long to parse
+def _annotations_of(path: Path, changed: int) -> tuple[dict[int, Any], dict[int, list[Any]]]:
+    content = read_json(path)
+    try:
+        images = {int(image["id"]): image for image in content["images"]}
+        annotations: dict[int, list[dict[str, Any]]] = {i: [] for i in images}
+        for annotation in content["annotations"]:
+            annotations[int(annotation["image_id"])].append(annotation)
+        names = {str(image["file_name"]) for image in images.values()}
+    except (ValueError, KeyError, TypeError) as error:
+        wanted = "images with id and file_name, annotations with the image_id of one of them"
+        raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
+    if not len(content["images"]) == len(images) == len(names):
+        found = f"{len(content['images'])} images share {len(images)} ids and {len(names)} file names"
+        raise ValueError(f"{path}: {found}, wanted one of each per image")
+    return images, annotations
+
+
+def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    """A field of an image or annotation as finite float64 of that shape.
+
+    Raises:
+        ValueError: naming file, entry and field, when it is absent, has another size or holds NaN.
+    """
+    try:
+        value = np.array(entry[field], np.float64).reshape(shape)
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"size {np.size(entry[field])}" if field in entry else "nothing"
+        raise ValueError(
+            f"{path}: entry {entry.get('id')}: {field}: found {found}, wanted numbers of shape {shape}"
+        ) from error
+    if not np.isfinite(value).all():
+        raise ValueError(f"{path}: entry {entry.get('id')}: {field}: found NaN or infinity, wanted numbers")
+    return value
+
+
+def pinhole(intrinsic: Sequence[float] | np.ndarray) -> np.ndarray:
+    """K (3, 3) of fx, fy, cx, cy in pixels."""
+    fx, fy, cx, cy = intrinsic
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
+
+
+def box_xyxy(xywh: np.ndarray) -> np.ndarray:
+    """x, y, width, height to x0, y0, x1, y1."""
+    return np.concatenate([xywh[:2], xywh[:2] + xywh[2:]])
 
 
 def cut(

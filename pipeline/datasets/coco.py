@@ -1,0 +1,110 @@
+"""COCO keypoints (Lin et al., ECCV 2014): people in 2D, for learning to detect and to localise.
+
+    ROOT/annotations/person_keypoints_{train,val}2017.json
+    ROOT/{train,val}2017/%012d.jpg
+
+Cameras are unknown and there is no depth. Crowds and people without labelled joints are areas to ignore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+
+from das.skeleton import COCO17, Skeleton
+from pipeline.datasets.source import (
+    Drop,
+    Person,
+    Shard,
+    box_xyxy,
+    cut,
+    numbers,
+    record,
+    require_file,
+    require_folder,
+)
+from pipeline.schema import Record
+from pipeline.splits import COCO as COCO_SPLITS
+from pipeline.splits import SplitManifest
+
+TERMS = (
+    "COCO 2017 keypoints: annotations CC BY 4.0; each photo has its own Flickr licence (`license` in the "
+    "annotation file); see https://cocodataset.org/#termsofuse"
+)
+SKELETONS: tuple[Skeleton, ...] = (COCO17,)
+SPLITS = COCO_SPLITS
+
+# Every photo has a camera of its own, and none is known.
+_CAMERA = "unknown"
+
+
+def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+    """The photos of one split that show people, by image id; absent parts of the data give no shards.
+
+    Raises:
+        ValueError: no such folder, or it holds none of COCO's annotation files, or one is malformed.
+    """
+    folder = require_folder(root, "coco")
+    require_file((_annotations(folder, part.sequence) for part in splits.parts), "coco: annotations")
+    found = []
+    for part in splits.of(split):
+        if not _annotations(folder, part.sequence).is_file():
+            continue
+        coco = _load(_annotations(folder, part.sequence))
+        ids = sorted(coco.getImgIds(catIds=coco.getCatIds(catNms=["person"])))
+        taken = splits.select(part, ids)
+        images = [folder / part.sequence / coco.imgs[i]["file_name"] for i in taken]
+        found += cut("coco", folder, part, _CAMERA, taken, images)
+    return found
+
+
+def records(shard: Shard) -> Iterator[Record | Drop]:
+    """Every photo of the shard; the frame number is COCO's image id.
+
+    Raises:
+        ValueError: an annotation is malformed; names the file and the annotation.
+    """
+    path = _annotations(Path(shard.root), shard.sequence)
+    coco = _load(path)
+    for i in shard.frames:
+        image = coco.imgs[i]
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
+        people = [_person(annotation, path) for annotation in annotations]
+        size = int(image["height"]), int(image["width"])
+        yield record(shard, i, Path(shard.root) / shard.sequence / image["file_name"], size, COCO17, people)
+
+
+def _annotations(folder: Path, photos: str) -> Path:
+    return folder / "annotations" / f"person_keypoints_{photos}.json"
+
+
+def _load(path: Path) -> COCO:
+    return _loaded(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # the shards that one process reads share the file, which takes seconds to parse
+def _loaded(path: Path, changed: int) -> COCO:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            return COCO(str(path))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"{path}: not a COCO annotation file ({error!r})") from error
+
+
+def _person(annotation: dict[str, Any], path: Path) -> Person:
+    keypoints = numbers(annotation, "keypoints", (17, 3), path)
+    state = keypoints[:, 2].astype(np.uint8)
+    return Person(
+        id=int(annotation["id"]),
+        joints_uv=keypoints[:, :2],
+        state=state,
+        bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
+        ignore=bool(annotation["iscrowd"]) or not state.any(),
+    )
