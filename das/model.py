@@ -1,11 +1,25 @@
-"""DAS: backbone, feature pyramid, head and recursive update."""
+"""DAS (Wang et al., CVPR 2022): backbone, feature pyramid, head and recursive update in one forward pass.
+
+Its forward pass means the same in training and test, has all parameters inside, and changes no units: the
+codec does that. Positions are cells: cell (y, x) of the level with stride s is pixel (x s + s // 2, y s + s
+// 2).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from das.head import LevelOutput
-from das.recursive_update import UpdateState
+import torch
+from torch import Tensor, nn
+
+from das.backbone import MSPN, ResNet
+from das.config import DASConfig
+from das.fpn import FPN
+from das.head import Head, LevelOutput
+from das.recursive_update import RecursiveUpdate, UpdateState
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass
@@ -14,3 +28,89 @@ class HeadOutput:
 
     levels: list[LevelOutput]
     updates: list[UpdateState]
+
+
+class DAS(nn.Module):
+    """The network of a ``DASConfig``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DASConfig):
+        super().__init__()
+        self.config = config
+        c, joints, root = config.fpn_channels, config.n_joints, config.skeleton.root_index
+        self.backbone: ResNet | MSPN
+        if config.backbone == "mspn":
+            self.backbone = MSPN(config.mspn_stages, config.backbone_width)
+        else:
+            self.backbone = ResNet(config.backbone, config.backbone_width)
+        self.fpn = FPN(self.backbone.channels[1:], c, len(config.strides), config.fpn_norm)
+        self.head = Head(
+            joints=joints,
+            root=root,
+            levels=len(config.strides),
+            in_channels=c,
+            channels=c,
+            branch_channels=c,
+            centerness_channels=c // 4,
+            norm=config.head_norm,
+            deformable=config.tower_deformable,
+            sigma=config.pose_likelihood != "l1",
+        )
+        self.update = RecursiveUpdate(
+            kind=config.update,
+            layers=config.layers,
+            samples=config.update_samples,
+            joints=joints,
+            in_channels=c,
+            channels=c,
+            norm=config.head_norm,
+            root=root,
+        )
+        if not config.regress_root_xy:
+            # No loss reaches it (release); trainable, it would keep DDP waiting for its gradient.
+            self.head.root_xy.requires_grad_(False)
+        # Not part of the state dict: constants, and checkpoints then hold exactly what was learned.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Images (B, 3, H, W) uint8 RGB, sizes (B, 2) int (height, width) -> float32 input of ``forward``.
+
+        Exactly 0 outside each size, whatever the padding holds: the mean colour.
+        """
+        rows = torch.arange(images.shape[2], device=images.device)[:, None] < sizes[:, 0, None, None, None]
+        columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1, None, None, None]
+        return ((images - self.mean) / self.std).where(rows & columns, 0.0)
+
+    def forward(self, images: Tensor, want_sigma: bool = False) -> HeadOutput:
+        """Normalised images (B, 3, H, W), H and W multiples of 32 -> predictions of every level.
+
+        Raises:
+            ValueError: sigma is wanted from a model without it (pose_likelihood = "l1").
+        """
+        if want_sigma and self.head.sigma is None:
+            raise ValueError(f"want_sigma with pose_likelihood = {self.config.pose_likelihood!r}, wanted rle")
+        output = HeadOutput(levels=[], updates=[])
+        for level, features in enumerate(self.fpn(self.backbone(images))):
+            prediction, pose_features = self.head(features, level, want_sigma)
+            output.levels.append(prediction)
+            output.updates.append(self.update(pose_features, prediction.joints))
+        return output
+
+    def set_pose_prior(self, mean_offsets: Tensor) -> None:
+        """Makes the mean pose (J, 3), in network units, the joint offsets that an untrained model predicts.
+
+        It becomes the bias of the offsets' last convolution. The updates of Eq. 6 and 7 add the map to
+        itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer,
+        and the updated offsets start at the mean.
+        """
+        wanted = (self.config.n_joints, 3)
+        if tuple(mean_offsets.shape) != wanted:
+            raise ValueError(f"mean_offsets has shape {tuple(mean_offsets.shape)}, wanted {wanted}")
+        doublings = self.config.layers if self.config.update in ("single", "multi") else 0
+        bias = self.head.joints.out.bias
+        assert bias is not None
+        with torch.no_grad():
+            bias.copy_((mean_offsets / 2**doublings).flatten())

@@ -1,33 +1,36 @@
 """Recursive update of the joint offsets (Section 3.3, Eq. 5-7), and the release's variant of it.
 
-An update layer moves the prediction of a feature point p towards what the map itself says near the joint: it reads
-the dense offset map U at places that U points to. Three kinds exist:
+An update layer moves the prediction of a feature point p towards what the map itself says near the joint: it
+reads the dense offset map U at places that U points to. Three kinds exist:
 
 - single (Eq. 6): U'[p] = U[p] + U[p + U[p]].
-- multi (Eq. 7): with t = p + U[p], U'[p] = U[p] + sum_m P(d_m) (d_m + U[t + d_m]), where the displacements d_m and
-  the probabilities are predicted and read at t.
+- multi (Eq. 7): with t = p + U[p], U'[p] = U[p] + sum_m P(d_m) (d_m + U[t + d_m]), where the displacements
+  d_m and the probabilities are predicted and read at t.
 - release: first a gated mix V = (1 - g) U + g (a freshly predicted offset), then the plain weighted average
   U'[p] = sum_m P(d_m) (d_m + V[p + d_m]) over displacements around the target and around the source; the
   probabilities are read where the offsets are, one per dimension. There is no residual term.
 
-A displacement d = (d_x, d_y) of the image plane enters the sums as (d_x, d_y, 0). Every U[.] between cells is a
-bilinear reading in cell coordinates of one level, zero outside the map.
+A displacement d = (d_x, d_y) of the image plane enters the sums as (d_x, d_y, 0). Every U[.] between cells is
+a bilinear reading in cell coordinates of one level, zero outside the map.
 
 Everything with parameters runs inside ``RecursiveUpdate.forward``; what is left of the last layer is an
-``UpdateState`` of plain maps. ``update_at`` finishes it exactly at the few points that matter (positives while
-training, candidates at test), ``update_dense`` everywhere; both are the same formula with two ways of reading a map.
+``UpdateState`` of plain maps. ``update_at`` finishes it exactly at the few points that matter (positives
+while training, candidates at test), ``update_dense`` everywhere; both are the same formula with two ways of
+reading a map.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das.config import Update
+from das.head import ConvBlock, full, init_small
 
 
 class FeaturePoints(NamedTuple):
@@ -44,7 +47,7 @@ class UpdateState:
 
     Attributes:
         kind: none (no update: the result is ``offsets``), single, multi or release.
-        offsets: (B, J, 3, h, w) the map that is sampled: current offsets, or gated ones (release); u, v in cells.
+        offsets: (B, J, 3, h, w) the map that is read: current or (release) gated offsets; u, v in cells.
         sampling: (B, J, S, 2, h, w) displacements (x, y) in cells; None for none and single.
         confidence: logits; multi (B, J, S, h, w), one per sample; release (B, J, 3, h, w), one per dimension.
         root: joint whose depth offset is exactly 0 in the result; None inside the branch.
@@ -63,7 +66,7 @@ def update_at(state: UpdateState, points: FeaturePoints) -> Tensor:
 
 
 def update_dense(state: UpdateState) -> Tensor:
-    """Updated offsets of every cell, (B, J, 3, h, w): the reference for ``update_at``, and the inner layers."""
+    """Updated offsets of every cell, (B, J, 3, h, w): reference of ``update_at``, and all inner layers."""
     return _updated(state, _Everywhere(state.offsets))
 
 
@@ -142,7 +145,7 @@ class _AtPoints:
         inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
         image = points.image[:, None, None, None]
         joint = torch.arange(joints, device=maps.device)[None, :, None, None]
-        # Clamped as integers, so that even a NaN place (a diverged model) indexes a cell and stays NaN by its weight.
+        # Clamped as integers: even a NaN place (a diverged model) reads a cell, and its weight keeps it NaN.
         cells = maps[image, joint, :, rows.long().clamp(0, height - 1), columns.long().clamp(0, width - 1)]
         return (weights * inside).unsqueeze(-1).mul(cells).sum(-2)  # (P, J, S, C)
 
@@ -168,3 +171,104 @@ class _Everywhere:
         grid = torch.stack((grid_x, grid_y), dim=-1).view(batch * joints, samples * height, width, 2)
         values = F.grid_sample(maps.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)
         return values.view(batch, joints, channels, samples, height, width).transpose(2, 3)
+
+
+class SingleSourceLayer(nn.Module):
+    """Eq. 6: the map is its own local prediction, nothing is learned here."""
+
+    def forward(self, features: Tensor, offsets: Tensor) -> tuple[Tensor, UpdateState]:
+        """Features (B, C, h, w), passed on, and offsets (B, J, 3, h, w) -> what the layer will read."""
+        return features, UpdateState("single", offsets)
+
+
+class MultiSourceLayer(nn.Module):
+    """Eq. 7: after the shared reduction (together an MLP), S displacements and their probabilities."""
+
+    def __init__(self, joints: int, samples: int, channels: int):
+        super().__init__()
+        self.joints, self.samples = joints, samples
+        self.sampling_offset = nn.Conv2d(channels, joints * samples * 2, 1)
+        self.sampling_conf = nn.Conv2d(channels, joints * samples, 1)
+        init_small(self.sampling_offset)
+        init_small(self.sampling_conf)
+        # Samples start as a quarter-cell ring around t, equally probable: near Eq. 6, yet not all alike.
+        angle = torch.arange(samples) * (2 * math.pi / samples)
+        ring = 0.25 * torch.stack((angle.cos(), angle.sin()), dim=-1)  # (S, 2)
+        assert self.sampling_offset.bias is not None
+        with torch.no_grad():
+            self.sampling_offset.bias.copy_(ring.flatten().repeat(joints))
+
+    def forward(self, features: Tensor, offsets: Tensor) -> tuple[Tensor, UpdateState]:
+        """Features (B, C, h, w), passed on, and offsets (B, J, 3, h, w) -> what the layer will read."""
+        sampling = full(self.sampling_offset(features)).unflatten(1, (self.joints, self.samples, 2))
+        confidence = full(self.sampling_conf(features)).unflatten(1, (self.joints, self.samples))
+        return features, UpdateState("multi", offsets, sampling, confidence)
+
+
+class ReleaseLayer(nn.Module):
+    """The release's: refined features, a gate between old and fresh offsets, displacements, confidences."""
+
+    def __init__(self, joints: int, samples: int, channels: int, norm: bool):
+        super().__init__()
+        self.joints, self.samples = joints, samples
+        self.update_feat_conv = ConvBlock(channels, channels, norm=norm, deformable=True, bias=False)
+        self.update_weight = nn.Conv2d(channels, joints * 3, 1)
+        self.update_offset_value = nn.Conv2d(channels, joints * 3, 1)
+        self.sampling_offset = nn.Conv2d(channels, joints * samples * 2, 1)
+        self.sampling_conf = nn.Conv2d(channels, joints * 3, 1)
+        for layer in (self.update_weight, self.update_offset_value, self.sampling_offset, self.sampling_conf):
+            init_small(layer)
+
+    def forward(self, features: Tensor, offsets: Tensor) -> tuple[Tensor, UpdateState]:
+        """Features (B, C, h, w) and offsets (B, J, 3, h, w) -> refined features, what the layer will read."""
+        features = features + self.update_feat_conv(features)
+        gate = full(self.update_weight(features)).sigmoid().unflatten(1, (self.joints, 3))
+        fresh = full(self.update_offset_value(features)).unflatten(1, (self.joints, 3))
+        return features, UpdateState(
+            kind="release",
+            offsets=(1 - gate) * offsets + gate * fresh,
+            sampling=full(self.sampling_offset(features)).unflatten(1, (self.joints, self.samples, 2)),
+            confidence=full(self.sampling_conf(features)).unflatten(1, (self.joints, 3)),
+        )
+
+
+class RecursiveUpdate(nn.Module):
+    """All update layers of one head, shared by all levels; forward returns what is left of the last one."""
+
+    def __init__(
+        self,
+        kind: Update,
+        layers: int,
+        samples: int,
+        joints: int,
+        in_channels: int,
+        channels: int,
+        norm: bool = True,
+        root: int | None = None,
+    ):
+        """``samples`` is S, for multi and release; ``root`` as in ``UpdateState``; 0 layers are kind none."""
+        super().__init__()
+        self.root = root
+        self.reduction: ConvBlock | None = None
+        self.layers = nn.ModuleList()
+        if kind in ("multi", "release") and layers > 0:
+            self.reduction = ConvBlock(in_channels, channels, kernel=1, norm=norm, bias=False)
+        for _ in range(layers):
+            if kind == "single":
+                self.layers.append(SingleSourceLayer())
+            elif kind == "multi":
+                self.layers.append(MultiSourceLayer(joints, samples, channels))
+            elif kind == "release":
+                self.layers.append(ReleaseLayer(joints, samples, channels, norm))
+
+    def forward(self, features: Tensor, offsets: Tensor) -> UpdateState:
+        """Pose-tower features (B, C, h, w), initial offsets (B, J, 3, h, w) of a level -> last layer's state.
+
+        Layers before the last are applied to the whole map, because the next layer may read any cell of it.
+        """
+        if self.reduction is not None:
+            features = self.reduction(features)
+        state = UpdateState("none", offsets)
+        for layer in self.layers:
+            features, state = layer(features, update_dense(state))
+        return replace(state, root=self.root)
