@@ -1,12 +1,12 @@
 """One image with its people, and a batch of such images.
 
-A ``Sample`` is what transforms move and collate packs. Absence is a mask, never a zero: ``visible`` for joints,
-``has_depth`` for people annotated in 2D only, ``person_mask`` for padding.
+A ``Sample`` is what transforms move and collate packs. Absence is a mask, never a zero: ``visible`` for
+joints, ``has_depth`` for people annotated in 2D only, ``person_mask`` for padding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -64,8 +64,7 @@ class Sample:
     def select(self, people: np.ndarray) -> Sample:
         """The same image with a subset of people; ``people`` is a bool mask (N,) or indices."""
         per_person = ("joints_uv", "joints_depth", "visible", "root_uv", "root_depth", "has_depth")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sample(**{**values, **{name: values[name][people] for name in per_person}})
+        return replace(self, **{name: getattr(self, name)[people] for name in per_person})
 
 
 @dataclass
@@ -97,13 +96,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()}
-        return Batch(**moved)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
 
 def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
-    """Packs samples of one skeleton into a ``Batch``; images keep their pixels and are padded right and below."""
+    """Packs samples of one skeleton into a ``Batch``; images keep their pixels, padded right and below."""
     assert samples, "collate needs at least one sample"
     n = max(len(s.has_depth) for s in samples)
     j = len(samples[0].skeleton)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Skeleton:
     root: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(set(self.joints)) != len(self.joints) or not self.joints:
-            raise ValueError(f"skeleton {self.name!r}: joints must be unique and not empty, found {self.joints}")
+        names = (*self.joints, *self.root)
+        if not self.joints or len(set(self.joints)) != len(self.joints):
+            raise ValueError(f"skeleton {self.name!r}: wanted joints, each once, found {self.joints}")
         known = set(self.joints)
         strangers = ({j for bone in self.bones for j in bone} | set(self.root)) - known
         if strangers or not self.root:
-            raise ValueError(f"skeleton {self.name!r}: bones and root must name its joints, found {sorted(strangers)}")
+            raise ValueError(f"skeleton {self.name!r}: bones and root name no joints of it: {sorted(strangers)}")
         for joint in self.joints:
             if joint.startswith(("l_", "r_")) and _mirror(joint) not in known:
                 raise ValueError(f"skeleton {self.name!r}: joint {joint!r} has no partner {_mirror(joint)!r}")
@@ -46,7 +48,7 @@ class Skeleton:
     def index(self, joint: str) -> int:
         """Position of a joint name; ValueError if the set has no such joint."""
         if joint not in self.joints:
-            raise ValueError(f"skeleton {self.name!r} has no joint {joint!r}; it has {', '.join(self.joints)}")
+            raise ValueError(f"skeleton {self.name!r} has no joint {joint!r}, only {', '.join(self.joints)}")
         return self.joints.index(joint)
 
     @cached_property
@@ -77,16 +79,12 @@ class Skeleton:
                 "root": list(self.root)}  # fmt: skip
 
     @classmethod
-    def from_json(cls, value: dict[str, object]) -> Skeleton:
-        """Inverse of ``to_json``; ValueError names a missing or malformed field."""
+    def from_json(cls, value: dict[str, Any]) -> Skeleton:
+        """Inverse of ``to_json``; ValueError when a field is missing or malformed."""
         try:
-            return cls(
-                name=str(value["name"]),
-                joints=tuple(str(j) for j in value["joints"]),  # type: ignore[attr-defined]
-                bones=tuple((str(a), str(b)) for a, b in value["bones"]),  # type: ignore[attr-defined]
-                root=tuple(str(j) for j in value["root"]),  # type: ignore[attr-defined]
-            )
-        except (KeyError, TypeError) as error:
+            bones = tuple((str(a), str(b)) for a, b in value["bones"])
+            return cls(str(value["name"]), tuple(value["joints"]), bones, tuple(value["root"]))
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"skeleton needs name, joints, bones and root, found {value!r}") from error
 
 
@@ -115,7 +113,10 @@ _FACE = ("l_eye", "l_ear", "r_eye", "r_ear")
 
 # The 15 joints the model predicts on Panoptic. Slot 1 holds whatever the annotation offers for the head.
 PANOPTIC15 = Skeleton(
-    "panoptic15", ("neck", "head", "mid_hip", *_PANOPTIC_BODY), (("neck", "head"), *_PANOPTIC_BONES), ("mid_hip",)
+    "panoptic15",
+    ("neck", "head", "mid_hip", *_PANOPTIC_BODY),
+    (("neck", "head"), *_PANOPTIC_BONES),
+    ("mid_hip",),
 )
 # hdPose3d_stage1_coco19 files: slot 1 is the nose.
 COCO19 = Skeleton(

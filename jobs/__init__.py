@@ -1,0 +1,1 @@
+"""Executable scripts, one per thing a person submits."""

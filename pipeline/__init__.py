@@ -1,0 +1,1 @@
+"""Distributed runs around the model: data, training, sweeps, evaluation, registry."""

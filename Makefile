@@ -1,0 +1,31 @@
+# make demo: from rendered data to a promoted model and a picture. make test: install, lint, type-check, test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), sys.version' || \
+		(echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" && exit 2)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch .venv
+
+.PHONY: demo demo-long test lint bench clean
+demo: .venv
+	$(BIN)/das demo
+
+demo-long: .venv
+	$(BIN)/das demo --long
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: .venv
+	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,122 @@
+"""The `das` command. Every subcommand is the function that the job script of the same name calls.
+
+A user's mistake (ValueError) ends in one line on standard error and exit status 2; anything else is a fault of ours
+and keeps its traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+def _parse(name: str, config: type[Config], argv: Sequence[str], default: Config | None = None) -> Config:
+    return tyro.cli(config, prog=f"das {name}", args=argv, default=default, config=(tyro.conf.FlagConversionOff,))
+
+
+def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
+    """A preset by name, every field of it open to change by a flag."""
+    return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
+
+
+def render(argv: Sequence[str]) -> None:
+    """Render licence-free people in the original CMU Panoptic layout (the studio)."""
+    from pipeline.render import RenderConfig, render
+
+    render(_parse("render", RenderConfig, argv))
+
+
+def prepare(argv: Sequence[str]) -> None:
+    """Convert original data sets (or rendered ones) to checked Parquet shards with a manifest."""
+    from pipeline.convert import ConvertConfig, convert
+
+    convert(_parse("prepare", ConvertConfig, argv))
+
+
+def train_panoptic(argv: Sequence[str]) -> None:
+    """Train on prepared Panoptic-like data (15 joints), with COCO beside it if given."""
+    from pipeline.train import fit, panoptic_presets
+
+    print(fit(_choose("train-panoptic", panoptic_presets(), argv)).summary())
+
+
+def train_mupots(argv: Sequence[str]) -> None:
+    """Train on prepared MuCo / MuPoTS data (21 joints), with COCO beside it if given."""
+    from pipeline.train import fit, mupots_presets
+
+    print(fit(_choose("train-mupots", mupots_presets(), argv)).summary())
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Score a model (folder or registry URI) on prepared data under every protocol; all into MLflow."""
+    from pipeline.evaluate import EvaluateConfig, evaluate
+
+    print(evaluate(_parse("evaluate", EvaluateConfig, argv)).summary())
+
+
+def promote(argv: Sequence[str]) -> None:
+    """Register a checkpoint and make it champion if it passes the gate."""
+    from pipeline.promote import PromoteConfig, promote
+
+    print(promote(_parse("promote", PromoteConfig, argv)).summary())
+
+
+def predict(argv: Sequence[str]) -> None:
+    """Draw the 3D poses of the people on photos with a trained or promoted model."""
+    from pipeline.predict import PredictConfig, predict
+
+    predict(_parse("predict", PredictConfig, argv))
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Sweep loss weights and update layers with Ray Tune; a trial is a training."""
+    from pipeline.tune import SweepConfig, sweep
+
+    print(sweep(_parse("sweep", SweepConfig, argv)).summary())
+
+
+def demo(argv: Sequence[str]) -> None:
+    """The whole way on rendered data: render, prepare, train, evaluate, promote, predict."""
+    from pipeline.demo import DemoConfig, demo
+
+    demo(_parse("demo", DemoConfig, argv))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    f.__name__.replace("_", "-"): f
+    for f in (render, prepare, train_panoptic, train_mupots, evaluate, promote, predict, sweep, demo)
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = (f"  {name:<{width}}  {(f.__doc__ or '').strip()}" for name, f in COMMANDS.items())
+    return "\n".join(("usage: das COMMAND [OPTIONS]   (das COMMAND --help lists its options)", "", *rows))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `das` and of every job script; exits with 2 on a user's mistake."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    if args[0] not in COMMANDS:
+        sys.exit(_refuse(f"unknown command {args[0]!r}, wanted one of {', '.join(COMMANDS)}"))
+    try:
+        COMMANDS[args[0]](args[1:])
+    except ValueError as error:
+        sys.exit(_refuse(_one_line(error)))
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())
+
+
+def _refuse(message: str) -> int:
+    print(f"das: {message}", file=sys.stderr)
+    return 2

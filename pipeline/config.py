@@ -1,0 +1,169 @@
+"""One dataclass per job: the first hop from the command line to a layer. The second is a constructor's argument."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from das import config as variants
+from das.config import DASConfig, Update
+from das.skeleton import skeleton_named
+from pipeline import optim
+from pipeline.cluster import ClusterConfig
+from pipeline.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A named variant, and the few things that experiments change about it."""
+
+    variant: Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"] = "small"
+    """Which published or small model (das/config.py)."""
+    joints: str | None = None
+    """Joint set to predict (panoptic15, muco21, ...); None keeps the variant's."""
+    backbone_width: int | None = None
+    """Channels of the backbone's first stage."""
+    update: Update | None = None
+    """Recursive update: none, single, multi or release."""
+    update_layers: int | None = None
+    """Number of update layers, 0 to 3."""
+    pose_likelihood: Literal["l1", "rle", "rle_release"] | None = None
+    """Loss of the joint offsets."""
+    center: Literal["root", "box"] | None = None
+    """What counts as a person's center."""
+    centerness_weight: float | None = None
+    """lambda_1 of Eq. 10."""
+    root_weight: float | None = None
+    """lambda_2 of Eq. 10."""
+    pose_weight: float | None = None
+    """lambda_3 of Eq. 10."""
+
+    def build(self) -> DASConfig:
+        """The model configuration; ValueError names a bad field."""
+        model = variants.VARIANTS[self.variant]()
+        changes = {k: v for k, v in asdict(self).items() if v is not None and k not in ("variant", "joints")}
+        if self.joints is not None:
+            changes["skeleton"] = skeleton_named(self.joints)
+        # Zero layers and kind none are one thing: asking for either is enough.
+        if changes.get("update_layers") == 0:
+            changes["update"] = "none"
+        elif changes.get("update") == "none":
+            changes["update_layers"] = 0
+        return replace(model, **changes)
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """How prepared Parquet becomes batches."""
+
+    recipe: Literal["ours", "release", "small"] = "ours"
+    """Augmentation and its quirks (das/transforms.py); each data set takes its own part of it."""
+    width: int = 256
+    """Network input of recipe small, pixels; the other recipes bring the published sizes."""
+    height: int = 144
+    """Network input of recipe small, pixels."""
+    batch_size: int = 4
+    """Images per worker and step."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    prefetch: int = 4
+    """Batches decoded ahead on every worker."""
+    shuffle_rows: int = 2048
+    """Rows in each worker's shuffle buffer; 0 keeps the stored order."""
+    decode_on: Literal["worker", "cluster"] = "worker"
+    """Where images are decoded: threads of the training worker, or Ray tasks anywhere in the cluster."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("prefetch", 0), ("shuffle_rows", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted at least {least}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training. The same `name` in the same `storage` resumes; a finished one is a no-op."""
+
+    data: tuple[str, ...] = ()
+    """Prepared data folders (or URIs), trained on together."""
+    repeat: tuple[int, ...] = ()
+    """How often each folder's rows appear in an epoch; empty means once each."""
+    val: str | None = None
+    """Prepared folder whose val split picks the best epoch and the score threshold; None: the first of `data`."""
+    val_images: int = 512
+    """At most so many validation images an epoch, evenly spread."""
+    name: str = "das-panoptic"
+    """Identity of the run: its folder in the storage and its MLflow run."""
+    experiment: str = "das"
+    """MLflow experiment."""
+    model: ModelChoice = field(default_factory=ModelChoice)
+    """The model."""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    """The way from Parquet to batches."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimisation."""
+    pretrained: str | None = None
+    """File or URL with torchvision ImageNet weights of the ResNet, or a checkpoint folder to start from."""
+    workers: int = 1
+    """Training processes; each takes one GPU when `gpu` is set."""
+    gpu: bool = False
+    """Train on GPUs with nccl; otherwise on CPUs with gloo."""
+    cpus_per_worker: float = 1.0
+    """CPUs reserved for each worker."""
+    threads: int = 0
+    """torch threads per worker; 0 takes the CPUs reserved for it."""
+    max_failures: int = 3
+    """How often lost workers are replaced before the run fails."""
+    keep: int = 2
+    """Checkpoints kept: the best by validation, and always the last."""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where it runs and where results go."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data is empty, wanted at least one prepared folder (see `das prepare`)")
+        if self.repeat and len(self.repeat) != len(self.data):
+            raise ValueError(f"repeat has {len(self.repeat)} entries, wanted one for each of {len(self.data)} data folders")
+        if any(r < 1 for r in self.repeat):
+            raise ValueError(f"repeat = {self.repeat}, wanted whole numbers from 1")
+        if self.workers < 0:
+            raise ValueError(f"workers = {self.workers}, wanted at least 1 (0 runs in this process, for tests)")
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+        self.model.build()
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dataclass or dict as one level of dotted names, for parameters of a tracked run."""
+    items = config.items() if isinstance(config, dict) else asdict(config).items()
+    out: dict[str, Any] = {}
+    for key, value in items:
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def small_training(**changes: Any) -> TrainConfig:
+    """Training of the small model at low resolution, from scratch, on CPUs."""
+    base = TrainConfig(
+        data=("data/prepared",),
+        model=ModelChoice("small"),
+        ingest=IngestConfig(recipe="small", batch_size=16),
+        optim=optim.small(),
+    )
+    return replace(base, **changes)
+
+
+def read_json(path: str | Path) -> Any:
+    """JSON of a file; ValueError names the file when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error

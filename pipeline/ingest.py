@@ -1,0 +1,174 @@
+"""From prepared Parquet to batches: Ray Data reads and shards rows, each becomes a transformed Sample, then a Batch.
+
+Images are decoded as late as possible. By default that happens in the loading threads of the training worker; with
+`decode_on="cluster"` Ray tasks on any node do it and ship the small, augmented images instead of the JPEGs.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray.data
+from ray.data.collate_fn import ArrowBatchCollateFn
+
+from das.sample import Batch, Sample, collate
+from das.skeleton import Skeleton
+from das.transforms import RecipeConfig, convert_joints, train_transform
+from pipeline.config import IngestConfig
+from pipeline.schema import from_row, to_sample
+from pipeline.storage import list_shards
+
+# Draws of the augmentation before a row is replaced by another one of its batch.
+_DRAWS = 10
+
+
+def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), seed: int | None = None) -> Any:
+    """A Ray Dataset of the rows of one split of prepared folders, files reshuffled every epoch when seeded.
+
+    Args:
+        folders: prepared folders or URIs; those without this split contribute nothing.
+        split: train, val or test.
+        repeat: how often each folder's rows appear in one pass; empty means once.
+        seed: of the file order; None keeps it.
+
+    Raises:
+        ValueError: if none of the folders has the split.
+    """
+    times = repeat or [1] * len(folders)
+    paths = [p for folder, n in zip(folders, times, strict=True) for p in list_shards(folder, split) * n]
+    if not paths:
+        raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
+    # The V1 datasource reaches its first batch 10 times sooner, and every epoch pays for that again.
+    ray.data.DataContext.get_current().use_datasource_v2 = False
+    shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
+    return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
+
+
+@dataclass
+class RowTransform:
+    """One stored row to one augmented training sample; the same draw for the same seed, epoch and key.
+
+    Attributes:
+        skeleton: joints that the model predicts.
+        recipe: augmentation and its rules of what is left out.
+        seed, epoch: of the draws.
+        left_out: what did not become part of a sample so far, by reason; nothing is dropped in silence.
+    """
+
+    skeleton: Skeleton
+    recipe: RecipeConfig
+    seed: int = 0
+    epoch: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, row: Mapping[str, Any]) -> Sample | None:
+        """The sample, or None (counted) when the image cannot be used; people left out are counted too."""
+        key = str(row["key"])
+        try:
+            native, people = to_sample(from_row(row))
+        except ValueError as error:
+            self.left_out["unreadable rows"] += 1
+            print(f"left out: {error}", file=sys.stderr)
+            return None
+        self.left_out.update({f"people {reason}": n for reason, n in people.items()})
+        sample = convert_joints(native, self.skeleton, self.recipe)
+        rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(key.encode())])
+        for _ in range(_DRAWS):
+            drawn = train_transform(sample, self.recipe, rng)
+            if isinstance(drawn, Sample):
+                return drawn
+        self.left_out[f"images {drawn.reason}"] += 1
+        return None
+
+
+def _batch(samples: Sequence[Sample | None], keys: Sequence[str]) -> Batch:
+    """Collates; unusable places are filled with the batch's other samples, so that all ranks keep in step.
+
+    Raises:
+        ValueError: if no sample of the batch is usable; names the keys.
+    """
+    usable = [s for s in samples if s is not None]
+    if not usable:
+        raise ValueError(f"none of these rows gives a training sample: {', '.join(keys)}")
+    return collate([s if s is not None else usable[i % len(usable)] for i, s in enumerate(samples)])
+
+
+class CollateRows(ArrowBatchCollateFn):
+    """Decodes, augments and packs stored rows in the loading threads of a training worker."""
+
+    def __init__(self, transform: RowTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, batch: Any) -> Batch:
+        """A pyarrow Table of rows to a Batch."""
+        rows = batch.to_pylist()
+        return _batch([self.transform(row) for row in rows], [row["key"] for row in rows])
+
+
+class TransformRows:
+    """For `map_batches`: the same work in Ray tasks; samples travel pickled between our own processes.
+
+    Tasks do not know the epoch, so every draw is fresh and a run cannot be repeated bit for bit.
+    """
+
+    def __init__(self, transform: RowTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns of rows to the columns key and sample."""
+        self.transform.seed = int(np.random.SeedSequence().generate_state(1)[0])
+        rows = [{name: column[i] for name, column in batch.items()} for i in range(len(batch["key"]))]
+        samples = [pickle.dumps(self.transform(row)) for row in rows]
+        return {"key": batch["key"], "sample": np.array(samples, dtype=object)}
+
+
+class CollateSamples(ArrowBatchCollateFn):
+    """Packs samples that `TransformRows` made elsewhere."""
+
+    def __call__(self, batch: Any) -> Batch:
+        """A pyarrow Table with the columns key and sample to a Batch."""
+        rows = batch.to_pylist()
+        return _batch([pickle.loads(row["sample"]) for row in rows], [row["key"] for row in rows])
+
+
+class TrainingBatches:
+    """One worker's batches, epoch by epoch.
+
+    Attributes:
+        transform: shared by all epochs; its `left_out` counts across them.
+    """
+
+    def __init__(self, shard: Any, config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int) -> None:
+        self.shard, self.config = shard, config
+        self.transform = RowTransform(skeleton, recipe, seed)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Batches of one pass over this worker's rows, all of the same size."""
+        self.transform.epoch = epoch
+        on_cluster = self.config.decode_on == "cluster"
+        yield from self.shard.iter_torch_batches(
+            batch_size=self.config.batch_size,
+            prefetch_batches=self.config.prefetch,
+            collate_fn=CollateSamples() if on_cluster else CollateRows(self.transform),
+            local_shuffle_buffer_size=max(self.config.shuffle_rows, self.config.batch_size) or None,
+            local_shuffle_seed=self.transform.seed + epoch,
+            drop_last=True,
+        )
+
+
+def training_rows(
+    folders: Sequence[str], repeat: Sequence[int], config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int
+) -> Any:
+    """The Ray Dataset that training reads: stored rows, or samples made by tasks in the cluster."""
+    rows = read_split(folders, "train", repeat, seed)
+    if config.decode_on == "cluster":
+        transform = TransformRows(RowTransform(skeleton, recipe, seed))
+        rows = rows.map_batches(transform, batch_size=config.batch_size, batch_format="numpy")
+    return rows

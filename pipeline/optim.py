@@ -1,0 +1,193 @@
+"""Parameter groups, learning-rate schedule and weight averaging: what turns gradients into a model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How a model is optimised. Defaults are the release's Panoptic schedule, with our weight averaging."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum (release) or AdamW (small models)."""
+    lr: float = 0.002
+    """Base learning rate, for the release's 16 images a step."""
+    momentum: float = 0.9
+    """SGD momentum."""
+    weight_decay: float = 1e-4
+    """Decay of weights; biases have none."""
+    bias_lr_factor: float = 2.0
+    """Learning rate of biases relative to weights (norm layers and deformable offsets stay at 1)."""
+    warmup_steps: int = 250
+    """Linear warm-up, in optimiser steps."""
+    warmup_start: float = 1 / 3
+    """Fraction of the learning rate at the first step."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Drops by 10 after `drop_epochs`, or a half cosine to 0."""
+    drop_epochs: tuple[int, ...] = (16, 20)
+    """Epochs after which schedule step divides the rate by 10."""
+    epochs: int = 22
+    """Passes over the training data."""
+    max_minutes: float | None = None
+    """Budget on the clock: training ends, and cosine reaches 0, at this many minutes or after `epochs`."""
+    clip_norm: float = 35.0
+    """Largest L2 norm of the gradient."""
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Automatic mixed precision; fp16 uses a loss scale that starts at 512."""
+    ema_decay: float | None = 0.999
+    """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("lr", self.lr > 0, "above 0"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("warmup_steps", self.warmup_steps >= 0, "at least 0"),
+            ("warmup_start", 0 < self.warmup_start <= 1, "above 0, at most 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("max_minutes", self.max_minutes is None or self.max_minutes > 0, "above 0, or None"),
+            ("clip_norm", self.clip_norm > 0, "above 0"),
+            ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1, or None"),
+        )
+        for name, good, wanted in checks:
+            if not good:
+                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+
+
+def release() -> OptimConfig:
+    """The released Panoptic schedule: SGD, drops at 16 and 20 of 22 epochs, fp16, no weight averaging."""
+    return OptimConfig(amp="fp16", ema_decay=None)
+
+
+def ours() -> OptimConfig:
+    """The released schedule with our mends: bf16 needs no loss scale, and averaged weights are kept."""
+    return OptimConfig(amp="bf16")
+
+
+def small() -> OptimConfig:
+    """For `das.config.small` from scratch: AdamW with a short warm-up and a cosine."""
+    return OptimConfig(
+        optimizer="adamw",
+        lr=1.5e-3,
+        weight_decay=0.02,
+        bias_lr_factor=1.0,
+        warmup_steps=100,
+        warmup_start=0.01,
+        schedule="cosine",
+        clip_norm=10.0,
+        amp="bf16",
+        ema_decay=0.995,
+    )
+
+
+def with_budget(config: OptimConfig, minutes: float, epochs: int) -> OptimConfig:
+    """The same optimisation on a budget of minutes and at most so many epochs."""
+    return replace(config, max_minutes=minutes, epochs=epochs)
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+    """Groups as the release makes them: biases at their own rate without decay.
+
+    Biases of norm layers and of the convolutions that predict deformable offsets keep rate and decay of weights
+    in the release; ours gives every vector (bias or norm) no decay under AdamW, where decay acts on its own.
+    """
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    for parameter, kind in _kinds(model):
+        plain_bias = kind == "bias" if config.optimizer == "sgd" else parameter.ndim <= 1
+        (biases if plain_bias else weights).append(parameter)
+    bias_lr = config.lr * config.bias_lr_factor
+    return [
+        {"params": weights, "lr": config.lr, "initial_lr": config.lr, "weight_decay": config.weight_decay},
+        {"params": biases, "lr": bias_lr, "initial_lr": bias_lr, "weight_decay": 0.0},
+    ]
+
+
+def _kinds(model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
+    """Every parameter once, with "bias" for biases that are neither a norm's nor a deformable offset's."""
+    norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+    for name, module in model.named_modules():
+        special = isinstance(module, norms) or name.endswith("conv_offset")
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                yield parameter, "bias" if leaf == "bias" and not special else "weight"
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`."""
+    groups = parameter_groups(model, config)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: float) -> float:
+    """What the base rate is multiplied with.
+
+    Args:
+        config: the optimisation.
+        step: optimiser steps done so far, over all epochs (warm-up counts these).
+        epoch: epochs finished (schedule step).
+        progress: 0..1, the larger of steps done and clock used (schedule cosine).
+    """
+    warm = 1.0
+    if step < config.warmup_steps:
+        warm = config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
+    if config.schedule == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    return warm * 0.1 ** sum(epoch >= drop for drop in config.drop_epochs)
+
+
+class Progress:
+    """How far a training is: counters that a checkpoint keeps, and the clock of its budget.
+
+    Attributes:
+        epoch: epochs finished. step: optimiser steps finished, over all epochs.
+    """
+
+    def __init__(self, config: OptimConfig, steps_per_epoch: int) -> None:
+        self.config = config
+        self.total_steps = steps_per_epoch * config.epochs
+        self.epoch = 0
+        self.step = 0
+        self._used = 0.0  # seconds of earlier processes of the same training
+        self._started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Training time so far, over all restarts."""
+        return self._used + time.monotonic() - self._started
+
+    def set_rates(self, optimizer: torch.optim.Optimizer, seconds: float) -> None:
+        """Sets every group's learning rate for the next step; ``seconds`` is the slowest worker's clock."""
+        done = self.step / self.total_steps
+        if self.config.max_minutes is not None:
+            done = max(done, seconds / (60 * self.config.max_minutes))
+        factor = learning_rate_factor(self.config, self.step, self.epoch, done)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def out_of_time(self, seconds: float) -> bool:
+        """Whether the budget is used up."""
+        return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
+
+    def state(self) -> dict[str, float]:
+        """Plain numbers for a checkpoint."""
+        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds()}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continues where ``state`` was taken."""
+        self.epoch, self.step, self._used = int(state["epoch"]), int(state["step"]), float(state["seconds"])
+        self._started = time.monotonic()
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of the weights, running statistics of batch norm included."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,238 @@
+"""What every training worker runs.
+
+Everything that one optimiser step needs from all workers, the counts that divide its losses and the clock, depends on
+targets only and is summed before the backward pass; so N workers compute the gradient of one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint
+from torch import nn
+
+from das.backbone import load_imagenet
+from das.checkpoint import (
+    ModelInfo,
+    load_criterion,
+    load_tensors,
+    load_training_state,
+    save_criterion,
+    save_model,
+    save_training_state,
+)
+from das.sample import Batch
+from das.train_step import TrainStep, require_finite
+from das.transforms import RecipeConfig
+from pipeline import optim
+from pipeline.config import TrainConfig
+from pipeline.ingest import TrainingBatches
+from pipeline.optim import OptimConfig, Progress
+from pipeline.tracking import Tracker
+from pipeline.validate import Validator
+
+# Optimiser steps between two reports of the losses.
+LOG_EVERY = 20
+# Batches whose targets give the mean pose that a new model starts from.
+PRIOR_BATCHES = 8
+_AMP_TYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that a worker needs beside its rows; pickled to it.
+
+    Attributes:
+        info: what the checkpoints will say of the model.
+        train_rows, val_rows: rows of one pass over all workers; val_rows is 0 without a val split.
+        index_file: keys and image hashes of the training data, copied into every checkpoint.
+        run_id, tracking_uri: the MLflow run that takes the numbers.
+    """
+
+    config: TrainConfig
+    info: ModelInfo
+    train_rows: int
+    val_rows: int
+    index: bytes
+    run_id: str
+    tracking_uri: str
+
+
+def train_loop(job: TrainJob) -> None:
+    """One worker's training: every epoch trains, validates, and reports a checkpoint."""
+    config, options = job.config, job.config.optim
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    device = ray.train.torch.get_device()
+    torch.set_num_threads(config.threads or max(1, int(config.cpus_per_worker)))
+    torch.manual_seed(config.seed)
+
+    recipe = RecipeConfig.from_json(job.info.recipe)
+    shard = ray.train.get_dataset_shard("train")
+    batches = TrainingBatches(shard, config.ingest, job.info.model.skeleton, recipe, config.seed)
+    images_per_step = config.ingest.batch_size * config.ingest.accumulate * world
+    progress = Progress(options, max(1, job.train_rows // images_per_step))
+    step = TrainStep(job.info.model)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        _initialise(step, config, batches)
+    step.to(device, memory_format=torch.channels_last)
+    optimizer = optim.make_optimizer(step, options)
+    scaler = torch.amp.GradScaler(device.type, init_scale=512.0, enabled=options.amp == "fp16")
+    average = optim.averaged(step.model, options.ema_decay) if options.ema_decay else None
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            _restore(folder, step, optimizer, scaler, average, progress)
+    wrapped = nn.parallel.DistributedDataParallel(step) if world > 1 else step
+    tracker = Tracker.join(job.tracking_uri, job.run_id) if rank == 0 else None
+    validate = Validator(config, job.info, job.val_rows, rank, world) if job.val_rows else None
+
+    finished = progress.epoch >= options.epochs
+    while not finished:
+        log = LossLog(world)
+        step.train()
+        for parts in _groups(batches(progress.epoch), config.ingest.accumulate):
+            parts = [part.to(device) for part in parts]
+            totals = torch.stack([step.counts(part) for part in parts]).sum(0)
+            clock = torch.tensor(progress.seconds(), dtype=torch.float64, device=device)
+            if world > 1:
+                dist.all_reduce(totals)
+                dist.all_reduce(clock, op=dist.ReduceOp.MAX)
+            progress.set_rates(optimizer, clock.item())
+            for i, part in enumerate(parts):
+                alone = wrapped.no_sync() if world > 1 and i + 1 < len(parts) else nullcontext()
+                with alone, torch.autocast(device.type, _AMP_TYPES[options.amp], enabled=options.amp != "none"):
+                    losses = wrapped(part, totals)
+                    require_finite(losses, part.keys)
+                    # Gradients add over parts; data parallelism takes the mean over workers.
+                    scaler.scale(losses["loss"] * world).backward()
+                log.add(losses)
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(step.parameters(), options.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(step.model)
+            progress.step += 1
+            if progress.step % LOG_EVERY == 0:
+                means = log.flush()
+                if tracker is not None:
+                    rates = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": float(norm)}
+                    tracker.log_metrics({**means, **rates}, step=progress.step)
+            finished = progress.out_of_time(clock.item())
+            if finished:
+                break
+        progress.epoch += 1
+        finished = finished or progress.epoch >= options.epochs
+
+        best = average.module if average is not None else step.model
+        metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.transform.left_out.items()}}
+        info = job.info
+        if validate is not None:
+            scores, threshold = validate(best)
+            metrics |= scores
+            info = replace(info, score_threshold=threshold)
+        if tracker is not None:
+            tracker.log_metrics(metrics, step=progress.step)
+        with tempfile.TemporaryDirectory() as folder:
+            if rank == 0:
+                save_model(folder, best, info)
+                save_criterion(folder, step.criterion)
+                save_training_state(folder, _state(step, optimizer, scaler, average, progress))
+                (Path(folder) / "training_index.parquet").write_bytes(job.index)
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
+
+
+class LossLog:
+    """Means of the losses since the last flush, over steps and workers."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Adds the shares of one part."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._steps += 1
+
+    def flush(self) -> dict[str, float]:
+        """The means, named train/...; all workers must call it together."""
+        values = torch.stack([v.double() for v in self._sums.values()])
+        if self.world > 1:
+            dist.all_reduce(values)
+        means = (values / self._steps).tolist()
+        names = list(self._sums)
+        self._sums, self._steps = {}, 0
+        return {f"train/{name}": value for name, value in zip(names, means, strict=True)}
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in groups of `size`, one group per optimiser step; an incomplete last group is left out."""
+    iterator = iter(batches)
+    while len(group := list(islice(iterator, size))) == size:
+        yield group
+
+
+def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) -> None:
+    """Weights of a new training: ImageNet or a checkpoint where given, and offsets that start at the mean pose."""
+    if config.pretrained is not None and Path(config.pretrained).is_dir():
+        load_tensors(Path(config.pretrained) / "model.safetensors", step.model)
+        return
+    if config.pretrained is not None:
+        load_imagenet(step.model.backbone, config.pretrained)
+    sums, counts = torch.zeros(()), torch.zeros(())
+    for batch in islice(batches(0), PRIOR_BATCHES):
+        targets = step.criterion.batch_targets(batch)
+        labelled = torch.stack([targets.supervised, targets.supervised, targets.has_z], dim=-1)  # (P, J, 3)
+        sums = sums + torch.where(labelled, targets.joints, 0.0).sum(0)
+        counts = counts + labelled.sum(0)
+    if sums.ndim:
+        step.model.set_pose_prior(sums / counts.clamp(min=1))
+
+
+def _state(
+    step: TrainStep,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: nn.Module | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything that the model folder does not hold and that continuing needs."""
+    return {
+        "model": step.model.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": progress.state(),
+    }
+
+
+def _restore(
+    folder: str,
+    step: TrainStep,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: nn.Module | None,
+    progress: Progress,
+) -> None:
+    """Inverse of `_state` and the criterion's file."""
+    state = load_training_state(folder)
+    step.model.load_state_dict(state["model"])
+    load_criterion(folder, step.criterion)
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    if average is not None:
+        average.load_state_dict(state["average"])
+    progress.restore(state["progress"])

@@ -1,0 +1,72 @@
+"""Validation within training: the strict protocol on the val split, and the score threshold chosen there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import ray.train
+import torch.distributed as dist
+
+from das.checkpoint import ModelInfo
+from das.model import DAS
+from das.predictor import Prediction, Predictor
+from das.strict import best_threshold, strict
+from pipeline.config import TrainConfig
+from pipeline.schema import Record, decode_image, from_row
+from pipeline.scoring import predicted, strict_truth
+
+# Candidates below this score never decide the threshold, and there are very many of them.
+LEAST_SCORE = 0.01
+
+
+class Validator:
+    """Scores a model on evenly spread val images; every worker predicts its share, all get the same result."""
+
+    def __init__(self, config: TrainConfig, info: ModelInfo, rows: int, rank: int, world: int) -> None:
+        self.config, self.info, self.rank, self.world = config, info, rank, world
+        self.every = max(1, -(-rows // config.val_images))
+
+    def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
+        """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
+        model.eval()
+        predictor = Predictor(model, self.info, threshold=LEAST_SCORE)
+        mine: list[tuple[Record, Prediction]] = []
+        for records in self._batches():
+            images = [decode_image(r) for r in records]
+            predictions = predictor.predict_batch(images, [r.K for r in records], [r.distortion for r in records])
+            for record in records:
+                record.image = b""  # gathered below: the annotation is enough
+            mine += zip(records, predictions, strict=True)
+        everyone = [mine]
+        if self.world > 1:
+            everyone = [[] for _ in range(self.world)]
+            dist.all_gather_object(everyone, mine)
+        pairs = sorted((pair for part in everyone for pair in part), key=lambda pair: pair[0].key)
+        skeleton = self.info.model.skeleton
+        truth = strict_truth([record for record, _ in pairs], skeleton)
+        found = predicted([prediction for _, prediction in pairs], len(skeleton))
+        threshold = self.info.score_threshold
+        if len(found):
+            threshold = best_threshold(truth, found, skeleton.root_indices).threshold
+        taught = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
+        result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, taught)
+        numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}
+        return {**numbers, "val/score_threshold": threshold}, threshold
+
+    def _batches(self) -> Iterator[list[Record]]:
+        """This worker's val images, batch by batch."""
+        batch: list[Record] = []
+        seen = 0
+        rows = ray.train.get_dataset_shard("val").iter_rows()
+        for i, row in enumerate(rows):
+            if i % self.every:
+                continue
+            if seen % self.world == self.rank:
+                batch.append(from_row(row))
+            seen += 1
+            if len(batch) == self.config.ingest.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
