@@ -1,0 +1,245 @@
+"""A checkpoint is a folder that a person can read, and nothing in it is pickled code.
+
+    model.safetensors        weights of the network, the moving average where training keeps one (``weights``)
+    config.json              ``ModelInfo``: architecture, input size, threshold, recipe, data, code version
+    criterion.safetensors    the flows of the likelihood loss; training needs them, inference does not
+    training_state.pt        optimiser, schedule, epoch, raw weights, random state: plain values and tensors
+
+Each file is written beside its place and renamed, so a reader never sees half of one; ``staged_folder`` does
+the same for the whole folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from das.config import DASConfig
+from das.model import DAS
+from das.transforms import InputSize
+
+FORMAT = 1
+_WEIGHTS, _CONFIG, _CRITERION, _STATE = (
+    "model.safetensors",
+    "config.json",
+    "criterion.safetensors",
+    "training_state.pt",
+)
+_DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """All that is known of a trained model besides its weights: the typed view of config.json."""
+
+    model: DASConfig
+    """Architecture, units, assignment, loss and decoding."""
+    test_size: InputSize
+    """Size that images are resized to for prediction."""
+    weights: str
+    """``ema``: model.safetensors holds the moving average; ``raw``: the last step's weights."""
+    score_threshold: float
+    """Score above which a candidate counts as a person, chosen on the val split."""
+    unsupervised_joints: tuple[str, ...]
+    """Joints that no training image ever labelled; predictions leave them out."""
+    recipe: dict[str, Any]
+    """The data recipe, as JSON."""
+    data: dict[str, Any]
+    """Training data: ``sources``, ``fingerprints`` and ``terms`` (lists of strings), ``split`` (string)."""
+    code_version: str
+    """Version of the code that trained the model."""
+    mean_pose: tuple[tuple[float, float, float], ...]
+    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))
+        object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
+        for name in ("recipe", "data"):  # as they will be read again: lists for tuples
+            object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
+        joints = self.model.skeleton.joints
+        strangers = set(self.unsupervised_joints) - set(joints)
+        checks = (
+            ("weights", self.weights in ("ema", "raw"), "ema or raw"),
+            ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
+            ("unsupervised_joints", not strangers, f"some of {', '.join(joints)}"),
+            ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
+            ("mean_pose", list(map(len, self.mean_pose)) == [3] * len(joints), f"{len(joints)} x 3 numbers"),
+        )
+        for name, good, wanted in checks:
+            if not good:
+                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json; ``from_json`` inverts it."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"format": FORMAT, **plain, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ModelInfo:
+        """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
+        if value.get("format") != FORMAT:
+            raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
+        known, found = {f.name for f in fields(cls)}, set(value) - {"format"}
+        if found != known:
+            unknown, missing = sorted(found - known), sorted(known - found)
+            raise ValueError(f"unknown fields {unknown}, missing fields {missing}")
+        parts = {"model": DASConfig.from_json(value["model"]), "test_size": InputSize(**value["test_size"])}
+        return cls(**{**{name: value[name] for name in known}, **parts})
+
+
+def save_model(folder: str | Path, model: DAS, info: ModelInfo) -> None:
+    """Writes model.safetensors and config.json into ``folder``, which is made if needed.
+
+    ``model`` carries the weights that inference shall use: the moving average where ``info.weights`` says so.
+    """
+    assert model.config == info.model, "the weights belong to the architecture that config.json states"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tensors(folder / _WEIGHTS, model)
+    text = json.dumps(info.to_json(), indent=2, allow_nan=False) + "\n"
+    _write(folder / _CONFIG, lambda path: path.write_text(text))
+
+
+def load_model(folder: str | Path) -> tuple[DAS, ModelInfo]:
+    """The network in eval mode on the CPU, and its description.
+
+    Raises:
+        ValueError: no such folder, a file missing or unreadable, config.json of another format or with wrong
+            fields, or weights that are not of the architecture it states (first differing tensor named).
+    """
+    info = load_info(folder)
+    model = DAS(info.model)
+    load_tensors(Path(folder) / _WEIGHTS, model)
+    return model.eval(), info
+
+
+def load_info(folder: str | Path) -> ModelInfo:
+    """config.json alone; ValueError as in ``load_model``."""
+    path = _existing(folder, _CONFIG)
+    try:
+        return ModelInfo.from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_criterion(folder: str | Path, criterion: nn.Module) -> None:
+    """Writes criterion.safetensors (the flows) into ``folder``."""
+    _write_tensors(Path(folder) / _CRITERION, criterion)
+
+
+def load_criterion(folder: str | Path, criterion: nn.Module) -> None:
+    """Reads the flows into ``criterion``; ValueError as in ``load_model``."""
+    load_tensors(_existing(folder, _CRITERION), criterion)
+
+
+def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
+    """Writes training_state.pt: a tree of dicts, lists, tuples, tensors, numbers, strings, bools and None.
+
+    Anything else would be written here and refused on the day of the restart: TypeError names it now.
+    """
+    _check_plain(state, "state")
+    _write(Path(folder) / _STATE, lambda path: torch.save(state, path))
+
+
+def load_training_state(folder: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state; ValueError if the file is missing or holds more than plain values and tensors."""
+    path = _existing(folder, _STATE)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch has no common type for truncated, foreign and unsafe files
+        raise ValueError(f"{path} is no training state: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def staged_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to write into that takes its name only when the block ends without an error.
+
+    Raises:
+        ValueError: if ``folder`` exists already and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: a checkpoint is written once")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        staging.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_tensors(path: str | Path, module: nn.Module) -> None:
+    """Copies a safetensors file into a module of exactly these tensors, names and shapes.
+
+    Raises:
+        ValueError: unreadable file, or tensors that are missing, unknown or of another shape; the first ones
+            are named with what was found and what was wanted.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        found = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    wanted = module.state_dict()
+
+    def shape(tensors: dict[str, Tensor], name: str) -> str:
+        return str(tuple(tensors[name].shape)) if name in tensors else "nothing"
+
+    names = [*wanted, *(name for name in found if name not in wanted)]
+    wrong = [name for name in names if shape(found, name) != shape(wanted, name)]
+    if wrong:
+        first = "; ".join(f"{n}: found {shape(found, n)}, wanted {shape(wanted, n)}" for n in wrong[:3])
+        raise ValueError(f"{path} is of another architecture, {len(wrong)} tensors differ: {first}")
+    module.load_state_dict(found)
+
+
+def _write_tensors(path: Path, module: nn.Module) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    _write(path, lambda staging: save_file(tensors, staging))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    staging = path.with_name(f".{path.name}.{os.getpid()}.staging")
+    try:
+        write(staging)
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _existing(folder: str | Path, name: str) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; a checkpoint folder was wanted")
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"{folder} is no complete checkpoint: {name} is missing")
+    return path
+
+
+def _check_plain(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{where}[{i}]")
+    elif not (value is None or type(value) in (bool, int, float, str, Tensor)):
+        raise TypeError(f"{where} is a {type(value).__qualname__}, wanted a plain value or tensor")

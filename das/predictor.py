@@ -1,0 +1,235 @@
+"""Predictor: a photo and its camera in, people in camera space out. The one class from notebook to cluster.
+
+An image passes three stages, each a method so that they can be timed alone: ``prepare`` (the test transform,
+padding), ``network`` and ``people`` (decoding). All that is needed is a checkpoint folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das.camera import intrinsics_from_fov
+from das.checkpoint import ModelInfo, load_model
+from das.decode import People, decode
+from das.model import DAS, HeadOutput
+from das.skeleton import Skeleton
+from das.transforms import test_transform
+
+ASSUMED_FOV_DEGREES = 60.0
+"""Horizontal field of view of a camera that nobody knows: between a phone's main lens and a webcam."""
+
+_PAD_TO = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The people of one image, and the camera with which they were placed in space.
+
+    Attributes:
+        people: arrays of all J joints, best score first; pixels of the given image, mm in its camera frame.
+        skeleton: the joint set.
+        valid: (J,) bool, joints that training ever supervised; the others hold noise and are not to be shown.
+        image_size: (height, width) in pixels.
+        K: (3, 3) intrinsics that were used, pixels.
+        distortion: (5,) that was used.
+        assumed_fov: horizontal field of view in degrees that K was guessed from; None for a known camera.
+    """
+
+    people: People[np.ndarray]
+    skeleton: Skeleton
+    valid: np.ndarray
+    image_size: tuple[int, int]
+    K: np.ndarray
+    distortion: np.ndarray
+    assumed_fov: float | None
+
+    @property
+    def assumed_camera(self) -> bool:
+        """Whether the camera was guessed: the scale of all depths is then as uncertain as the guess."""
+        return self.assumed_fov is not None
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the valid joints."""
+        return tuple(name for name, ok in zip(self.skeleton.joints, self.valid, strict=True) if ok)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file, valid joints only: mm to 3 decimals, pixels to 2, scores to 4."""
+        people = self.people
+        height, width = self.image_size
+        return {
+            "units": {
+                "joints_cam": "mm, camera frame: x right, y down, z forward",
+                "joints_uv": "pixels of the image, (0, 0) is the centre of the top left pixel",
+                "score": "center confidence x centerness, 0 to 1",
+            },
+            "image": {"height": height, "width": width},
+            "camera": {
+                "assumed": self.assumed_camera,
+                "assumed_fov_degrees": self.assumed_fov,
+                "K": self.K.tolist(),
+                "distortion": self.distortion.tolist(),
+            },
+            "joint_names": list(self.joint_names),
+            "people": [
+                {
+                    "score": round(float(people.scores[i]), 4),
+                    "root_cam": people.root_cam[i].round(3).tolist(),
+                    "root_uv": people.root_uv[i].round(2).tolist(),
+                    "joints_cam": people.joints_cam[i, self.valid].round(3).tolist(),
+                    "joints_uv": people.joints_uv[i, self.valid].round(2).tolist(),
+                }
+                for i in range(len(people))
+            ],
+        }
+
+
+@dataclass
+class Inputs:
+    """B images as the network takes them.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB on the predictor's device, H and W multiples of 32.
+        sizes: (B, 2) height and width before padding, pixels.
+        K: (B, 3, 3) float64 of the network input. distortion: (B, 5) float64.
+        image_transform: (B, 2, 3) float64, original to network-input pixels.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    K: Tensor
+    distortion: Tensor
+    image_transform: Tensor
+
+
+class Predictor:
+    """A trained model ready for images of any size.
+
+    Args:
+        model: the network.
+        info: its description; test size, score threshold and unsupervised joints are read from it.
+        device: where the network runs.
+        bf16: run the network under bfloat16 autocast: faster where the processor has such instructions.
+    """
+
+    def __init__(self, model: DAS, info: ModelInfo, device: str = "cpu", bf16: bool = False) -> None:
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device = {device!r}, but torch sees no GPU here; wanted cpu")
+        self.info = info
+        self.bf16 = bf16
+        self.skeleton = info.model.skeleton
+        self.valid = np.array([j not in info.unsupervised_joints for j in self.skeleton.joints])
+        self.model = model.to(self.device).eval()
+        for parameter in self.model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, device: str = "cpu", bf16: bool = False) -> Predictor:
+        """From a checkpoint folder (das/checkpoint.py), which alone suffices; ValueError if it is not one."""
+        return cls(*load_model(folder), device=device, bf16=bf16)
+
+    def predict(
+        self,
+        image: np.ndarray,
+        K: np.ndarray | None = None,
+        distortion: np.ndarray | None = None,
+        fov_degrees: float = ASSUMED_FOV_DEGREES,
+    ) -> Prediction:
+        """People of one image; arguments as in ``predict_batch``."""
+        return self.predict_batch([image], [K], [distortion], fov_degrees)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[np.ndarray],
+        Ks: Sequence[np.ndarray | None] | None = None,
+        distortions: Sequence[np.ndarray | None] | None = None,
+        fov_degrees: float = ASSUMED_FOV_DEGREES,
+        score_threshold: float | None = None,
+    ) -> list[Prediction]:
+        """People of B images, which may differ in size.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            Ks: (3, 3) intrinsics in pixels each; None where the camera is unknown: it is taken to see
+                ``fov_degrees``, with its centre in the middle.
+            distortions: (5,) OpenCV coefficients each, or None for none.
+            fov_degrees: horizontal field of view of unknown cameras.
+            score_threshold: replaces the checkpoint's; protocols that choose among candidates want it low.
+
+        Raises:
+            ValueError: for an image, intrinsics or distortion of another type or shape.
+        """
+        Ks = [None] * len(images) if Ks is None else Ks
+        distortions = [None] * len(images) if distortions is None else distortions
+        if not images:
+            return []
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(f"image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3)")
+        guesses = (intrinsics_from_fov(image.shape[1], image.shape[0], fov_degrees) for image in images)
+        used = [_matrix("K", guess if K is None else K, (3, 3)) for K, guess in zip(Ks, guesses, strict=True)]
+        lenses = [np.zeros(5) if d is None else _matrix("distortion", d, (5,)) for d in distortions]
+        inputs = self.prepare(images, used, lenses)
+        found = self.people(self.network(inputs), inputs, score_threshold)
+        return [
+            Prediction(
+                people=people.numpy(),
+                skeleton=self.skeleton,
+                valid=self.valid,
+                image_size=(image.shape[0], image.shape[1]),
+                K=K,
+                distortion=lens,
+                assumed_fov=fov_degrees if given is None else None,
+            )
+            for people, image, K, lens, given in zip(found, images, used, lenses, Ks, strict=True)
+        ]
+
+    def prepare(
+        self, images: Sequence[np.ndarray], Ks: Sequence[np.ndarray], distortions: Sequence[np.ndarray]
+    ) -> Inputs:
+        """Resizes each image to the checkpoint's test size and pads all to one size."""
+        size = self.info.test_size
+        moved = [test_transform(image, K, size) for image, K in zip(images, Ks, strict=True)]
+        resized, transforms, new_Ks = zip(*moved, strict=True)
+        sizes = np.array([image.shape[:2] for image in resized])
+        height, width = -(-sizes.max(0) // _PAD_TO) * _PAD_TO
+        padded = np.zeros((len(images), height, width, 3), np.uint8)
+        for target, image in zip(padded, resized, strict=True):
+            target[: image.shape[0], : image.shape[1]] = image
+        return Inputs(
+            images=torch.from_numpy(padded).permute(0, 3, 1, 2).to(self.device),
+            sizes=torch.from_numpy(sizes).to(self.device),
+            K=torch.from_numpy(np.stack(new_Ks)),
+            distortion=torch.from_numpy(np.stack(distortions)),
+            image_transform=torch.from_numpy(np.stack(transforms)),
+        )
+
+    @torch.inference_mode()
+    def network(self, inputs: Inputs) -> HeadOutput:
+        """Normalises and runs the network."""
+        images = self.model.normalize(inputs.images, inputs.sizes)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(images)
+
+    def people(self, output: HeadOutput, inputs: Inputs, score_threshold: float | None = None) -> list[People[Tensor]]:
+        """Decodes into original pixels and camera space."""
+        threshold = self.info.score_threshold if score_threshold is None else score_threshold
+        K, distortion, A, sizes = inputs.K, inputs.distortion, inputs.image_transform, inputs.sizes
+        return decode(output, self.info.model, K, distortion, A, sizes, threshold)
+
+
+def _matrix(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} = {array.tolist()}, wanted {' x '.join(map(str, shape))} finite numbers")
+    return array
