@@ -1,31 +1,37 @@
 """The pinhole camera with OpenCV distortion: axes and units stated once, for the whole project.
 
-Camera frame: x right, y down, z forward, millimetres. World to camera: ``X_cam = R X_world + t``. Pixels: u right,
-v down, pixel (0, 0) is the centre of the top left pixel. ``K`` is any invertible 3x3 matrix whose last row is
-(0, 0, 1): after an image rotation it is not triangular, after a flip its first entry is negative, so nothing here
-reads fx and fy from it. ``distortion`` is (k1, k2, p1, p2, k3) in OpenCV's order; None means none.
+Camera frame: x right, y down, z forward, millimetres. World to camera: ``X_cam = R X_world + t``. Pixels: u
+right, v down, pixel (0, 0) is the centre of the top left pixel. ``K`` is any invertible 3x3 matrix whose last
+row is (0, 0, 1): after an image rotation it is not triangular, after a flip its first entry is negative, so
+nothing here reads fx and fy from it. ``distortion`` is (k1, k2, p1, p2, k3) in OpenCV's order; None means
+none.
 
-Every function takes NumPy arrays or torch tensors (same code, same results; geometry is meant for float64) and
-broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3) and distortion (..., 5).
+Every function takes NumPy arrays or torch tensors (same code, same results; geometry is meant for float64)
+and broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3) and distortion (..., 5).
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
-# Newton steps for inverting the distortion: quadratic, so 10 reach float64 precision wherever it is invertible.
+# Newton steps for inverting the distortion: quadratic, so 10 reach float64 precision wherever it is
+# invertible.
 _UNDISTORT_STEPS = 10
+_LONGEST_STEP = 0.5
 
 
-def _stack(parts: list[Array]) -> Array:
-    if isinstance(parts[0], torch.Tensor):
-        return torch.stack(parts, dim=-1)  # type: ignore[arg-type]
-    return np.stack(parts, axis=-1)
+def _stack(parts: Sequence[Any]) -> Any:
+    return torch.stack(list(parts), -1) if isinstance(parts[0], torch.Tensor) else np.stack(parts, -1)
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    return torch.where(condition, a, b) if isinstance(condition, torch.Tensor) else np.where(condition, a, b)
 
 
 def transform(points: Array, R: Array, t: Array) -> Array:
@@ -50,8 +56,8 @@ def mean_focal(K: Array) -> Array:
 def transform_intrinsics(A: Array, K: Array) -> Array:
     """Intrinsics after an image transform, ``K' = A K``; A is (..., 2, 3) or (..., 3, 3), pixels to pixels.
 
-    Camera-space joints do not change: the image is a different picture of the same scene. After a flip K' has a
-    negative determinant, so what is back-projected with it is the un-mirrored scene.
+    Camera-space joints do not change: the image is a different picture of the same scene. After a flip K' has
+    a negative determinant, so what is back-projected with it is the un-mirrored scene.
     """
     top = A[..., :2, :] @ K
     return _stack([top[..., 0, :], top[..., 1, :], K[..., 2, :]]).swapaxes(-1, -2)
@@ -74,8 +80,9 @@ def distort(xy: Array, distortion: Array) -> Array:
 def undistort(xy: Array, distortion: Array) -> Array:
     """Distorted to ideal normalised coordinates, (..., M, 2): the inverse of ``distort`` by Newton's method.
 
-    Exact to rounding where the distortion is one-to-one, which every calibrated camera is inside its image; far
-    outside no inverse exists and the nearest start, the distorted point itself, decides what is returned.
+    Exact to rounding where the distortion is one-to-one, which a calibrated camera is inside its image. A
+    point far outside may have no ideal counterpart; it is returned as it is, so that the result is always
+    finite.
     """
     k1, k2, p1, p2, k3 = (distortion[..., i, None] for i in range(5))
     x, y = xy[..., 0], xy[..., 1]
@@ -89,8 +96,16 @@ def undistort(xy: Array, distortion: Array) -> Array:
         b = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y  # d ex / dy = d ey / dx
         d = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x  # d ey / dy
         det = a * d - b * b
-        x, y = x - (d * ex - b * ey) / det, y - (a * ey - b * ex) / det
-    return _stack([x, y])
+        # Short steps: det is nearly 0 where the distortion folds over, and a full step from there leads
+        # anywhere.
+        x = x - ((d * ex - b * ey) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
+        y = y - ((a * ey - b * ex) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
+    ideal = _stack([x, y])
+    miss = abs(distort(ideal, distortion) - xy)
+    # Beyond the fold the equations have other solutions, mirrored or inside out; none of them is what was
+    # seen.
+    found = (miss[..., 0] < 1e-4) & (miss[..., 1] < 1e-4) & (det > 0) & (radial > 0)
+    return _where(found[..., None], ideal, xy)
 
 
 def project(points_cam: Array, K: Array, distortion: Array | None = None) -> Array:
@@ -115,7 +130,7 @@ def back_project(uv: Array, depth: Array, K: Array, distortion: Array | None = N
 
 
 def intrinsics_from_fov(width: int, height: int, fov_degrees: float) -> np.ndarray:
-    """A guess for an unknown camera: K (3, 3) float64 with this horizontal field of view, centre in the middle.
+    """A guess for an unknown camera: K (3, 3) float64 with this horizontal field of view, centred.
 
     Raises:
         ValueError: if the angle is not strictly between 0 and 180 degrees.

@@ -1,18 +1,52 @@
 """Everything that decides the model and its loss, in one frozen dataclass, and the named variants.
 
-Two papers-worth of choices differ between the paper's text and the official release; each is a field here with the
-variant functions choosing its value (DAS = Wang et al., CVPR 2022). A configuration refuses nonsense when it is made.
+Two papers-worth of choices differ between the paper's text and the official release; each is a field here
+with the variant functions choosing its value (DAS = Wang et al., CVPR 2022). A configuration refuses nonsense
+when it is made.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from das.skeleton import MUCO21, PANOPTIC15, Skeleton
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "mspn"]
 Update = Literal["none", "single", "multi", "release"]
+
+
+def check_types(config: object) -> None:
+    """Refuses a dataclass's values that are not of their field's type: ValueError names the field.
+
+    Lists, as JSON has them, become tuples where a tuple is wanted. Numbers must be finite; their ranges are
+    the dataclass's own business.
+    """
+
+    def fits(value: Any, hint: Any) -> bool:
+        if get_origin(hint) is Literal:
+            return value in get_args(hint)
+        if get_origin(hint) is tuple:
+            if not isinstance(value, tuple):
+                return False
+            inner = get_args(hint)
+            hints = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
+            return len(value) == len(hints) and all(map(fits, value, hints))
+        if isinstance(value, bool):
+            return hint is bool
+        if hint is float:
+            return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, hint)
+
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is tuple and isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(config, name, value)
+        if not fits(value, hint):
+            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint)
+            raise ValueError(f"{name} = {value!r}, wanted {wanted.replace('typing.', '')}")
 
 
 @dataclass(frozen=True)
@@ -38,12 +72,12 @@ class DASConfig:
     fpn_norm: bool = True
     """Batch norm after every pyramid convolution."""
     head_norm: bool = True
-    """Group norm (32 groups) in the head's and update's blocks; off, their convolutions have biases instead."""
+    """Group norm (32 groups) in the head's and update's blocks; off, their convolutions have biases."""
     tower_deformable: bool = True
     """Second convolution of each tower is a modulated deformable one (DCNv2)."""
 
     update: Update = "multi"
-    """Recursive update: none, single-source (Eq. 5-6), multi-source (Eq. 7), or the release's gated variant."""
+    """Recursive update: none, single-source (Eq. 5-6), multi-source (Eq. 7) or the release's gated one."""
     update_layers: int = 1
     """How many times it is applied, 0 to 3."""
     update_samples: int = 4
@@ -57,7 +91,7 @@ class DASConfig:
     """Raw joint depth = (Z_joint - Z_root) in mm / this."""
 
     center: Literal["root", "box"] = "root"
-    """What positives surround and r_max is measured from; regression stays relative to the root (Table 1a)."""
+    """What positives surround and r_max starts from; regression stays relative to the root (Table 1a)."""
     positives: Literal["square", "nearest"] = "nearest"
     """Feature points within 1.5 strides per axis, at most 9 (release), or the n_positive nearest (paper)."""
     positive_radius: float = 1.5
@@ -85,7 +119,7 @@ class DASConfig:
     """lambda_3 of Eq. 10."""
 
     threshold_on: Literal["confidence", "score"] = "score"
-    """What the threshold cuts: center confidence (paper) or confidence x centerness (release). Ranking: the latter."""
+    """What the threshold cuts: center confidence (paper) or the ranking score, x centerness (release)."""
     score_threshold: float = 0.05
     """Candidates must lie strictly above."""
     suppression: Literal["hard", "soft", "none"] = "hard"
@@ -98,22 +132,16 @@ class DASConfig:
     """People kept per image."""
 
     def __post_init__(self) -> None:
-        # asdict-style reloads hand lists over; the dataclass itself stays hashable.
-        object.__setattr__(self, "strides", tuple(self.strides))
-        object.__setattr__(self, "range_ends", tuple(float(v) for v in self.range_ends))
+        check_types(self)
+        levels, ends = len(self.strides), self.range_ends
+        rising = all(a < b for a, b in zip((0.0, *ends), ends))
         checks = (
             ("skeleton", len(self.skeleton.root) == 1, "a skeleton whose root is one of its joints"),
-            ("backbone", self.backbone in ("resnet18", "resnet34", "resnet50", "mspn"), "resnet18|34|50 or mspn"),
             ("backbone_width", self.backbone_width >= 8 and self.backbone_width % 8 == 0, "a multiple of 8"),
             ("mspn_stages", 1 <= self.mspn_stages <= 4, "1 to 4"),
-            ("strides", self.strides == tuple(8 << i for i in range(len(self.strides))) != (), "8, 16, 32, ..."),
-            (
-                "range_ends",
-                len(self.range_ends) == len(self.strides) - 1 and list(self.range_ends) == sorted(self.range_ends),
-                f"{len(self.strides) - 1} rising values, one fewer than strides",
-            ),
-            ("fpn_channels", self.fpn_channels % 32 == 0 and self.fpn_channels > 0, "a positive multiple of 32"),
-            ("update", self.update in ("none", "single", "multi", "release"), "none, single, multi or release"),
+            ("strides", self.strides == tuple(8 << i for i in range(levels)) != (), "8, 16, 32, ..."),
+            ("range_ends", len(ends) == levels - 1 and rising, f"{levels - 1} rising values above 0"),
+            ("fpn_channels", self.fpn_channels % 32 == 0 and self.fpn_channels > 0, "a multiple of 32"),
             ("update_layers", 0 <= self.update_layers <= 3, "0 to 3"),
             (
                 "update_layers",
@@ -163,9 +191,8 @@ class DASConfig:
         """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
         known = {f.name for f in fields(cls)}
         if set(value) != known:
-            raise ValueError(
-                f"model config: unknown fields {sorted(set(value) - known)}, missing fields {sorted(known - set(value))}"
-            )
+            unknown, missing = sorted(set(value) - known), sorted(known - set(value))
+            raise ValueError(f"model config: unknown fields {unknown}, missing fields {missing}")
         return cls(**{**value, "skeleton": Skeleton.from_json(value["skeleton"])})
 
 
@@ -206,7 +233,7 @@ def release_mupots() -> DASConfig:
 
 
 def paper_resnet50() -> DASConfig:
-    """What the paper writes, with the ResNet-50 of its ablation and the best row of Table 1b (3 update layers)."""
+    """What the paper writes, with its ablation's ResNet-50 and Table 1b's best row (3 update layers)."""
     return DASConfig(backbone="resnet50", update="multi", update_layers=3, threshold_on="confidence")
 
 

@@ -31,15 +31,14 @@ class Skeleton:
     root: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        names = (*self.joints, *self.root)
-        if not self.joints or len(set(self.joints)) != len(self.joints):
-            raise ValueError(f"skeleton {self.name!r}: wanted joints, each once, found {self.joints}")
         known = set(self.joints)
-        strangers = ({j for bone in self.bones for j in bone} | set(self.root)) - known
-        if strangers or not self.root:
-            raise ValueError(f"skeleton {self.name!r}: bones and root name no joints of it: {sorted(strangers)}")
+        if not self.root or not known or len(known) != len(self.joints):
+            raise ValueError(f"skeleton {self.name!r}: wanted a root and joints, each once, found {self.joints}")
+        for joint in (*self.root, *(joint for bone in self.bones for joint in bone)):
+            if joint not in known:
+                raise ValueError(f"skeleton {self.name!r}: bones or root name {joint!r}, which is no joint of it")
         for joint in self.joints:
-            if joint.startswith(("l_", "r_")) and _mirror(joint) not in known:
+            if _mirror(joint) not in known:
                 raise ValueError(f"skeleton {self.name!r}: joint {joint!r} has no partner {_mirror(joint)!r}")
 
     def __len__(self) -> int:
@@ -82,9 +81,13 @@ class Skeleton:
     def from_json(cls, value: dict[str, Any]) -> Skeleton:
         """Inverse of ``to_json``; ValueError when a field is missing or malformed."""
         try:
-            bones = tuple((str(a), str(b)) for a, b in value["bones"])
-            return cls(str(value["name"]), tuple(value["joints"]), bones, tuple(value["root"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(
+                name=str(value["name"]),
+                joints=tuple(str(joint) for joint in value["joints"]),
+                bones=tuple((str(parent), str(child)) for parent, child in value["bones"]),
+                root=tuple(str(joint) for joint in value["root"]),
+            )
+        except (KeyError, TypeError) as error:
             raise ValueError(f"skeleton needs name, joints, bones and root, found {value!r}") from error
 
 

@@ -1,0 +1,466 @@
+"""From a stored image to a network input: one 2x3 matrix A, then colour.
+
+Resize, flip, and a rotated, scaled, shifted window multiply into A, which moves pixels, ``u' = A (u, v, 1)``,
+and intrinsics, ``K' = A K``, together. Camera-space joints do not change, so neither do depths: a picture at
+half its size shows the same people at the same distance through half the focal length, and the codec, which
+divides depth by the focal length of K', needs nothing else. The release carries no K; it divides depth by the
+focal length once and corrects it in every transform. One of these corrections reaches the first person only:
+``depth_scaled_for``.
+
+Convention: pixel (0, 0) is the centre of the top left pixel and resizing is plain scaling, ``u' = s u``, as
+in the release. The image is warped by that very matrix, so joints and pixels agree exactly; ``cv2.resize``
+aligns the images' corners instead and would disagree by up to half a pixel.
+
+After a flip K' has a negative determinant: what is back-projected with it is the un-mirrored person whose
+left and right *names* are swapped, because the network must call left what looks left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from das.camera import transform_intrinsics
+from das.config import check_types
+from das.sample import Sample
+from das.skeleton import COCO19, Skeleton, conversion
+
+# ImageNet's mean, RGB: what lies outside the image is nearly zero for the network.
+BORDER_COLOUR = (123.675, 116.28, 103.53)
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Images are resized, keeping their proportions, to the largest size within both limits."""
+
+    long_side: int
+    """Longest side of the network input at most, pixels."""
+    short_side: int
+    """Shortest side of the network input at most, pixels."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 1 <= self.short_side <= self.long_side:
+            raise ValueError(f"short_side = {self.short_side}, wanted 1 to long_side = {self.long_side}")
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """New height and width, pixels, of an image of height x width pixels."""
+        scale = min(self.long_side / max(height, width), self.short_side / min(height, width))
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges from which one image's augmentation is drawn. Defaults: the release's for photos (COCO)."""
+
+    scale: tuple[float, float] = (0.8, 1.2)
+    """Size of the window that fills the new picture, relative to the image; above 1 people get smaller."""
+    rotation: float = 0.15
+    """Largest angle of the window, radians, either way."""
+    shift: float = 0.15
+    """Standard deviation of the window's displacement per axis, in halves of the image."""
+    brightness: float = 32.0
+    """Largest gray value added or removed."""
+    contrast: tuple[float, float] = (0.8, 1.2)
+    """Factor on gray values."""
+    saturation: tuple[float, float] = (0.8, 1.2)
+    """Factor on saturation (HSV)."""
+    hue: float = 14.0
+    """Largest turn of the hue (HSV), degrees."""
+    colour_probability: float = 0.5
+    """How often each of brightness, contrast, saturation and hue is changed."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("scale", "contrast", "saturation"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} = {(low, high)}, wanted (low, high) with 0 < low <= high")
+        largest = {"rotation": np.pi, "shift": 10, "brightness": 255, "hue": 180, "colour_probability": 1}
+        for name, limit in largest.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted 0 to {limit:g}")
+
+
+# Panoptic's people stand upright before fixed cameras: no rotation.
+_PANOPTIC = Augmentation(scale=(0.6, 1.4), rotation=0.0, contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=18.0)
+_MUCO = Augmentation(scale=(0.9, 1.1), rotation=0.1)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How samples become network inputs. Defaults are ours, at the Panoptic experiment's sizes."""
+
+    test_size: InputSize = InputSize(1333, 640)
+    """Size of images at validation, test and prediction."""
+    train_long_side: int = 1333
+    """Longest side in training at most, pixels."""
+    train_short_side: tuple[int, int] = (512, 640)
+    """Shortest side in training at most is drawn from this range, both ends included, pixels."""
+    flip_probability: float = 0.5
+    """How often an image is mirrored, with left and right names swapped."""
+    with_depth: Augmentation = _PANOPTIC
+    """For images in which somebody is annotated in 3D."""
+    without_depth: Augmentation = Augmentation()
+    """For images annotated in 2D only."""
+    min_visible_joints: int = 1
+    """Images with fewer visible joints before augmentation, all people together, are dropped (release: 6)."""
+    min_people: int = 1
+    """Images with fewer people left after augmentation are dropped; 0 keeps background (release: 2)."""
+    coco19_nose_is_head: bool = True
+    """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
+    depth_scaled_for: Literal["everyone", "first_person"] = "everyone"
+    """Whose normalised depth follows the window's scale; in the release the first person's alone."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        low, high = self.train_short_side
+        checks = (
+            (
+                "train_short_side",
+                1 <= low <= high <= self.train_long_side,
+                f"(low, high) with 1 <= low <= high <= train_long_side = {self.train_long_side}",
+            ),
+            ("flip_probability", 0 <= self.flip_probability <= 1, "0 to 1"),
+            ("min_people", self.min_people >= 0, "at least 0"),
+            ("min_visible_joints", self.min_visible_joints >= 0, "at least 0"),
+            (
+                "min_visible_joints",
+                self.min_visible_joints == 0 or self.min_people > 0,
+                "0 with min_people = 0, because an image without people has no joints",
+            ),
+        )
+        for name, good, wanted in checks:
+            if not good:
+                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for config.json; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> RecipeConfig:
+        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
+        value = _only_fields(cls, value)
+        parts = {"test_size": InputSize, "with_depth": Augmentation, "without_depth": Augmentation}
+        return cls(**{**value, **{k: part(**_only_fields(part, value[k])) for k, part in parts.items()}})
+
+
+def _only_fields(cls: type, value: dict[str, Any]) -> dict[str, Any]:
+    known = {f.name for f in fields(cls)}
+    if set(value) != known:
+        unknown, missing = sorted(set(value) - known), sorted(known - set(value))
+        raise ValueError(f"{cls.__name__}: unknown fields {unknown}, missing fields {missing}")
+    return value
+
+
+def ours() -> RecipeConfig:
+    """The Panoptic experiment with COCO beside it, the release's slips mended."""
+    return RecipeConfig()
+
+
+def ours_mupots() -> RecipeConfig:
+    """The MuCo/MuPoTS experiment with COCO beside it, the release's slips mended."""
+    return RecipeConfig(
+        test_size=InputSize(1280, 768),
+        train_long_side=1280,
+        train_short_side=(512, 800),
+        with_depth=_MUCO,
+    )
+
+
+def release_panoptic_recipe() -> RecipeConfig:
+    """What the release does to Panoptic frames, and to COCO beside them (exp_panoptic)."""
+    return _with_slips(ours())
+
+
+def release_mupots_recipe() -> RecipeConfig:
+    """What the release does to MuCo images, and to COCO beside them (exp_mupots)."""
+    return _with_slips(ours_mupots())
+
+
+def _with_slips(recipe: RecipeConfig) -> RecipeConfig:
+    return replace(
+        recipe,
+        min_visible_joints=6,
+        min_people=2,
+        coco19_nose_is_head=False,
+        depth_scaled_for="first_person",
+    )
+
+
+def small_recipe(width: int = 256, height: int = 144) -> RecipeConfig:
+    """For small models: images that fit in width x height pixels (either way round), mild augmentation."""
+    size = InputSize(max(width, height), min(width, height))
+    mild = Augmentation(scale=(0.8, 1.25), rotation=0.1, shift=0.1, hue=9.0)
+    return RecipeConfig(
+        test_size=size,
+        train_long_side=size.long_side,
+        train_short_side=(size.short_side, size.short_side),
+        with_depth=mild,
+        without_depth=mild,
+    )
+
+
+# Matrices: all are (2, 3) float64 and map pixels (u, v, 1) of one picture to pixels of the next.
+
+
+def compose(*steps: np.ndarray) -> np.ndarray:
+    """One matrix for several (2, 3), applied in the order given."""
+    total = np.eye(3)
+    for A in steps:
+        total = np.vstack([A, [0, 0, 1]]) @ total
+    return total[:2]
+
+
+def scale_matrix(sx: float, sy: float) -> np.ndarray:
+    """Plain scaling, ``u' = sx u, v' = sy v``."""
+    return np.array([[sx, 0.0, 0.0], [0.0, sy, 0.0]])
+
+
+def resize_matrix(height: int, width: int, size: InputSize) -> tuple[np.ndarray, tuple[int, int]]:
+    """Scales an image of height x width pixels to ``size``: A (2, 3) and the new (height, width)."""
+    new_height, new_width = size.fit(height, width)
+    return scale_matrix(new_width / width, new_height / height), (new_height, new_width)
+
+
+def flip_matrix(width: int) -> np.ndarray:
+    """Mirrors an image left to right, ``u' = width - 1 - u``."""
+    return np.array([[-1.0, 0, width - 1], [0, 1, 0]])
+
+
+def window_matrix(
+    height: int, width: int, scale: float, rotation: float, shift: tuple[float, float]
+) -> np.ndarray:
+    """A window becomes the whole picture: ``x' = R (x - c) / scale + (w/2, h/2)``.
+
+    Args:
+        height: of the image, pixels; also of the new picture.
+        width: likewise.
+        scale: the window's size relative to the image; above 1 the picture shrinks.
+        rotation: radians; positive turns the picture counter-clockwise.
+        shift: puts the window's centre at ``c = (w/2 (1 + shift[0]), h/2 (1 + shift[1]))``.
+    """
+    middle = np.array([width / 2, height / 2])
+    cos, sin = np.cos(rotation) / scale, np.sin(rotation) / scale
+    R = np.array([[cos, sin], [-sin, cos]])
+    return np.column_stack([R, middle - R @ (middle * (1 + np.asarray(shift)))])
+
+
+def warp(
+    image: np.ndarray, A: np.ndarray, height: int, width: int, border: int = cv2.BORDER_CONSTANT
+) -> np.ndarray:
+    """The image (h, w, 3) uint8 RGB seen through A: (height, width, 3), bilinear, mean colour outside.
+
+    Bilinear interpolation reads 4 pixels, so a picture at less than half its size would alias; its pixels are
+    first averaged in blocks, as large as the wanted size allows.
+    """
+    block = int(abs(np.linalg.det(A[:, :2])) ** -0.5)
+    if block > 1:
+        h, w = image.shape[:2]
+        small = cv2.resize(image, (max(w // block, 1), max(h // block, 1)), interpolation=cv2.INTER_AREA)
+        # One pixel of margin: the centres of the outermost blocks lie further inside than the image's own
+        # outermost pixels, and would blend with what lies outside.
+        image = cv2.copyMakeBorder(small, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        sx, sy = small.shape[1] / w, small.shape[0] / h
+        # Blocks align corners, so the centre of block (0, 0) lies at ((1/sx - 1)/2, (1/sy - 1)/2).
+        into_small = np.array([[sx, 0, (sx - 1) / 2 + 1], [0, sy, (sy - 1) / 2 + 1]])
+        A = compose(cv2.invertAffineTransform(into_small), A)
+    return cv2.warpAffine(
+        image, A, (width, height), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=BORDER_COLOUR
+    )
+
+
+def test_transform(
+    image: np.ndarray, K: np.ndarray, size: InputSize
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image as the network sees it at test time: only resized.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        K: (3, 3) intrinsics of the image, pixels.
+        size: what it must fit in.
+
+    Returns:
+        The resized image (h, w, 3) uint8, A (2, 3) from original to resized pixels, and K' = A K (3, 3).
+    """
+    A, (height, width) = resize_matrix(image.shape[0], image.shape[1], size)
+    return warp(image, A, height, width, cv2.BORDER_REPLICATE), A, transform_intrinsics(A, K)
+
+
+# Colour.
+
+
+def jitter_colour(
+    image: np.ndarray,
+    brightness: float = 0.0,
+    contrast: float = 1.0,
+    saturation: float = 1.0,
+    hue: float = 0.0,
+) -> np.ndarray:
+    """Gray values x contrast + brightness, then hue (degrees) and saturation in HSV; (H, W, 3) uint8 RGB."""
+    values = np.arange(256.0)
+    if brightness != 0 or contrast != 1:
+        image = cv2.LUT(image, np.clip(np.rint(values * contrast + brightness), 0, 255).astype(np.uint8))
+    if saturation != 1 or hue != 0:
+        turned = np.rint(values + hue / 2) % 180  # OpenCV keeps hue in units of 2 degrees
+        richer = np.clip(np.rint(values * saturation), 0, 255)
+        table = np.stack([turned, richer, values], axis=-1).astype(np.uint8)[None]
+        image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+    return image
+
+
+# Samples.
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A sample that takes no part; reasons are few and fixed, so that they can be counted."""
+
+    key: str
+    reason: str
+
+
+def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sample:
+    """The sample with the joints of another set (das/skeleton.py); joints the source lacks are invisible.
+
+    Root position and depth stay the source's: people of COCO have a root, the middle of both hips, even where
+    no joint of the target stands for it.
+    """
+    index = np.array(conversion(sample.skeleton, target).index)
+    found = index >= 0
+    visible = sample.visible[:, index] & found
+    if sample.skeleton == COCO19 and not recipe.coco19_nose_is_head:
+        visible[:, index == COCO19.index("nose")] = False
+    return replace(
+        sample,
+        skeleton=target,
+        joints_uv=np.where(found[:, None], sample.joints_uv[:, index], 0.0),
+        joints_depth=np.where(found, sample.joints_depth[:, index], 0.0),
+        visible=visible,
+    )
+
+
+def inside(uv: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Whether pixels (..., 2) lie on the image, whose border is half a pixel beyond the outermost centres."""
+    return np.all((uv >= -0.5) & (uv < np.array([width, height]) - 0.5), axis=-1)
+
+
+def move(sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool = False) -> Sample:
+    """The sample seen through A (2, 3): image and positions move, ``K' = A K``, depths stay.
+
+    Joints that leave the new image of height x width pixels become invisible; people stay, wherever they are.
+    ``mirrored`` says that A mirrors the picture: left and right names are swapped.
+    """
+    names = np.array(sample.skeleton.flip_permutation) if mirrored else np.arange(len(sample.skeleton))
+    joints_uv = sample.joints_uv[:, names] @ A[:, :2].T + A[:, 2]
+    return replace(
+        sample,
+        image=warp(sample.image, A, height, width),
+        K=transform_intrinsics(A, sample.K),
+        joints_uv=joints_uv,
+        joints_depth=sample.joints_depth[:, names],
+        visible=sample.visible[:, names] & inside(joints_uv, height, width),
+        root_uv=sample.root_uv @ A[:, :2].T + A[:, 2],
+    )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One image's augmentation with nothing left to chance; fields as in ``Augmentation``."""
+
+    size: tuple[int, int]
+    """Height and width of the network input, pixels."""
+    flip: bool = False
+    scale: float = 1.0
+    rotation: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    brightness: float = 0.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    def matrix(self, height: int, width: int) -> np.ndarray:
+        """A (2, 3) from an image of height x width pixels to the network input: resize, flip, window."""
+        h, w = self.size
+        steps = [scale_matrix(w / width, h / height)]
+        if self.flip:
+            steps.append(flip_matrix(w))
+        return compose(*steps, window_matrix(h, w, self.scale, self.rotation, self.shift))
+
+
+def draw(recipe: RecipeConfig, has_depth: bool, height: int, width: int, rng: np.random.Generator) -> Draw:
+    """Draws the augmentation of an image of height x width pixels, annotated in 3D or not."""
+    ranges = recipe.with_depth if has_depth else recipe.without_depth
+    short_side = int(rng.integers(*recipe.train_short_side, endpoint=True))
+
+    def colour(low: float, high: float, neutral: float) -> float:
+        value = float(rng.uniform(low, high))
+        return value if rng.random() < ranges.colour_probability else neutral
+
+    return Draw(
+        size=InputSize(recipe.train_long_side, short_side).fit(height, width),
+        flip=bool(rng.random() < recipe.flip_probability),
+        scale=float(rng.uniform(*ranges.scale)),
+        rotation=float(rng.uniform(-ranges.rotation, ranges.rotation)),
+        shift=(float(rng.normal(0, ranges.shift)), float(rng.normal(0, ranges.shift))),
+        brightness=colour(-ranges.brightness, ranges.brightness, 0.0),
+        contrast=colour(*ranges.contrast, 1.0),
+        saturation=colour(*ranges.saturation, 1.0),
+        hue=colour(-ranges.hue, ranges.hue, 0.0),
+    )
+
+
+def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Drop:
+    """The sample under one drawn augmentation; people whose root leaves the image are removed."""
+    (h, w), (height, width) = sample.image.shape[:2], drawn.size
+    A = drawn.matrix(h, w)
+    moved = move(sample, A, height, width, drawn.flip)
+    if recipe.depth_scaled_for == "first_person":
+        moved = _scale_first_person_only(moved, drawn.scale)
+    moved = moved.select(inside(moved.root_uv, height, width))
+    if len(moved.root_uv) < recipe.min_people:
+        return Drop(sample.key, "too few people after augmentation")
+    image = jitter_colour(moved.image, drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
+    if image is not moved.image:
+        # What lies outside keeps its colour: it means nothing, so it must look the same in every draw.
+        image = np.where(_covered(A, h, w, height, width), image, np.rint(BORDER_COLOUR).astype(np.uint8))
+    return replace(moved, image=image)
+
+
+def _covered(A: np.ndarray, h: int, w: int, height: int, width: int) -> np.ndarray:
+    """Which pixels of the new picture, (height, width, 1) bool, show something of the h x w image under A."""
+    corners = np.array([[0, 0], [w, 0], [w, h], [0, h]]) - 0.5
+    mask = np.zeros((height, width, 1), np.uint8)
+    cv2.fillConvexPoly(mask, np.rint((corners @ A[:, :2].T + A[:, 2]) * 16).astype(np.int32), 1, shift=4)
+    return mask.astype(bool)
+
+
+def _scale_first_person_only(sample: Sample, scale: float) -> Sample:
+    """Makes depths what the release trains on after a window of ``scale``.
+
+    With the focal length f' = f / scale of K', everybody's normalised depth Z / f' is scale x Z / f. The
+    release multiplies it for person 0 only, and their joints' relative depths too; the others keep Z / f,
+    which is (Z / scale) / f'.
+    """
+    first = np.arange(len(sample.root_depth)) == 0
+    root = np.where(first, sample.root_depth, sample.root_depth / scale)
+    relative = (sample.joints_depth - sample.root_depth[:, None]) * np.where(first, scale, 1.0)[:, None]
+    return replace(sample, root_depth=root, joints_depth=root[:, None] + relative)
+
+
+def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generator) -> Sample | Drop:
+    """A training sample at network size, augmented; or why this draw is of no use.
+
+    Args:
+        sample: one image with its usable people, joints already converted to the model's.
+        recipe: ranges and rules.
+        rng: the only source of chance: the same state gives the same sample.
+    """
+    if sample.visible.sum() < recipe.min_visible_joints:
+        return Drop(sample.key, "too few visible joints")
+    height, width = sample.image.shape[:2]
+    return augment(sample, draw(recipe, bool(sample.has_depth.any()), height, width, rng), recipe)
