@@ -27,6 +27,7 @@ import pyarrow as pa
 from das.camera import intrinsics_from_fov
 from das.sample import Sample
 from das.skeleton import skeleton_named
+from das.transforms import inside
 
 VERSION = 1
 
@@ -456,6 +457,25 @@ def image_size(data: bytes) -> tuple[int, int]:
     raise ValueError("a JPEG without frame header")
 
 
+def decode_image(record: Record) -> np.ndarray:
+    """The record's image as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: naming the key, when it cannot be decoded or has another size than the row says.
+    """
+    # Annotations refer to the stored pixels, whatever an orientation tag says.
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image_size(record.image)
+        image = cv2.imdecode(np.frombuffer(record.image, np.uint8), flags)
+    except (ValueError, cv2.error) as error:
+        raise ValueError(f"{record.key}: image cannot be decoded: found {error}") from error
+    if image is None or image.shape[:2] != (record.height, record.width):
+        found = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} pixels"
+        raise ValueError(f"{record.key}: image decodes to {found}, wanted {record.width}x{record.height}")
+    return image
+
+
 def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
     """The decoded image with the people that can be learnt or scored, in the record's own joint set.
 
@@ -467,21 +487,10 @@ def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
         the sample, and how many people were left out for which reason.
 
     Raises:
-        ValueError: naming the key, when the image cannot be decoded or has another size than the row says.
+        ValueError: from ``decode_image``.
     """
+    image = decode_image(record)
     skeleton = skeleton_named(record.skeleton)
-    # Annotations refer to the stored pixels, whatever an orientation tag says.
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    encoded = np.frombuffer(record.image, np.uint8)
-    try:
-        image_size(record.image)
-        image = cv2.imdecode(encoded, flags)
-    except (ValueError, cv2.error) as error:
-        raise ValueError(f"{record.key}: image cannot be decoded: {error}") from error
-    if image is None or image.shape[:2] != (record.height, record.width):
-        found = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise ValueError(f"{record.key}: image decodes to {found}, wanted {record.width}x{record.height}")
-
     labelled = record.state > UNLABELLED
     root = list(skeleton.root_indices)
     reasons = np.select(
@@ -491,7 +500,6 @@ def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
     )
     keep = reasons == ""
     uv = record.joints_uv[keep].astype(np.float64)
-    inside = ((uv > -0.5) & (uv < (record.width - 0.5, record.height - 0.5))).all(axis=-1)
     cam, K = record.joints_cam, record.K
     if K is None:
         K = intrinsics_from_fov(record.width, record.height, ASSUMED_FOV_DEGREES)
@@ -504,7 +512,7 @@ def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
         distortion=np.zeros(5) if record.distortion is None else record.distortion,
         joints_uv=uv,
         joints_depth=depth,
-        visible=labelled[keep] & inside,
+        visible=labelled[keep] & inside(uv, record.height, record.width),
         root_uv=uv[:, root].mean(axis=1),
         root_depth=depth[:, root].mean(axis=1),
         has_depth=np.full(len(uv), cam is not None),

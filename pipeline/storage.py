@@ -1,0 +1,216 @@
+"""Files on a local disk or in object storage, by path or URI (s3://bucket/path), through pyarrow.fs.
+
+Whatever is written appears whole or not at all: it is staged under a hidden name beside its place and renamed.
+Parquet shards are read row group by row group, so memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
+
+_STAGED = ".staged-"
+
+
+def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
+    """The file system and the path in it; paths without a scheme are local and become absolute.
+
+    Raises:
+        ValueError: for a scheme that pyarrow does not know.
+    """
+    if "://" not in str(uri):
+        return fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
+    try:
+        return fs.FileSystem.from_uri(str(uri))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri}: not a place that can be read or written ({error})") from error
+
+
+def join(uri: str | Path, *names: str) -> str:
+    """``uri/name/...`` for paths and URIs alike."""
+    return "/".join((str(uri).rstrip("/"), *names))
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether there is a file or folder."""
+    filesystem, path = locate(uri)
+    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+
+def names(uri: str | Path) -> list[str]:
+    """Sorted names of the files and folders in a folder; none if it does not exist."""
+    filesystem, path = locate(uri)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def delete(uri: str | Path) -> None:
+    """Removes a file, or a folder with all it holds; nothing if there is none."""
+    filesystem, path = locate(uri)
+    kind = filesystem.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+    elif kind != fs.FileType.NotFound:
+        filesystem.delete_file(path)
+
+
+def copy_folder(source: str | Path, target: str | Path) -> None:
+    """Copies a folder's files, across file systems too; existing files of the same name are replaced."""
+    source_system, source_path = locate(source)
+    target_system, target_path = locate(target)
+    if source_system.get_file_info(source_path).type != fs.FileType.Directory:
+        raise ValueError(f"{source}: no such folder")
+    fs.copy_files(
+        source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system
+    )
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """Content of a file; ValueError naming it when there is none."""
+    filesystem, path = locate(uri)
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"{uri}: no such file") from error
+
+
+def write_bytes(uri: str | Path, data: bytes) -> None:
+    """Writes a file, whole or not at all; makes its folder."""
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        stream.write(data)
+
+
+def read_json(uri: str | Path) -> Any:
+    """Content of a JSON file; ValueError naming it when it is missing or no JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{uri}: not JSON ({error})") from error
+
+
+def write_json(uri: str | Path, value: Any) -> None:
+    """Writes JSON that people can read, whole or not at all."""
+    write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def staged(uri: str | Path) -> Iterator[tuple[fs.FileSystem, str]]:
+    """A file system and a hidden path beside ``uri``; renamed to it at the end, removed on any error.
+
+    A killed process leaves the hidden file, which no reader lists and ``clean`` removes.
+    """
+    filesystem, path = locate(uri)
+    folder, _, name = path.rpartition("/")
+    if isinstance(filesystem, fs.LocalFileSystem):  # object storage has no folders
+        filesystem.create_dir(folder, recursive=True)
+    hidden = f"{folder}/{_STAGED}{uuid.uuid4().hex}-{name}"
+    try:
+        yield filesystem, hidden
+        filesystem.move(hidden, path)
+    except BaseException:
+        if filesystem.get_file_info(hidden).type != fs.FileType.NotFound:
+            filesystem.delete_file(hidden)
+        raise
+
+
+def clean(uri: str | Path) -> None:
+    """Removes what killed writers left in a folder."""
+    for name in names(uri):
+        if name.startswith(_STAGED):
+            delete(join(uri, name))
+
+
+def list_shards(prepared: str | Path, split: str) -> list[str]:
+    """The Parquet shards of one split of a prepared folder, in order; empty if there are none."""
+    return [join(prepared, split, name) for name in names(join(prepared, split)) if name.endswith(".parquet")]
+
+
+def write_records(
+    uri: str | Path, records: Iterable[Record], rows_per_group: int = 64, bytes_per_group: int = 16 << 20
+) -> None:
+    """Writes validated records as one Parquet shard, whole or not at all, holding one row group in memory.
+
+    Args:
+        uri: the shard.
+        records: read one by one.
+        rows_per_group: a row group ends after so many records,
+        bytes_per_group: or after so many bytes of images, whichever comes first.
+
+    Raises:
+        ValueError: from ``validate``; nothing is written then.
+    """
+    # Compressing JPEGs again, or collecting dictionaries and statistics of them, only costs time.
+    text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text) as writer:
+            group: list[Record] = []
+            size = 0
+            for record in records:
+                group.append(record)
+                size += len(record.image)
+                if len(group) >= rows_per_group or size >= bytes_per_group:
+                    writer.write_table(to_table(group, str(uri)))
+                    group, size = [], 0
+            if group:
+                writer.write_table(to_table(group, str(uri)))
+
+
+def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterator[Record]:
+    """The validated records of a Parquet shard, in order.
+
+    Args:
+        uri: the shard.
+        images: False leaves out the column of image bytes: much less to read.
+        rows: how many rows are in memory at a time.
+
+    Raises:
+        ValueError: no such file, no Parquet, another schema version, or a record that ``validate`` refuses.
+    """
+    columns = [name for name in SCHEMA.names if images or name != "image"]
+    with _parquet(uri) as file:
+        check_schema(file.schema_arrow, str(uri))
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            for row in batch.to_pylist():
+                yield from_row(row, str(uri))
+
+
+def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a table of plain columns (an index, predictions) as Parquet, whole or not at all."""
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        pq.write_table(pa.table(dict(columns)), stream)
+
+
+def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """Columns of a Parquet file as plain lists; ValueError naming file and column when one is missing."""
+    with _parquet(uri) as file:
+        missing = [name for name in wanted or () if name not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"{uri}: no column {missing[0]}, found {', '.join(file.schema_arrow.names)}")
+        columns: dict[str, list[Any]] = file.read(columns=wanted and list(wanted)).to_pydict()
+    return columns
+
+
+@contextmanager
+def _parquet(uri: str | Path) -> Iterator[pq.ParquetFile]:
+    filesystem, path = locate(uri)
+    try:
+        source = filesystem.open_input_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"{uri}: no such file") from error
+    with source:
+        try:
+            file = pq.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{uri}: not a Parquet file ({error})") from error
+        yield file
