@@ -1,0 +1,153 @@
+"""The terms of the objective (Eq. 10) as pure functions; each returns a sum and the count that divides it.
+
+Sum and count are apart because the count belongs to the whole global batch: it is known from the targets, added over
+all workers and accumulation steps, and only then divides, so N workers train exactly as one does.
+
+Two forms of the pose likelihood stand side by side. ``rle_loss`` is Eq. 9 as written. ``rle_release_loss`` is what the
+released code computes. All likelihoods are float32: a caller under autocast leaves it first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Focal loss (Lin et al., ICCV 2017): weight of the positives, and how fast easy points fade.
+_FOCAL_ALPHA = 0.25
+_FOCAL_GAMMA = 2.0
+# Where the release's root depth loss turns from quadratic to linear.
+_SMOOTH_L1_BETA = 1 / 9
+
+
+class Flow(Protocol):
+    """A learned density over residuals."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density (M,) of M residuals (M, dim)."""
+
+
+class PoseLoss(NamedTuple):
+    """A pose loss summed over supervised joints; a likelihood also says what it consists of.
+
+    Attributes:
+        total: the sum.
+        joints: supervised joints, the count that divides it.
+        nll_sigma, nll_prior, nll_flow: the parts of ``total`` from scale, prior Q and learned density G; 0 for L1.
+    """
+
+    total: Tensor
+    joints: Tensor
+    nll_sigma: Tensor
+    nll_prior: Tensor
+    nll_flow: Tensor
+
+
+def focal_loss(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigmoid focal loss of the center confidence (Eq. 1), alpha 0.25 and gamma 2.
+
+    Args:
+        logits: (B, M) of all feature points.
+        positive: (B, M) bool.
+
+    Returns:
+        The sum, and positives + images: with images counted, a batch with few people is not blown up.
+    """
+    target = positive.to(logits.dtype)
+    probability = logits.sigmoid()
+    wrong = torch.where(positive, 1 - probability, probability)
+    weight = torch.where(positive, _FOCAL_ALPHA, 1 - _FOCAL_ALPHA) * wrong**_FOCAL_GAMMA
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * cross_entropy).sum(), positive.sum() + len(logits)
+
+
+def centerness_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy with a soft target: logits (P,), target (P,) in [0, 1]; the count is P."""
+    total = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    return total, torch.tensor(len(logits), device=logits.device)
+
+
+def root_uv_loss(root: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 of the root's image offset (Eq. 2), (P, 2) strides, summed over u and v; the count is P."""
+    return (root - target).abs().sum(), torch.tensor(len(root), device=root.device)
+
+
+def root_depth_loss(depth: Tensor, target: Tensor, has_depth: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    """L1 (Eq. 2) or the release's smooth L1 (beta 1/9) of the raw root depth.
+
+    Args:
+        depth: (P,) predicted, raw units.
+        target: (P,) the same.
+        has_depth: (P,) bool, the person is annotated in 3D; only these count.
+        form: "l1" or "smooth_l1".
+    """
+    depth, target = depth[has_depth], target[has_depth]
+    if form == "l1":
+        total = (depth - target).abs().sum()
+    else:
+        total = F.smooth_l1_loss(depth, target, beta=_SMOOTH_L1_BETA, reduction="sum")
+    return total, has_depth.sum()
+
+
+def l1_pose_loss(offsets: Tensor, target: Tensor, supervised: Tensor, has_z: Tensor) -> PoseLoss:
+    """Eq. 3: L1 over the dimensions of every supervised joint.
+
+    Args:
+        offsets: (P, J, 3) predicted, network units.
+        target: (P, J, 3) the same.
+        supervised: (P, J) bool, the joint counts.
+        has_z: (P, J) bool, it counts in depth too, else in u, v alone.
+    """
+    in_depth = supervised & has_z
+    total = (offsets - target)[supervised][:, :2].abs().sum() + (offsets - target)[in_depth][:, 2].abs().sum()
+    nothing = total.detach() * 0
+    return PoseLoss(total, supervised.sum(), nothing, nothing, nothing)
+
+
+def rle_loss(
+    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, flow_2d: Flow, flow_3d: Flow
+) -> PoseLoss:
+    """Residual log-likelihood (Eq. 9), once per joint: -log Q(z) - log G(z) + sum over dimensions of log sigma.
+
+    z = (target - offset) / sigma is 2- or 3-dimensional; Q is the standard Laplace density per dimension, G the flow
+    of that dimension. A joint without depth, of a person annotated in 2D, has a likelihood in the image plane only.
+
+    Args:
+        offsets: (P, J, 3) predicted, network units.
+        target: (P, J, 3) the same.
+        sigma: (P, J, 3) scales, above 0.
+        supervised: (P, J) bool, the joint counts.
+        has_z: (P, J) bool, it counts in depth too, else in u, v alone.
+        flow_2d: G of u, v.
+        flow_3d: G of u, v, z.
+    """
+    nll_sigma, nll_prior, nll_flow = offsets.new_zeros(3).unbind()
+    for dims, flow, rows in ((2, flow_2d, supervised & ~has_z), (3, flow_3d, supervised & has_z)):
+        scale = sigma[rows][:, :dims]  # (M, dims)
+        z = (target[rows][:, :dims] - offsets[rows][:, :dims]) / scale
+        nll_sigma = nll_sigma + scale.log().sum()
+        nll_prior = nll_prior + (z.abs() + math.log(2)).sum()
+        nll_flow = nll_flow - flow.log_prob(z).sum()
+    return PoseLoss(nll_sigma + nll_prior + nll_flow, supervised.sum(), nll_sigma, nll_prior, nll_flow)
+
+
+def rle_release_loss(
+    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, flow_2d: Flow, flow_3d: Flow
+) -> PoseLoss:
+    """The released form of Eq. 9, summed over all 3 dimensions of every supervised joint.
+
+    It differs from the paper in four ways: log sigma counts twice per dimension; the joint log density of the flow
+    counts once per dimension, three times in all; the Laplace term is |t - u| / (sqrt(2) sigma) with a Gaussian's
+    constant log sqrt(2 pi); the residual given to the flow is (u - t) / sigma, of the opposite sign. A joint without
+    depth still counts 3 dimensions: its z adds a constant. Arguments as for ``rle_loss``.
+    """
+    nll_sigma, nll_prior, nll_flow = offsets.new_zeros(3).unbind()
+    for dims, flow, rows in ((2, flow_2d, supervised & ~has_z), (3, flow_3d, supervised & has_z)):
+        error, scale = (offsets - target)[rows], sigma[rows]  # (M, 3)
+        nll_sigma = nll_sigma + 2 * scale.log().sum()
+        nll_prior = nll_prior + (error.abs() / (math.sqrt(2) * scale + 1e-9) + math.log(math.sqrt(2 * math.pi))).sum()
+        nll_flow = nll_flow - 3 * flow.log_prob(error[:, :dims] / scale[:, :dims]).sum()
+    return PoseLoss(nll_sigma + nll_prior + nll_flow, supervised.sum(), nll_sigma, nll_prior, nll_flow)

@@ -1,0 +1,69 @@
+"""Model and criterion in one module: what data parallelism wraps and what a training loop calls.
+
+One optimiser step over any number of workers and accumulation steps is:
+
+    totals = sum of step.counts(part) over all parts of the global batch     # known before any forward pass
+    for every part:  (scale * step(part, totals)["loss"]).backward()
+
+Losses are this part's sums over the totals, so gradients ADD over parts. DistributedDataParallel averages gradients
+over workers instead: there ``scale`` is the number of workers, elsewhere 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from das.config import DASConfig
+from das.criterion import Criterion
+from das.model import DAS
+from das.sample import Batch
+
+
+class TrainStep(nn.Module):
+    """DAS with its criterion."""
+
+    def __init__(self, config: DASConfig) -> None:
+        super().__init__()
+        self.model = DAS(config)
+        self.criterion = Criterion(config)
+        self.want_sigma = config.pose_likelihood != "l1"
+
+    def counts(self, batch: Batch) -> Tensor:
+        """(4,) float64: positives, images, positives with depth, supervised joints; depends on targets alone."""
+        return self.criterion.counts(batch)
+
+    def forward(self, batch: Batch, totals: Tensor) -> dict[str, Tensor]:
+        """Losses of one part of the global batch.
+
+        Args:
+            batch: the part.
+            totals: (4,) ``counts`` of the whole global batch.
+
+        Returns:
+            ``loss``: scalar, weighted (Eq. 10), to be differentiated; and detached and unweighted cls, centerness,
+            root, pose, nll_sigma, nll_prior, nll_flow. Each is this part's share: added over all parts it is the
+            loss of the global batch.
+        """
+        images = self.model.normalize(batch.images, batch.sizes)
+        sums = self.criterion(self.model(images, want_sigma=self.want_sigma), batch)
+        losses = self.criterion.losses(sums, totals)
+        # Every parameter takes part in every step, if only with a gradient of 0: the flow of 3D people in a batch
+        # annotated in 2D, the root offset of a variant that does not learn it. Otherwise workers with different
+        # people would wait for each other's gradients.
+        parameters = (p for p in self.parameters() if p.requires_grad)
+        loss = losses["loss"] + 0 * sum(p.sum() for p in parameters)
+        return {**{name: value.detach() for name, value in losses.items()}, "loss": loss}
+
+
+def require_finite(losses: dict[str, Tensor], keys: list[str]) -> None:
+    """Stops a training that has left the numbers.
+
+    It reads ``loss`` on the CPU; on a GPU call it where the loss is read anyway, for that waits for the device.
+
+    Raises:
+        FloatingPointError: if ``losses["loss"]`` is infinite or NaN; names the samples ``keys`` and every loss.
+    """
+    if not torch.isfinite(losses["loss"].detach()).item():
+        values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+        raise FloatingPointError(f"loss is not finite ({values}) on samples {', '.join(keys)}")
