@@ -115,16 +115,26 @@ class Predictor:
     Args:
         model: the network.
         info: its description; test size, score threshold and unsupervised joints are read from it.
-        device: where the network runs.
+        device: where the network runs; None leaves it where it is.
         bf16: run the network under bfloat16 autocast: faster where the processor has such instructions.
+        threshold: replaces the checkpoint's score threshold; protocols that choose among candidates want
+            it low.
     """
 
-    def __init__(self, model: DAS, info: ModelInfo, device: str = "cpu", bf16: bool = False) -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self,
+        model: DAS,
+        info: ModelInfo,
+        device: str | None = None,
+        bf16: bool = False,
+        threshold: float | None = None,
+    ) -> None:
+        self.device = next(model.parameters()).device if device is None else torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device = {device!r}, but torch sees no GPU here; wanted cpu")
         self.info = info
         self.bf16 = bf16
+        self.threshold = info.score_threshold if threshold is None else threshold
         self.skeleton = info.model.skeleton
         self.valid = np.array([j not in info.unsupervised_joints for j in self.skeleton.joints])
         self.model = model.to(self.device).eval()
@@ -133,9 +143,11 @@ class Predictor:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, device: str = "cpu", bf16: bool = False) -> Predictor:
+    def from_folder(
+        cls, folder: str | Path, device: str = "cpu", bf16: bool = False, threshold: float | None = None
+    ) -> Predictor:
         """From a checkpoint folder (das/checkpoint.py), which alone suffices; ValueError if it is not one."""
-        return cls(*load_model(folder), device=device, bf16=bf16)
+        return cls(*load_model(folder), device=device, bf16=bf16, threshold=threshold)
 
     def predict(
         self,
@@ -153,7 +165,6 @@ class Predictor:
         Ks: Sequence[np.ndarray | None] | None = None,
         distortions: Sequence[np.ndarray | None] | None = None,
         fov_degrees: float = ASSUMED_FOV_DEGREES,
-        score_threshold: float | None = None,
     ) -> list[Prediction]:
         """People of B images, which may differ in size.
 
@@ -163,7 +174,6 @@ class Predictor:
                 ``fov_degrees``, with its centre in the middle.
             distortions: (5,) OpenCV coefficients each, or None for none.
             fov_degrees: horizontal field of view of unknown cameras.
-            score_threshold: replaces the checkpoint's; protocols that choose among candidates want it low.
 
         Raises:
             ValueError: for an image, intrinsics or distortion of another type or shape.
@@ -179,7 +189,7 @@ class Predictor:
         used = [_matrix("K", guess if K is None else K, (3, 3)) for K, guess in zip(Ks, guesses, strict=True)]
         lenses = [np.zeros(5) if d is None else _matrix("distortion", d, (5,)) for d in distortions]
         inputs = self.prepare(images, used, lenses)
-        found = self.people(self.network(inputs), inputs, score_threshold)
+        found = self.people(self.network(inputs), inputs)
         return [
             Prediction(
                 people=people.numpy(),
@@ -221,11 +231,10 @@ class Predictor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(images)
 
-    def people(self, output: HeadOutput, inputs: Inputs, score_threshold: float | None = None) -> list[People[Tensor]]:
+    def people(self, output: HeadOutput, inputs: Inputs) -> list[People[Tensor]]:
         """Decodes into original pixels and camera space."""
-        threshold = self.info.score_threshold if score_threshold is None else score_threshold
         K, distortion, A, sizes = inputs.K, inputs.distortion, inputs.image_transform, inputs.sizes
-        return decode(output, self.info.model, K, distortion, A, sizes, threshold)
+        return decode(output, self.info.model, K, distortion, A, sizes, self.threshold)
 
 
 def _matrix(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
