@@ -35,7 +35,7 @@ def prepare(argv: Sequence[str]) -> None:
     """Convert original data sets (or rendered ones) to checked Parquet shards with a manifest."""
     from pipeline.convert import ConvertConfig, convert
 
-    convert(_parse("prepare", ConvertConfig, argv))
+    print(convert(_parse("prepare", ConvertConfig, argv)).summary())
 
 
 def train_panoptic(argv: Sequence[str]) -> None:

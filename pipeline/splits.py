@@ -43,6 +43,8 @@ class SplitManifest:
     """How people call it."""
     parts: tuple[Part, ...]
     """Every part of every split."""
+    cameras: tuple[str, ...] = ()
+    """Cameras that are read of every sequence; empty for sources of one camera."""
     step: int = 1
     """Of train and val parts, every step-th frame is taken."""
     test_frames: int | None = None
@@ -66,13 +68,12 @@ class SplitManifest:
             raise ValueError(f"split = {split!r}, wanted one of {', '.join(SPLITS)}")
         return tuple(part for part in self.parts if part.split == split)
 
-    def select(self, part: Part, frames: Sequence[int], cameras: int = 1) -> tuple[int, ...]:
+    def select(self, part: Part, frames: Sequence[int]) -> tuple[int, ...]:
         """The frames of ``part`` that are taken.
 
         Args:
             part: one of ``parts``.
-            frames: all frames of its sequence, in order.
-            cameras: how many cameras share the activity's test frames.
+            frames: all frames of its sequence, in order; every camera sees them.
 
         Returns:
             For test with ``test_frames``: int(linspace(0, n - 1, N)) of the n frames, where N is the
@@ -87,7 +88,7 @@ class SplitManifest:
         if self.test_frames is None:
             return tuple(frames)
         sharing = [p for p in self.of("test") if p.activity == part.activity]
-        wanted = self.test_frames // len(sharing) // cameras
+        wanted = self.test_frames // len(sharing) // max(1, len(self.cameras))
         if wanted >= len(frames):
             return tuple(frames)
         return tuple(frames[int(i)] for i in np.linspace(0, len(frames) - 1, wanted))
@@ -105,8 +106,8 @@ def _panoptic() -> tuple[Part, ...]:
     )
 
 
-# The released sequences, of which one training sequence is held out for validation. Pizza is in test alone.
-PANOPTIC = SplitManifest("panoptic", _panoptic(), step=2, test_frames=2400)
+# The released sequences and cameras, one training sequence held out for validation. Pizza is in test alone.
+PANOPTIC = SplitManifest("panoptic", _panoptic(), cameras=("00_16", "00_30"), step=2, test_frames=2400)
 
 # A test set by its protocol. Training on some of its photos is possible by naming the split (convert's
 # as_split).

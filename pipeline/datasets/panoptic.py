@@ -13,7 +13,7 @@ with that reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +40,6 @@ TERMS = (
 )
 SKELETONS: tuple[Skeleton, ...] = (COCO19, MPI15)
 SPLITS = PANOPTIC
-
-# The two cameras of the published protocol.
-CAMERAS = ("00_16", "00_30")
 
 _MM_PER_CM = 10.0
 # A joint counts as seen above this confidence, in the published protocol and in every loader after it.
@@ -75,19 +72,14 @@ class Camera:
 
 
 def shards(
-    root: str | Path,
-    split: str,
-    splits: SplitManifest = SPLITS,
-    cameras: Sequence[str] = CAMERAS,
-    source: str = "panoptic",
+    root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
 ) -> list[Shard]:
     """The work of one split: its sequences that exist, every camera, in runs of frames that have a pose file.
 
     Args:
         root: folder of the sequences.
         split: train, val or test.
-        splits: which sequences belong to it, and which of their frames are taken.
-        cameras: names of the cameras to read.
+        splits: which sequences belong to it, and which of their cameras and frames are taken.
         source: data set that keys and rows name (another source may ship this layout).
 
     Raises:
@@ -105,8 +97,8 @@ def shards(
         frames = sorted(int(name[1]) for name in names if name)
         if not frames:
             raise ValueError(f"{source}: no body3DScene_*.json in {poses}")
-        taken = splits.select(part, frames, cameras=len(cameras))
-        for camera in cameras:
+        taken = splits.select(part, frames)
+        for camera in splits.cameras:
             images = [_image(sequence, camera, frame) for frame in taken]
             found += cut(source, folder, part, camera, taken, images)
     return found

@@ -1,0 +1,57 @@
+"""What a training needs to know of its data before it starts, gathered in one pass without images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from das.skeleton import Skeleton, conversion, skeleton_named
+from pipeline.schema import UNLABELLED, Record
+
+
+@dataclass(frozen=True)
+class PoseStatistics:
+    """Labels of some records, in a target joint set.
+
+    Attributes:
+        skeleton: the target joint set of the J joints.
+        people: usable people (not ignored, valid, with a root), in 2D or 3D.
+        labelled: (J,) in how many of them each joint is labelled.
+        mean_pose: (J, 3) mm, mean over people in 3D of joint - root in camera axes, over those in whom the
+            joint is labelled; zero for joints that never are. The baseline of the strict protocol.
+    """
+
+    skeleton: Skeleton
+    people: int
+    labelled: np.ndarray
+    mean_pose: np.ndarray
+
+    @property
+    def unsupervised_joints(self) -> tuple[str, ...]:
+        """Joints that no record labels: a model trained on them predicts noise there."""
+        return tuple(j for j, n in zip(self.skeleton.joints, self.labelled, strict=True) if n == 0)
+
+
+def pose_statistics(records: Iterable[Record], skeleton: Skeleton) -> PoseStatistics:
+    """One pass over records of any joint sets, converted by name to ``skeleton``; needs no images."""
+    people = 0
+    labelled = np.zeros(len(skeleton), np.int64)
+    in_3d = np.zeros(len(skeleton), np.int64)
+    total = np.zeros((len(skeleton), 3))
+    for record in records:
+        native = skeleton_named(record.skeleton)
+        index = np.array(conversion(native, skeleton).index)
+        root = list(native.root_indices)
+        known = record.state > UNLABELLED
+        usable = record.valid & ~record.ignore & known[:, root].all(axis=1)
+        known = known[usable][:, index] & (index >= 0)  # (N, J)
+        people += int(usable.sum())
+        labelled += known.sum(axis=0)
+        if record.joints_cam is not None:
+            joints = record.joints_cam[usable].astype(np.float64)
+            aligned = joints - joints[:, root].mean(axis=1, keepdims=True)
+            total += np.where(known[..., None], aligned[:, index], 0.0).sum(axis=0)
+            in_3d += known.sum(axis=0)
+    return PoseStatistics(skeleton, people, labelled, total / np.maximum(in_3d, 1)[:, None])
