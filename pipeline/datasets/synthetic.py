@@ -1,0 +1,41 @@
+"""The studio's rendered people (pipeline/studio), read exactly as CMU Panoptic is.
+
+The studio writes Panoptic's original layout; only names and terms differ. The split manifest is a table of every
+name the studio may give a sequence; a data set holds some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from das.skeleton import COCO19, Skeleton
+from pipeline.datasets import panoptic
+from pipeline.datasets.source import Drop, Shard
+from pipeline.schema import Record
+from pipeline.splits import SPLITS as SPLIT_NAMES
+from pipeline.splits import Part, SplitManifest
+from pipeline.studio.cameras import CAMERAS
+from pipeline.studio.config import sequence_activity, sequence_names
+
+TERMS = "rendered by this project's studio; free of third-party rights"
+SKELETONS: tuple[Skeleton, ...] = (COCO19,)
+SPLITS = SplitManifest(
+    "studio",
+    tuple(
+        Part(sequence, split, sequence_activity(sequence))
+        for split in SPLIT_NAMES
+        for sequence in sequence_names(split)
+    ),
+    cameras=CAMERAS,
+)
+
+
+def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+    """The work of one split, as ``panoptic.shards`` gives it; raises likewise."""
+    return panoptic.shards(root, split, splits, source="synthetic")
+
+
+def records(shard: Shard) -> Iterator[Record | Drop]:
+    """Every frame of the shard seen by its camera, as ``panoptic.records`` gives it; raises likewise."""
+    return panoptic.records(shard)

@@ -1,0 +1,65 @@
+"""The 19 joints of a person as a recording would list them: positions in world centimetres and confidences.
+
+A recording's confidence tells how well many cameras see a joint. Here a ring of viewpoints stands for them: rays to
+bubbles of bodies decide which of them see it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy import ndarray
+
+from das.skeleton import COCO19
+from pipeline.studio.geometry import to_world, wander
+from pipeline.studio.stage import Actor
+
+HIGHEST = 0.72
+_VIEWS = 6
+# Own body parts within this distance of a joint do not hide it, cm.
+_SKIN = 17.0
+
+
+def joints_world(actor: Actor) -> ndarray:
+    """(T, 19, 3) cm, world (Y down), in the order of COCO19."""
+    return to_world(np.stack([actor.pose.points[name] for name in COCO19.joints], 1))
+
+
+def annotate(actors: list[Actor], t: ndarray, rng: np.random.Generator) -> list[ndarray]:
+    """For every actor (T, 19, 4): x, y, z in world cm and confidence, -1 where the joint is missing."""
+    angles = 2 * np.pi * (np.arange(_VIEWS) + 0.3) / _VIEWS
+    eyes = np.stack([340 * np.sin(angles), np.where(np.arange(_VIEWS) % 2, 250.0, 150.0), 340 * np.cos(angles)], -1)
+    annotated = []
+    for actor in actors:
+        joints = np.stack([actor.pose.points[name] for name in COCO19.joints], 1)  # (T, 19, 3)
+        seen = np.zeros(joints.shape[:2])
+        for eye in eyes:
+            seen += ~_hidden(joints, eye, actors)
+        sure = 0.30 + 0.55 * seen / _VIEWS
+        steady = rng.normal(0, 0.05, (1, len(COCO19)))
+        c = np.clip(sure * 0.86 + steady + 0.05 * wander(rng, t, len(COCO19), 2.0), 0.02, HIGHEST)
+        # Small joints that few cameras see get lost, and now and then one for no reason.
+        lost = rng.random(c.shape) < np.where(seen <= 1, 0.20, 0.004) * _LOSABLE
+        world = to_world(joints)
+        # A missing joint is usually, but not always, written as zeros: readers must test the confidence.
+        world = np.where((lost & (rng.random(c.shape) < 0.9))[..., None], 0.0, world)
+        annotated.append(np.concatenate([world, np.where(lost, -1.0, c)[..., None]], -1))
+    return annotated
+
+
+# The trunk's own joints are never lost: recordings that miss them drop the person.
+_LOSABLE = np.array([name not in ("neck", "mid_hip", "l_shoulder", "r_shoulder") for name in COCO19.joints], float)
+
+
+def _hidden(joints: ndarray, eye: ndarray, actors: list[Actor]) -> ndarray:
+    """(T, 19) bool: a bubble of any actor lies between the eye and the joint."""
+    gap = joints - eye
+    distance = np.linalg.norm(gap, axis=-1)
+    ray = gap / distance[..., None]
+    hidden = np.zeros(distance.shape, bool)
+    for actor in actors:
+        towards = actor.bubbles - eye
+        depth = np.einsum("tji,tmi->tjm", ray, towards)
+        miss = np.einsum("tmi,tmi->tm", towards, towards)[:, None] - depth**2
+        between = (depth < distance[..., None] - _SKIN) & (miss < (0.8 * actor.bubble_radii) ** 2)
+        hidden |= between.any(-1)
+    return hidden

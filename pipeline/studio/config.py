@@ -1,0 +1,144 @@
+"""What the studio renders: sizes, sequences, splits, and how the work is cut into shards.
+
+Sequences are named ``studio_<split>_<activity><number>``, so a rendered sequence can never be taken for a recorded
+one and its split is part of its name. As in CMU Panoptic, the activities haggling, mafia and ultimatum are in every
+split and pizza is in test only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
+
+# The resolution of the recorded HD views: intrinsics are stated at this size and scale with the picture.
+FULL_WIDTH, FULL_HEIGHT = 1920, 1080
+
+
+def sequence_names(split: str) -> tuple[str, ...]:
+    """Every name that a sequence of the split may have; pizza is a test activity."""
+    activities = ACTIVITIES if split == "test" else ACTIVITIES[:-1]
+    return tuple(f"studio_{split}_{activity}{number}" for activity in activities for number in range(1, 10))
+
+
+def sequence_split(sequence: str) -> str:
+    """The split in a sequence's name; ValueError for a name the studio does not give."""
+    for split in SPLITS:
+        if sequence in sequence_names(split):
+            return split
+    raise ValueError(f"sequence {sequence!r}: wanted studio_<{'|'.join(SPLITS)}>_<{'|'.join(ACTIVITIES)}><1-9>, "
+                     "pizza in test alone")  # fmt: skip
+
+
+def sequence_activity(sequence: str) -> str:
+    """The activity in a sequence's name, without its number."""
+    return sequence.split("_")[-1].rstrip("0123456789")
+
+
+@dataclass(frozen=True)
+class StudioConfig:
+    """A rendered data set. The same config gives the same bytes, however the work is shared out."""
+
+    width: int = FULL_WIDTH
+    """Picture width in pixels; the cameras' intrinsics scale with it."""
+    height: int = FULL_HEIGHT
+    """Picture height in pixels, 9/16 of the width."""
+    train_frames: int = 600
+    """Frames of each train sequence; every frame is seen by both cameras."""
+    val_frames: int = 60
+    """Frames of each val sequence."""
+    test_frames: int = 75
+    """Frames of each test sequence."""
+    train_sequences: tuple[str, ...] = (
+        "studio_train_haggling1",
+        "studio_train_haggling2",
+        "studio_train_mafia1",
+        "studio_train_mafia2",
+        "studio_train_ultimatum1",
+        "studio_train_ultimatum2",
+    )
+    """Names of the train sequences."""
+    val_sequences: tuple[str, ...] = ("studio_val_haggling1", "studio_val_mafia1", "studio_val_ultimatum1")
+    """Names of the val sequences."""
+    test_sequences: tuple[str, ...] = (
+        "studio_test_haggling1",
+        "studio_test_mafia1",
+        "studio_test_ultimatum1",
+        "studio_test_pizza1",
+    )
+    """Names of the test sequences; pizza is allowed here alone."""
+    frame_seconds: float = 0.7
+    """Time between two frames; a recording has 1 / 29.97, a long step gives more variety for the same disk."""
+    take_frames: int = 8
+    """Frames after which new people come on stage."""
+    people_min: int = 1
+    """Fewest people in a take."""
+    people_max: int = 8
+    """Most people in a take; fewer stand there when the stage has no room for more."""
+    shard_frames: int = 96
+    """Frames of one unit of work, rounded up to whole takes."""
+    supersampling: int = 2
+    """Canvas pixels per picture pixel and axis, averaged at the end: edges are smooth."""
+    jpeg_quality: int = 92
+    """JPEG quality, 1 to 100."""
+    seed: int = 0
+    """Changes every person, motion and picture; the room and the cameras' make stay."""
+
+    def __post_init__(self) -> None:
+        if self.width * FULL_HEIGHT != self.height * FULL_WIDTH or self.width < 64:
+            raise ValueError(f"width x height must be 16:9 and at least 64 wide, found {self.width}x{self.height}")
+        positive = ("train_frames", "val_frames", "test_frames", "take_frames", "shard_frames", "supersampling")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not self.frame_seconds > 0:
+            raise ValueError(f"frame_seconds must be positive, found {self.frame_seconds}")
+        if not 1 <= self.people_min <= self.people_max <= 8:
+            raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= 8, "
+                             f"found {self.people_min} and {self.people_max}")  # fmt: skip
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality must be 1 to 100, found {self.jpeg_quality}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, found {self.seed}")
+        for split in SPLITS:
+            for sequence in self.sequences(split):
+                if sequence_split(sequence) != split:
+                    raise ValueError(f"{split}_sequences: {sequence!r} belongs to {sequence_split(sequence)}")
+
+    def sequences(self, split: str) -> tuple[str, ...]:
+        """Names of the split's sequences."""
+        names: tuple[str, ...] = getattr(self, f"{split}_sequences")
+        return names
+
+    def frames(self, sequence: str) -> int:
+        """Number of frames of a sequence."""
+        count: int = getattr(self, f"{sequence_split(sequence)}_frames")
+        return count
+
+    def rng(self, sequence: str, *keys: int) -> np.random.Generator:
+        """A generator of its own for every (sequence, keys): no draw depends on what else was rendered."""
+        return np.random.default_rng([self.seed, zlib.crc32(sequence.encode()), *keys])
+
+
+@dataclass(frozen=True)
+class StudioShard:
+    """One unit of work: ``count`` frames of a sequence from frame ``first`` on."""
+
+    sequence: str
+    first: int
+    count: int
+
+
+def plan(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioShard]:
+    """All shards of the splits, each of whole takes (the sequence's last one may be shorter)."""
+    step = -(-config.shard_frames // config.take_frames) * config.take_frames
+    return [
+        StudioShard(sequence, first, min(step, config.frames(sequence) - first))
+        for split in splits
+        for sequence in config.sequences(split)
+        for first in range(0, config.frames(sequence), step)
+    ]

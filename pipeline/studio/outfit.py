@@ -1,0 +1,125 @@
+"""What people wear and look like: colours, lengths of sleeves and trousers, patterns, hair.
+
+One material serves both sides of the body, so left and right look as alike as they do in people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy import ndarray
+
+SKIN_TONES = ((255, 224, 196), (241, 194, 155), (224, 172, 125), (198, 134, 92), (141, 90, 58), (92, 58, 40))
+HAIR_TONES = ((28, 22, 20), (44, 32, 26), (70, 48, 34), (104, 72, 46), (150, 112, 70), (196, 160, 108), (128, 124, 120),
+              (120, 52, 30))  # fmt: skip
+TROUSER_TONES = (
+    (38, 44, 66), (52, 70, 104), (92, 112, 146), (34, 34, 38), (60, 58, 60), (108, 104, 100), (150, 130, 98),
+    (184, 168, 136), (74, 60, 46), (62, 70, 50), (190, 190, 188), (110, 40, 44),
+)  # fmt: skip
+SHOE_TONES = (
+    (24, 22, 22),
+    (60, 44, 34),
+    (226, 224, 220),
+    (120, 116, 114),
+    (150, 40, 40),
+    (40, 60, 110),
+    (170, 140, 100),
+)
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """Colours are (3,) RGB in 0..1.
+
+    Attributes:
+        sleeve: how far the sleeve reaches along shoulder 0, elbow 1, wrist 2.
+        trouser: how far trousers reach along hip 0, knee 1, ankle 2.
+        skirt: the same for a skirt; 0 for none.
+        hem: where the top ends on the trunk, crotch 0, waist 1, neck 2.
+        pattern: plain, rows, columns, checks, block or open (a jacket open in front).
+        hair_style: bald, short, full, long, bun or tail.
+        loose: cm by which clothes stand off the body.
+    """
+
+    skin: ndarray
+    hair: ndarray
+    top: ndarray
+    accent: ndarray
+    trousers: ndarray
+    shoes: ndarray
+    lips: ndarray
+    sleeve: float
+    trouser: float
+    skirt: float
+    hem: float
+    pattern: str
+    hair_style: str
+    beard: bool
+    loose: float
+    stripes: float
+
+    def paint_top(self, s: float, angles: ndarray) -> ndarray:
+        """The top's colour at position s along a trunk or sleeve, (S, 3)."""
+        if self.pattern == "rows":
+            return self._either(np.full(len(angles), np.sin(s * np.pi * self.stripes) > 0.2))
+        if self.pattern == "columns":
+            return self._either(np.sin(angles * self.stripes) > 0.3)
+        if self.pattern == "checks":
+            return self._either((np.sin(s * np.pi * self.stripes) > 0) ^ (np.sin(angles * self.stripes) > 0))
+        if self.pattern == "block":
+            return self._either(np.full(len(angles), s < 1.35))
+        return np.tile(self.top, (len(angles), 1))
+
+    def paint_chest(self, s: float, angles: ndarray) -> ndarray:
+        """The top on the trunk: as ``paint_top``, with the opening of a jacket in front (90 degrees)."""
+        colours = self.paint_top(s, angles)
+        if self.pattern == "open":
+            colours[np.abs(angles - np.pi / 2) < 0.42] = self.accent
+        return colours
+
+    def _either(self, first: ndarray) -> ndarray:
+        return np.where(first[:, None], self.accent, self.top)
+
+
+def _tone(rng: np.random.Generator, tones: tuple[tuple[int, int, int], ...], spread: float = 0.06) -> ndarray:
+    base = np.array(tones[rng.integers(len(tones))]) / 255
+    return np.clip(base * (1 + rng.normal(0, spread)) + rng.normal(0, 0.015, 3), 0.03, 0.97)
+
+
+def _cloth(rng: np.random.Generator) -> ndarray:
+    hue, light = rng.uniform(0, 360), rng.uniform(0.18, 0.95)
+    saturation = rng.choice([rng.uniform(0, 0.12), rng.uniform(0.25, 0.85)], p=[0.4, 0.6])
+    return cv2.cvtColor(np.array([[[hue, saturation, light]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
+
+
+def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
+    """Random clothes and looks; skirts and long hair are likelier for ``female`` near 1."""
+    feminine = rng.random() < female
+    skin = np.clip(_tone(rng, SKIN_TONES, 0.05), 0, 0.96)
+    skirt = float(rng.choice([0.65, 0.95, 1.4])) if feminine and rng.random() < 0.3 else 0.0
+    styles = ("full", "long", "bun", "tail", "short") if feminine else ("short", "short", "full", "bald")
+    top = _cloth(rng)
+    # A dress is a skirt of the top's cloth.
+    trousers = top if skirt and rng.random() < 0.5 else _tone(rng, TROUSER_TONES)
+    return Outfit(
+        skin=skin,
+        hair=_tone(rng, HAIR_TONES, 0.1),
+        top=top,
+        accent=_cloth(rng),
+        trousers=trousers,
+        shoes=_tone(rng, SHOE_TONES),
+        lips=np.clip(skin * (0.82, 0.52, 0.5), 0, 1),
+        sleeve=float(rng.choice([0.12, 0.5, 0.62, 0.95, 1.6, 1.96], p=[0.06, 0.3, 0.14, 0.08, 0.07, 0.35])),
+        trouser=0.0 if skirt else float(rng.choice([0.7, 0.95, 1.6, 1.97], p=[0.12, 0.08, 0.06, 0.74])),
+        skirt=skirt,
+        hem=float(rng.choice([0.9, 0.45, 0.3], p=[0.3, 0.45, 0.25])),
+        pattern=str(
+            rng.choice(["plain", "rows", "columns", "checks", "block", "open"], p=[0.5, 0.14, 0.06, 0.1, 0.06, 0.14])
+        ),  # fmt: skip
+        hair_style=str(rng.choice(styles)),
+        beard=not feminine and rng.random() < 0.25,
+        loose=float(rng.uniform(0.3, 1.8)),
+        stripes=float(rng.integers(4, 8)),
+    )

@@ -1,0 +1,172 @@
+"""From a take to pictures: quads painted far to near on the room, with shadows on the floor and a camera's noise.
+
+Every vertex goes through the camera's full projection, distortion included. Canvases are ``supersampling`` times the
+picture's size and averaged down at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy import ndarray
+
+from das.camera import project, transform
+from pipeline.studio.cameras import StudioCamera
+from pipeline.studio.config import StudioConfig
+from pipeline.studio.geometry import to_world
+from pipeline.studio.room import Room, bare_room, floor_points, pixel_rays
+from pipeline.studio.stage import Actor, Box
+
+_SHIFT = 4  # binary digits of a pixel's fraction that OpenCV's polygon filler reads
+SHADOW_HALF, SHADOW_STEP = 340.0, 1.7
+"""The shadow map covers a floor square of this half width, with this many cm to a pixel."""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Quads in the stage's frame: vertices (V, 3) cm, faces (F, 4), colours (F, 3) RGB 0..1."""
+
+    vertices: ndarray
+    faces: ndarray
+    colours: ndarray
+
+
+def join(solids: list[Solid]) -> Solid:
+    """Several solids as one."""
+    first = np.cumsum([0, *(len(s.vertices) for s in solids)])
+    return Solid(
+        np.concatenate([np.zeros((0, 3)), *(s.vertices for s in solids)]),
+        np.concatenate([np.zeros((0, 4), int), *(s.faces + n for s, n in zip(solids, first))]),
+        np.concatenate([np.zeros((0, 3)), *(s.colours for s in solids)]),
+    )
+
+
+def box_solid(box: Box, cell: float) -> Solid:
+    """A box whose faces are cut into quads of about ``cell`` cm, so that far and near can be told apart."""
+    solids = []
+    c, s = np.cos(box.yaw), np.sin(box.yaw)
+    for axis in range(3):
+        j, k = (axis + 1) % 3, (axis + 2) % 3
+        n, m = (max(1, round(2 * box.half[i] / cell)) for i in (j, k))
+        a, b = np.meshgrid(np.linspace(-1, 1, n + 1), np.linspace(-1, 1, m + 1), indexing="ij")
+        i = np.arange(n)[:, None] * (m + 1) + np.arange(m)
+        quads = np.stack([i, i + m + 1, i + m + 2, i + 1], -1).reshape(-1, 4)
+        for sign in (-1.0, 1.0):
+            points = np.zeros((a.size, 3))
+            points[:, axis], points[:, j], points[:, k] = sign, a.ravel(), b.ravel()
+            points = points * box.half @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + box.centre
+            faces = quads[:, ::-1] if sign > 0 else quads
+            solids.append(Solid(points, faces, np.tile(box.colour, (len(faces), 1))))
+    return join(solids)
+
+
+def shade(solid: Solid, light: ndarray) -> ndarray:
+    """Lit colours of all faces, (F, 3): a main light, light from above and a little from the floor."""
+    corners = solid.vertices[solid.faces]
+    normal = np.cross(corners[:, 3] - corners[:, 1], corners[:, 2] - corners[:, 0])
+    normal /= np.sqrt(np.einsum("fi,fi->f", normal, normal))[:, None] + 1e-9
+    direct = np.clip(normal @ light, 0, None)
+    height = np.clip(corners[:, :, 1].mean(1) / 60, 0, 1)
+    ambient = (0.50 + 0.20 * normal[:, 1]) * (0.78 + 0.22 * height)
+    return solid.colours * (ambient + 0.62 * direct)[:, None]
+
+
+def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> None:
+    """Paints visible quads far to near onto a BGR uint8 canvas of the camera's view."""
+    scale = canvas.shape[1] / camera.width
+    cam = transform(to_world(solid.vertices), camera.R, camera.t)
+    depth = np.maximum(cam[:, 2], 1.0)
+    flat = cam[:, :2] / depth[:, None]
+    # Far outside the picture the distortion polynomial folds back: leave out what no lens would show.
+    shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1.7)
+    uv = project(np.concatenate([flat, np.ones((len(flat), 1))], -1), camera.K, camera.distortion)
+    pixels = np.round(((uv + 0.5) * scale - 0.5) * (1 << _SHIFT)).clip(-1e6, 1e6).astype(np.int32)
+    distance = np.sqrt(np.einsum("vi,vi->v", cam, cam))
+    quads = pixels[solid.faces]
+    a, b = (quads[:, 2] - quads[:, 0]).astype(float), (quads[:, 3] - quads[:, 1]).astype(float)
+    facing = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0
+    limit = np.array([canvas.shape[1], canvas.shape[0]]) << _SHIFT
+    in_view = ((quads.max(1) >= 0) & (quads.min(1) <= limit)).all(-1)
+    chosen = np.flatnonzero(facing & in_view & shown[solid.faces].all(-1))
+    order = chosen[np.argsort(-distance[solid.faces[chosen]].sum(-1), kind="stable")]
+    colours = (255 * np.clip(lit[order, ::-1], 0, 1)).tolist()
+    for quad, colour in zip(quads[order], colours):
+        cv2.fillConvexPoly(canvas, quad, colour, cv2.LINE_8, _SHIFT)
+
+
+class View:
+    """One camera of one sequence: the room as it sees it, where each pixel meets the floor, and its noise."""
+
+    def __init__(self, config: StudioConfig, room: Room, camera: StudioCamera, rng: np.random.Generator) -> None:
+        self.camera = camera
+        self.size = (camera.width * config.supersampling, camera.height * config.supersampling)
+        # Above HD the room is smooth enough to be enlarged.
+        small = (camera.width, camera.height) if self.size[0] > 2000 else self.size
+        backdrop = np.ascontiguousarray((255 * bare_room(room, camera, *small)[..., ::-1]).astype(np.uint8))
+        if small != self.size:
+            backdrop = cv2.resize(backdrop, self.size, interpolation=cv2.INTER_LINEAR)
+        furniture = join([box_solid(box, 18.0) for box in room.furniture])
+        paint(backdrop, camera, furniture, 0.9 * shade(furniture, room.light))
+        self.backdrop = backdrop
+        ground = floor_points(camera, pixel_rays(camera, *self.size))
+        self.floor_map = ((ground + SHADOW_HALF) / SHADOW_STEP).clip(-10, 30000)
+        # Behind furniture and on walls no floor is seen; furniture stands outside the shadow map.
+        self.noise = rng.normal(0, 1, (2 * camera.height, 2 * camera.width, 3)).astype(np.float32)
+
+    def picture(
+        self,
+        solid: Solid,
+        lit: ndarray,
+        shadow: ndarray,
+        rng: np.random.Generator,
+        gain: ndarray,
+        blur: float,
+        noise: float,
+    ) -> ndarray:
+        """One BGR uint8 picture of the camera's size."""
+        dim = cv2.remap(shadow, self.floor_map, None, cv2.INTER_LINEAR, borderValue=255)
+        canvas = cv2.multiply(self.backdrop, cv2.merge([dim, dim, dim]), scale=1 / 255)
+        paint(canvas, self.camera, solid, lit)
+        h, w = self.camera.height, self.camera.width
+        image = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
+        if blur > 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), blur)
+        y, x = rng.integers(0, h), rng.integers(0, w)
+        grain = self.noise[y : y + h, x : x + w]
+        return np.clip(image * gain.astype(np.float32) + np.float32(noise) * grain, 0, 255).astype(np.uint8)
+
+
+def floor_shadow(actors: list[Actor], boxes: list[Box], moment: int, light: ndarray) -> ndarray:
+    """How much light the floor keeps, uint8 map over the stage (x to the right, z down): soft and contact shadows."""
+    size = round(2 * SHADOW_HALF / SHADOW_STEP)
+    cast = np.zeros((size, size), np.uint8)
+    contact = np.zeros((size, size), np.uint8)
+
+    def pixel(x: float, z: float) -> tuple[int, int]:
+        return round((x + SHADOW_HALF) / SHADOW_STEP), round((z + SHADOW_HALF) / SHADOW_STEP)
+
+    for actor in actors:
+        centres = actor.bubbles[moment]
+        thrown = centres - centres[:, 1:2] / light[1] * light
+        order = np.argsort(-centres[:, 1])
+        for i in order:
+            radius = max(1, round(0.8 * actor.bubble_radii[i] / SHADOW_STEP))
+            cv2.circle(cast, pixel(thrown[i, 0], thrown[i, 2]), radius, 255, -1)
+            near = 255 * (1 - centres[i, 1] / 75)
+            if near > 0:
+                cv2.circle(contact, pixel(centres[i, 0], centres[i, 2]), radius + 2, near, -1)
+    for box in boxes:
+        c, s = np.cos(box.yaw), np.sin(box.yaw)
+        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * box.half[[0, 2]] @ np.array([[c, -s], [s, c]])
+        base = corners + box.centre[[0, 2]]
+        top = float(box.centre[1] + box.half[1])
+        shifted = base - top / light[1] * light[[0, 2]]
+        outline = np.array([pixel(*p) for p in (*base, *shifted)])
+        cv2.fillConvexPoly(cast, cv2.convexHull(outline), 255)
+        if box.centre[1] - box.half[1] < 5:
+            cv2.fillConvexPoly(contact, np.array([pixel(*p) for p in base * 1.0]), 255)
+    cast = cv2.GaussianBlur(cast, (0, 0), 3.2)
+    contact = cv2.GaussianBlur(contact, (0, 0), 5.0)
+    return cv2.subtract(255, cv2.addWeighted(cast, 0.36, contact, 0.42, 0))

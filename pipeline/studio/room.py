@@ -1,0 +1,241 @@
+"""The room: floor, four walls and furniture along them, seen once per camera and reused for every picture.
+
+There are few rooms, and every split uses the same ones: a test picture cannot be told by its background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy import ndarray
+
+from das.camera import undistort
+from pipeline.studio.cameras import StudioCamera
+from pipeline.studio.geometry import to_world
+from pipeline.studio.stage import Box
+
+ROOMS = 3
+HALF = 450.0
+"""Half the room's width, cm."""
+WALL = 340.0
+"""Height of the walls, cm."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Textures in RGB 0..1 at ``density`` pixels per cm, furniture, and where the main light comes from.
+
+    Attributes:
+        floor: texture of the square floor.
+        walls: four textures, along +x, -x, +z, -z.
+        light: (3,) unit vector towards the main light, the stage's frame.
+    """
+
+    floor: ndarray
+    walls: list[ndarray]
+    furniture: list[Box]
+    light: ndarray
+    density: float
+
+
+class _Sheet:
+    """A drawing surface measured in centimetres, origin top left."""
+
+    def __init__(self, width: float, height: float, density: float, colour: ndarray) -> None:
+        self.density = density
+        self.pixels = np.empty((round(height * density), round(width * density), 3), np.float32)
+        self.pixels[:] = colour
+
+    def _at(self, x: float, y: float) -> tuple[int, int]:
+        return round(x * self.density), round(y * self.density)
+
+    def block(self, x0: float, y0: float, x1: float, y1: float, colour: ndarray) -> None:
+        cv2.rectangle(self.pixels, self._at(x0, y0), self._at(x1, y1), [float(c) for c in colour], cv2.FILLED)
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: ndarray, wide: float = 0.8) -> None:
+        thickness = max(1, round(wide * self.density))
+        cv2.line(self.pixels, self._at(x0, y0), self._at(x1, y1), [float(c) for c in colour], thickness, cv2.LINE_AA)
+
+    def disc(self, x: float, y: float, radius: float, colour: ndarray) -> None:
+        cv2.circle(self.pixels, self._at(x, y), max(1, round(radius * self.density)), [float(c) for c in colour], -1,
+                   cv2.LINE_AA)  # fmt: skip
+
+    def speckle(self, rng: np.random.Generator, cell: float, amount: float) -> None:
+        """Soft irregularity of the given grain in cm."""
+        h, w = self.pixels.shape[:2]
+        grains = max(2, round(w / self.density / cell)), max(2, round(h / self.density / cell))
+        noise = rng.normal(0, amount, (grains[1], grains[0])).astype(np.float32)
+        self.pixels *= 1 + cv2.resize(noise, (w, h), interpolation=cv2.INTER_CUBIC)[..., None]
+
+
+def make_room(number: int, density: float) -> Room:
+    """Room ``number`` of ROOMS; the same for every seed, sequence and split."""
+    rng = np.random.default_rng([7351, number])
+    wall_tone = np.array([(0.72, 0.72, 0.66), (0.62, 0.68, 0.72), (0.74, 0.66, 0.58)][number % 3])
+    return Room(
+        floor=_floor(rng, number, density),
+        walls=[_wall(rng, wall_tone, density) for _ in range(4)],
+        furniture=_furniture(rng),
+        light=np.array([0.34, 0.87, 0.36]) / np.linalg.norm([0.34, 0.87, 0.36]),
+        density=density,
+    )
+
+
+def _floor(rng: np.random.Generator, number: int, density: float) -> ndarray:
+    size = 2 * HALF
+    tone = np.array([(0.46, 0.44, 0.40), (0.52, 0.40, 0.28), (0.40, 0.42, 0.44)][number % 3])
+    sheet = _Sheet(size, size, density, tone)
+    if number % 3 == 1:  # planks
+        for i, x in enumerate(np.arange(0.0, size, 18).tolist()):
+            for y in np.arange(-rng.uniform(0, 180), size, 180).tolist():
+                sheet.block(x, y, x + 18, y + 180, tone * rng.uniform(0.86, 1.12))
+                sheet.line(x, y, x + 18, y, 0.7 * tone)
+            sheet.line(x, 0, x, size, (0.72 + 0.06 * (i % 2)) * tone)
+    else:  # tiles or bare concrete with joints
+        step = 60 if number % 3 == 2 else 150
+        for x in np.arange(0.0, size, step).tolist():
+            for y in np.arange(0.0, size, step).tolist():
+                sheet.block(x, y, x + step, y + step, tone * rng.uniform(0.94, 1.06))
+        for x in np.arange(0.0, size, step).tolist():
+            sheet.line(x, 0, x, size, 0.8 * tone)
+            sheet.line(0, x, size, x, 0.8 * tone)
+    for _ in range(14):  # scuffs
+        x, y = rng.uniform(60, size - 60, 2)
+        dx, dy = rng.normal(0, 22, 2)
+        sheet.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
+    sheet.speckle(rng, 6, 0.05)
+    sheet.speckle(rng, 70, 0.06)
+    return sheet.pixels
+
+
+def _wall(rng: np.random.Generator, tone: ndarray, density: float) -> ndarray:
+    sheet = _Sheet(2 * HALF, WALL, density, tone * rng.uniform(0.94, 1.04))
+    for x in np.arange(rng.uniform(40, 110), 2 * HALF, 112).tolist():  # panel joints
+        sheet.line(x, 0, x, WALL, 0.82 * tone, 1.2)
+    sheet.line(0, 105, 2 * HALF, 105, 0.86 * tone, 1.2)
+    sheet.block(0, WALL - 11, 2 * HALF, WALL, 0.62 * tone)
+    x = rng.uniform(30, 120)
+    while x < 2 * HALF - 150:
+        kind = rng.choice(["poster", "window", "door", "shelf", "nothing"])
+        width = rng.uniform(60, 120)
+        if kind == "poster":
+            _poster(rng, sheet, x, rng.uniform(95, 135), width, rng.uniform(55, 95))
+        elif kind == "window":
+            sheet.block(x - 5, 75, x + width + 5, 205, np.array([0.86, 0.86, 0.84]))
+            sheet.block(x, 80, x + width, 200, np.array([0.70, 0.80, 0.88]))
+            for y in np.arange(84.0, 200, 8).tolist():
+                sheet.line(x, y, x + width, y, np.array([0.90, 0.90, 0.86]), 2.5)
+        elif kind == "door":
+            sheet.block(x - 6, 122, x + 96, WALL, np.array([0.42, 0.34, 0.28]))
+            sheet.block(x, 128, x + 90, WALL, np.array([0.56, 0.45, 0.36]) * rng.uniform(0.8, 1.2))
+            sheet.disc(x + 80, 238, 3.5, np.array([0.75, 0.72, 0.62]))
+        elif kind == "shelf":
+            for y in (130.0, 172.0, 214.0):
+                sheet.block(x, y, x + width, y + 4, np.array([0.40, 0.30, 0.22]))
+                book = x + 2
+                while book < x + width - 12:
+                    w = rng.uniform(3, 8)
+                    sheet.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
+                    book += w + rng.choice([0.5, 6], p=[0.85, 0.15])
+        x += width + rng.uniform(50, 170)
+    sheet.speckle(rng, 5, 0.02)
+    sheet.speckle(rng, 90, 0.05)
+    return sheet.pixels
+
+
+def _poster(rng: np.random.Generator, sheet: _Sheet, x: float, y: float, width: float, height: float) -> None:
+    sheet.block(x - 2, y - 2, x + width + 2, y + height + 2, np.array([0.2, 0.2, 0.2]))
+    sheet.block(x, y, x + width, y + height, rng.uniform(0.3, 0.95, 3))
+    for _ in range(7):
+        cx, cy = x + width * rng.uniform(0.2, 0.8), y + height * rng.uniform(0.2, 0.8)
+        if rng.random() < 0.5:
+            sheet.disc(cx, cy, 0.16 * min(width, height) * rng.uniform(0.3, 1), rng.uniform(0.1, 0.95, 3))
+        else:
+            w, h = 0.18 * width * rng.uniform(0.3, 1), 0.18 * height * rng.uniform(0.3, 1)
+            sheet.block(cx - w, cy - h, cx + w, cy + h, rng.uniform(0.1, 0.95, 3))
+
+
+def _furniture(rng: np.random.Generator) -> list[Box]:
+    """Blocks along the walls: cupboards, crates, benches; some upright and as wide as people."""
+    boxes = []
+    for wall in range(4):
+        for place in rng.permutation([-250.0, -60.0, 130.0, 290.0])[:3]:
+            w, h, d = [(45, 90, 25), (28, 85, 22), (70, 28, 24), (30, 30, 30), (22, 60, 22)][rng.integers(5)]
+            off = HALF - d - 2
+            centre = {0: (off, place), 1: (-off, place), 2: (place, off), 3: (place, -off)}[wall]
+            half = (d, h, w) if wall < 2 else (w, h, d)
+            tone = np.array(
+                [(0.52, 0.38, 0.26), (0.30, 0.32, 0.35), (0.68, 0.66, 0.62), (0.33, 0.42, 0.38), (0.50, 0.24, 0.20)][
+                    rng.integers(5)
+                ]
+            )
+            boxes.append(Box(np.array([centre[0], h, centre[1]]), np.array(half, dtype=float), 0.0, tone))
+    return boxes
+
+
+def pixel_rays(camera: StudioCamera, width: int, height: int) -> ndarray:
+    """World directions (height, width, 3) through the pixels of a ``width`` x ``height`` canvas of this camera.
+
+    The distortion is inverted on a coarse grid and interpolated: it is smooth over a few pixels.
+    """
+    columns, rows = max(2, width // 6), max(2, height // 6)
+    x = np.linspace(-0.5, camera.width - 0.5, columns)
+    y = np.linspace(-0.5, camera.height - 0.5, rows)
+    uv = np.stack(np.meshgrid(x, y), -1)
+    distorted = (uv - camera.K[:2, 2]) / np.diag(camera.K)[:2]
+    ideal = undistort(distorted.reshape(-1, 2), camera.distortion).reshape(rows, columns, 2).astype(np.float32)
+    # Canvas pixel centres on the grid whose first and last nodes are the picture's outer edges.
+    gx = (np.arange(width, dtype=np.float32) + 0.5) / width * (columns - 1)
+    gy = (np.arange(height, dtype=np.float32) + 0.5) / height * (rows - 1)
+    fine = cv2.remap(ideal, *np.meshgrid(gx, gy), cv2.INTER_LINEAR)
+    ones = np.ones((height, width, 1), np.float32)
+    return np.concatenate([fine, ones], -1) @ camera.R.astype(np.float32)
+
+
+def floor_points(camera: StudioCamera, rays: ndarray) -> ndarray:
+    """Where rays meet the floor: (H, W, 2) stage x, z in cm; far outside the room above the horizon."""
+    eye = to_world(camera.centre)
+    direction = to_world(rays)
+    down = np.where(direction[..., 1] < -1e-4, direction[..., 1], np.nan)
+    reach = np.nan_to_num(-eye[1] / down, nan=1e5)
+    return np.stack([eye[0] + reach * direction[..., 0], eye[2] + reach * direction[..., 2]], -1).astype(np.float32)
+
+
+def bare_room(room: Room, camera: StudioCamera, width: int, height: int) -> ndarray:
+    """Floor and walls on a canvas, (height, width, 3) float32 RGB 0..1, lit and darkened towards the corners."""
+    rays = pixel_rays(camera, width, height)
+    eye = to_world(camera.centre).astype(np.float32)
+    direction = to_world(rays).astype(np.float32)
+    ground = floor_points(camera, rays)
+    inside = np.abs(ground).max(-1) < HALF
+    picture = _sample(room.floor, (ground + HALF) * room.density)
+    x, z = ground[..., 0], ground[..., 1]
+    pool = 1.08 - 0.30 * np.clip((x * x + z * z) / HALF**2, 0, 1.6)
+    corner = 1 - 0.35 * np.exp(-(HALF - np.maximum(abs(x), abs(z))).clip(0) / 35)
+    picture *= (pool * corner)[..., None]
+    for i, wall in enumerate(room.walls):
+        axis, sign = (0 if i < 2 else 2), (1.0 if i % 2 == 0 else -1.0)
+        towards = direction[..., axis] * sign
+        reach = (HALF - sign * eye[axis]) / np.maximum(towards, 1e-4)
+        along = eye[2 - axis] + reach * direction[..., 2 - axis]
+        up = eye[1] + reach * direction[..., 1]
+        hit = ~inside & (abs(along) <= HALF) & (towards > 1e-4)
+        place = np.stack([along + HALF, np.clip(WALL - up, 0, WALL)], -1)[hit].astype(np.float32)
+        shade = (0.80 + 0.22 * np.clip(up / WALL, 0, 1.2)) * (1 - 0.30 * np.exp(-(HALF - abs(along)).clip(0) / 45))
+        shade *= (1 - 0.25 * np.exp(-np.clip(up, 0, None) / 25)) * (1.0, 0.86, 0.93, 0.80)[i]
+        picture[hit] = _sample(wall, place * room.density) * shade[hit][:, None]
+    return np.clip(picture, 0, 1)
+
+
+def _sample(texture: ndarray, places: ndarray) -> ndarray:
+    """Bilinear texture colours (..., 3) at pixel places (..., 2), clamped at the edges."""
+    h, w = texture.shape[:2]
+    flat = places.reshape(-1, 2).astype(np.float32) - 0.5
+    fold = np.pad(flat, ((0, -len(flat) % 1024), (0, 0))).reshape(-1, 1024, 2)  # remap wants sides below 32768
+    if not len(fold):
+        return np.zeros(places.shape[:-1] + (3,), np.float32)
+    x, y = fold[..., 0].clip(0, w - 1), fold[..., 1].clip(0, h - 1)
+    colours = cv2.remap(texture, x, y, cv2.INTER_LINEAR).reshape(-1, 3)[: len(flat)]
+    return colours.reshape(*places.shape[:-1], 3)
