@@ -110,7 +110,9 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
     b = len(samples)
     images = torch.zeros(b, 3, height, width, dtype=torch.uint8)
     for i, s in enumerate(samples):
-        images[i, :, : s.image.shape[0], : s.image.shape[1]] = torch.from_numpy(s.image).permute(2, 0, 1)
+        # A view (a crop, RGB of BGR) may run backwards in memory, which torch cannot wrap.
+        image = torch.from_numpy(np.ascontiguousarray(s.image))
+        images[i, :, : s.image.shape[0], : s.image.shape[1]] = image.permute(2, 0, 1)
 
     def people(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         out = torch.zeros(b, n, *shape, dtype=dtype)
