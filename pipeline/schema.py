@@ -203,8 +203,7 @@ def to_row(record: Record) -> dict[str, Any]:
         value = getattr(record, name)
         if isinstance(value, np.ndarray):
             per_person = _ARRAYS[name][1][0] == "N" and value.ndim > 1
-            value = value.reshape(len(value), -1) if per_person else value.ravel()
-            value = value.tolist()
+            value = [person.ravel().tolist() for person in value] if per_person else value.ravel().tolist()
         row[name] = value
     return row
 

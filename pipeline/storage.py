@@ -37,8 +37,9 @@ def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
 
 
 def join(uri: str | Path, *names: str) -> str:
-    """``uri/name/...`` for paths and URIs alike."""
-    return "/".join((str(uri).rstrip("/"), *names))
+    """``uri/name/...`` for paths and URIs alike; a URI keeps its ``?options`` at the end."""
+    place, mark, options = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
+    return "/".join((place.rstrip("/"), *names)) + mark + options
 
 
 def exists(uri: str | Path) -> bool:
@@ -133,7 +134,8 @@ def clean(uri: str | Path) -> None:
 
 def list_shards(prepared: str | Path, split: str) -> list[str]:
     """The Parquet shards of one split of a prepared folder, in order; empty if there are none."""
-    return [join(prepared, split, name) for name in names(join(prepared, split)) if name.endswith(".parquet")]
+    shards = (name for name in names(join(prepared, split)) if name.endswith(".parquet"))
+    return [join(prepared, split, name) for name in shards if not name.startswith(_STAGED)]
 
 
 def write_records(

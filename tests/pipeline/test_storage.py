@@ -1,0 +1,179 @@
+"""Files appear whole or not at all, shards are read in bounded memory, and every mistake names its file."""
+
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+from test_schema import assert_equal, record
+
+from pipeline import storage
+from pipeline.schema import key_of
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def many(n: int):
+    return (replace(record(seed=i), key=key_of("source", "sequence", "00_16", i), frame=i) for i in range(n))
+
+
+def test_records_come_back_in_order_with_and_without_images(tmp_path):
+    shard = tmp_path / "train" / "shard-00000.parquet"
+    storage.write_records(shard, many(7), rows_per_group=3)
+    for original, found in zip(many(7), storage.read_records(shard, rows=2), strict=True):
+        assert_equal(original, found)
+    for original, found in zip(many(7), storage.read_records(shard, images=False), strict=True):
+        assert_equal(replace(original, image=b""), found)
+
+
+def test_row_groups_end_by_rows_or_by_bytes(tmp_path):
+    def groups(**limits):
+        storage.write_records(tmp_path / "s.parquet", many(7), **limits)
+        file = pq.ParquetFile(tmp_path / "s.parquet")
+        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+    assert groups(rows_per_group=3) == [3, 3, 1]
+    assert groups(bytes_per_group=2 * len(record().image)) == [2, 2, 2, 1]
+    assert groups(bytes_per_group=1) == [1] * 7
+
+
+def test_writing_holds_one_row_group_in_memory(tmp_path):
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Watched(type(record())):
+        __hash__ = object.__hash__
+
+    def watched():
+        nonlocal most
+        for r in many(60):
+            r = Watched(**vars(r))
+            alive.add(r)
+            most = max(most, len(alive))
+            yield r
+
+    storage.write_records(tmp_path / "s.parquet", watched(), rows_per_group=5)
+    assert most <= 5 + 1
+
+
+def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
+    shard = tmp_path / "shard-00000.parquet"
+    storage.write_records(shard, many(2))
+    before = shard.read_bytes()
+
+    def failing():
+        yield from many(5)
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        storage.write_records(shard, failing(), rows_per_group=2)
+    bad = replace(record(), image=b"")
+    with pytest.raises(ValueError, match="shard-00000.parquet: source/sequence/00_16/00000007: column image"):
+        storage.write_records(shard, [bad])
+    assert shard.read_bytes() == before and os.listdir(tmp_path) == ["shard-00000.parquet"]
+
+
+def test_a_killed_writer_leaves_no_half_file(tmp_path):
+    script = f"""
+import os, signal
+from test_storage import many
+from pipeline.storage import write_records
+def killed():
+    yield from many(5)
+    os.kill(os.getpid(), signal.SIGKILL)
+write_records({str(tmp_path / "train" / "shard-00000.parquet")!r}, killed(), rows_per_group=2)
+"""
+    path = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path / "train")) == 1  # what was staged
+    assert storage.list_shards(tmp_path, "train") == []
+    storage.clean(tmp_path / "train")
+    assert os.listdir(tmp_path / "train") == []
+
+
+def test_shards_are_listed_in_order_and_absent_splits_are_empty(tmp_path):
+    for i in (2, 0, 1):
+        storage.write_records(tmp_path / "val" / f"shard-{i:05d}.parquet", many(1))
+    (tmp_path / "val" / "_notes.json").write_text("{}")
+    assert [Path(p).name for p in storage.list_shards(tmp_path, "val")] == [f"shard-0000{i}.parquet" for i in range(3)]
+    assert storage.list_shards(tmp_path, "train") == []
+
+
+def test_paths_and_file_uris_are_the_same_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage.write_json("a/b.json", {"n": [1, None, "ü"]})
+    assert storage.read_json(f"file://{tmp_path}/a/b.json") == {"n": [1, None, "ü"]}
+    assert storage.exists("a") and storage.exists(tmp_path / "a" / "b.json") and not storage.exists("a/c")
+    assert storage.names("a") == ["b.json"]
+
+
+def test_object_storage_is_a_uri_with_its_options_at_the_end():
+    uri = "s3://bucket/data?region=eu-central-1&endpoint_override=localhost:9"
+    shard = storage.join(uri, "train", "shard-00000.parquet")
+    filesystem, path = storage.locate(shard)
+    assert isinstance(filesystem, fs.S3FileSystem) and path == "bucket/data/train/shard-00000.parquet"
+    with pytest.raises(ValueError, match="ftp://host/data"):
+        storage.locate("ftp://host/data")
+
+
+def test_copy_and_delete_folders(tmp_path):
+    storage.write_bytes(tmp_path / "a" / "x" / "1", b"one")
+    storage.write_bytes(tmp_path / "a" / "2", b"two")
+    storage.copy_folder(tmp_path / "a", tmp_path / "b")
+    assert storage.read_bytes(tmp_path / "b" / "x" / "1") == b"one"
+    assert storage.read_bytes(tmp_path / "b" / "2") == b"two"
+    storage.delete(tmp_path / "a")
+    storage.delete(tmp_path / "b" / "2")
+    storage.delete(tmp_path / "never")
+    assert os.listdir(tmp_path) == ["b"] and os.listdir(tmp_path / "b") == ["x"]
+    with pytest.raises(ValueError, match="never: no such folder"):
+        storage.copy_folder(tmp_path / "never", tmp_path / "c")
+
+
+def test_columns_round_trip_and_a_missing_one_is_named(tmp_path):
+    columns = {"key": ["a", "b"], "score": [0.25, 0.5], "joints": [[1.0, 2.0], []]}
+    storage.write_columns(tmp_path / "t.parquet", columns)
+    assert storage.read_columns(tmp_path / "t.parquet") == columns
+    assert storage.read_columns(tmp_path / "t.parquet", ["score"]) == {"score": [0.25, 0.5]}
+    with pytest.raises(ValueError, match="t.parquet: no column image, found key, score, joints"):
+        storage.read_columns(tmp_path / "t.parquet", ["image"])
+
+
+def test_wrong_files_are_named(tmp_path):
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "text.parquet").write_bytes(b"not parquet at all")
+    (tmp_path / "bad.json").write_bytes(b"{")
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
+    faults = {
+        "empty.parquet": "not a Parquet file",
+        "text.parquet": "not a Parquet file",
+        "other.parquet": "schema version none, wanted 1",
+        "none.parquet": "no such file",
+    }
+    for name, reason in faults.items():
+        with pytest.raises(ValueError, match=f"{name}: {reason}"):
+            list(storage.read_records(tmp_path / name))
+    with pytest.raises(ValueError, match=r"bad\.json: not JSON"):
+        storage.read_json(tmp_path / "bad.json")
+    with pytest.raises(ValueError, match=r"none\.json: no such file"):
+        storage.read_json(tmp_path / "none.json")
+
+
+def test_a_row_that_went_bad_on_disk_is_refused_on_reading(tmp_path):
+    shard = tmp_path / "s.parquet"
+    storage.write_records(shard, many(2))
+    table = pq.read_table(shard)
+    metres = [[[x / 1000 for x in person] for person in row] for row in table["joints_cam"].to_pylist()]
+    index = table.schema.get_field_index("joints_cam")
+    field = table.schema.field(index)
+    pq.write_table(table.set_column(index, field, pa.array(metres, field.type)), shard)
+    with pytest.raises(ValueError, match="s.parquet: source/sequence/00_16/00000000: column joints_cam: found"):
+        list(storage.read_records(shard))
