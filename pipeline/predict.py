@@ -1,0 +1,297 @@
+"""People on photos and videos (`das predict`), and on prepared rows by the million (Ray Data).
+
+Both ends use das.Predictor. ``predict`` writes, beside each other and each whole or not at all: NAME.json (camera
+space in mm, pixels, scores, the camera used and whether it was assumed), NAME_overlay.jpg and NAME_top.png; for a
+video NAME.jsonl with one such object a frame and NAME_overlay.mp4.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
+from das.visualize import draw_people, side_by_side, top_view
+from pipeline.camera_file import Camera, read_camera
+from pipeline.cluster import absolute_storage
+from pipeline.registry import load_predictor
+from pipeline.schema import decode_image, from_row
+from pipeline.storage import write_bytes, write_json
+from pipeline.tracking import absolute_tracking_uri
+
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Photos and videos to find people on, and the model that does it."""
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Photos (anything that OpenCV reads) or videos."""
+    model: str
+    """Checkpoint folder, or a registered model such as models:/das-demo@champion."""
+    out: str = "predictions"
+    """Folder for the results."""
+    fov: float = ASSUMED_FOV_DEGREES
+    """Horizontal field of view in degrees, used where no camera file is given."""
+    camera: str | None = None
+    """Camera file: {"K": ..., "distortion": ...} or a CMU Panoptic calibration (pipeline/camera_file.py)."""
+    camera_name: str | None = None
+    """Which camera of a calibration; by default the one that the photo's name begins with."""
+    threshold: float | None = None
+    """Least score of a person; by default the model's own, chosen on its val split."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network runs."""
+    storage: str | None = None
+    """Folder of runs, whose mlflow.db knows registered models; default $DAS_STORAGE, else ./runs."""
+    tracking_uri: str | None = None
+    """MLflow store, if it is elsewhere; default $MLFLOW_TRACKING_URI."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("files is empty, wanted at least one photo or video")
+        if not 0 < self.fov < 180:
+            raise ValueError(f"fov = {self.fov}, wanted between 0 and 180 degrees")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        stems: dict[str, str] = {}
+        for file in self.files:
+            if not Path(file).is_file():
+                raise ValueError(f"{file}: no such file")
+            if stems.setdefault(Path(file).stem, file) != file:
+                raise ValueError(f"{stems[Path(file).stem]} and {file} would write the same results; name them apart")
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What was found on one photo, and the files that show it."""
+
+    prediction: Prediction
+    json: Path
+    overlay: Path
+    top: Path
+
+    def summary(self) -> str:
+        """One line for the terminal."""
+        note = f", camera assumed: {self.prediction.assumed_fov:g} degrees" if self.prediction.assumed_camera else ""
+        return f"{len(self.prediction.people)} people{note}: {self.json}, {self.overlay}, {self.top}"
+
+
+def predict(config: PredictConfig) -> None:
+    """Runs `das predict`; one line per file on standard output.
+
+    Raises:
+        ValueError: a model, file, camera or setting that cannot be used, in one line.
+    """
+    storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
+    tracking_uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    predictor = load_predictor(config.model, absolute_tracking_uri(tracking_uri, storage), config.device)
+    if config.threshold is not None:
+        predictor.threshold = config.threshold
+    for file in map(Path, tqdm(config.files, disable=len(config.files) < 2, unit="file")):
+        camera = read_camera(config.camera, file, config.camera_name) if config.camera else None
+        if file.suffix.lower() in _VIDEOS:
+            frames, overlay = predict_video(predictor, file, config.out, config.fov, camera)
+            line = f"{frames} frames: {overlay}"
+        else:
+            line = predict_photo(predictor, file, config.out, config.fov, camera).summary()
+        tqdm.write(f"{file}: {line}")
+
+
+def predict_photo(
+    predictor: Predictor,
+    photo: str | Path,
+    out: str | Path,
+    fov_degrees: float = ASSUMED_FOV_DEGREES,
+    camera: Camera | None = None,
+) -> PhotoResult:
+    """Finds the people on one photo and writes NAME.json, NAME_overlay.jpg and NAME_top.png into ``out``.
+
+    Args:
+        predictor: the model.
+        photo: image file.
+        out: folder, made if needed.
+        fov_degrees: horizontal field of view, used without a camera.
+        camera: its calibration.
+
+    Raises:
+        ValueError: the file is no image, or not of the size that the calibration is for.
+    """
+    photo, out = Path(photo), Path(out)
+    image = read_photo(photo, stored_pixels=camera is not None)
+    prediction = _predict(predictor, image, fov_degrees, camera, photo)
+    overlay, above = draw_prediction(image, prediction, camera)
+    result = PhotoResult(prediction, *(out / f"{photo.stem}{end}" for end in (".json", "_overlay.jpg", "_top.png")))
+    write_json(result.json, {"photo": photo.name, **prediction.to_json()})
+    write_bytes(result.overlay, encode_image(overlay, ".jpg"))
+    write_bytes(result.top, encode_image(above, ".png"))
+    return result
+
+
+def predict_video(
+    predictor: Predictor,
+    video: str | Path,
+    out: str | Path,
+    fov_degrees: float = ASSUMED_FOV_DEGREES,
+    camera: Camera | None = None,
+) -> tuple[int, Path]:
+    """Finds the people on every frame by itself and writes NAME.jsonl and NAME_overlay.mp4 (photo and top view).
+
+    Arguments and errors as in ``predict_photo``.
+
+    Returns:
+        number of frames, and the overlay's path.
+    """
+    video, out = Path(video), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    overlay = out / f"{video.stem}_overlay.mp4"
+    lines: list[str] = []
+    # OpenCV writes to paths alone: stage by hand. The hidden name keeps its ending, which chooses the container.
+    staged = overlay.with_name(f".{os.getpid()}-{overlay.name}")
+    writer = None
+    try:
+        for image, rate in _frames(video):
+            prediction = _predict(predictor, image, fov_degrees, camera, video)
+            picture = side_by_side(*draw_prediction(image, prediction, camera))
+            # The codec wants even sides.
+            picture = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(staged), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            lines.append(json.dumps({"video": video.name, "frame": len(lines), **prediction.to_json()}))
+        if writer is None:
+            raise ValueError(f"{video}: no video that OpenCV can read")
+        writer.release()
+        staged.replace(overlay)
+    finally:
+        staged.unlink(missing_ok=True)
+    write_bytes(out / f"{video.stem}.jsonl", ("\n".join(lines) + "\n").encode())
+    return len(lines), overlay
+
+
+def draw_prediction(
+    image: np.ndarray, prediction: Prediction, camera: Camera | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The overlay, people labelled with score and distance, and the top view; both uint8 RGB."""
+    people, skeleton, valid = prediction.people, prediction.skeleton, prediction.valid
+    distances = people.root_cam[:, 2] / 1000
+    labels = [f"{score:.2f}  {metres:.1f} m" for score, metres in zip(people.scores, distances, strict=True)]
+    overlay = draw_people(image, people.joints_uv, skeleton, valid, labels)
+    down = camera.down if camera else None
+    size = prediction.image_size
+    above = top_view(people.joints_cam, skeleton, valid, K=prediction.K, image_size=size, down=down,
+                     size=max(480, image.shape[0]))  # fmt: skip
+    return overlay, above
+
+
+def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: anything that OpenCV decodes.
+        stored_pixels: ignore an orientation tag; calibrations refer to the pixels as stored.
+
+    Raises:
+        ValueError: no such file, or no image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, flags) if len(data) else None
+    if image is None:
+        raise ValueError(f"{path}: no image that OpenCV can read ({len(data)} bytes)")
+    return image
+
+
+def encode_image(image: np.ndarray, ending: str) -> bytes:
+    """An RGB image (H, W, 3) uint8 as the bytes of a file with this ending (.jpg, .png)."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if ending == ".jpg" else []
+    good, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    assert good, ending
+    return data.tobytes()
+
+
+def _predict(
+    predictor: Predictor, image: np.ndarray, fov_degrees: float, camera: Camera | None, path: Path
+) -> Prediction:
+    if camera is None:
+        return predictor.predict(image, fov_degrees=fov_degrees)
+    if camera.size not in (None, image.shape[:2]):
+        height, width = camera.size or (0, 0)
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise ValueError(f"{path} has {found} pixels, but its camera is calibrated for {width}x{height}")
+    return predictor.predict(image, camera.K, camera.distortion)
+
+
+def _frames(video: Path) -> Iterator[tuple[np.ndarray, float]]:
+    """RGB frames of a video, with its frames per second."""
+    capture = cv2.VideoCapture(str(video))
+    try:
+        rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        with tqdm(total=count or None, unit="frame", leave=False) as bar:
+            while True:
+                good, frame = capture.read()
+                if not good:
+                    return
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), rate
+                bar.update()
+    finally:
+        capture.release()
+
+
+class BatchPredictor:
+    """For Ray Data: ``rows.map_batches(BatchPredictor, batch_format="pyarrow", ...)``, prepared rows to people.
+
+    Its output has one row per person, so that all columns have a fixed shape; an image without people has none.
+
+        key           the image's key
+        rank          0 for the image's best score
+        score         confidence x centerness
+        joints_uv     (J, 2) float32, pixels of the stored image
+        joints_cam    (J, 3) float32, mm, camera frame
+        root_uv       (2,), root_cam (3,) float32
+        assumed_camera  bool, the row has no K
+
+    Args:
+        folder: checkpoint folder, readable on every node.
+        device: cpu or cuda.
+        bf16: see ``Predictor``.
+        threshold: replaces the checkpoint's score threshold.
+    """
+
+    def __init__(self, folder: str, device: str = "cpu", bf16: bool = False, threshold: float | None = None) -> None:
+        self.predictor = Predictor.from_folder(folder, device, bf16, threshold)
+
+    def __call__(self, batch: Any) -> dict[str, np.ndarray]:
+        """A pyarrow Table of prepared rows to columns of people; ValueError names a row that cannot be read."""
+        records = [from_row(row) for row in batch.to_pylist()]
+        images = [decode_image(record) for record in records]
+        predictions = self.predictor.predict_batch(
+            images, [record.K for record in records], [record.distortion for record in records]
+        )
+        people = [prediction.people for prediction in predictions]
+        counts = [len(found) for found in people]
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(found, name) for found in people]).astype(np.float32)
+
+        return {
+            "key": np.repeat(np.array([record.key for record in records], dtype=object), counts),
+            "rank": np.concatenate([np.arange(n) for n in counts]),
+            "score": joined("scores"),
+            **{name: joined(name) for name in ("joints_uv", "joints_cam", "root_uv", "root_cam")},
+            "assumed_camera": np.repeat(np.array([p.assumed_camera for p in predictions]), counts),
+        }
