@@ -1,0 +1,471 @@
+"""Everything a run tells MLflow; the only code that speaks to MLflow runs (``registry`` to its models).
+
+A training has one identity, its name, and one MLflow run, however often its driver or its workers start
+again: the run carries the identity as a tag and is found by it. ``Tracker.open`` is for the driver, which
+owns the run's status; workers ``join`` with the driver's ``RunHandle``.
+
+Nothing is sent without being written first: every event goes to a JSON-lines journal beside the run, and
+from there to the server. While the server is lost, training goes on and the journal grows; what is missing
+is sent once the server answers, at the latest when the run is opened again. Events carry their own time, so
+sending one twice changes nothing.
+
+mlflow is imported when first needed: it costs more than a second, and asks at import whether it may report
+usage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pipeline.journal import Journal, journal_folder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+IDENTITY_TAG = "das.identity"
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+PARAM_LENGTH = 500
+"""Characters of a parameter's value; longer ones end in their hash (MLflow allows 6000, its tables show
+500)."""
+TAG_LENGTH = 5000
+"""Characters of a tag's value, likewise (MLflow allows 8000)."""
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_RETRY_AFTER = 30.0  # seconds without a new attempt after the server was lost; attempts block the training
+_log = logging.getLogger(__name__)
+
+
+# ---- addresses ----
+
+
+def absolute_tracking_uri(uri: str | None, storage: str) -> str:
+    """The MLflow store's address, valid from any folder.
+
+    Args:
+        uri: sqlite:///PATH (a relative PATH is made absolute), http://HOST:PORT, another database, or None
+            for mlflow.db in the storage folder.
+        storage: absolute folder or object-storage URI of the runs.
+
+    Raises:
+        ValueError: a form that MLflow would not take, or None where storage can hold no database.
+    """
+    if uri is None:
+        if "://" in storage:
+            raise ValueError(
+                f"tracking_uri is not set and storage = {storage!r} cannot hold a database: "
+                "wanted an MLflow server such as http://HEAD:5000"
+            )
+        return f"sqlite:///{storage}/mlflow.db"
+    if uri.startswith("sqlite:///") and len(uri) > len("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
+    if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri):
+        return uri.rstrip("/")
+    raise ValueError(f"tracking_uri = {uri!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address")
+
+
+def is_local_store(tracking_uri: str) -> bool:
+    """Whether the store is a file that only this machine can open."""
+    return tracking_uri.startswith("sqlite:")
+
+
+def mlflow_client(tracking_uri: str, must_exist: bool = False) -> MlflowClient:
+    """An MLflow client that reports no usage and gives up on a lost server in seconds, not minutes.
+
+    Args:
+        tracking_uri: absolute, see ``absolute_tracking_uri``.
+        must_exist: refuse an sqlite file that is not there, which MLflow would create; for those who only
+            read.
+    """
+    if is_local_store(tracking_uri):
+        path = Path(tracking_uri.removeprefix("sqlite:///"))
+        if must_exist and not path.is_file():
+            raise ValueError(f"tracking_uri = {tracking_uri!r}: there is no database {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # they announce every table of a new database
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+@contextmanager
+def talking_to(tracking_uri: str) -> Iterator[None]:
+    """A lost server becomes a ConnectionError of one line; everything else passes."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_loss(error):
+            raise
+        raise ConnectionError(f"MLflow does not answer at {tracking_uri}: {_first_line(error)}") from error
+
+
+# ---- what code this is ----
+
+
+def code_version(project: Path = _PROJECT) -> str:
+    """``0.1.0+git.<commit>``, with ``.dirty`` when tracked files differ from it.
+
+    Where the project was shipped without its history (``ray job submit`` leaves .git behind):
+    ``0.1.0+src.<hash>`` over the Python sources, so that the code is still told apart.
+    """
+    version = importlib.metadata.version("das-pose") if _installed("das-pose") else "0"
+    # A copy inside somebody else's repository must not carry that one's commit.
+    top = _git(project, "rev-parse", "--show-toplevel")
+    if top is not None and Path(top).resolve() == project.resolve():
+        commit = _git(project, "rev-parse", "HEAD")
+        if commit:
+            dirty = _git(project, "status", "--porcelain", "--untracked-files=no")
+            return f"{version}+git.{commit[:12]}" + (".dirty" if dirty else "")
+    digest = hashlib.sha256()
+    for path in sorted(p for package in ("das", "pipeline", "jobs") for p in (project / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(project)}\0".encode() + path.read_bytes())
+    return f"{version}+src.{digest.hexdigest()[:12]}"
+
+
+def _installed(distribution: str) -> bool:
+    return any(importlib.metadata.distributions(name=distribution))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Standard output of git, or None without git or outside a repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# ---- values that MLflow takes ----
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings and dataclasses to ``a.b.c`` -> text; lists become JSON, long values end in their hash."""
+    values = _plain(values)
+    if isinstance(values, Mapping):
+        return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}{name}.").items()}
+    text = json.dumps(values, default=str) if isinstance(values, list | tuple) else str(values)
+    return {_name(prefix[:-1]): _shortened(text, PARAM_LENGTH)}
+
+
+def _plain(values: Any) -> Any:
+    return asdict(values) if is_dataclass(values) and not isinstance(values, type) else values
+
+
+def _shortened(text: str, length: int) -> str:
+    """Text of at most ``length`` characters; two different long texts stay different."""
+    if len(text) <= length:
+        return text
+    ending = f"... [{len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}]"
+    return text[: length - len(ending)] + ending
+
+
+def _name(name: str) -> str:
+    """A metric's or parameter's name with MLflow's characters only: PCK@150 becomes PCK_150."""
+    return _shortened(re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII), 240).replace("[", "(").replace("]", ")")
+
+
+# ---- the run ----
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """What a worker needs to write into the driver's run; plain strings, so it travels in any config."""
+
+    tracking_uri: str
+    """Absolute address of the MLflow store."""
+    run_id: str
+    """The MLflow run."""
+    folder: str
+    """Folder or object-storage URI of the run; the journal lies in its ``tracking/``."""
+
+
+class Tracker:
+    """One MLflow run, seen from one process.
+
+    Every ``log_*`` and ``set_tags`` returns also while the server is lost. What the server refuses for its
+    content (a deleted run, say) is raised.
+    """
+
+    def __init__(self, handle: RunHandle, writer: str, resumed: bool = False) -> None:
+        self.handle = handle
+        self.resumed = resumed
+        self._journal = Journal(journal_folder(handle.folder) / f"{handle.run_id}.{writer}.jsonl")
+        self._retry_at = 0.0  # monotonic seconds; 0 while the server answers
+
+    @classmethod
+    def open(
+        cls,
+        tracking_uri: str,
+        experiment: str,
+        identity: str,
+        folder: str | Path,
+        parent: RunHandle | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Tracker:
+        """The run of this identity: continued where it exists, else created; for the one process that owns it.
+
+        Args:
+            tracking_uri: absolute, see ``absolute_tracking_uri``.
+            experiment: MLflow experiment; with sqlite its files lie in mlartifacts/ beside the database.
+            identity: the training's stable name, unique within the experiment.
+            folder: the run's folder or object-storage URI.
+            parent: the sweep that this run is a trial of.
+            tags: set at the start, beside the code version.
+
+        Raises:
+            ValueError: an identity that cannot be searched for.
+            ConnectionError: the server does not answer: a run without tracking is not started.
+        """
+        if not re.fullmatch(r"[\w\-./: ]{1,200}", identity, flags=re.ASCII):
+            raise ValueError(f"name = {identity!r}, wanted up to 200 letters, digits and _ - . / : or spaces")
+        with talking_to(tracking_uri):
+            client = mlflow_client(tracking_uri)
+            experiment_id = _experiment(client, tracking_uri, experiment)
+            same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+            found = client.search_runs([experiment_id], same, order_by=["attribute.start_time ASC"])
+            if found:
+                run_id = found[0].info.run_id
+            else:
+                first = {IDENTITY_TAG: identity} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
+                run_id = client.create_run(experiment_id, tags=first, run_name=identity).info.run_id
+        tracker = cls(RunHandle(tracking_uri, run_id, str(folder)), "driver", resumed=bool(found))
+        tracker._event({"status": "RUNNING"})
+        tracker.set_tags({"das.code_version": code_version(), **(tags or {})})
+        tracker.backfill()
+        return tracker
+
+    @classmethod
+    def join(cls, handle: RunHandle, writer: str = "worker") -> Tracker:
+        """The same run from another process, which logs but does not own the status. Contacts no server.
+
+        ``writer`` tells the processes' journals apart: two that write at the same time need two names.
+        """
+        return cls(handle, writer)
+
+    def log_params(self, values: Any) -> None:
+        """Configuration: nested mappings or a dataclass, flattened; the whole of it also as params.json.
+
+        MLflow keeps the first value of a parameter for good. A restart that changes one leaves the first in
+        place and sets the tag ``das.changed.NAME``.
+        """
+        self._event({"params": flatten(values)})
+        self.log_json("params.json", _plain(values))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers of one step. ValueError names one that is no number; nan and inf are numbers."""
+        values = {}
+        for name, value in metrics.items():
+            try:
+                values[_name(name)] = float(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"metric {name} = {value!r}, wanted a number") from error
+        self._event({"metrics": values, "step": step})
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""
+        self._event({"tags": {_name(k): _shortened(str(v), TAG_LENGTH) for k, v in tags.items()}})
+
+    def log_dataset(self, name: str, fingerprint: str, source: str, context: str) -> None:
+        """A dataset that the run reads.
+
+        Args:
+            name: for example panoptic.
+            fingerprint: of its content, from the manifest; MLflow shows 36 characters, the tag holds all.
+            source: folder or URI.
+            context: train, val or test.
+        """
+        dataset = {"name": name, "digest": fingerprint, "source": source, "context": context}
+        self._event({"dataset": dataset})
+        self.set_tags({f"das.data.{context}.{name}": fingerprint})
+
+    def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
+        """A file, or a folder with all its content, to ``artifact_path`` in the run's artifacts.
+
+        Raises:
+            ValueError: there is no such file.
+        """
+        path = Path(path).resolve()
+        if not path.exists():
+            raise ValueError(f"{path} does not exist, wanted a file or folder to log")
+        self._event({"artifact": str(path), "to": artifact_path})
+
+    def log_json(self, name: str, value: Any) -> None:
+        """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""
+        path = self._journal.path.parent / self.handle.run_id / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=2, default=str) + "\n")
+        parent = Path(name).parent
+        self.log_artifact(path, None if parent == Path() else str(parent))
+
+    def finish(self, status: Status = "FINISHED", error: BaseException | None = None) -> bool:
+        """Ends the run and sends all that is missing, workers' journals included; True when it all arrived."""
+        if error is not None:
+            self.set_tags({"das.error": f"{type(error).__name__}: {_first_line(error)}"})
+        self._event({"status": status})
+        complete = self.backfill()
+        if not complete:
+            _log.warning(
+                "MLflow at %s is lost: the end of run %s waits in %s, is sent when the run is opened again",
+                self.handle.tracking_uri,
+                self.handle.run_id,
+                self._journal.path.parent,
+            )
+        return complete
+
+    def backfill(self) -> bool:
+        """Sends what is missing of this run, from the journals of all its writers in this folder.
+
+        For moments without other writers: at the start and the end. True when the server has it all.
+        """
+        self._retry_at = 0.0
+        journals = sorted(self._journal.path.parent.glob(f"{self.handle.run_id}.*.jsonl"))
+        return all([self._flush(Journal(path)) for path in journals])
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failed: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        self.finish(failed if error is not None else "FINISHED", error)
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._journal.append({**event, "time_ms": int(time.time() * 1000)})
+        if time.monotonic() >= self._retry_at:
+            self._flush(self._journal)
+
+    def _flush(self, journal: Journal) -> bool:
+        events, position = journal.pending()
+        if not events:
+            return True
+        try:
+            _send(self.handle, events)
+        except Exception as error:
+            if not _is_loss(error):
+                raise
+            if not self._retry_at:
+                _log.warning("MLflow is lost (%s); metrics are kept in %s", _first_line(error), journal.path)
+            self._retry_at = time.monotonic() + _RETRY_AFTER
+            return False
+        journal.mark_sent(position)
+        if self._retry_at:
+            _log.warning("MLflow is back: %d events sent", len(events))
+            self._retry_at = 0.0
+        return True
+
+
+def _experiment(client: MlflowClient, tracking_uri: str, name: str) -> str:
+    """Id of the experiment, created if needed; its artifacts lie beside an sqlite store, wherever we are."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None
+        if is_local_store(tracking_uri):
+            database = Path(tracking_uri.removeprefix("sqlite:///"))
+            location = (database.parent / "mlartifacts" / re.sub(r"\W+", "_", name)).as_uri()
+        try:
+            return cast(str, client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster
+    if found is None or found.lifecycle_stage != "active":
+        raise ValueError(f"MLflow experiment {name!r} was deleted; restore it or choose another name")
+    return cast(str, found.experiment_id)
+
+
+def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
+    """Brings events to the server: numbers and texts first, the run's status last."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    client = mlflow_client(handle.tracking_uri)
+    metrics: list[Any] = []
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    datasets, artifacts, status = [], [], None
+    for event in events:
+        time_ms = event["time_ms"]
+        metrics += [Metric(k, v, time_ms, event["step"]) for k, v in event.get("metrics", {}).items()]
+        params |= event.get("params", {})
+        tags |= event.get("tags", {})
+        if "dataset" in event:
+            found = event["dataset"]
+            source = json.dumps({"uri": found["source"], "fingerprint": found["digest"]})
+            dataset = Dataset(found["name"], found["digest"][:36], "das", source)
+            datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", found["context"])]))
+        if "artifact" in event:
+            artifacts.append((Path(event["artifact"]), event["to"]))
+        if "status" in event:
+            status = (event["status"], time_ms)
+    if params:
+        known = client.get_run(handle.run_id).data.params
+        tags |= {_name(f"das.changed.{k}"): v for k, v in params.items() if known.get(k, v) != v}
+        params = {k: v for k, v in params.items() if k not in known}
+    # The server takes 1000 metrics, or 100 parameters or tags, at a time.
+    for i in range(0, len(metrics), 1000):
+        client.log_batch(handle.run_id, metrics=metrics[i : i + 1000])
+    texts = [Param(k, v) for k, v in params.items()]
+    for i in range(0, len(texts), 100):
+        client.log_batch(handle.run_id, params=texts[i : i + 100])
+    texts = [RunTag(k, v) for k, v in tags.items()]
+    for i in range(0, len(texts), 100):
+        client.log_batch(handle.run_id, tags=texts[i : i + 100])
+    if datasets:
+        client.log_inputs(handle.run_id, datasets=datasets)
+    for path, to in artifacts:
+        if path.is_dir():
+            client.log_artifacts(handle.run_id, str(path), to)
+        elif path.is_file():
+            client.log_artifact(handle.run_id, str(path), to)
+        else:
+            _log.warning("%s is gone and cannot be sent to MLflow any more", path)
+    if status is not None:
+        if status[0] == "RUNNING":
+            client.update_run(handle.run_id, status="RUNNING")
+        else:
+            client.set_terminated(handle.run_id, status=status[0], end_time=status[1])
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a later attempt may succeed: no answer, or an answer that blames the server."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        code = error.get_http_status_code()
+    elif isinstance(error, requests.HTTPError) and error.response is not None:
+        code = error.response.status_code
+    else:
+        return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
+    return bool(code >= 500 or code == 429)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
