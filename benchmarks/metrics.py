@@ -1,0 +1,65 @@
+"""Speed of the Panoptic protocols: whole arrays against a loop over people, in one run.
+
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py [--frames 9600] [--people 8]
+
+Wanted: all protocols together under 10 s on one core at the full size. Takes about 20 s, nearly all of it in the
+loops; both must give the same numbers.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from das.protocols_panoptic import panoptic_release, panoptic_smap, smap_scale
+from das.strict import best_threshold, strict
+
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=9600)
+    parser.add_argument("--people", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=10.0, help="fail when the arrays take longer")
+    args = parser.parse_args()
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "das"))
+    import metric_loops as loops  # the loops that the tests compare with
+
+    scene = loops.make_scene(np.random.default_rng(0), args.frames, args.people)
+    truth, predictions = scene.truth, scene.predictions
+    scale = smap_scale(1920, 1080)
+    print(f"{args.frames} frames, {len(truth)} people, {len(predictions)} predictions")
+
+    rows = []
+    fast, a = timed(panoptic_release, truth, predictions, scene.world_mean, scene.R)
+    slow, b = timed(loops.release, truth, predictions, scene.world_mean, scene.R)
+    rows.append(("panoptic-release", a, b, fast.mpjpe, slow))
+    fast, a = timed(panoptic_smap, truth, predictions, scale)
+    slow, b = timed(loops.smap, truth, predictions, scale)
+    rows.append(("panoptic-smap", a, b, fast.mpjpe, slow[0]))
+    fast, a = timed(lambda: strict(truth, predictions, (2,), scene.world_mean, 0.3).numbers())
+    slow, b = timed(loops.strict, truth, predictions, scene.world_mean, 0.3)
+    rows.append(("strict", a, b, fast["mpjpe"], slow["mpjpe"]))
+
+    print(f"{'protocol':18}{'arrays s':>10}{'loop s':>10}{'ratio':>8}{'MPJPE mm':>12}")
+    for name, a, b, mpjpe, reference in rows:
+        assert abs(mpjpe - reference) < 1e-6, (name, mpjpe, reference)
+        print(f"{name:18}{a:10.2f}{b:10.2f}{b / a:8.1f}{mpjpe:12.3f}")
+    total = sum(row[1] for row in rows)
+    print(f"{'all':18}{total:10.2f}{sum(row[2] for row in rows):10.2f}")
+    point, seconds = timed(best_threshold, truth, predictions, (2,))
+    print(f"best of all thresholds {point.threshold:.3f} (F1 {point.f1:.3f}) found in {seconds:.2f} s")
+    if total > args.seconds:
+        sys.exit(f"the protocols took {total:.1f} s, wanted less than {args.seconds:g} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The strict protocol: the one by which this project judges itself, for any joint set.
+
+Predictions above the score threshold are assigned one-to-one to people by the distance of their roots in the
+image (Hungarian: as many pairs as possible, then the smallest total distance); a pair needs less than
+``REACH`` times the diagonal of the person's box. Reported together, never alone: MPJPE over matched people,
+recall, precision, root position error. The baseline places the training split's mean pose on exactly the same
+people.
+
+MPJPE here is the mean over all scored joints of all matched people after moving both roots to the origin. A
+root that is itself a joint is left out: its error is zero by construction and would flatter every model by
+1/J. Joints that the model was never taught are left out by ``taught``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from das.metrics import (
+    NOT_COUNTED,
+    Predictions,
+    Truth,
+    distances,
+    hungarian,
+    mean_per_joint,
+    mean_where,
+    pairs_within_frames,
+    pck,
+    procrustes,
+    ratio,
+    required,
+    root_aligned,
+    root_of,
+)
+
+# A prediction belongs to a person when their roots are closer than this share of the box's diagonal.
+REACH = 0.15
+
+
+@dataclass(frozen=True)
+class Strict:
+    """What the strict protocol found, person by person; every number is a mean over these arrays.
+
+    Attributes:
+        match: (T,) row of Predictions, MISSED, or NOT_COUNTED (ignored, or without a known root).
+        predictions: predictions above the threshold, without those that can only be ignored people.
+        scored: (T, J) bool, joints that count in errors.
+        errors: (T, J) mm, root-aligned; meaningful where the person is matched.
+        aligned_errors: (T, J) mm after a similarity alignment (PA); NaN with fewer than 3 scored joints.
+        baseline_errors: (T, J) mm, the mean pose in place of a prediction; for matched and missed people.
+        root_offset: (T, 3) mm, predicted minus true root; meaningful where the person is matched.
+    """
+
+    match: np.ndarray
+    predictions: int
+    scored: np.ndarray
+    errors: np.ndarray
+    aligned_errors: np.ndarray
+    baseline_errors: np.ndarray
+    root_offset: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """(T,) bool, people with a prediction."""
+        return self.match >= 0
+
+    @property
+    def people(self) -> int:
+        """People who count."""
+        return int((self.match != NOT_COUNTED).sum())
+
+    @property
+    def recall(self) -> float:
+        """Share of people found."""
+        return ratio(self.found.sum(), self.people)
+
+    @property
+    def precision(self) -> float:
+        """Share of predictions that found somebody."""
+        return ratio(self.found.sum(), self.predictions)
+
+    @property
+    def mpjpe(self) -> float:
+        """Root-aligned error over matched people, mm."""
+        return mean_where(self.errors, self._joints(self.found))
+
+    @property
+    def baseline_mpjpe(self) -> float:
+        """The same of the mean pose on the same people, mm."""
+        return mean_where(self.baseline_errors, self._joints(self.found))
+
+    @property
+    def mpjpe_with_misses(self) -> float:
+        """Root-aligned error over all people, mm; a missed person costs what the mean pose would cost."""
+        errors = np.where(self.found[:, None], self.errors, self.baseline_errors)
+        return mean_where(errors, self._joints(self.match != NOT_COUNTED))
+
+    @property
+    def root_error(self) -> float:
+        """Mean distance of predicted and true root over matched people, mm."""
+        return mean_where(np.linalg.norm(self.root_offset, axis=1), self.found)
+
+    def joint_mpjpe(self) -> np.ndarray:
+        """Root-aligned error of each joint over matched people, (J,) mm; NaN for joints that never count."""
+        return mean_per_joint(self.errors, self._joints(self.found))
+
+    def joint_pck(self, threshold: float = 150.0) -> np.ndarray:
+        """Share of joints of matched people within ``threshold`` mm, root-aligned, (J,)."""
+        return pck(self.errors, threshold, self._joints(self.found))
+
+    def numbers(self) -> dict[str, float]:
+        """Everything as plain numbers: mm, or fractions 0 to 1; NaN where nothing was there to measure."""
+        found = self._joints(self.found)
+        return {
+            "mpjpe": self.mpjpe,
+            "baseline_mpjpe": self.baseline_mpjpe,
+            "mpjpe_over_baseline": ratio(self.mpjpe, self.baseline_mpjpe),
+            "mpjpe_with_misses": self.mpjpe_with_misses,
+            "pa_mpjpe": mean_where(self.aligned_errors, found & np.isfinite(self.aligned_errors)),
+            "pck_150mm": ratio((self.errors[found] < 150.0).sum(), found.sum()),
+            "recall": self.recall,
+            "precision": self.precision,
+            "f1": f1(int(self.found.sum()), self.people, self.predictions),
+            "root_error": self.root_error,
+            "root_depth_error": mean_where(np.abs(self.root_offset[:, 2]), self.found),
+            "people": float(self.people),
+            "matched": float(self.found.sum()),
+            "predictions": float(self.predictions),
+        }
+
+    def _joints(self, people: np.ndarray) -> np.ndarray:
+        return self.scored & people[:, None]
+
+
+def strict(
+    truth: Truth,
+    predictions: Predictions,
+    root: Sequence[int],
+    mean_pose: np.ndarray,
+    threshold: float = -np.inf,
+    taught: np.ndarray | None = None,
+) -> Strict:
+    """Scores predictions by the strict protocol.
+
+    Args:
+        truth: people with joints_uv and bbox; ``scored`` marks labelled joints, occluded ones included.
+        predictions: people with joints_uv.
+        root: indices of the joints whose mean is the root (``Skeleton.root_indices``).
+        mean_pose: (J, 3) mm, the training split's mean root-aligned pose in camera axes.
+        threshold: predictions count when their score is above it.
+        taught: (J,) bool, joints that were ever supervised; None means all.
+
+    Raises:
+        ValueError: if a column is missing or ``mean_pose`` has another number of joints.
+    """
+    joints = truth.joints_cam.shape[1]
+    if np.shape(mean_pose) != (joints, 3):
+        raise ValueError(f"mean_pose must have shape {(joints, 3)}, found {np.shape(mean_pose)}")
+    counted = truth.counted(root)
+    t, p, gap = _within_reach(truth, predictions, counted, root)
+    lone = _only_ignored(truth, predictions, counted, p, root)
+    eligible = (predictions.scores > threshold) & ~lone
+    keep = eligible[p]
+    t, p, gap = t[keep], p[keep], gap[keep]
+    match = hungarian(len(truth), truth.frame[t], t, p, gap)
+    match[~counted] = NOT_COUNTED
+
+    scored = truth.scored & counted[:, None]
+    if taught is not None:
+        scored &= taught
+    if len(root) == 1:
+        scored[:, root[0]] = False
+    found = match >= 0
+    true_pose = root_aligned(truth.joints_cam, root)
+    true_root = root_of(truth.joints_cam, root)
+    pose, moved, offset = np.zeros_like(true_pose), np.zeros_like(true_pose), np.zeros_like(true_root)
+    predicted = predictions.joints_cam[match[found]]
+    pose[found] = root_aligned(predicted, root)
+    offset[found] = root_of(predicted, root) - true_root[found]
+    moved[found] = procrustes(pose[found], true_pose[found], scored[found])
+    return Strict(
+        match=match,
+        predictions=int(eligible.sum()),
+        scored=scored,
+        errors=distances(pose, true_pose),
+        aligned_errors=distances(moved, true_pose),
+        baseline_errors=distances(np.asarray(mean_pose), true_pose),
+        root_offset=offset,
+    )
+
+
+def _within_reach(
+    truth: Truth, predictions: Predictions, counted: np.ndarray, root: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs close enough to match: truth rows, prediction rows, root distances in px, each (M,)."""
+    truth_uv = root_of(required(truth.joints_uv, "Truth.joints_uv"), root)
+    predicted_uv = root_of(required(predictions.joints_uv, "Predictions.joints_uv"), root)
+    bbox = required(truth.bbox, "Truth.bbox")
+    reach = REACH * distances(bbox[:, 2:], bbox[:, :2])
+    t, p = pairs_within_frames(truth, predictions)
+    gap = distances(truth_uv[t], predicted_uv[p])
+    near = counted[t] & (gap < reach[t])
+    return t[near], p[near], gap[near]
+
+
+def _only_ignored(
+    truth: Truth, predictions: Predictions, counted: np.ndarray, reachable: np.ndarray, root: Sequence[int]
+) -> np.ndarray:
+    """(P,) bool: predictions whose root is in the box of somebody not counted, and in nobody's reach.
+
+    They are neither right nor wrong. Decided before the assignment, so that it does not depend on it.
+    """
+    bbox = required(truth.bbox, "Truth.bbox")
+    uv = root_of(required(predictions.joints_uv, "Predictions.joints_uv"), root)
+    t, p = pairs_within_frames(truth.where(~counted), predictions)
+    box = bbox[~counted][t]
+    inside = ((uv[p] >= box[:, :2]) & (uv[p] <= box[:, 2:])).all(axis=1)
+    lone = np.zeros(len(predictions), dtype=bool)
+    lone[p[inside]] = True
+    lone[reachable] = False
+    return lone
+
+
+def f1(matched: int, people: int, predictions: int) -> float:
+    """Harmonic mean of recall and precision; NaN without people and predictions."""
+    return ratio(2 * matched, people + predictions)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A score threshold and what it gives: fractions 0 to 1."""
+
+    threshold: float
+    f1: float
+    recall: float
+    precision: float
+
+
+def best_threshold(truth: Truth, predictions: Predictions, root: Sequence[int]) -> OperatingPoint:
+    """The score threshold with the best F1 under the strict protocol; to be chosen on val.
+
+    Exact over all thresholds in one sweep. F1 needs only the number of matches, and that is the size of a
+    maximum matching: with predictions entering by falling score it grows by one exactly when the newcomer
+    finds an augmenting path (Berge). The threshold is the highest score that is dropped (just below the
+    lowest score if none is); of equally good ones the highest is taken.
+
+    Raises:
+        ValueError: if there are no people or no predictions to choose by.
+    """
+    counted = truth.counted(root)
+    t, p, _ = _within_reach(truth, predictions, counted, root)
+    lone = _only_ignored(truth, predictions, counted, p, root)
+    people, order = int(counted.sum()), np.argsort(-predictions.scores, kind="stable")
+    order = order[~lone[order]]
+    if not people or not len(order):
+        raise ValueError(f"a threshold needs people and predictions, found {people} and {len(order)}")
+
+    reach: list[list[int]] = [[] for _ in range(len(predictions))]
+    for person, candidate in zip(t.tolist(), p.tolist(), strict=True):
+        reach[candidate].append(person)
+    owner: dict[int, int] = {}
+
+    def place(candidate: int, tried: set[int]) -> bool:
+        for person in reach[candidate]:
+            if person not in tried:
+                tried.add(person)
+                if person not in owner or place(owner[person], tried):
+                    owner[person] = candidate
+                    return True
+        return False
+
+    matched = np.cumsum([place(candidate, set()) for candidate in order.tolist()])
+    kept = np.arange(1, len(order) + 1)
+    scores = predictions.scores[order]
+    following = np.append(scores[1:], np.nextafter(scores[-1], -np.inf))
+    value = 2 * matched / (people + kept)
+    value[scores == following] = -1.0  # no threshold separates equal scores
+    best = int(np.argmax(value))
+    return OperatingPoint(
+        threshold=float(following[best]),
+        f1=float(value[best]),
+        recall=float(matched[best] / people),
+        precision=float(matched[best] / kept[best]),
+    )
