@@ -383,7 +383,7 @@ def _draw_grid(out: np.ndarray, plan: FloorPlan) -> None:
         _line(out, (u, 0), (u, plan.size), _GRID, 1)
         _line(out, (0, v), (plan.size, v), _GRID, 1)
         if m > 0 and v > 12:
-            _text(out, f"{m} m", (4, round(v) - 4), _INK)
+            _text(out, f"{m} m", (4, round(v) - 4), _INK, scale=max(0.4, plan.size / 1400))
     outline = np.array([(-1, 1), (1, 1), (1, 0), (0.5, -1), (-0.5, -1), (-1, 0)])
     body = np.asarray(plan.camera_uv) + outline * plan.size / 60
     cv2.fillPoly(out, [_fixed(body)], (60, 60, 60), cv2.LINE_AA, _SHIFT)

@@ -35,7 +35,7 @@ _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 class PredictConfig:
     """Photos and videos to find people on, and the model that does it."""
 
-    files: Annotated[tuple[str, ...], tyro.conf.Positional]
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO [PHOTO ...]")]
     """Photos (anything that OpenCV reads) or videos."""
     model: str
     """Checkpoint folder, or a registered model such as models:/das-demo@champion."""

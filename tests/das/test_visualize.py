@@ -3,9 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from das.assign import assign
+from das.config import small
+from das.flow import RealNVP
+from das.sample import Sample, collate
 from das.skeleton import PANOPTIC15, Skeleton
 from das.visualize import (
     FloorPlan,
@@ -115,9 +120,7 @@ def test_lines_grow_with_the_image_but_not_on_small_people():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    points=st.lists(
-        st.tuples(st.floats(-9e3, 9e3), st.floats(-2e3, 2e3), st.floats(300, 4e4)), min_size=1, max_size=6
-    ),
+    points=st.lists(st.tuples(st.floats(-9e3, 9e3), st.floats(-2e3, 2e3), st.floats(300, 4e4)), min_size=1, max_size=6),
     down=st.tuples(st.floats(-0.5, 0.5), st.just(1.0), st.floats(-0.5, 0.5)),
 )
 def test_the_floor_plan_is_to_scale_and_holds_everything_in_front(points, down):
@@ -216,6 +219,37 @@ def test_assignment_fills_discs_by_centerness():
     assert tuple(quarter[48, 48 + 9]) != person_color(0) and tuple(quarter[48, 48]) == person_color(0)
 
 
+def test_assignment_of_a_batch_can_be_drawn_as_it_comes():
+    """The positives of das.assign, picked for one image, lie around that person's root."""
+    config = small()
+    rng = np.random.default_rng(0)
+    uv = rng.uniform(-20, 20, (1, config.n_joints, 2)) + [60, 40]
+    sample = Sample(
+        key="a",
+        skeleton=config.skeleton,
+        image=grey_image(96, 128),
+        K=np.eye(3),
+        distortion=np.zeros(5),
+        joints_uv=uv,
+        joints_depth=np.full((1, config.n_joints), 3000.0),
+        visible=np.ones((1, config.n_joints), bool),
+        root_uv=np.array([[60.0, 40.0]]),
+        root_depth=np.array([3000.0]),
+        has_depth=np.array([True]),
+    )
+    levels = assign(collate([sample]), config)
+    mine = [level.cells.image == 0 for level in levels]
+    out = draw_assignment(
+        sample.image,
+        config.strides,
+        [level.points[m].numpy() for level, m in zip(levels, mine)],
+        [level.person[m].numpy() for level, m in zip(levels, mine)],
+        [level.centerness[m].numpy() for level, m in zip(levels, mine)],
+    )
+    rows, columns = np.nonzero((out == person_color(0)).all(-1))
+    assert len(rows) and abs(rows.mean() - 40) < 4 and abs(columns.mean() - 60) < 4, "all on the first tile"
+
+
 def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():
     image = grey_image(64, 64)
     offsets = np.zeros((2, 4, 4))
@@ -226,6 +260,18 @@ def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():
     assert np.abs(out[0, 0].astype(int) - out[0, 63]).sum() > 100
     with_arrows = draw_offsets(image, offsets, stride=16, step=2)
     assert changed(out, with_arrows).any()
+
+
+def test_a_flow_is_a_log_density_that_can_be_drawn():
+    torch.manual_seed(0)
+    grid = distribution_grid(3.0, 51)
+    with torch.no_grad():
+        log_density = RealNVP(2).log_prob(torch.from_numpy(grid).float().reshape(-1, 2)).reshape(51, 51).numpy()
+    out = draw_distribution(log_density, 3.0, 200, title="updated")
+    peak = np.array(np.unravel_index(log_density.argmax(), (51, 51))) * 199 // 50
+    v, u = np.clip(peak, 2, 197)
+    # Viridis ends in yellow: bright red and green channels where the density peaks.
+    assert out[v - 2 : v + 3, u - 2 : u + 3].reshape(-1, 3)[:, :2].max() > 200
 
 
 def test_distribution_outlines_hold_the_stated_mass():
