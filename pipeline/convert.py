@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from das.skeleton import skeleton_named
 from pipeline.cluster import ClusterConfig, connect
-from pipeline.datasets import coco, muco, mupots, panoptic
+from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import Record
@@ -36,7 +36,13 @@ from pipeline.tracking import code_version
 # Raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 1
 
-SOURCES: dict[str, Source] = {"panoptic": panoptic, "muco": muco, "mupots": mupots, "coco": coco}
+SOURCES: dict[str, Source] = {
+    "panoptic": panoptic,
+    "muco": muco,
+    "mupots": mupots,
+    "coco": coco,
+    "synthetic": synthetic,
+}
 
 _PARTS = "_parts"
 
@@ -216,8 +222,11 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     chosen = [split for split in SPLITS if split in config.splits]
     shards = [shard for split in chosen for shard in source.shards(config.root, split, splits)]
     if not shards:
-        wanted = ", ".join(dict.fromkeys(part.sequence for part in splits.parts if part.split in chosen))
-        raise ValueError(f"{config.source}: {config.root} holds no frames of {', '.join(chosen)}: {wanted or 'none exist'}")
+        expected = list(dict.fromkeys(part.sequence for part in splits.parts if part.split in chosen))
+        some = ", ".join(expected[:6]) + (", ..." if len(expected) > 6 else "")
+        raise ValueError(
+            f"{config.source}: {config.root} holds no frames of {', '.join(chosen)}, wanted any of {some or 'none'}"
+        )
     if config.as_split is not None:
         shards = [replace(shard, split=config.as_split) for shard in shards]
     return splits, shards

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.skeleton import Skeleton, conversion, skeleton_named
+from das.skeleton import Skeleton, skeleton_named
+from das.transforms import RecipeConfig, conversion_index, ours
 from pipeline.schema import UNLABELLED, Record
 
 
@@ -34,15 +35,21 @@ class PoseStatistics:
         return tuple(j for j, n in zip(self.skeleton.joints, self.labelled, strict=True) if n == 0)
 
 
-def pose_statistics(records: Iterable[Record], skeleton: Skeleton) -> PoseStatistics:
-    """One pass over records of any joint sets, converted by name to ``skeleton``; needs no images."""
+def pose_statistics(
+    records: Iterable[Record], skeleton: Skeleton, recipe: RecipeConfig | None = None
+) -> PoseStatistics:
+    """One pass over records of any joint sets, converted by name to ``skeleton``; needs no images.
+
+    ``recipe`` decides, as in training, which conversions supervise; None means ours.
+    """
+    recipe = recipe or ours()
     people = 0
     labelled = np.zeros(len(skeleton), np.int64)
     in_3d = np.zeros(len(skeleton), np.int64)
     total = np.zeros((len(skeleton), 3))
     for record in records:
         native = skeleton_named(record.skeleton)
-        index = np.array(conversion(native, skeleton).index)
+        index = conversion_index(native, skeleton, recipe)
         root = list(native.root_indices)
         known = record.state > UNLABELLED
         usable = record.valid & ~record.ignore & known[:, root].all(axis=1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ class Camera:
     R: np.ndarray
     t_mm: np.ndarray
     size: tuple[int, int]
+
+    @cached_property
+    def widest(self) -> float:
+        """Largest squared distance from the axis (at z = 1) at which the lens model is one-to-one.
+
+        Its polynomial is fitted inside the image. Some way outside it turns round and would fold people at the
+        side of the camera back into the picture.
+        """
+        k1, k2, _, _, k3 = self.distortion
+        # d/dr of r (1 + k1 r^2 + k2 r^4 + k3 r^6) is a polynomial in r^2: rising up to its first positive root.
+        roots = np.roots([7 * k3, 5 * k2, 3 * k1, 1])
+        turns = roots.real[(abs(roots.imag) < 1e-12) & (roots.real > 0)]
+        return float(turns.min(initial=np.inf))
 
 
 def shards(
@@ -222,19 +236,11 @@ def person_in(camera: Camera, id_: int, world: np.ndarray, confidence: np.ndarra
 
 
 def _can_image(camera: Camera, cam: np.ndarray) -> np.ndarray:
-    """Which camera-space points (J, 3) lie in front of the camera and within what its lens model describes.
-
-    The polynomial of the radial distortion is fitted inside the image. Some way outside it turns round and
-    would fold people at the side of the camera back into the picture.
-    """
+    """Which camera-space points (J, 3) lie in front of the camera and within what its lens model describes."""
     front = cam[:, 2] > 0
-    k1, k2, _, _, k3 = camera.distortion
-    # d/dr of r (1 + k1 r^2 + k2 r^4 + k3 r^6), a polynomial in r^2: monotone up to its first positive root.
-    roots = np.roots([7 * k3, 5 * k2, 3 * k1, 1])
-    turns = roots.real[(abs(roots.imag) < 1e-12) & (roots.real > 0)]
     r2 = np.zeros(len(cam))
     r2[front] = ((cam[front, :2] / cam[front, 2:]) ** 2).sum(axis=1)
-    return front & (r2 < turns.min(initial=np.inf))
+    return front & (r2 < camera.widest)
 
 
 def _clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
