@@ -99,18 +99,26 @@ class DAS(nn.Module):
             output.updates.append(self.update(pose_features, prediction.joints))
         return output
 
-    def set_pose_prior(self, mean_offsets: Tensor) -> None:
-        """Makes the mean pose (J, 3), in network units, the joint offsets that an untrained model predicts.
+    def set_priors(self, mean_root: Tensor, mean_offsets: Tensor) -> None:
+        """Makes the mean root (3,) and the mean pose (J, 3), in network units, what an untrained model predicts.
 
-        It becomes the bias of the offsets' last convolution. The updates of Eq. 6 and 7 add the map to
-        itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer,
-        and the updated offsets start at the mean.
+        They become the biases of the last convolutions: a root depth of dozens of units (focal lengths in small
+        images) would otherwise be climbed to in steps of the learning rate. The updates of Eq. 6 and 7 add the map
+        to itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer, and
+        the updated offsets start at the mean.
         """
-        wanted = (self.config.n_joints, 3)
-        if tuple(mean_offsets.shape) != wanted:
-            raise ValueError(f"mean_offsets has shape {tuple(mean_offsets.shape)}, wanted {wanted}")
+        for name, value, wanted in (
+            ("mean_root", mean_root, (3,)),
+            ("mean_offsets", mean_offsets, (self.config.n_joints, 3)),
+        ):
+            if tuple(value.shape) != wanted:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, wanted {wanted}")
         doublings = self.config.layers if self.config.update in ("single", "multi") else 0
-        bias = self.head.joints.out.bias
-        assert bias is not None
         with torch.no_grad():
-            bias.copy_((mean_offsets / 2**doublings).flatten())
+            for out, value in (
+                (self.head.root_xy.out, mean_root[:2]),
+                (self.head.root_depth.out, mean_root[2:]),
+                (self.head.joints.out, mean_offsets / 2**doublings),
+            ):
+                assert out.bias is not None
+                out.bias.copy_(value.flatten())

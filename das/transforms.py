@@ -324,17 +324,23 @@ class Drop:
     reason: str
 
 
+def conversion_index(source: Skeleton, target: Skeleton, recipe: RecipeConfig) -> np.ndarray:
+    """For each target joint the source joint that supervises it, -1 for none: (J,) int."""
+    index = np.array(conversion(source, target).index)
+    if source == COCO19 and not recipe.coco19_nose_is_head:
+        index[index == COCO19.index("nose")] = -1
+    return index
+
+
 def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sample:
     """The sample with the joints of another set (das/skeleton.py); joints the source lacks are invisible.
 
     Root position and depth stay the source's: people of COCO have a root, the middle of both hips, even where
     no joint of the target stands for it.
     """
-    index = np.array(conversion(sample.skeleton, target).index)
+    index = conversion_index(sample.skeleton, target, recipe)
     found = index >= 0
     visible = sample.visible[:, index] & found
-    if sample.skeleton == COCO19 and not recipe.coco19_nose_is_head:
-        visible[:, index == COCO19.index("nose")] = False
     return replace(
         sample,
         skeleton=target,

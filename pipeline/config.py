@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
 from das.skeleton import skeleton_named
-from pipeline import optim
 from pipeline.cluster import ClusterConfig
 from pipeline.optim import OptimConfig
 
@@ -58,8 +55,8 @@ class ModelChoice:
 class IngestConfig:
     """How prepared Parquet becomes batches."""
 
-    recipe: Literal["ours", "release", "small"] = "ours"
-    """Augmentation and its quirks (das/transforms.py); each data set takes its own part of it."""
+    recipe: Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"] = "ours_panoptic"
+    """Sizes, augmentation and its quirks (das/transforms.py); 2D images take their own part of it."""
     width: int = 256
     """Network input of recipe small, pixels; the other recipes bring the published sizes."""
     height: int = 144
@@ -123,8 +120,6 @@ class TrainConfig:
     """Where it runs and where results go."""
 
     def __post_init__(self) -> None:
-        if not self.data:
-            raise ValueError("data is empty, wanted at least one prepared folder (see `das prepare`)")
         if self.repeat and len(self.repeat) != len(self.data):
             raise ValueError(f"repeat has {len(self.repeat)} entries, wanted one for each of {len(self.data)} data folders")
         if any(r < 1 for r in self.repeat):
@@ -146,24 +141,3 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + key] = value
     return out
-
-
-def small_training(**changes: Any) -> TrainConfig:
-    """Training of the small model at low resolution, from scratch, on CPUs."""
-    base = TrainConfig(
-        data=("data/prepared",),
-        model=ModelChoice("small"),
-        ingest=IngestConfig(recipe="small", batch_size=16),
-        optim=optim.small(),
-    )
-    return replace(base, **changes)
-
-
-def read_json(path: str | Path) -> Any:
-    """JSON of a file; ValueError names the file when it is missing or not JSON."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error

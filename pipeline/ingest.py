@@ -46,7 +46,9 @@ def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), s
     if not paths:
         raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
     # The V1 datasource reaches its first batch 10 times sooner, and every epoch pays for that again.
-    ray.data.DataContext.get_current().use_datasource_v2 = False
+    context = ray.data.DataContext.get_current()
+    context.use_datasource_v2 = False
+    context.enable_progress_bars = False  # one bar for every epoch of every worker tells nobody anything
     shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
     return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
 

@@ -165,12 +165,16 @@ class Progress:
         """Training time so far, over all restarts."""
         return self._used + time.monotonic() - self._started
 
+    def done(self, seconds: float) -> float:
+        """Share of the training that is over, 0 to 1: of its steps or of its clock, whichever is more."""
+        share = self.step / self.total_steps
+        if self.config.max_minutes is not None:
+            share = max(share, seconds / (60 * self.config.max_minutes))
+        return min(share, 1.0)
+
     def set_rates(self, optimizer: torch.optim.Optimizer, seconds: float) -> None:
         """Sets every group's learning rate for the next step; ``seconds`` is the slowest worker's clock."""
-        done = self.step / self.total_steps
-        if self.config.max_minutes is not None:
-            done = max(done, seconds / (60 * self.config.max_minutes))
-        factor = learning_rate_factor(self.config, self.step, self.epoch, done)
+        factor = learning_rate_factor(self.config, self.step, self.epoch, self.done(seconds))
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 

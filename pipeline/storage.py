@@ -71,6 +71,7 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     target_system, target_path = locate(target)
     if source_system.get_file_info(source_path).type != fs.FileType.Directory:
         raise ValueError(f"{source}: no such folder")
+    target_system.create_dir(target_path, recursive=True)
     fs.copy_files(
         source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system
     )

@@ -184,8 +184,8 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _name(name: str) -> str:
-    """A metric's or parameter's name with MLflow's characters only: PCK@150 becomes PCK_150."""
-    return _shortened(re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII), 240).replace("[", "(").replace("]", ")")
+    """A metric's or parameter's name in MLflow's characters and length: PCK@150 becomes PCK_150."""
+    return re.sub(r"[^\w\-. :/]", "_", _shortened(name, 240), flags=re.ASCII)
 
 
 # ---- the run ----
@@ -284,6 +284,16 @@ class Tracker:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"metric {name} = {value!r}, wanted a number") from error
         self._event({"metrics": values, "step": step})
+
+    def latest_metrics(self) -> dict[str, float]:
+        """The newest value of every metric that the server has; empty while it is lost."""
+        try:
+            run = mlflow_client(self.handle.tracking_uri).get_run(self.handle.run_id)
+        except Exception as error:
+            if not _is_loss(error):
+                raise
+            return {}
+        return dict(run.data.metrics)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""

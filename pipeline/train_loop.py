@@ -7,6 +7,7 @@ targets only and is summed before the backward pass; so N workers compute the gr
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ import torch.distributed as dist
 from ray.train import Checkpoint
 from torch import nn
 
-from das.backbone import load_imagenet
+from das.assign import assign
+from das.backbone import ResNet
 from das.checkpoint import (
     ModelInfo,
     load_criterion,
@@ -31,14 +33,17 @@ from das.checkpoint import (
     save_model,
     save_training_state,
 )
+from das.criterion import Criterion
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from das.transforms import RecipeConfig
 from pipeline import optim
 from pipeline.config import TrainConfig
+from pipeline.convert import Manifest
 from pipeline.ingest import TrainingBatches
-from pipeline.optim import OptimConfig, Progress
-from pipeline.tracking import Tracker
+from pipeline.optim import Progress
+from pipeline.storage import write_columns
+from pipeline.tracking import RunHandle, Tracker
 from pipeline.validate import Validator
 
 # Optimiser steps between two reports of the losses.
@@ -55,21 +60,23 @@ class TrainJob:
     Attributes:
         info: what the checkpoints will say of the model.
         train_rows, val_rows: rows of one pass over all workers; val_rows is 0 without a val split.
-        index_file: keys and image hashes of the training data, copied into every checkpoint.
-        run_id, tracking_uri: the MLflow run that takes the numbers.
+        index: keys and image hashes of the training data, part of every checkpoint.
+        manifests: of the training data.
+        run: the MLflow run that takes the numbers; the driver opens it when all else is right.
     """
 
     config: TrainConfig
     info: ModelInfo
     train_rows: int
     val_rows: int
-    index: bytes
-    run_id: str
-    tracking_uri: str
+    index: dict[str, list[str]]
+    manifests: list[Manifest]
+    run: RunHandle | None = None
 
 
-def train_loop(job: TrainJob) -> None:
+def train_loop(arguments: dict[str, TrainJob]) -> None:
     """One worker's training: every epoch trains, validates, and reports a checkpoint."""
+    job = arguments["job"]
     config, options = job.config, job.config.optim
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     device = ray.train.torch.get_device()
@@ -93,13 +100,14 @@ def train_loop(job: TrainJob) -> None:
         with checkpoint.as_directory() as folder:
             _restore(folder, step, optimizer, scaler, average, progress)
     wrapped = nn.parallel.DistributedDataParallel(step) if world > 1 else step
-    tracker = Tracker.join(job.tracking_uri, job.run_id) if rank == 0 else None
+    tracker = Tracker.join(job.run) if rank == 0 and job.run is not None else None
     validate = Validator(config, job.info, job.val_rows, rank, world) if job.val_rows else None
 
     finished = progress.epoch >= options.epochs
+    log = LossLog(world)
     while not finished:
-        log = LossLog(world)
         step.train()
+        log.begin_epoch()
         for parts in _groups(batches(progress.epoch), config.ingest.accumulate):
             parts = [part.to(device) for part in parts]
             totals = torch.stack([step.counts(part) for part in parts]).sum(0)
@@ -124,11 +132,17 @@ def train_loop(job: TrainJob) -> None:
             if average is not None:
                 average.update_parameters(step.model)
             progress.step += 1
+            log.end_step()
             if progress.step % LOG_EVERY == 0:
                 means = log.flush()
                 if tracker is not None:
-                    rates = {"train/lr": optimizer.param_groups[0]["lr"], "train/grad_norm": float(norm)}
-                    tracker.log_metrics({**means, **rates}, step=progress.step)
+                    state = {
+                        "train/lr": optimizer.param_groups[0]["lr"],
+                        "train/grad_norm": float(norm),
+                        "train/done": progress.done(clock.item()),
+                        "train/images_per_second": images_per_step / means["train/seconds_per_step"],
+                    }
+                    tracker.log_metrics({**means, **state}, step=progress.step)
             finished = progress.out_of_time(clock.item())
             if finished:
                 break
@@ -149,33 +163,45 @@ def train_loop(job: TrainJob) -> None:
                 save_model(folder, best, info)
                 save_criterion(folder, step.criterion)
                 save_training_state(folder, _state(step, optimizer, scaler, average, progress))
-                (Path(folder) / "training_index.parquet").write_bytes(job.index)
+                write_columns(Path(folder) / "training_index.parquet", job.index)
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
 
 
 class LossLog:
-    """Means of the losses since the last flush, over steps and workers."""
+    """Means of the losses since the last flush, over steps; a step's parts and workers add up to its loss."""
 
     def __init__(self, world: int) -> None:
         self.world = world
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
+        self._seconds = 0.0
+        self._step_began = time.monotonic()
+
+    def begin_epoch(self) -> None:
+        """Time spent between epochs, on validation, is no training time."""
+        self._step_began = time.monotonic()
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
-        """Adds the shares of one part."""
+        """Adds the shares of one part of a step."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
+
+    def end_step(self) -> None:
+        """All parts of a step are in."""
+        now = time.monotonic()
+        self._seconds += now - self._step_began
+        self._step_began = now
         self._steps += 1
 
     def flush(self) -> dict[str, float]:
-        """The means, named train/...; all workers must call it together."""
+        """The means, named train/..., and train/seconds_per_step; all workers must call it together."""
         values = torch.stack([v.double() for v in self._sums.values()])
         if self.world > 1:
             dist.all_reduce(values)
-        means = (values / self._steps).tolist()
-        names = list(self._sums)
-        self._sums, self._steps = {}, 0
-        return {f"train/{name}": value for name, value in zip(names, means, strict=True)}
+        means = dict(zip(self._sums, (values / self._steps).tolist(), strict=True))
+        means["seconds_per_step"] = self._seconds / self._steps
+        self._sums, self._steps, self._seconds = {}, 0, 0.0
+        return {f"train/{name}": value for name, value in means.items()}
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -191,15 +217,28 @@ def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) 
         load_tensors(Path(config.pretrained) / "model.safetensors", step.model)
         return
     if config.pretrained is not None:
-        load_imagenet(step.model.backbone, config.pretrained)
-    sums, counts = torch.zeros(()), torch.zeros(())
-    for batch in islice(batches(0), PRIOR_BATCHES):
-        targets = step.criterion.batch_targets(batch)
-        labelled = torch.stack([targets.supervised, targets.supervised, targets.has_z], dim=-1)  # (P, J, 3)
-        sums = sums + torch.where(labelled, targets.joints, 0.0).sum(0)
-        counts = counts + labelled.sum(0)
-    if sums.ndim:
-        step.model.set_pose_prior(sums / counts.clamp(min=1))
+        backbone = step.model.backbone
+        if not isinstance(backbone, ResNet):
+            raise ValueError(f"pretrained = {config.pretrained!r}: ImageNet files are for ResNet backbones only")
+        backbone.load_imagenet(config.pretrained)
+    step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
+
+
+def mean_targets(criterion: Criterion, batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean root (3,) and joint offsets (J, 3) over all positives, in network units; 0 where nothing is labelled."""
+    every = [criterion.targets(batch, assign(batch, criterion.config)) for batch in batches]
+    root, joints = torch.cat([t.root for t in every]), torch.cat([t.joints for t in every])
+    has_depth = torch.cat([t.has_depth for t in every])
+    supervised, has_z = torch.cat([t.supervised for t in every]), torch.cat([t.has_z for t in every])
+    always = torch.ones_like(has_depth)
+    return (
+        _mean_where(root, torch.stack([always, always, has_depth], dim=-1)),
+        _mean_where(joints, torch.stack([supervised, supervised, has_z], dim=-1)),
+    )
+
+
+def _mean_where(values: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+    return values.where(labelled, 0.0).sum(0) / labelled.sum(0).clamp(min=1)
 
 
 def _state(

@@ -30,7 +30,7 @@ class Validator:
     def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
         """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
         model.eval()
-        predictor = Predictor(model, self.info, threshold=LEAST_SCORE)
+        predictor = Predictor(model, self.info, bf16=self.config.optim.amp != "none", threshold=LEAST_SCORE)
         mine: list[tuple[Record, Prediction]] = []
         for records in self._batches():
             images = [decode_image(r) for r in records]

@@ -1,0 +1,312 @@
+"""One training on Ray: `fit` checks, runs the workers and keeps the best checkpoint; presets name the usual ones."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ray.train import Checkpoint, CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from tqdm import tqdm
+
+from das.checkpoint import ModelInfo
+from das.transforms import (
+    RecipeConfig,
+    ours,
+    ours_mupots,
+    release_mupots_recipe,
+    release_panoptic_recipe,
+    small_recipe,
+)
+from pipeline import optim
+from pipeline.cluster import connect, preflight
+from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
+from pipeline.convert import Manifest, load_manifest
+from pipeline.ingest import read_split, training_rows
+from pipeline.statistics import pose_statistics
+from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
+from pipeline.tracking import Tracker, code_version
+from pipeline.train_loop import TrainJob, train_loop
+
+# What picks the best epoch: all people count, a missed one with the error of the mean pose.
+SELECT_BY = "val/mpjpe_with_misses"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves behind.
+
+    Attributes:
+        checkpoint: folder of the best checkpoint, storage/name/best.
+        run_id: its MLflow run.
+        metrics: of that checkpoint.
+        finished_before: the training had ended before; nothing was done.
+    """
+
+    checkpoint: str
+    run_id: str
+    metrics: dict[str, Any]
+    finished_before: bool
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        head = "finished before, nothing to do" if self.finished_before else "finished"
+        shown = {k: v for k, v in self.metrics.items() if k.startswith("val/") or k in ("epoch", "step")}
+        rows = (f"  {name} {value:.4g}" for name, value in sorted(shown.items()))
+        return "\n".join((f"training {head}: {self.checkpoint} (MLflow run {self.run_id})", *rows))
+
+
+def panoptic_presets() -> dict[str, tuple[str, TrainConfig]]:
+    """Usual trainings for Panoptic's 15 joints; every field can be changed by a flag."""
+    release = TrainConfig(
+        model=ModelChoice("release_panoptic"),
+        ingest=IngestConfig(recipe="release_panoptic"),
+        optim=optim.release(),
+        gpu=True,
+        workers=4,
+    )
+    return {
+        "release": ("The released architecture, loss, recipe and schedule, its slips included.", release),
+        "ours": (
+            "The released architecture and loss; recipe and optimisation mended.",
+            replace(release, ingest=IngestConfig(recipe="ours_panoptic"), optim=optim.ours()),
+        ),
+        "paper": (
+            "What the paper writes, with its ResNet-50 (Table 1).",
+            replace(
+                release,
+                model=ModelChoice("paper_resnet50"),
+                ingest=IngestConfig(recipe="ours_panoptic"),
+                optim=optim.ours(),
+            ),
+        ),
+        "small": ("A small model at low resolution, from scratch, on CPUs.", small_training()),
+    }
+
+
+def mupots_presets() -> dict[str, tuple[str, TrainConfig]]:
+    """Usual trainings for MuCo and MuPoTS, 21 joints."""
+    release = TrainConfig(
+        name="das-mupots",
+        model=ModelChoice("release_mupots"),
+        ingest=IngestConfig(recipe="release_mupots"),
+        optim=optim.release(),
+        gpu=True,
+        workers=4,
+    )
+    small = small_training()
+    return {
+        "release": ("The released architecture, loss, recipe and schedule, its slips included.", release),
+        "ours": (
+            "The released architecture and loss; recipe and optimisation mended.",
+            replace(release, ingest=IngestConfig(recipe="ours_mupots"), optim=optim.ours()),
+        ),
+        "small": (
+            "A small model at low resolution, from scratch, on CPUs.",
+            replace(
+                small,
+                name="das-mupots",
+                model=ModelChoice("small", joints="muco21"),
+                ingest=replace(small.ingest, width=256, height=256),
+            ),
+        ),
+    }
+
+
+def small_training() -> TrainConfig:
+    """Training of the small model at low resolution, from scratch, on CPUs."""
+    return TrainConfig(
+        model=ModelChoice("small"), ingest=IngestConfig(recipe="small", batch_size=16), optim=optim.small()
+    )
+
+
+def recipe_of(config: IngestConfig) -> RecipeConfig:
+    """The data recipe that an ingest configuration names."""
+    named = {
+        "ours_panoptic": ours,
+        "ours_mupots": ours_mupots,
+        "release_panoptic": release_panoptic_recipe,
+        "release_mupots": release_mupots_recipe,
+    }
+    return small_recipe(config.width, config.height) if config.recipe == "small" else named[config.recipe]()
+
+
+def fit(config: TrainConfig) -> TrainResult:
+    """Runs one training to its end, or continues it, or says that it has ended before.
+
+    Raises:
+        ValueError: data, model or resources that do not fit together; a name that another training has taken.
+    """
+    cluster = connect(config.cluster)
+    folder = join(cluster.storage, config.name)
+    job = _job(config, folder)
+    identity = _identity(job)
+    if exists(join(folder, "training.json")):
+        _refuse_another(join(folder, "training.json"), identity)
+    if exists(join(folder, "finished.json")):
+        ended = read_json(join(folder, "finished.json"))
+        return TrainResult(join(folder, "best"), ended["run_id"], ended["metrics"], finished_before=True)
+
+    resources = {"CPU": config.cpus_per_worker, "GPU": 1.0 if config.gpu else 0.0}
+    # Ray Data reads while the workers compute; without a CPU of its own it would wait for them and they for it.
+    preflight(max(1, config.workers), resources, spare_cpus=1.0)
+    write_json(join(folder, "training.json"), identity)
+    with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder) as tracker:
+        tracker.log_params(flat(config))
+        for manifest, where in zip(job.manifests, config.data, strict=True):
+            tracker.log_dataset(manifest.source, manifest.fingerprint, where, "train")
+        with _progress_bar(tracker):
+            result = _trainer(replace(job, run=tracker.handle), cluster.storage, resources).fit()
+        checkpoint, metrics = _best(result)
+        with checkpoint.as_directory() as local:
+            _publish(local, join(folder, "best"), tracker)
+        tracker.log_json("best.json", metrics)
+    write_json(join(folder, "finished.json"), {"run_id": tracker.handle.run_id, "metrics": metrics})
+    return TrainResult(join(folder, "best"), tracker.handle.run_id, metrics, finished_before=False)
+
+
+def _job(config: TrainConfig, folder: str) -> TrainJob:
+    """What the workers need, from the manifests of the prepared data."""
+    if not config.data:
+        raise ValueError("data is empty, wanted at least one prepared folder (see `das prepare`)")
+    model, recipe = config.model.build(), recipe_of(config.ingest)
+    manifests = [load_manifest(data) for data in config.data]
+    repeat = config.repeat or (1,) * len(manifests)
+    rows = sum(_images(m, "train") * n for m, n in zip(manifests, repeat, strict=True))
+    per_step = config.ingest.batch_size * config.ingest.accumulate * max(1, config.workers)
+    if rows < per_step:
+        raise ValueError(f"data has {rows} training images, wanted at least one step of {per_step}")
+    val = config.val or config.data[0]
+    shards = [shard for data in config.data for shard in list_shards(data, "train")]
+    records = (record for shard in shards for record in read_records(shard, images=False))
+    statistics = pose_statistics(records, model.skeleton, recipe)
+    info = ModelInfo(
+        model=model,
+        test_size=recipe.test_size,
+        weights="raw" if config.optim.ema_decay is None else "ema",
+        score_threshold=model.score_threshold,
+        unsupervised_joints=statistics.unsupervised_joints,
+        recipe=recipe.to_json(),
+        data={
+            "sources": [m.source for m in manifests],
+            "fingerprints": [m.fingerprint for m in manifests],
+            "terms": [m.terms for m in manifests],
+            "split": "train",
+        },
+        code_version=code_version(),
+        mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
+    )
+    return TrainJob(config, info, rows, _images(load_manifest(val), "val"), _training_index(config.data), manifests)
+
+
+def _images(manifest: Manifest, split: str) -> int:
+    return manifest.splits[split].images if split in manifest.splits else 0
+
+
+def _training_index(folders: Sequence[str]) -> dict[str, list[str]]:
+    """Keys and image hashes of the training data: what an evaluation must not meet again."""
+    index: dict[str, list[str]] = {"key": [], "image_sha256": []}
+    for folder in folders:
+        columns = read_columns(join(folder, "index.parquet"), ["split", "key", "image_sha256"])
+        for split, key, sha in zip(*columns.values(), strict=True):
+            if split == "train":
+                index["key"].append(key)
+                index["image_sha256"].append(sha)
+    return index
+
+
+def _identity(job: TrainJob) -> dict[str, Any]:
+    """What makes two trainings of one name the same: model, recipe, optimisation and data."""
+    config = job.config
+    return {
+        "model": job.info.model.to_json(),
+        "recipe": job.info.recipe,
+        "optim": asdict(config.optim),
+        "data": job.info.data,
+        "repeat": list(config.repeat),
+        "seed": config.seed,
+        "pretrained": config.pretrained,
+    }
+
+
+def _refuse_another(path: str, identity: dict[str, Any]) -> None:
+    """ValueError naming the first setting in which the training of this name differs from what is asked for."""
+    found, wanted = flat(read_json(path)), flat(json.loads(json.dumps(identity)))
+    for name in sorted(found | wanted):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path}: this training has {name} = {found.get(name)!r}, asked for {wanted.get(name)!r}: "
+                "resume with the same settings, or choose another --name"
+            )
+
+
+def _trainer(job: TrainJob, storage: str, resources: dict[str, float]) -> TorchTrainer:
+    """The Ray trainer; the same storage and name continue from the last committed checkpoint."""
+    config = job.config
+    recipe = RecipeConfig.from_json(job.info.recipe)
+    skeleton = job.info.model.skeleton
+    datasets = {"train": training_rows(config.data, config.repeat, config.ingest, skeleton, recipe, config.seed)}
+    if job.val_rows:
+        datasets["val"] = read_split([config.val or config.data[0]], "val")
+    select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_rows else {}
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        datasets=datasets,
+        dataset_config=DataConfig(datasets_to_split=["train"]),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpu,
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        ),
+        run_config=RunConfig(
+            name=config.name,
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.keep, **select),
+        ),
+    )
+
+
+@contextmanager
+def _progress_bar(tracker: Tracker) -> Iterator[None]:
+    """Shows how far the workers are, as their numbers arrive in MLflow, while the driver waits."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        shown = ("train/loss", "val/mpjpe", "val/recall")
+        with tqdm(total=100, unit="%", desc="train", delay=2, bar_format="{desc}: {n:.0f}%|{bar}| {postfix}") as bar:
+            while not ended.wait(3.0):
+                latest = tracker.latest_metrics()
+                bar.n = 100 * latest.get("train/done", 0.0)
+                bar.set_postfix({name: f"{latest[name]:.4g}" for name in shown if name in latest})
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _best(result: Any) -> tuple[Checkpoint, dict[str, Any]]:
+    """The best retained checkpoint by validation, or the last one where there was none, and its metrics."""
+    assert result.checkpoint is not None, "every epoch reports a checkpoint"
+    scored = [(c, m) for c, m in result.best_checkpoints if SELECT_BY in m]
+    if scored:
+        return min(scored, key=lambda pair: pair[1][SELECT_BY])
+    return result.checkpoint, result.metrics
+
+
+def _publish(local: str, best: str, tracker: Tracker) -> None:
+    """Copies a checkpoint to storage/name/best and to the run's artifacts, there without the optimiser's state."""
+    copy_folder(local, best)
+    for file in sorted(Path(local).iterdir()):
+        if file.name != "training_state.pt":
+            tracker.log_artifact(file, "checkpoint")
