@@ -53,18 +53,17 @@ class ConvBlock(nn.Module):
         """``bias`` is for a block with norm; without norm there always is one."""
         super().__init__()
         bias = bias or not norm
-        self.conv: nn.Module
+        self.conv: nn.Conv2d | DeformConv
         if deformable:
             self.conv = DeformConv(in_channels, out_channels, bias)
         else:
             self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
-            # Where no norm restores the scale, the release's small spread would fade through the blocks.
-            if norm:
-                init_small(self.conv)
-            else:
-                nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
-                init_zero_bias(self.conv)
-        self.gn = nn.GroupNorm(math.gcd(32, out_channels), out_channels) if norm else None
+            init_small(self.conv)
+        if not norm:  # nothing restores the scale: the release's spread would fade through the blocks
+            nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        # Groups of one channel could not be normalised on a level of a single cell.
+        groups = 32 if out_channels % 32 == 0 else out_channels // 2
+        self.gn = nn.GroupNorm(groups, out_channels) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, D, h, w)."""
@@ -75,11 +74,6 @@ class ConvBlock(nn.Module):
 def init_small(layer: nn.Conv2d) -> None:
     """The release's start of plain convolutions: weights N(0, 0.01), biases 0."""
     nn.init.normal_(layer.weight, std=0.01)
-    init_zero_bias(layer)
-
-
-def init_zero_bias(layer: nn.Conv2d) -> None:
-    """Biases 0, where there are any."""
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 

@@ -100,9 +100,9 @@ def _updated(state: UpdateState, read: _Reader) -> Tensor:
         else:
             at_source = read.here(around).unflatten(2, (samples, 2))
             displacement = torch.cat((at_target + to_target, at_source), dim=2)  # (N, J, 2S, 2, *cells)
-            both = read.at(torch.cat((state.confidence, state.offsets), dim=2), displacement)
-            probability = both[:, :, :, :3].softmax(2)  # per dimension, over the samples
-            result = (probability * _plus_xy(both[:, :, :, 3:], displacement)).sum(2)
+            probability = read.at(state.confidence, displacement).softmax(2)  # over the samples, per dimension
+            local = read.at(state.offsets, displacement)
+            result = (probability * _plus_xy(local, displacement)).sum(2)
     if state.root is None:
         return result
     keep = torch.ones(result.shape[1], 3, *[1] * (result.ndim - 3), dtype=torch.bool, device=result.device)
@@ -116,7 +116,7 @@ def _plus_xy(offsets: Tensor, displacement: Tensor) -> Tensor:
 
 
 class _AtPoints:
-    """Gathers the four cells around each place of P points."""
+    """Selects the four cells around each place of P points."""
 
     def __init__(self, points: FeaturePoints):
         self.points = points
@@ -125,29 +125,33 @@ class _AtPoints:
         return maps[self.points.image, :, :, self.points.y, self.points.x]
 
     def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
-        (joints, _, height, width), points = maps.shape[1:], self.points
-        x = points.x[:, None, None] + displacement[:, :, :, 0]  # (P, J, S)
-        y = points.y[:, None, None] + displacement[:, :, :, 1]
-        left, top = x.detach().floor(), y.detach().floor()
-        right_weight, bottom_weight = x - left, y - top
-        # One gather of all four cells: its backward pass then fills one dense gradient, not four.
-        columns = torch.stack((left, left + 1, left, left + 1), dim=-1)  # (P, J, S, 4)
-        rows = torch.stack((top, top, top + 1, top + 1), dim=-1)
-        weights = torch.stack(
-            (
-                (1 - right_weight) * (1 - bottom_weight),
-                right_weight * (1 - bottom_weight),
-                (1 - right_weight) * bottom_weight,
-                right_weight * bottom_weight,
-            ),
-            dim=-1,
-        )
-        inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        image = points.image[:, None, None, None]
-        joint = torch.arange(joints, device=maps.device)[None, :, None, None]
-        # Clamped as integers: even a NaN place (a diverged model) reads a cell, and its weight keeps it NaN.
-        cells = maps[image, joint, :, rows.long().clamp(0, height - 1), columns.long().clamp(0, width - 1)]
-        return (weights * inside).unsqueeze(-1).mul(cells).sum(-2)  # (P, J, S, C)
+        joints, channels, height, width = maps.shape[1:]
+        x = self.points.x[:, None, None] + displacement[:, :, :, 0]  # (P, J, S)
+        y = self.points.y[:, None, None] + displacement[:, :, :, 1]
+        cells, weights = [], []
+        for column, weight_x in _neighbours(x, width):
+            for row, weight_y in _neighbours(y, height):
+                cells.append(row * width + column)
+                weights.append(weight_x * weight_y)
+        cell, weight = torch.stack(cells, dim=-1), torch.stack(weights, dim=-1)  # (P, J, S, 4)
+        # One selection of rows with all channels: fast both ways, and only its index is kept for the backward pass.
+        image = self.points.image[:, None, None, None] * (height * width)
+        row = (image + cell) * joints + torch.arange(joints, device=maps.device)[:, None, None]
+        rows = maps.permute(0, 3, 4, 1, 2).reshape(-1, channels)
+        values = rows.index_select(0, row.flatten()).view(*row.shape, channels)
+        return (values * weight.unsqueeze(-1)).sum(-2)  # (P, J, S, C)
+
+
+def _neighbours(place: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """The two cells around a place on one axis, with their bilinear weights; outside cells weigh 0."""
+    first = place.detach().floor()
+    cell, fraction = first.long(), place - first
+    inside, next_inside = (first >= 0) & (first < size), (first >= -1) & (first < size - 1)
+    # Clamped as integers: even a NaN place (a diverged model) reads some cell, and its weight keeps it NaN.
+    return [
+        (cell.clamp(0, size - 1), (1 - fraction) * inside),
+        ((cell + 1).clamp(0, size - 1), fraction * next_inside),
+    ]
 
 
 class _Everywhere:

@@ -1,0 +1,117 @@
+import http.server
+import threading
+
+import pytest
+import torch
+
+from das.backbone import MSPN, RESNET_BLOCKS, ResNet
+
+
+def torchvision_shapes(name):
+    """Names and shapes of torchvision's ResNets without the classifier, by rule."""
+    shapes = {"conv1.weight": (64, 3, 7, 7)}
+
+    def norm(prefix, channels):
+        shapes.update({f"{prefix}.{k}": (channels,) for k in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{prefix}.num_batches_tracked"] = ()
+
+    norm("bn1", 64)
+    in_channels, deep = 64, name == "resnet50"
+    for layer, blocks in enumerate({"resnet18": [2] * 4}.get(name, [3, 4, 6, 3])):
+        width = 64 * 2**layer
+        out_channels = width * 4 if deep else width
+        for block in range(blocks):
+            at = f"layer{layer + 1}.{block}"
+            kernels = [(width, in_channels, 1), (width, width, 3), (out_channels, width, 1)]
+            if not deep:
+                kernels = [(width, in_channels, 3), (width, width, 3)]
+            for i, (d, c, k) in enumerate(kernels, start=1):
+                shapes[f"{at}.conv{i}.weight"] = (d, c, k, k)
+                norm(f"{at}.bn{i}", d)
+            if block == 0 and (layer > 0 or deep):
+                shapes[f"{at}.downsample.0.weight"] = (out_channels, in_channels, 1, 1)
+                norm(f"{at}.downsample.1", out_channels)
+            in_channels = out_channels
+    return shapes
+
+
+# Parameters of torchvision's models less those of their classifiers.
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032)]
+)
+def test_resnet_tensors_are_named_and_shaped_as_in_torchvision(name, parameters):
+    with torch.device("meta"):
+        model = ResNet(name)
+    assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == torchvision_shapes(name)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", [*RESNET_BLOCKS, "mspn"])
+@pytest.mark.parametrize("size", [(64, 96), (70, 101)])
+def test_maps_have_their_strides_and_channels(name, size):
+    model = MSPN(2, width=8) if name == "mspn" else ResNet(name, width=8)
+    maps = model.eval()(torch.randn(2, 3, *size), stride4=True)
+    assert [tuple(m.shape) for m in maps] == [
+        (2, c, *(-(-n // s) for n in size)) for c, s in zip(model.channels, (4, 8, 16, 32), strict=True)
+    ]
+    for with_, without in zip(maps[1:], model(torch.zeros(1, 3, 32, 32)), strict=True):
+        assert with_.shape[1] == without.shape[1]
+
+
+def test_width_scales_every_stage():
+    assert ResNet("resnet18", 32).channels == (32, 64, 128, 256)
+    assert ResNet("resnet50", 16).channels == (64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_mspn_trains_all_that_its_output_depends_on(stages):
+    model = MSPN(stages, width=8)
+    sum(m.square().mean() for m in model(torch.randn(1, 3, 64, 64))).backward()
+    without_gradient = {k for k, p in model.named_parameters() if p.grad is None}
+    frozen = {k for k, p in model.named_parameters() if not p.requires_grad}
+    assert without_gradient == frozen
+    assert frozen and all(k.startswith(f"multi_stage_mspn.{stages - 1}.upsample.up4.") for k in frozen)
+
+
+def imagenet_file(folder, name="resnet18"):
+    """A file like torchvision's: random weights and a classifier."""
+    torch.manual_seed(3)
+    state = {k: v + torch.rand_like(v) if v.is_floating_point() else v for k, v in ResNet(name).state_dict().items()}
+    torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, folder / "weights.pth")
+    return state
+
+
+def test_imagenet_weights_load_from_a_file(tmp_path):
+    state = imagenet_file(tmp_path)
+    model = ResNet("resnet18")
+    model.load_imagenet(tmp_path / "weights.pth")
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_imagenet_weights_load_from_a_url(tmp_path, monkeypatch):
+    state = imagenet_file(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        model = ResNet("resnet18")
+        model.load_imagenet(f"http://127.0.0.1:{server.server_port}/weights.pth")
+        server.shutdown()
+    assert torch.equal(model.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
+
+
+def test_unfit_imagenet_weights_are_refused(tmp_path):
+    imagenet_file(tmp_path)
+    with pytest.raises(ValueError, match="no file"):
+        ResNet("resnet18").load_imagenet(tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="does not fit"):
+        ResNet("resnet18", width=32).load_imagenet(tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not fit"):
+        ResNet("resnet34").load_imagenet(tmp_path / "weights.pth")
