@@ -2,7 +2,7 @@
 """Convert original data to checked Parquet shards with a manifest; resumable, a finished one is a no-op.
 
     python jobs/prepare.py --source panoptic --root /data/panoptic --out /data/prepared/panoptic
-    ray job submit --working-dir . -- python jobs/prepare.py --source coco --root s3://... --out s3://...
+    ray job submit --working-dir . -- python jobs/prepare.py --source coco --root /data/coco --out s3://bucket/coco
 
 It is bound by the disks. The manifest it ends with counts images, people and drops by reason.
 """

@@ -24,7 +24,7 @@ import ray
 from tqdm import tqdm
 
 from das.skeleton import skeleton_named
-from pipeline.cluster import ClusterConfig, connect
+from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source
 from pipeline.schema import VERSION as SCHEMA_VERSION
@@ -79,6 +79,8 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
+        if "://" in self.root:
+            raise ValueError(f"root = {self.root!r}, wanted a folder: original data are read as plain files")
         if self.shard_mb <= 0:
             raise ValueError(f"shard_mb = {self.shard_mb}, wanted above 0")
         if self.rows_per_group < 1:
@@ -183,6 +185,8 @@ def convert(config: ConvertConfig) -> Manifest:
             a finished conversion of something else. Finished shards stay for the next attempt; no manifest is
             written.
     """
+    # Tasks run in folders of their own.
+    config = replace(config, out=absolute_storage(config.out))
     splits, shards = _list(config)
     work = _pack(shards, config)
     inputs = hashlib.sha256("".join(w.id for w in work).encode()).hexdigest()

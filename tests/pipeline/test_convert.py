@@ -109,6 +109,14 @@ def test_the_fingerprint_is_of_the_content_not_of_its_packing(local_ray, raw, tm
     assert found["all for training"].splits["train"].images == 17 + 4 + 8
 
 
+def test_relative_folders_are_the_drivers_own(local_ray, raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(raw.parent)
+    out = os.path.relpath(tmp_path / "out")
+    manifest = convert(config(Path(raw.name), Path(out)))
+    assert load_manifest(str(tmp_path / "out")) == manifest
+    assert len(list_shards(tmp_path / "out", "train")) == 1
+
+
 def test_another_pixel_is_another_fingerprint(local_ray, tmp_path):
     def prepared(name, seed):
         root = write_mupots(tmp_path / name, ["TS1/img_000000.jpg"])
@@ -259,13 +267,14 @@ def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_pat
     ("change", "reason"),
     [
         ({"splits": ()}, "splits is empty"),
+        ({"root": "s3://bucket/raw"}, "root = 's3://bucket/raw', wanted a folder"),
         ({"shard_mb": 0}, "shard_mb = 0"),
         ({"rows_per_group": 0}, "rows_per_group = 0"),
     ],
 )
 def test_options_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
-        ConvertConfig("coco", "raw", "out", **change)
+        ConvertConfig(**{"source": "coco", "root": "raw", "out": "out", **change})
 
 
 def test_manifests_are_refused_by_what_is_wrong_with_them(tmp_path):
