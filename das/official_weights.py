@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from das.criterion import Criterion
 from das.flow import RealNVP
 from das.model import DAS
 
@@ -48,6 +49,18 @@ PREFIXES = (
     ("head.sigma.out.", "bbox_head.conv_poses.1."),
     ("update.reduction.", "bbox_head.recursive_update_branch.reduction."),
 )
+
+
+def flows_of(criterion: Criterion) -> Flows:
+    """The criterion's flows by (prediction, dimension), as the functions below take them."""
+    flows: dict[tuple[str, int], RealNVP] = {}
+    for key in FLOW_NAMES.values():
+        name = f"{key[0]}_{key[1]}d"
+        if name in criterion.flows:
+            flow = criterion.flows[name]
+            assert isinstance(flow, RealNVP)
+            flows[key] = flow
+    return flows
 
 
 def official_key(key: str) -> str:

@@ -136,9 +136,9 @@ class _AtPoints:
         cell, weight = torch.stack(cells, dim=-1), torch.stack(weights, dim=-1)  # (P, J, S, 4)
         # One selection of rows with all channels: fast both ways, and only its index is kept for the backward pass.
         image = self.points.image[:, None, None, None] * (height * width)
-        row = (image + cell) * joints + torch.arange(joints, device=maps.device)[:, None, None]
+        index = (image + cell) * joints + torch.arange(joints, device=maps.device)[:, None, None]
         rows = maps.permute(0, 3, 4, 1, 2).reshape(-1, channels)
-        values = rows.index_select(0, row.flatten()).view(*row.shape, channels)
+        values = rows.index_select(0, index.flatten()).view(*index.shape, channels)
         return (values * weight.unsqueeze(-1)).sum(-2)  # (P, J, S, C)
 
 
@@ -158,7 +158,6 @@ class _Everywhere:
     """Reads at every cell of the level, by grid sampling."""
 
     def __init__(self, offsets: Tensor):
-        self.shape = offsets.shape
         height, width = offsets.shape[-2:]
         self.x = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
         self.y = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from das.config import VARIANTS, DASConfig, release_mupots, release_panoptic, small
+from das.criterion import Criterion
 from das.flow import RealNVP
 from das.model import DAS
-from das.official_weights import FLOW_NAMES, load_official, official_key, read_official, to_official
+from das.official_weights import FLOW_NAMES, flows_of, load_official, official_key, read_official, to_official
 from das.recursive_update import update_dense
 
 RELEASES = {"panoptic": release_panoptic, "mupots": release_mupots}
@@ -128,6 +129,16 @@ def test_every_tensor_of_the_release_has_its_place(golden, name):
     }
     parameters = [p.numel() for m in (model, *flows.values()) for p in m.parameters()]
     assert sum(parameters) == wanted["num_parameters"]
+
+
+@pytest.mark.parametrize("config", RELEASES.values())
+def test_the_criterion_has_a_place_for_every_flow_of_the_release(config):
+    criterion = Criterion(config())
+    flows = flows_of(criterion)
+    assert flows.keys() == release_flows().keys()
+    assert {id(f) for f in flows.values()} == {id(f) for f in criterion.flows.values()}
+    for (_, dim), flow in flows.items():
+        assert flow.mask.shape[1] == dim
 
 
 def tiny_release():
