@@ -34,11 +34,10 @@ def annotate(actors: list[Actor], t: ndarray, rng: np.random.Generator) -> list[
         seen = np.zeros(joints.shape[:2])
         for eye in eyes:
             seen += ~_hidden(joints, eye, actors)
-        sure = 0.30 + 0.55 * seen / _VIEWS
-        steady = rng.normal(0, 0.05, (1, len(COCO19)))
-        c = np.clip(sure * 0.86 + steady + 0.05 * wander(rng, t, len(COCO19), 2.0), 0.02, HIGHEST)
-        # Small joints that few cameras see get lost, and now and then one for no reason.
-        lost = rng.random(c.shape) < np.where(seen <= 1, 0.20, 0.004) * _LOSABLE
+        sure = (0.08 + 0.62 * (seen / _VIEWS) ** 1.2) * rng.uniform(0.6, 1.0) * _EASE
+        c = np.clip(sure + 0.05 * wander(rng, t, len(COCO19), 2.0), 0.02, HIGHEST)
+        # Joints that few cameras see get lost, and now and then one for no reason.
+        lost = rng.random(c.shape) < np.interp(seen, (0, 2, 4), (0.3, 0.08, 0.01)) * _LOSABLE
         world = to_world(joints)
         # A missing joint is usually, but not always, written as zeros: readers must test the confidence.
         world = np.where((lost & (rng.random(c.shape) < 0.9))[..., None], 0.0, world)
@@ -46,6 +45,8 @@ def annotate(actors: list[Actor], t: ndarray, rng: np.random.Generator) -> list[
     return annotated
 
 
+# How surely each kind of joint is found: the small ones at the ends less than the trunk's.
+_EASE = np.array([0.8 if name.endswith(("wrist", "ankle", "eye", "ear", "nose")) else 1.0 for name in COCO19.joints])
 # The trunk's own joints are never lost: recordings that miss them drop the person.
 _LOSABLE = np.array([name not in ("neck", "mid_hip", "l_shoulder", "r_shoulder") for name in COCO19.joints], float)
 
@@ -57,9 +58,9 @@ def _hidden(joints: ndarray, eye: ndarray, actors: list[Actor]) -> ndarray:
     ray = gap / distance[..., None]
     hidden = np.zeros(distance.shape, bool)
     for actor in actors:
-        towards = actor.bubbles - eye
-        depth = np.einsum("tji,tmi->tjm", ray, towards)
+        towards = actor.bubbles.centres - eye
+        depth = ray @ towards.swapaxes(1, 2)  # (T, 19, M) along each ray
         miss = np.einsum("tmi,tmi->tm", towards, towards)[:, None] - depth**2
-        between = (depth < distance[..., None] - _SKIN) & (miss < (0.8 * actor.bubble_radii) ** 2)
+        between = (depth < distance[..., None] - _SKIN) & (miss < (0.8 * actor.bubbles.radii) ** 2)
         hidden |= between.any(-1)
     return hidden

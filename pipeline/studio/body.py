@@ -18,8 +18,8 @@ from pipeline.studio.person import Person
 from pipeline.studio.skin import Mesh, Mix, Paint, Profile, Surface, at, bent_line, mix, straight_line
 
 LEG: Profile = (
-    (-0.10, 7.0, 8.0), (0.12, 8.6, 9.2), (0.45, 7.7, 8.4), (0.8, 6.1, 6.5), (1.0, 5.5, 6.0), (1.15, 5.1, 5.6),
-    (1.35, 5.2, 6.0), (1.65, 4.1, 4.6), (1.9, 3.3, 3.7), (2.04, 3.3, 3.9), (2.12, 2.4, 3.0),
+    (-0.22, 4.0, 5.0), (-0.08, 7.6, 8.8), (0.12, 8.6, 9.2), (0.45, 7.7, 8.4), (0.8, 6.1, 6.5), (1.0, 5.5, 6.0),
+    (1.15, 5.1, 5.6), (1.35, 5.2, 6.0), (1.65, 4.1, 4.6), (1.9, 3.3, 3.7), (2.04, 3.3, 3.9), (2.12, 2.4, 3.0),
 )  # fmt: skip
 ARM: Profile = (
     (-0.17, 1.2, 1.2), (-0.12, 3.6, 3.6), (0.02, 5.7, 5.7), (0.25, 5.3, 5.4), (0.6, 4.5, 4.6), (0.92, 3.9, 4.0),
@@ -44,6 +44,7 @@ def dress(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
     """The mesh of a dressed person, ``sides`` faces round and ``detail`` times the profiles' rings along."""
     surface = Surface(sides, detail)
     _trunk(surface, person, outfit)
+    _yoke(surface, person, outfit)
     for side in "lr":
         _leg(surface, person, outfit, side)
         _arm(surface, person, outfit, side)
@@ -68,11 +69,9 @@ def _scaled(profile: Profile, factor: float) -> list[tuple[float, float, float]]
 def _with_edge(profile: list[tuple[float, float, float]], edge: float, inside: float, sign: int) -> Profile:
     """Adds ``inside`` cm to the radii on one side of ``edge`` (sign 1: beyond it), with a step at the edge."""
     rows = np.array(profile)
-    if not rows[0, 0] < edge < rows[-1, 0]:
-        return [(s, a + inside, b + inside) for s, a, b in profile] if (edge - rows[0, 0]) * sign < 0 else profile
 
     def thick(s: float) -> float:
-        return inside if (s - edge) * sign > 0 else 0.0
+        return inside * min(1.0, 4 * abs(s)) if (s - edge) * sign > 0 else 0.0
 
     places = sorted({*(s for s, _, _ in profile if abs(s - edge) > 0.03), edge - 0.004, edge + 0.004})
     radii = [[float(np.interp(s, rows[:, 0], rows[:, k])) + thick(s) for k in (1, 2)] for s in places]
@@ -94,7 +93,7 @@ def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
     hips, shoulders = person.hip_half / 9.4, person.shoulder_half / 18.0
     waist = 1 + 0.22 * person.belly
     profile = [
-        (0.0, 3.0, 4.0), (0.06, 10.0, 8.5), (0.32, 16.8 * hips, 11.0), (0.62, (16.0 + 0.4 * f) * hips, 10.6),
+        (0.0, 2.0, 3.0), (0.07, 7.0, 7.5), (0.34, 16.2 * hips, 10.6), (0.62, (16.0 + 0.4 * f) * hips, 10.6),
         (1.0, (14.2 - 1.7 * f) * waist, 9.8 * waist), (1.4, (15.6 - 1.4 * f) * shoulders, 11.0),
         (1.7, (16.6 - 1.2 * f) * shoulders, 11.2), (1.88, 16.4 * shoulders, 9.6), (1.99, 14.0 * shoulders, 7.6),
         (2.07, 9.0, 6.4), (2.15, 6.2 - 0.7 * f, 5.8 - 0.4 * f), (2.2, 5.2 - 0.7 * f, 5.2 - 0.4 * f),
@@ -120,6 +119,16 @@ def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
         return np.where((s > neckline)[:, None], outfit.skin, colours)
 
     surface.tube(line, _with_edge(profile, outfit.hem, outfit.loose, 1), reference, paint, shape)
+
+
+def _yoke(surface: Surface, person: Person, outfit: Outfit) -> None:
+    """What joins the upper arms across the trunk: shoulders slope into the neck instead of sitting on balls."""
+    profile = ((-0.02, 3.5, 3.5), (0.02, 5.2, 5.2), (0.2, 6.4, 6.6), (0.5, 7.4, 7.2), (0.8, 6.4, 6.6), (0.98, 5.2, 5.2),
+               (1.02, 3.5, 3.5))  # fmt: skip
+    size = person.girth * (1 - 0.14 * person.female)
+    ends = [at(f"{side}_shoulder", chest_up=-0.4) for side in "lr"]
+    surface.tube(straight_line(*ends), _scaled(profile, size), lambda s: {"chest_up": 1.0},
+                 lambda s, angles: outfit.paint_top(1.9, angles))  # fmt: skip
 
 
 def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:

@@ -7,7 +7,7 @@ Everything is in the stage's frame (see geometry.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
@@ -124,7 +124,7 @@ def solve(person: Person, aim: Aim) -> Pose:
         p[f"{side}_fingers"] = wrist + person.hand * unit(forearm + 0.15 * inward)
         p[f"{side}_shoulder"], p[f"{side}_elbow"], p[f"{side}_wrist"] = shoulder, elbow, wrist
         a[f"{side}_arm"] = hinge
-        a[f"{side}_palm"] = unit(np.cross(forearm, hinge) + 0.4 * hinge)
+        a[f"{side}_palm"] = unit(np.cross(forearm, hinge) + 0.4 * s * hinge)
 
         hip = aim.pelvis + s * person.hip_half * a["pelvis_left"]
         foot = aim.feet[side]
@@ -306,7 +306,7 @@ def walk(rng: np.random.Generator, person: Person, t: ndarray, path: Walk) -> Po
     half = rng.uniform(5, 10)
     stance = 0.62
     ankles, feet = {}, {}
-    ball = np.array([0.0, -person.ankle_height, 0.45 * person.foot])
+    ball = np.array([0.0, -person.ankle_height, 0.66 * person.foot])
     heel = np.array([0.0, -person.ankle_height, -0.22 * person.foot])
     for side, offset in (("l", 0.0), ("r", 0.5)):
         cycle = travelled / stride + offset
@@ -340,8 +340,3 @@ def walk(rng: np.random.Generator, person: Person, t: ndarray, path: Walk) -> Po
         forward = -outward(side) * swing[:, None]
         wrists[side] = wrists[side] + hanging * (forward * FORWARD + (0.10 + 0.25 * forward**2) * UP)
     return solve(person, Aim(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
-
-
-def moved(pose: Pose, shift: ndarray) -> Pose:
-    """The same pose elsewhere: ``shift`` (3,) cm."""
-    return replace(pose, points={name: value + shift for name, value in pose.points.items()})

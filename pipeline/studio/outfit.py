@@ -64,10 +64,11 @@ class Outfit:
         """The top's colour at position s along a trunk or sleeve, (S, 3)."""
         if self.pattern == "rows":
             return self._either(np.full(len(angles), np.sin(s * np.pi * self.stripes) > 0.2))
+        around = np.cos((angles - np.pi / 2) * self.stripes)  # even in the angle from the front: no handedness
         if self.pattern == "columns":
-            return self._either(np.sin(angles * self.stripes) > 0.3)
+            return self._either(around > 0.3)
         if self.pattern == "checks":
-            return self._either((np.sin(s * np.pi * self.stripes) > 0) ^ (np.sin(angles * self.stripes) > 0))
+            return self._either((np.sin(s * np.pi * self.stripes) > 0) ^ (around > 0))
         if self.pattern == "block":
             return self._either(np.full(len(angles), s < 1.35))
         return np.tile(self.top, (len(angles), 1))
@@ -111,7 +112,7 @@ def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
         trousers=trousers,
         shoes=_tone(rng, SHOE_TONES),
         lips=np.clip(skin * (0.82, 0.52, 0.5), 0, 1),
-        sleeve=float(rng.choice([0.12, 0.5, 0.62, 0.95, 1.6, 1.96], p=[0.06, 0.3, 0.14, 0.08, 0.07, 0.35])),
+        sleeve=float(rng.choice([0.3, 0.5, 0.62, 0.95, 1.6, 1.96], p=[0.06, 0.3, 0.14, 0.08, 0.07, 0.35])),
         trouser=0.0 if skirt else float(rng.choice([0.7, 0.95, 1.6, 1.97], p=[0.12, 0.08, 0.06, 0.74])),
         skirt=skirt,
         hem=float(rng.choice([0.9, 0.45, 0.3], p=[0.3, 0.45, 0.25])),

@@ -14,7 +14,7 @@ from pipeline.studio.body import dress
 from pipeline.studio.cameras import sequence_cameras
 from pipeline.studio.config import SPLITS, StudioConfig, StudioShard, plan
 from pipeline.studio.layout import bodies_json, bodies_path, calibration_json, calibration_path, image_path, write_whole
-from pipeline.studio.render import Solid, View, box_solid, floor_shadow, join, shade
+from pipeline.studio.render import Solid, View, box_solid, draw_look, floor_shadow, join, shade
 from pipeline.studio.room import ROOMS, Room, make_room
 from pipeline.studio.stage import plan_take
 
@@ -39,7 +39,7 @@ def mesh_fineness(config: StudioConfig) -> tuple[int, int]:
     """(sides, detail) of the meshes: faces of a few pixels at any picture size."""
     if config.width <= 480:
         return 10, 1
-    return (18, 2) if config.width <= 960 else (32, 3)
+    return (20, 2) if config.width <= 960 else (48, 5)
 
 
 def render_shard(config: StudioConfig, shard: StudioShard, root: Path) -> int:
@@ -78,8 +78,7 @@ def _render_take(
     rng = config.rng(sequence, number, 2)
     meshes = [dress(actor.person, actor.outfit, *mesh_fineness(config)) for actor in take.actors]
     furniture = [box_solid(box, 9.0) for box in take.boxes]
-    # Exposure, white balance and focus of this take, each camera its own.
-    looks = [(rng.normal(1, 0.07) * rng.normal(1, 0.02, 3), rng.uniform(0, 0.6), rng.uniform(1.0, 4.0)) for _ in views]
+    looks = [draw_look(rng) for _ in views]
     for moment in range(moments):
         frame = number * config.take_frames + moment
         bodies = [
@@ -88,9 +87,9 @@ def _render_take(
         solid = join(bodies + furniture)
         lit = shade(solid, room.light)
         shadow = floor_shadow(take.actors, take.boxes, moment, room.light)
-        for i, (view, (gain, blur, noise)) in enumerate(zip(views, looks)):
+        for i, (view, look) in enumerate(zip(views, looks)):
             grain = config.rng(sequence, number, 3, moment, i)
-            picture = view.picture(solid, lit, shadow, grain, gain, blur, noise)
+            picture = view.picture(solid, lit, shadow, look, grain)
             _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality])
             write_whole(image_path(root, sequence, view.camera.name, frame), jpeg.tobytes())
         joints = [person[moment] for person in people]

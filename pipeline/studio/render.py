@@ -13,14 +13,17 @@ import numpy as np
 from numpy import ndarray
 
 from das.camera import project, transform
+from pipeline.studio.bubbles import Box, turned
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.config import StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.room import Room, bare_room, floor_points, pixel_rays
-from pipeline.studio.stage import Actor, Box
+from pipeline.studio.stage import Actor
 
 _SHIFT = 4  # binary digits of a pixel's fraction that OpenCV's polygon filler reads
-SHADOW_HALF, SHADOW_STEP = 340.0, 1.7
+_WIDEST = 1.3  # tangent of the widest angle to the optical axis that is drawn
+_MARGIN = 60.0  # quads that reach further out of the picture than this many pixels are left out
+SHADOW_HALF, SHADOW_STEP = 340.0, 2.5
 """The shadow map covers a floor square of this half width, with this many cm to a pixel."""
 
 
@@ -46,7 +49,6 @@ def join(solids: list[Solid]) -> Solid:
 def box_solid(box: Box, cell: float) -> Solid:
     """A box whose faces are cut into quads of about ``cell`` cm, so that far and near can be told apart."""
     solids = []
-    c, s = np.cos(box.yaw), np.sin(box.yaw)
     for axis in range(3):
         j, k = (axis + 1) % 3, (axis + 2) % 3
         n, m = (max(1, round(2 * box.half[i] / cell)) for i in (j, k))
@@ -56,7 +58,7 @@ def box_solid(box: Box, cell: float) -> Solid:
         for sign in (-1.0, 1.0):
             points = np.zeros((a.size, 3))
             points[:, axis], points[:, j], points[:, k] = sign, a.ravel(), b.ravel()
-            points = points * box.half @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + box.centre
+            points = turned(points * box.half, box.yaw) + box.centre
             faces = quads[:, ::-1] if sign > 0 else quads
             solids.append(Solid(points, faces, np.tile(box.colour, (len(faces), 1))))
     return join(solids)
@@ -78,22 +80,39 @@ def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> 
     scale = canvas.shape[1] / camera.width
     cam = transform(to_world(solid.vertices), camera.R, camera.t)
     depth = np.maximum(cam[:, 2], 1.0)
-    flat = cam[:, :2] / depth[:, None]
+    flat = cam / depth[:, None]
+    flat[:, 2] = 1.0
+    uv = (project(flat, camera.K, camera.distortion) + 0.5) * scale - 0.5
+    pixels = np.round(uv * (1 << _SHIFT)).clip(-1e6, 1e6).astype(np.int32)
     # Far outside the picture the distortion polynomial folds back: leave out what no lens would show.
-    shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1.7)
-    uv = project(np.concatenate([flat, np.ones((len(flat), 1))], -1), camera.K, camera.distortion)
-    pixels = np.round(((uv + 0.5) * scale - 0.5) * (1 << _SHIFT)).clip(-1e6, 1e6).astype(np.int32)
+    shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1 + _WIDEST**2)
+    shown &= ((uv > -_MARGIN * scale) & (uv < np.array(canvas.shape[1::-1]) + _MARGIN * scale)).all(-1)
     distance = np.sqrt(np.einsum("vi,vi->v", cam, cam))
-    quads = pixels[solid.faces]
-    a, b = (quads[:, 2] - quads[:, 0]).astype(float), (quads[:, 3] - quads[:, 1]).astype(float)
-    facing = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0
-    limit = np.array([canvas.shape[1], canvas.shape[0]]) << _SHIFT
-    in_view = ((quads.max(1) >= 0) & (quads.min(1) <= limit)).all(-1)
-    chosen = np.flatnonzero(facing & in_view & shown[solid.faces].all(-1))
-    order = chosen[np.argsort(-distance[solid.faces[chosen]].sum(-1), kind="stable")]
-    colours = (255 * np.clip(lit[order, ::-1], 0, 1)).tolist()
-    for quad, colour in zip(quads[order], colours):
+
+    a, b, c, d = solid.faces.T
+    one, other = pixels[c] - pixels[a], pixels[d] - pixels[b]
+    facing = one[:, 0].astype(float) * other[:, 1] > one[:, 1].astype(float) * other[:, 0]
+    chosen = np.flatnonzero(facing & shown[a] & shown[b] & shown[c] & shown[d])
+    order = chosen[np.argsort(-(distance[a] + distance[c])[chosen], kind="stable")]
+    quads = pixels[solid.faces[order]]
+    colours = (255 * lit[order, ::-1].clip(0, 1)).tolist()
+    for quad, colour in zip(quads, colours):
         cv2.fillConvexPoly(canvas, quad, colour, cv2.LINE_8, _SHIFT)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a camera renders a take: ``gain`` (3,) BGR exposure and white balance, ``blur`` and ``noise`` sigmas."""
+
+    gain: ndarray
+    blur: float
+    noise: float
+
+
+def draw_look(rng: np.random.Generator) -> Look:
+    """A slightly different exposure, balance and focus."""
+    gain = rng.normal(1, 0.07) * rng.normal(1, 0.02, 3)
+    return Look(gain.astype(np.float32), rng.uniform(0, 0.6), rng.uniform(1.0, 4.0))
 
 
 class View:
@@ -115,58 +134,45 @@ class View:
         # Behind furniture and on walls no floor is seen; furniture stands outside the shadow map.
         self.noise = rng.normal(0, 1, (2 * camera.height, 2 * camera.width, 3)).astype(np.float32)
 
-    def picture(
-        self,
-        solid: Solid,
-        lit: ndarray,
-        shadow: ndarray,
-        rng: np.random.Generator,
-        gain: ndarray,
-        blur: float,
-        noise: float,
-    ) -> ndarray:
-        """One BGR uint8 picture of the camera's size."""
+    def picture(self, solid: Solid, lit: ndarray, shadow: ndarray, look: Look, rng: np.random.Generator) -> ndarray:
+        """One BGR uint8 picture of the camera's size; ``lit`` (F, 3) are the solid's colours under the lights."""
         dim = cv2.remap(shadow, self.floor_map, None, cv2.INTER_LINEAR, borderValue=255)
         canvas = cv2.multiply(self.backdrop, cv2.merge([dim, dim, dim]), scale=1 / 255)
         paint(canvas, self.camera, solid, lit)
         h, w = self.camera.height, self.camera.width
         image = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
-        if blur > 0.2:
-            image = cv2.GaussianBlur(image, (0, 0), blur)
+        if look.blur > 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), look.blur)
         y, x = rng.integers(0, h), rng.integers(0, w)
         grain = self.noise[y : y + h, x : x + w]
-        return np.clip(image * gain.astype(np.float32) + np.float32(noise) * grain, 0, 255).astype(np.uint8)
+        return np.clip(image * look.gain + np.float32(look.noise) * grain, 0, 255).astype(np.uint8)
 
 
 def floor_shadow(actors: list[Actor], boxes: list[Box], moment: int, light: ndarray) -> ndarray:
-    """How much light the floor keeps, uint8 map over the stage (x to the right, z down): soft and contact shadows."""
+    """How much light the floor keeps, uint8 map over the stage (x to the right, z down): cast and contact shadows."""
     size = round(2 * SHADOW_HALF / SHADOW_STEP)
-    cast = np.zeros((size, size), np.uint8)
-    contact = np.zeros((size, size), np.uint8)
+    cast, contact = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
 
-    def pixel(x: float, z: float) -> tuple[int, int]:
-        return round((x + SHADOW_HALF) / SHADOW_STEP), round((z + SHADOW_HALF) / SHADOW_STEP)
+    def pixels(points: ndarray) -> ndarray:
+        return np.round((points[:, [0, 2]] + SHADOW_HALF) / SHADOW_STEP).astype(np.int32)
+
+    def thrown(points: ndarray) -> ndarray:
+        return points - points[:, 1:2] / light[1] * light
 
     for actor in actors:
-        centres = actor.bubbles[moment]
-        thrown = centres - centres[:, 1:2] / light[1] * light
-        order = np.argsort(-centres[:, 1])
-        for i in order:
-            radius = max(1, round(0.8 * actor.bubble_radii[i] / SHADOW_STEP))
-            cv2.circle(cast, pixel(thrown[i, 0], thrown[i, 2]), radius, 255, -1)
-            near = 255 * (1 - centres[i, 1] / 75)
-            if near > 0:
-                cv2.circle(contact, pixel(centres[i, 0], centres[i, 2]), radius + 2, near, -1)
+        centres = actor.bubbles.centres[moment]
+        radii = np.maximum(1, np.round(0.8 * actor.bubbles.radii / SHADOW_STEP)).astype(int).tolist()
+        for place, radius in zip(pixels(thrown(centres)).tolist(), radii):
+            cv2.circle(cast, place, radius, 255, cv2.FILLED)
+        # High to low, so that what is nearest to the floor decides.
+        below, places = 255 * (1 - centres[:, 1] / 75), pixels(centres).tolist()
+        for i in np.argsort(below)[(below <= 0).sum() :]:
+            cv2.circle(contact, places[i], radii[i] + 2, float(below[i]), cv2.FILLED)
     for box in boxes:
-        c, s = np.cos(box.yaw), np.sin(box.yaw)
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * box.half[[0, 2]] @ np.array([[c, -s], [s, c]])
-        base = corners + box.centre[[0, 2]]
-        top = float(box.centre[1] + box.half[1])
-        shifted = base - top / light[1] * light[[0, 2]]
-        outline = np.array([pixel(*p) for p in (*base, *shifted)])
-        cv2.fillConvexPoly(cast, cv2.convexHull(outline), 255)
-        if box.centre[1] - box.half[1] < 5:
-            cv2.fillConvexPoly(contact, np.array([pixel(*p) for p in base * 1.0]), 255)
-    cast = cv2.GaussianBlur(cast, (0, 0), 3.2)
-    contact = cv2.GaussianBlur(contact, (0, 0), 5.0)
+        square = turned(np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)]) * box.half, box.yaw) + box.centre
+        low, high = (square + [0, h * box.half[1], 0] for h in (-1, 1))
+        cv2.fillConvexPoly(cast, cv2.convexHull(pixels(thrown(np.concatenate([low, high])))), 255)
+        if low[0, 1] < 5:
+            cv2.fillConvexPoly(contact, pixels(low), 255)
+    cast, contact = cv2.GaussianBlur(cast, (0, 0), 2.2), cv2.GaussianBlur(contact, (0, 0), 3.4)
     return cv2.subtract(255, cv2.addWeighted(cast, 0.36, contact, 0.42, 0))

@@ -12,9 +12,9 @@ import numpy as np
 from numpy import ndarray
 
 from das.camera import undistort
+from pipeline.studio.bubbles import Box
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.geometry import to_world
-from pipeline.studio.stage import Box
 
 ROOMS = 3
 HALF = 450.0
@@ -105,8 +105,8 @@ def _floor(rng: np.random.Generator, number: int, density: float) -> ndarray:
         x, y = rng.uniform(60, size - 60, 2)
         dx, dy = rng.normal(0, 22, 2)
         sheet.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
-    sheet.speckle(rng, 6, 0.05)
-    sheet.speckle(rng, 70, 0.06)
+    for cell, amount in ((1.2, 0.02), (4, 0.025), (14, 0.03), (70, 0.05)):
+        sheet.speckle(rng, cell, amount)
     return sheet.pixels
 
 
@@ -140,8 +140,8 @@ def _wall(rng: np.random.Generator, tone: ndarray, density: float) -> ndarray:
                     sheet.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
                     book += w + rng.choice([0.5, 6], p=[0.85, 0.15])
         x += width + rng.uniform(50, 170)
-    sheet.speckle(rng, 5, 0.02)
-    sheet.speckle(rng, 90, 0.05)
+    for cell, amount in ((1.5, 0.008), (6, 0.01), (90, 0.05)):
+        sheet.speckle(rng, cell, amount)
     return sheet.pixels
 
 

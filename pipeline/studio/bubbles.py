@@ -1,0 +1,84 @@
+"""Bodies and furniture as spheres: enough to keep people apart, to cast shadows and to tell what hides what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy import ndarray
+
+from pipeline.studio.motion import Pose
+
+
+@dataclass(frozen=True)
+class Box:
+    """A block on the floor: ``centre`` (x, y, z) cm, ``half`` sizes, turned by ``yaw``; RGB in 0..1."""
+
+    centre: ndarray
+    half: ndarray
+    yaw: float
+    colour: ndarray
+
+
+@dataclass(frozen=True)
+class Bubbles:
+    """Spheres over T moments: ``centres`` (T, M, 3) and ``radii`` (M,), cm."""
+
+    centres: ndarray
+    radii: ndarray
+
+    @cached_property
+    def reach(self) -> float:
+        """How far any sphere reaches from the middle of the first one, cm."""
+        return float((np.linalg.norm(self.centres - self.centres[:, :1], axis=-1) + self.radii).max())
+
+
+# Chains of bones with the body's radii in cm at both ends, for a girth of 1; bubbles are strung along them.
+_CHAINS = [("mid_hip", "waist", 14.0, 13.0), ("waist", "neck", 13.5, 11.5), ("neck", "head", 7.0, 12.0)]
+for _s in "lr":
+    _CHAINS += [
+        (f"{_s}_shoulder", f"{_s}_elbow", 7.0, 5.0),
+        (f"{_s}_elbow", f"{_s}_wrist", 5.0, 4.0),
+        (f"{_s}_wrist", f"{_s}_fingers", 4.5, 4.0),
+        (f"{_s}_hip", f"{_s}_knee", 10.5, 7.5),
+        (f"{_s}_knee", f"{_s}_ankle", 7.5, 5.5),
+        (f"{_s}_heel", f"{_s}_toe", 5.0, 5.0),
+        ("neck", f"{_s}_shoulder", 9.0, 8.0),
+    ]
+_PER_BONE = np.array([0.0, 1 / 3, 2 / 3, 1.0])
+
+
+def body_bubbles(pose: Pose, girth: float) -> Bubbles:
+    """A person's body, four spheres to a bone."""
+    starts = np.stack([pose.points[a] for a, _, _, _ in _CHAINS], 1)[:, :, None]
+    ends = np.stack([pose.points[b] for _, b, _, _ in _CHAINS], 1)[:, :, None]
+    first, last = np.array([(a, b) for _, _, a, b in _CHAINS]).T[..., None]
+    u = _PER_BONE[:, None]
+    centres = (1 - u) * starts + u * ends  # (T, chains, 4, 3)
+    radii = ((1 - _PER_BONE) * first + _PER_BONE * last) * max(girth, 1.0)
+    return Bubbles(centres.reshape(len(centres), -1, 3), radii.ravel())
+
+
+def box_bubbles(box: Box, moments: int) -> Bubbles:
+    """A box that stands still."""
+    r = max(6.0, float(box.half.min()))
+    steps = [np.linspace(-1, 1, max(2, int(np.ceil(h / (0.7 * r))))) * max(h - 0.75 * r, 0) for h in box.half]
+    grid = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+    centres = turned(grid, box.yaw) + box.centre
+    return Bubbles(np.broadcast_to(centres, (moments, *centres.shape)), np.full(len(grid), 0.8 * r))
+
+
+def turned(points: ndarray, yaw: float) -> ndarray:
+    """Points (..., 3) turned about the vertical axis."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+
+
+def overlap(a: Bubbles, b: Bubbles) -> bool:
+    """Whether spheres of both meet at any moment."""
+    if np.linalg.norm(a.centres[:, 0] - b.centres[:, 0], axis=-1).min() > a.reach + b.reach:
+        return False
+    gap = a.centres[:, :, None] - b.centres[:, None]
+    near = (a.radii[:, None] + b.radii) ** 2
+    return bool((np.einsum("tijk,tijk->tij", gap, gap) < near).any())
