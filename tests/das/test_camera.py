@@ -92,11 +92,28 @@ def test_undistort_inverts_distort(xy, camera):
 
 
 @given(arrays(np.float64, (4, 2), elements=floats(-50, 50)), cameras())
-def test_points_without_ideal_counterpart_come_back_finite_and_on_their_side(xy, camera):
+def test_points_without_ideal_counterpart_come_back_unchanged(xy, camera):
     ideal = undistort(xy, camera[1])
     assert np.isfinite(ideal).all()
     solved = np.abs(distort(ideal, camera[1]) - xy).max(axis=-1) < 1e-4
     assert (solved | (ideal == xy).all(axis=-1)).all()
+
+
+def test_solutions_beyond_the_fold_of_the_distortion_are_no_ideal_points():
+    rng = np.random.default_rng(0)
+    distortion = rng.uniform(-1, 1, (200, 5)) * [0.4, 0.2, 2e-3, 2e-3, 0.1]
+    xy = rng.uniform(-3, 3, (200, 20, 2))
+    ideal = undistort(xy, distortion)
+    h = 1e-5
+    columns = [
+        (distort(ideal + step, distortion) - distort(ideal - step, distortion)) / (2 * h) for step in np.eye(2) * h
+    ]
+    jacobian = np.stack(columns, axis=-1)
+    solved = np.abs(distort(ideal, distortion) - xy).max(axis=-1) < 1e-4
+    assert solved.sum() > 500 and (~solved).sum() > 500
+    # What a lens shows is neither mirrored (det < 0) nor turned inside out (both eigenvalues negative).
+    assert (np.linalg.det(jacobian)[solved] > -1e-3).all()
+    assert (np.trace(jacobian, axis1=-2, axis2=-1)[solved] > -1e-3).all()
 
 
 def test_a_point_beyond_the_fold_is_left_where_it_is():
@@ -105,6 +122,10 @@ def test_a_point_beyond_the_fold_is_left_where_it_is():
     ideal = undistort(xy, barrel)
     np.testing.assert_array_equal(ideal[:2], xy[:2])
     assert ideal[2, 0] > 0.5
+    # Here the equations do have a solution: the point seen through the lens turned inside out.
+    xy, turning = np.array([[-1.32, -1.15]]), np.array([-0.58, -0.38, -0.014, -0.006, 0.1])
+    np.testing.assert_allclose(distort(np.array([[1.14340195, 0.97875192]]), turning), xy, atol=1e-6)
+    np.testing.assert_array_equal(undistort(xy, turning), xy)
 
 
 @settings(max_examples=50)
