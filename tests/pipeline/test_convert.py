@@ -253,7 +253,7 @@ def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_pat
         "panoptic: .*/empty holds no frames of train, val, test, wanted any of 160": config(tmp_path / "empty", out),
         "panoptic: .*/no_images gives no image: 6 x image missing": config(no_images, out),
         "sequences: found pizza, wanted some of 160224_haggling1, ": config(raw, out, sequences=("pizza",)),
-        "calibration_160224_haggling1.json: no camera '00_01'": config(raw, out, cameras=("00_01",)),
+        r"calibration_\w+.json: no camera '00_01'": config(raw, out, cameras=("00_01",)),
         "mupots has one camera without a name": ConvertConfig("mupots", str(raw), str(out), cameras=("0",)),
     }
     for reason, wrong in faults.items():
