@@ -32,9 +32,9 @@ class Scores:
     mpjpe_mm: float
     """Root-aligned mean per-joint position error over matched people, mm; nan when nobody was matched."""
     recall: float
-    """Matched people / annotated people, 0 to 1."""
+    """Matched people / annotated people, 0 to 1; nan without annotated people."""
     precision: float
-    """Matched people / predicted people, 0 to 1."""
+    """Matched people / predicted people, 0 to 1; nan without predictions."""
     baseline_mpjpe_mm: float
     """MPJPE of the training split's mean pose on the same matched people, mm; nan when nobody was matched."""
 
@@ -44,12 +44,10 @@ class Scores:
                 raise ValueError(f"scores: {name} = {getattr(self, name)!r}, wanted a text")
         if not isinstance(self.train_fit, bool):
             raise ValueError(f"scores: train_fit = {self.train_fit!r}, wanted true or false")
-        for name in ("recall", "precision"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"scores: {name} = {getattr(self, name)!r}, wanted 0 to 1")
-        for name in ("mpjpe_mm", "baseline_mpjpe_mm"):
-            if getattr(self, name) < 0 or math.isinf(getattr(self, name)):
-                raise ValueError(f"scores: {name} = {getattr(self, name)!r}, wanted millimetres or nan")
+        for name, most in (("recall", 1), ("precision", 1), ("mpjpe_mm", 1e6), ("baseline_mpjpe_mm", 1e6)):
+            value = getattr(self, name)
+            if not (math.isnan(value) or 0 <= value <= most):
+                raise ValueError(f"scores: {name} = {value!r}, wanted nan or 0 to {most:g}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; nan becomes null."""

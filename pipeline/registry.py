@@ -18,11 +18,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from das.checkpoint import load_info
 from das.predictor import Predictor
 from pipeline.gate import Gate, Scores, Verdict
-from pipeline.tracking import is_local_store, mlflow_client, talking_to
+from pipeline.tracking import mlflow_client, talking_to
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -212,34 +214,33 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         client = mlflow_client(tracking_uri, must_exist=True)
         if "run" in parts:
             _require_run(client, parts["run"], tracking_uri)
-            return _downloaded(client, tracking_uri, parts["run"], parts["path"], cache)
+            return _fetched(client, parts["run"], parts["path"], cache)
         number = int(parts["version"]) if parts["version"] else _aliased(client, parts["name"], parts["alias"])
         version = _version(client, parts["name"], number)
+        path = version.source.removeprefix(f"runs:/{version.run_id}/")
         wanted = version.tags[_FINGERPRINT]
-        folder = cache / wanted
-        if is_local_store(tracking_uri) or not folder.is_dir():
-            path = version.source.removeprefix(f"runs:/{version.run_id}/")
-            folder = _downloaded(client, tracking_uri, version.run_id, path, cache, keep_as=wanted)
+        folder = _fetched(client, version.run_id, path, cache, keep_as=wanted)
     found = fingerprint(folder)
     if found != wanted:
         raise ValueError(f"{uri}: {wanted[:16]} was registered, but {folder} is {found[:16]}: its files were changed")
     return folder
 
 
-def _downloaded(
-    client: MlflowClient, tracking_uri: str, run_id: str, path: str, cache: Path, keep_as: str | None = None
-) -> Path:
+def _fetched(client: MlflowClient, run_id: str, path: str, cache: Path, keep_as: str | None = None) -> Path:
     """A checkpoint among a run's artifacts: where it lies if that is this machine, else a copy in the cache.
 
     Without a name to keep it as, every call makes a new copy: a run's artifacts may change.
     """
+    if keep_as and (cache / keep_as).is_dir():
+        return cache / keep_as
     if not client.list_artifacts(run_id, path):
         folders = sorted(file.path for file in client.list_artifacts(run_id) if file.is_dir)
         raise ValueError(f"run {run_id} has no artifact folder {path!r}; it has: {', '.join(folders) or 'none'}")
-    if is_local_store(tracking_uri):
-        folder = Path(client.download_artifacts(run_id, path))
-        load_info(folder)
-        return folder
+    root = urlparse(client.get_run(run_id).info.artifact_uri)
+    here = Path(url2pathname(root.path)) / path
+    if root.scheme in ("", "file") and here.is_dir():
+        load_info(here)
+        return here
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / keep_as if keep_as else Path(tempfile.mkdtemp(prefix="run-", dir=cache)) / Path(path).name
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as staging:
@@ -277,13 +278,11 @@ def _versions(client: MlflowClient, name: str) -> list[Any]:
 
 def _version(client: MlflowClient, name: str, version: int) -> Any:
     _aliases(client, name)
-    there = ", ".join(sorted((v.version for v in _versions(client, name)), key=int))
+    there = ", ".join(map(str, sorted(int(v.version) for v in _versions(client, name))))
     with _missing(f"model {name!r} has no version {version}; there are: {there or 'none'}"):
         found = client.get_model_version(name, str(version))
     if _FINGERPRINT not in found.tags:
-        raise ValueError(
-            f"version {version} of {name!r} has no tag {_FINGERPRINT}: not registered by `register`"
-        )
+        raise ValueError(f"version {version} of {name!r} has no tag {_FINGERPRINT}: not registered by `register`")
     return found
 
 

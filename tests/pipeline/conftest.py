@@ -1,6 +1,14 @@
-"""A local Ray for the tests that need one."""
+"""A local Ray, and an MLflow server, for the tests that need one."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -17,3 +25,49 @@ def local_ray() -> Iterator[None]:
         connect(ClusterConfig(address="local", num_cpus=2, object_store_mb=100))
         yield
         ray.shutdown()
+
+
+class MlflowServer:
+    """A real MLflow server process on this machine; may be stopped, as by a crash, and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        command += ["--artifacts-destination", str(self._folder / "files")]
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that its children can be stopped with it
+            )
+        patience = time.monotonic() + 120
+        while time.monotonic() < patience and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"no MLflow server: {(self._folder / 'server.log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A server of this test's own, started."""
+    server = MlflowServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
