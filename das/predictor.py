@@ -137,10 +137,7 @@ class Predictor:
         self.threshold = info.score_threshold if threshold is None else threshold
         self.skeleton = info.model.skeleton
         self.valid = np.array([j not in info.unsupervised_joints for j in self.skeleton.joints])
-        self.model = model.to(self.device).eval()
-        for parameter in self.model.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.model = model.to(self.device).channels_last().eval()
 
     @classmethod
     def from_folder(

@@ -15,8 +15,8 @@ import tyro
 Config = TypeVar("Config")
 
 
-def _parse(name: str, config: type[Config], argv: Sequence[str], default: Config | None = None) -> Config:
-    return tyro.cli(config, prog=f"das {name}", args=argv, default=default, config=(tyro.conf.FlagConversionOff,))
+def _parse(name: str, config: type[Config], argv: Sequence[str]) -> Config:
+    return tyro.cli(config, prog=f"das {name}", args=argv, config=(tyro.conf.FlagConversionOff,))
 
 
 def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[str]) -> Config:

@@ -121,7 +121,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.repeat and len(self.repeat) != len(self.data):
-            raise ValueError(f"repeat has {len(self.repeat)} entries, wanted one for each of {len(self.data)} data folders")
+            raise ValueError(f"repeat has {len(self.repeat)} entries, wanted {len(self.data)}, one per data folder")
         if any(r < 1 for r in self.repeat):
             raise ValueError(f"repeat = {self.repeat}, wanted whole numbers from 1")
         if self.workers < 0:

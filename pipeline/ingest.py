@@ -82,11 +82,13 @@ class RowTransform:
         self.left_out.update({f"people {reason}": n for reason, n in people.items()})
         sample = convert_joints(native, self.skeleton, self.recipe)
         rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(key.encode())])
+        reason = ""
         for _ in range(_DRAWS):
             drawn = train_transform(sample, self.recipe, rng)
             if isinstance(drawn, Sample):
                 return drawn
-        self.left_out[f"images {drawn.reason}"] += 1
+            reason = drawn.reason
+        self.left_out[f"images {reason}"] += 1
         return None
 
 
@@ -166,7 +168,12 @@ class TrainingBatches:
 
 
 def training_rows(
-    folders: Sequence[str], repeat: Sequence[int], config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int
+    folders: Sequence[str],
+    repeat: Sequence[int],
+    config: IngestConfig,
+    skeleton: Skeleton,
+    recipe: RecipeConfig,
+    seed: int,
 ) -> Any:
     """The Ray Dataset that training reads: stored rows, or samples made by tasks in the cluster."""
     rows = read_split(folders, "train", repeat, seed)

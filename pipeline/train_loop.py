@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray.train
 import ray.train.torch
@@ -34,6 +34,7 @@ from das.checkpoint import (
     save_training_state,
 )
 from das.criterion import Criterion
+from das.model import DAS
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from das.transforms import RecipeConfig
@@ -92,7 +93,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         _initialise(step, config, batches)
-    step.to(device, memory_format=torch.channels_last)
+    step.to(device)
+    step.model.channels_last()
     optimizer = optim.make_optimizer(step, options)
     scaler = torch.amp.GradScaler(device.type, init_scale=512.0, enabled=options.amp == "fp16")
     average = optim.averaged(step.model, options.ema_decay) if options.ema_decay else None
@@ -122,7 +124,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                     losses = wrapped(part, totals)
                     require_finite(losses, part.keys)
                     # Gradients add over parts; data parallelism takes the mean over workers.
-                    scaler.scale(losses["loss"] * world).backward()
+                    torch.autograd.backward(scaler.scale(losses["loss"] * world))
                 log.add(losses)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(step.parameters(), options.clip_norm)
@@ -149,7 +151,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         progress.epoch += 1
         finished = finished or progress.epoch >= options.epochs
 
-        best = average.module if average is not None else step.model
+        best = step.model if average is None else cast(DAS, average.module)
         metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.transform.left_out.items()}}
         info = job.info
         if validate is not None:
