@@ -153,6 +153,11 @@ class DASConfig:
             ("joint_depth_unit", self.joint_depth_unit > 0, "above 0 (mm)"),
             ("positive_radius", self.positive_radius > 0, "above 0"),
             ("n_positive", self.n_positive >= 1, "at least 1"),
+            (
+                "regress_root_xy",
+                self.regress_root_xy or self.offset_origin == "pixel",
+                "True with offset_origin=root, whose joints are placed from the regressed root",
+            ),
             ("sigma_floor", self.sigma_floor > 0, "above 0"),
             ("centerness_weight", self.centerness_weight >= 0, "at least 0"),
             ("root_weight", self.root_weight >= 0, "at least 0"),

@@ -193,7 +193,7 @@ class Criterion(nn.Module):
             cls, centerness, root, pose and its parts nll_sigma, nll_prior, nll_flow without weights, and their
             weighted sum ``loss``. Added over all parts they are the losses of the global batch.
         """
-        count = totals.to(sums["cls"].dtype)
+        count = totals.to(sums["cls"])
         at_least_one = count.clamp(min=1)
         named = {
             "cls": sums["cls"] / (count[POSITIVES] + count[IMAGES]),

@@ -7,6 +7,10 @@ One optimiser step over any number of workers and accumulation steps is:
 
 Losses are this part's sums over the totals, so gradients ADD over parts. DistributedDataParallel averages gradients
 over workers instead: there ``scale`` is the number of workers, elsewhere 1.
+
+A part without people, or with 2D people only, still sends a gradient of exactly 0 to every parameter, flows included:
+nothing is skipped, sums simply run over no points. So no worker waits for another one's gradients, and DDP need not
+search for unused parameters.
 """
 
 from __future__ import annotations
@@ -48,12 +52,7 @@ class TrainStep(nn.Module):
         images = self.model.normalize(batch.images, batch.sizes)
         sums = self.criterion(self.model(images, want_sigma=self.want_sigma), batch)
         losses = self.criterion.losses(sums, totals)
-        # Every parameter takes part in every step, if only with a gradient of 0: the flow of 3D people in a batch
-        # annotated in 2D, the root offset of a variant that does not learn it. Otherwise workers with different
-        # people would wait for each other's gradients.
-        parameters = (p for p in self.parameters() if p.requires_grad)
-        loss = losses["loss"] + 0 * sum(p.sum() for p in parameters)
-        return {**{name: value.detach() for name, value in losses.items()}, "loss": loss}
+        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
 
 def require_finite(losses: dict[str, Tensor], keys: list[str]) -> None:

@@ -223,15 +223,15 @@ def test_the_update_is_evaluated_at_the_candidates(kind):
     assert update_at(output.updates[0], cells).shape == (0, J, 3)
 
 
+def naive_oks(a, b):
+    areas = [float(torch.prod(uv.amax(0) - uv.amin(0))) for uv in (a, b)]
+    return float(torch.exp(-((a - b) ** 2).sum(-1) / (2 * 0.0256 * sum(areas) / 2)).mean())
+
+
 def naive_hard(uv, threshold, limit):
     kept = []
     for i in range(len(uv)):
-        good = True
-        for j in kept:
-            areas = [float(torch.prod(uv[k].amax(0) - uv[k].amin(0))) for k in (i, j)]
-            d2 = ((uv[i] - uv[j]) ** 2).sum(-1)
-            good &= float(torch.exp(-d2 / (2 * 0.0256 * sum(areas) / 2)).mean()) <= threshold
-        if good and len(kept) < limit:
+        if len(kept) < limit and all(naive_oks(uv[i], uv[j]) <= threshold for j in kept):
             kept.append(i)
     return kept
 
@@ -245,6 +245,27 @@ def test_hard_suppression_is_greedy(threshold):
     config = dataclasses.replace(DASConfig(), oks_threshold=threshold, max_people=11)
     kept = suppress(uv, scores, config).tolist()
     assert kept == naive_hard(uv, threshold, 11) and 3 < len(kept) < 40
+
+
+def naive_soft(uv, scores, threshold):
+    left, scores, order = list(range(len(uv))), scores.tolist(), []
+    while left:
+        best = max(left, key=lambda i: scores[i])
+        left.remove(best)
+        order.append(best)
+        for i in left:
+            scores[i] *= np.exp(-(naive_oks(uv[i], uv[best]) ** 2) / threshold)
+    return order
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.9])
+def test_soft_suppression_orders_by_decayed_scores(threshold):
+    g = torch.Generator().manual_seed(0)
+    base = torch.rand(4, J, 2, generator=g, dtype=torch.float64) * 100
+    uv = base[torch.arange(40) % 4] + torch.randn(40, J, 2, generator=g, dtype=torch.float64) * 6
+    scores = torch.linspace(0.9, 0.1, 40, dtype=torch.float64)
+    config = dataclasses.replace(DASConfig(), oks_threshold=threshold, suppression="soft")
+    assert suppress(uv, scores, config).tolist() == naive_soft(uv, scores, threshold) != list(range(40))
 
 
 def test_soft_suppression_keeps_everybody_and_moves_duplicates_back():
