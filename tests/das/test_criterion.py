@@ -31,7 +31,8 @@ def release_case(golden, case):
     both = "noprev" not in case  # there the release supervises the updated prediction only
     criterion = Criterion(dataclasses.replace(release_panoptic(), supervise_initial=both))
     load_flows(criterion, golden, both)
-    batch = batch_of(numbered(vectors, f"{case}/gt"), HEIGHT, WIDTH)
+    height, width = (8 * n for n in vectors[f"{case}/cls0"].shape[2:])
+    batch = batch_of(numbered(vectors, f"{case}/gt"), height, width)
     root_z, root_sigma = 3 + 2 * 3 + 2, 48 + 2 * 3 + 2
     leaves = []
     for level, cls in enumerate(numbered(vectors, f"{case}/cls")):
