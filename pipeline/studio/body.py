@@ -136,7 +136,8 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     end = outfit.trouser
 
     def paint(s: float, angles: ndarray) -> ndarray:
-        return np.tile(outfit.trousers if s < end else outfit.skin, (len(angles), 1))
+        # Under a skirt the leg takes its colour: where the cloth is too coarse to cover it, nothing shines through.
+        return np.tile(outfit.trousers if s < max(end, outfit.skirt - 0.08) else outfit.skin, (len(angles), 1))
 
     def shape(s: float, angles: ndarray) -> ndarray:
         calf = 0.26 * _peak(s, 1.34, 0.2) * _bump(angles, 90, 60)
@@ -204,7 +205,7 @@ def _skirt(surface: Surface, person: Person, outfit: Outfit) -> None:
         return centre, mix((1, one), (1, other), (-25 if s < 0 else 0, {"pelvis_up": 1.0}))
 
     end = outfit.skirt
-    profile = [(-0.42, 13.2, 10.2), (-0.22, 16.6, 11.0), (-0.02, 17.6, 12.0), (0.02, 8.6, 12.2), (0.4 * end, 9.4, 12.6),
+    profile = [(-0.30, 14.8, 10.6), (-0.20, 16.6, 11.0), (-0.02, 17.6, 12.0), (0.02, 8.6, 12.2), (0.4 * end, 9.4, 12.6),
                (0.75 * end, 10.0, 12.4), (end, 10.8, 12.6), (end + 0.02, 9.6, 11.0)]  # fmt: skip
     surface.tube(line, _scaled(profile, thick), lambda s: {"pelvis_left": 1.0}, _plain(outfit.trousers),
                  twin=lambda s: right(s)[0])  # fmt: skip

@@ -46,17 +46,18 @@ for _s in "lr":
         (f"{_s}_heel", f"{_s}_toe", 5.0, 5.0),
         ("neck", f"{_s}_shoulder", 9.0, 8.0),
     ]
-_PER_BONE = np.array([0.0, 1 / 3, 2 / 3, 1.0])
+PER_BONE = 4
+"""Spheres of a body are listed bone by bone, this many to each, from one end to the other."""
 
 
 def body_bubbles(pose: Pose, girth: float) -> Bubbles:
-    """A person's body, four spheres to a bone."""
+    """A person's body, ``PER_BONE`` spheres to a bone."""
     starts = np.stack([pose.points[a] for a, _, _, _ in _CHAINS], 1)[:, :, None]
     ends = np.stack([pose.points[b] for _, b, _, _ in _CHAINS], 1)[:, :, None]
     first, last = np.array([(a, b) for _, _, a, b in _CHAINS]).T[..., None]
-    u = _PER_BONE[:, None]
-    centres = (1 - u) * starts + u * ends  # (T, chains, 4, 3)
-    radii = ((1 - _PER_BONE) * first + _PER_BONE * last) * max(girth, 1.0)
+    u = np.linspace(0, 1, PER_BONE)
+    centres = (1 - u[:, None]) * starts + u[:, None] * ends  # (T, bones, PER_BONE, 3)
+    radii = ((1 - u) * first + u * last) * max(girth, 1.0)
     return Bubbles(centres.reshape(len(centres), -1, 3), radii.ravel())
 
 

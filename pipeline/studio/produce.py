@@ -38,7 +38,7 @@ def sequence_room(config: StudioConfig, sequence: str) -> Room:
 def mesh_fineness(config: StudioConfig) -> tuple[int, int]:
     """(sides, detail) of the meshes: faces of a few pixels at any picture size."""
     if config.width <= 480:
-        return 10, 1
+        return 12, 1
     return (20, 2) if config.width <= 960 else (48, 5)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from das.camera import project, transform
-from pipeline.studio.bubbles import Box, turned
+from pipeline.studio.bubbles import PER_BONE, Box, turned
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.config import StudioConfig
 from pipeline.studio.geometry import to_world
@@ -71,8 +71,8 @@ def shade(solid: Solid, light: ndarray) -> ndarray:
     normal /= np.sqrt(np.einsum("fi,fi->f", normal, normal))[:, None] + 1e-9
     direct = np.clip(normal @ light, 0, None)
     height = np.clip(corners[:, :, 1].mean(1) / 60, 0, 1)
-    ambient = (0.50 + 0.20 * normal[:, 1]) * (0.78 + 0.22 * height)
-    return solid.colours * (ambient + 0.62 * direct)[:, None]
+    ambient = (0.46 + 0.18 * normal[:, 1]) * (0.78 + 0.22 * height)
+    return solid.colours * (ambient + 0.54 * direct)[:, None]
 
 
 def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> None:
@@ -160,14 +160,16 @@ def floor_shadow(actors: list[Actor], boxes: list[Box], moment: int, light: ndar
         return points - points[:, 1:2] / light[1] * light
 
     for actor in actors:
-        centres = actor.bubbles.centres[moment]
-        radii = np.maximum(1, np.round(0.8 * actor.bubbles.radii / SHADOW_STEP)).astype(int).tolist()
-        for place, radius in zip(pixels(thrown(centres)).tolist(), radii):
-            cv2.circle(cast, place, radius, 255, cv2.FILLED)
+        bones = actor.bubbles.centres[moment].reshape(-1, PER_BONE, 3)
+        thick = actor.bubbles.radii.reshape(-1, PER_BONE).mean(1) / SHADOW_STEP
+        starts, ends = (pixels(thrown(bones[:, k])).tolist() for k in (0, -1))
+        for start, end, wide in zip(starts, ends, np.maximum(1, np.round(1.7 * thick)).astype(int).tolist()):
+            cv2.line(cast, start, end, 255, wide)
         # High to low, so that what is nearest to the floor decides.
-        below, places = 255 * (1 - centres[:, 1] / 75), pixels(centres).tolist()
+        starts, ends = (pixels(bones[:, k]).tolist() for k in (0, -1))
+        below = 255 * (1 - bones[:, :, 1].mean(1) / 70)
         for i in np.argsort(below)[(below <= 0).sum() :]:
-            cv2.circle(contact, places[i], radii[i] + 2, float(below[i]), cv2.FILLED)
+            cv2.line(contact, starts[i], ends[i], float(below[i]), round(2 * thick[i]) + 3)
     for box in boxes:
         square = turned(np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)]) * box.half, box.yaw) + box.centre
         low, high = (square + [0, h * box.half[1], 0] for h in (-1, 1))

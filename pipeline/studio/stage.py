@@ -35,13 +35,11 @@ FORMATIONS = {
     "pizza": {"table": 4.0, "scatter": 1.0},
 }
 DOING = {
-    "haggling": {"stand": 7.0, "walk": 1.5, "reach": 1.5},
-    "mafia": {"sit": 5.0, "stand": 4.0, "reach": 1.0},
-    "ultimatum": {"stand": 4.0, "walk": 3.0, "sit": 1.5, "reach": 1.5},
-    "pizza": {"sit": 3.0, "stand": 3.0, "reach": 2.0, "walk": 2.0},
+    "haggling": {"stand": 5.0, "walk": 2.5, "reach": 2.5},
+    "mafia": {"sit": 5.0, "stand": 3.0, "reach": 2.0},
+    "ultimatum": {"stand": 3.0, "walk": 3.0, "sit": 2.0, "reach": 2.0},
+    "pizza": {"sit": 3.0, "stand": 2.0, "reach": 3.0, "walk": 2.0},
 }
-
-
 STOOL_TONES = ((0.42, 0.30, 0.20), (0.25, 0.25, 0.27), (0.75, 0.73, 0.70), (0.30, 0.36, 0.44))
 
 
