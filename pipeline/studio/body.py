@@ -18,8 +18,9 @@ from pipeline.studio.person import Person
 from pipeline.studio.skin import Mesh, Mix, Paint, Profile, Surface, at, bent_line, mix, straight_line
 
 LEG: Profile = (
-    (-0.22, 4.0, 5.0), (-0.08, 7.6, 8.8), (0.12, 8.6, 9.2), (0.45, 7.7, 8.4), (0.8, 6.1, 6.5), (1.0, 5.5, 6.0),
-    (1.15, 5.1, 5.6), (1.35, 5.2, 6.0), (1.65, 4.1, 4.6), (1.9, 3.3, 3.7), (2.04, 3.3, 3.9), (2.12, 2.4, 3.0),
+    (-0.26, 0.3, 0.3), (-0.22, 4.0, 5.0), (-0.08, 7.6, 8.8), (0.12, 8.6, 9.2), (0.45, 7.7, 8.4), (0.8, 6.1, 6.5),
+    (1.0, 5.5, 6.0), (1.15, 5.1, 5.6), (1.35, 5.2, 6.0), (1.65, 4.1, 4.6), (1.9, 3.3, 3.7),
+    (2.04, 3.3, 3.9), (2.12, 2.4, 3.0),
 )  # fmt: skip
 ARM: Profile = (
     (-0.17, 1.2, 1.2), (-0.12, 3.6, 3.6), (0.02, 5.7, 5.7), (0.25, 5.3, 5.4), (0.6, 4.5, 4.6), (0.92, 3.9, 4.0),
@@ -114,7 +115,7 @@ def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
         return boxy * (1 + bust + belly + seat)
 
     def paint(s: float, angles: ndarray) -> ndarray:
-        neckline = 2.05 + 0.05 * np.sin(angles)  # lower in front
+        neckline = 2.14 - 0.07 * np.sin(angles)  # lower in front
         colours = outfit.paint_chest(s, angles) if s > outfit.hem else np.tile(outfit.trousers, (len(angles), 1))
         return np.where((s > neckline)[:, None], outfit.skin, colours)
 
@@ -196,7 +197,8 @@ def _skirt(surface: Surface, person: Person, outfit: Outfit) -> None:
 
     def leg(side: str) -> Callable[[float], tuple[Mix, Mix]]:
         down = bent_line(at(f"{side}_hip"), at(f"{side}_knee"), at(f"{side}_ankle"), 0.3)
-        return lambda s: (mix((1, at("mid_hip", pelvis_up=-40 * s)), (0, down(0)[0])), down(0)[1]) if s < 0 else down(s)
+        # Above the hip joints both halves share one line up the pelvis.
+        return lambda s: (at("mid_hip", pelvis_up=-40 * s), down(0)[1]) if s < 0 else down(s)
 
     left, right = leg("l"), leg("r")
 

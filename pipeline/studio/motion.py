@@ -262,7 +262,7 @@ def sit(
         step = np.stack([np.full(len(t), s * half), np.zeros(len(t)), forward + rng.normal(0, 3) + shuffle], -1)
         ankles[side] = np.array([centre[0], person.ankle_height, centre[1]]) + step @ R.T
         feet[side] = rotation("y", np.full(len(t), yaw + s * abs(rng.normal(0.12, 0.12))))
-    pelvis = np.array([centre[0], seat + 0.055 * person.stature * person.girth, centre[1]]) + 0.8 * wander(rng, t, 3, 5)
+    pelvis = np.array([centre[0], seat + 0.058 * person.stature * person.girth, centre[1]]) + 0.8 * wander(rng, t, 3, 5)
     pelvis[:, 1] -= 0.8
     slouch = rng.choice([-0.12, 0.05, 0.25, 0.5 if not table else 0.2], p=[0.25, 0.35, 0.25, 0.15])
     lean = slouch + 0.08 * wander(rng, t, 1, 4.0)[:, 0]

@@ -77,7 +77,7 @@ def _render_take(
     people = annotate(take.actors, t, config.rng(sequence, number, 1))
     rng = config.rng(sequence, number, 2)
     meshes = [dress(actor.person, actor.outfit, *mesh_fineness(config)) for actor in take.actors]
-    furniture = [box_solid(box, 9.0) for box in take.boxes]
+    furniture = [box_solid(box, 9.0 / mesh_fineness(config)[1] ** 0.5) for box in take.boxes]
     looks = [draw_look(rng) for _ in views]
     for moment in range(moments):
         frame = number * config.take_frames + moment
