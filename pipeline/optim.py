@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: float) -> float:
@@ -151,6 +151,8 @@ class Progress:
 
     Attributes:
         epoch: epochs finished. step: optimiser steps finished, over all epochs.
+        finished: the last epoch is over, or the budget's last minute. A checkpoint keeps it: the clock of the process
+            that continues could not tell.
     """
 
     def __init__(self, config: OptimConfig, steps_per_epoch: int) -> None:
@@ -158,6 +160,7 @@ class Progress:
         self.total_steps = steps_per_epoch * config.epochs
         self.epoch = 0
         self.step = 0
+        self.finished = False
         self._used = 0.0  # seconds of earlier processes of the same training
         self._started = time.monotonic()
 
@@ -182,16 +185,35 @@ class Progress:
         """Whether the budget is used up."""
         return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
 
+    def end_epoch(self, seconds: float) -> None:
+        """Counts an epoch, whole or cut short by the budget; ``seconds`` is the slowest worker's clock."""
+        self.epoch += 1
+        self.finished = self.epoch >= self.config.epochs or self.out_of_time(seconds)
+
     def state(self) -> dict[str, float]:
         """Plain numbers for a checkpoint."""
-        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds()}
+        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds(), "finished": float(self.finished)}
 
     def restore(self, state: dict[str, float]) -> None:
         """Continues where ``state`` was taken."""
         self.epoch, self.step, self._used = int(state["epoch"]), int(state["step"]), float(state["seconds"])
+        self.finished = bool(state["finished"])
         self._started = time.monotonic()
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights, running statistics of batch norm included."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """Exponential moving average of the weights, running statistics of batch norm included.
+
+    After n updates the decay is at most (1 + n) / (10 + n), so that a short training does not average in its start.
+    """
+
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
+        n = int(updates)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:
+                average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=True)

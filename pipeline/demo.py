@@ -1,0 +1,174 @@
+"""The whole way in one command: rendered people become Parquet, a model, its scores, a champion and a picture.
+
+Every stage is the function that its own job calls; nothing here is known to the stages. What is rendered and how long
+the model trains stand in `plan`; all numbers are of test sequences, whose people, motion and pictures training never
+saw. A second call continues where the first one was stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster import ClusterConfig, connect
+from pipeline.config import TrainConfig
+from pipeline.convert import ConvertConfig, convert
+from pipeline.evaluate import EvaluateConfig, evaluate
+from pipeline.predict import PredictConfig, predict
+from pipeline.promote import PromoteConfig, promote
+from pipeline.render import RenderConfig, render
+from pipeline.storage import write_json
+from pipeline.studio import StudioConfig
+from pipeline.studio.layout import calibration_path, image_path
+from pipeline.train import fit, small_training
+
+MODEL_NAME = "das-demo"
+# A moment of a test sequence, rendered once more as a large photo.
+_PHOTO_SEQUENCE, _PHOTO_CAMERA, _PHOTO_FRAME = "studio_test_pizza1", "00_16", 4
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """How much of a demonstration."""
+
+    long: bool = False
+    """Render and train about ten times as much: at most 60 minutes on 2 cores instead of 10."""
+    out: str | None = None
+    """Folder of everything it makes; default runs/demo, or runs/demo-long."""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What is rendered and how long the model trains."""
+
+    studio: StudioConfig
+    train_minutes: float
+    val_images: int
+
+
+def plan(config: DemoConfig) -> DemoPlan:
+    """Sizes that keep the budget on two cores: a fifth of the time for data, more than half for training."""
+    studio = StudioConfig(width=320, height=180, val_frames=64, test_frames=64, train_frames=600, take_frames=4)
+    if config.long:
+        return DemoPlan(replace(studio, train_frames=1800), 48.0, 384)
+    return DemoPlan(studio, 5.5, 192)
+
+
+class Stopwatch:
+    """Seconds of every stage, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage and announces it."""
+        print(f"{name} ...", flush=True)
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Runs all stages and returns the summary that it also writes to summary.json.
+
+    Raises:
+        SystemExit: with 1 and the gate's reasons, if the model did not become champion.
+    """
+    out = Path(config.out or ("runs/demo-long" if config.long else "runs/demo")).resolve()
+    what, watch = plan(config), Stopwatch()
+    cluster = ClusterConfig(address="local", storage=str(out))
+    addresses = connect(cluster)
+    raw, prepared = str(out / "raw"), str(out / "prepared")
+
+    with watch.stage("render"):
+        render(RenderConfig(raw, what.studio, cluster))
+    with watch.stage("prepare"):
+        manifest = convert(ConvertConfig("synthetic", raw, prepared, shard_mb=5.0, cluster=cluster))
+    with watch.stage("train"):
+        trained = fit(_training(prepared, what, cluster))
+    with watch.stage("evaluate"):
+        scored = evaluate(EvaluateConfig(trained.checkpoint, (prepared,), split="test", name="demo-test", cluster=cluster))
+    with watch.stage("promote"):
+        verdict = promote(
+            PromoteConfig(trained.checkpoint, scores=scored.scores_file, name=MODEL_NAME, cluster=cluster)
+        )
+    print(verdict.summary())
+    if not verdict.champion:
+        raise SystemExit(1)
+    uri = f"models:/{MODEL_NAME}@champion"
+    with watch.stage("predict"):
+        overlay = _picture(uri, what.studio, out, addresses.tracking_uri)
+    summary = {
+        "strict": {name: scored.strict[name] for name in ("mpjpe_mm", "recall", "precision", "root_error_mm")},
+        "baseline": {"mpjpe_mm": scored.strict["baseline_mpjpe_mm"]},
+        "release": {"mpjpe_mm": scored.panoptic_release_mm},
+        "ratio": scored.strict["mpjpe_mm"] / scored.strict["baseline_mpjpe_mm"],
+        "seconds": watch.seconds,
+        "overlay": overlay,
+        "tracking_uri": addresses.tracking_uri,
+        "model_uri": uri,
+    }
+    write_json(out / "summary.json", summary)
+    print(_report(summary, manifest.splits["test"].images))
+    return summary
+
+
+def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainConfig:
+    """The small preset on a budget of minutes; the clock ends it, not the number of epochs."""
+    base = small_training()
+    return replace(
+        base,
+        data=(prepared,),
+        name="demo",
+        val_images=what.val_images,
+        optim=replace(base.optim, max_minutes=what.train_minutes, epochs=1000),
+        threads=2,
+        cluster=cluster,
+    )
+
+
+def _picture(model: str, studio: StudioConfig, out: Path, tracking_uri: str) -> str:
+    """A large photo of a test moment, rendered if needed, with the champion's people on it; path of the overlay."""
+    large = replace(
+        studio,
+        width=1280,
+        height=720,
+        test_frames=_PHOTO_FRAME + studio.take_frames,
+        test_sequences=(_PHOTO_SEQUENCE,),
+        train_sequences=(),
+        val_sequences=(),
+    )
+    photos = out / "photo"
+    render(RenderConfig(str(photos), large))
+    predict(
+        PredictConfig(
+            files=(str(image_path(photos, _PHOTO_SEQUENCE, _PHOTO_CAMERA, _PHOTO_FRAME)),),
+            model=model,
+            out=str(out / "predictions"),
+            camera=str(calibration_path(photos, _PHOTO_SEQUENCE)),
+            camera_name=_PHOTO_CAMERA,
+            tracking_uri=tracking_uri,
+        )
+    )
+    return str(out / "predictions" / f"{_PHOTO_CAMERA}_{_PHOTO_FRAME:08d}_overlay.jpg")
+
+
+def _report(summary: dict[str, Any], images: int) -> str:
+    strict, minutes = summary["strict"], sum(summary["seconds"].values()) / 60
+    return "\n".join(
+        (
+            f"{minutes:.1f} minutes; on {images} pictures of test sequences:",
+            f"  strict MPJPE {strict['mpjpe_mm']:.1f} mm, {summary['ratio']:.2f} of the mean pose's "
+            f"{summary['baseline']['mpjpe_mm']:.1f} mm",
+            f"  recall {strict['recall']:.3f}, precision {strict['precision']:.3f}, "
+            f"root error {strict['root_error_mm']:.0f} mm",
+            f"  Panoptic release protocol (optimistic) {summary['release']['mpjpe_mm']:.1f} mm",
+            f"  champion {summary['model_uri']} in {summary['tracking_uri']}",
+            f"  picture {summary['overlay']}",
+        )
+    )
