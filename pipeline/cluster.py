@@ -204,14 +204,15 @@ def preflight(
             f"workers = {workers}, trials = {trials}, resources_per_worker = {dict(resources_per_worker)}, "
             "wanted at least 1 worker, 1 trial and one resource above 0"
         )
-    live = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
-    # Live workers may have come from the autoscaler already: beside its full size only the head counts.
-    head = [(node, count) for node, count in live if "node:__internal_head__" in node]
+    nodes = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     grown = autoscaler_nodes(bootstrap)
-    largest = max(live, head + grown, key=lambda nodes: _trials_that_fit(nodes, workers, asked, spare_cpus))
-    fit = _trials_that_fit(largest, workers, asked, spare_cpus)
+    if grown:
+        # Live workers may have come from the autoscaler already: beside its full size only the head counts.
+        largest = [(node, count) for node, count in nodes if "node:__internal_head__" in node] + grown
+        nodes = max(largest, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, asked, spare_cpus))
+    fit = _trials_that_fit(nodes, workers, asked, spare_cpus)
     if fit == 0:
-        raise ValueError(_refusal(largest, workers, asked, spare_cpus))
+        raise ValueError(_refusal(nodes, workers, asked, spare_cpus))
     return min(fit, trials)
 
 
@@ -232,10 +233,12 @@ def _refusal(nodes: Nodes, workers: int, asked: Mapping[str, float], spare_cpus:
     """One line: what one trial asks for, and what there is of just these resources."""
     names = list(asked) + (["CPU"] if spare_cpus and "CPU" not in asked else [])
     totals = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in names}
-    wanted = f"{workers} workers x {_amounts(asked)}" + (f" + {spare_cpus:g} CPU for data" if spare_cpus else "")
+    plural = "s" if workers > 1 else ""
+    wanted = f"{workers} worker{plural} x {_amounts(asked)}" + (f" + {spare_cpus:g} CPU for data" if spare_cpus else "")
     line = f"asks for {wanted}, the cluster has {_amounts(totals)}"
-    short = any(totals[r] < need * workers for r, need in asked.items()) or _places(nodes, asked) >= workers
-    return line if short else f"{line}, where its nodes hold only {_places(nodes, asked)} such workers"
+    enough = all(totals[name] >= need * workers for name, need in asked.items())
+    places = _places(nodes, asked)
+    return f"{line}, whose nodes have room for {places} of them" if enough and places < workers else line
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

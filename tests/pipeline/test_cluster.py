@@ -1,0 +1,275 @@
+"""Connecting, addresses that hold on every worker, arithmetic before waiting, and cluster.yaml against Ray's schema."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from ray.autoscaler._private.util import fillout_defaults, prepare_config, validate_config
+
+from pipeline import cluster
+from pipeline.cluster import (
+    PROJECT,
+    ClusterConfig,
+    absolute_storage,
+    autoscaler_nodes,
+    connect,
+    preflight,
+    worker_environment,
+)
+
+NOWHERE = Path("/no/bootstrap.yaml")
+
+
+def nodes(*resources):
+    """What ray.nodes() tells of such nodes; the first is the head, one more is dead."""
+    heads = [{"node:__internal_head__": 1.0}, *[{}] * (len(resources) - 1)]
+    alive = [{"Alive": True, "Resources": {**r, **h}} for r, h in zip(resources, heads, strict=True)]
+    return lambda: [*alive, {"Alive": False, "Resources": {"CPU": 999.0, "GPU": 999.0}}]
+
+
+# ---- preflight ----
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "fits"),
+    [
+        ([{"CPU": 8.0}], {"workers": 1, "resources_per_worker": {"CPU": 8}}, 1),
+        ([{"CPU": 8.0}], {"workers": 2, "resources_per_worker": {"CPU": 2}, "trials": 4}, 2),
+        ([{"CPU": 8.0}], {"workers": 2, "resources_per_worker": {"CPU": 2}, "trials": 4, "spare_cpus": 1}, 1),
+        ([{"CPU": 8.0}], {"workers": 1, "resources_per_worker": {"CPU": 1}, "trials": 3}, 3),
+        ([{"CPU": 0.9}], {"workers": 1, "resources_per_worker": {"CPU": 0.3}, "trials": 9}, 3),
+        ([{"CPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], {"workers": 4, "resources_per_worker": {"CPU": 2, "GPU": 1}}, 1),
+    ],
+)
+def test_what_fits_is_counted(monkeypatch, there, asked, fits):
+    monkeypatch.setattr(ray, "nodes", nodes(*there))
+    assert preflight(**asked, bootstrap=NOWHERE) == fits
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "message"),
+    [
+        (
+            [{"CPU": 8.0, "GPU": 2.0}],
+            {"workers": 4, "resources_per_worker": {"GPU": 1}},
+            "asks for 4 workers x 1 GPU, the cluster has 2 GPU",
+        ),
+        (
+            [{"CPU": 8.0}],
+            {"workers": 2, "resources_per_worker": {"CPU": 1, "GPU": 1}},
+            "asks for 2 workers x 1 CPU + 1 GPU, the cluster has 8 CPU + 0 GPU",
+        ),
+        (
+            [{"CPU": 4.0}, {"CPU": 4.0}],
+            {"workers": 2, "resources_per_worker": {"CPU": 3}, "spare_cpus": 3},
+            "asks for 2 workers x 3 CPU + 3 CPU for data, the cluster has 8 CPU",
+        ),
+        (
+            [{"CPU": 4.0}, {"CPU": 4.0}],
+            {"workers": 1, "resources_per_worker": {"CPU": 6}},
+            "asks for 1 worker x 6 CPU, the cluster has 8 CPU, whose nodes have room for 0 of them",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(monkeypatch, there, asked, message):
+    monkeypatch.setattr(ray, "nodes", nodes(*there))
+    with pytest.raises(ValueError) as caught:
+        preflight(**asked, bootstrap=NOWHERE)
+    assert str(caught.value) == message
+
+
+def test_preflight_refuses_to_count_nothing(monkeypatch):
+    monkeypatch.setattr(ray, "nodes", nodes({"CPU": 8.0}))
+    for asked in ({"workers": 0, "resources_per_worker": {"CPU": 1}}, {"workers": 1, "resources_per_worker": {}}):
+        with pytest.raises(ValueError, match="wanted at least 1 worker"):
+            preflight(**asked)
+
+
+def test_workers_that_the_autoscaler_may_add_count_once(monkeypatch):
+    grown = PROJECT / "cluster.yaml"  # `ray up` puts such a file on the head
+    gpu_node = {"CPU": 16.0, "GPU": 1.0}
+    for there in ([{"CPU": 16.0}], [{"CPU": 16.0}, gpu_node, gpu_node]):
+        monkeypatch.setattr(ray, "nodes", nodes(*there))
+        assert preflight(4, {"CPU": 8, "GPU": 1}, bootstrap=grown) == 1
+        with pytest.raises(ValueError, match="asks for 5 workers x 1 GPU, the cluster has 4 GPU"):
+            preflight(5, {"GPU": 1}, bootstrap=grown)
+
+
+# ---- addresses ----
+
+
+def test_storage_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_storage("runs") == str(tmp_path / "runs")
+    assert absolute_storage("file:///data/runs") == "/data/runs"
+    assert absolute_storage("s3://bucket/das/") == "s3://bucket/das"
+    assert list(tmp_path.iterdir()) == []
+
+
+def pretend(monkeypatch, *there):
+    """As if connected to a cluster of these nodes."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", nodes(*there))
+    for name in ("DAS_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_local_folder_is_refused_on_several_nodes(monkeypatch, tmp_path):
+    pretend(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
+    here = {"storage": str(tmp_path)}
+    with pytest.raises(
+        ValueError, match="is a folder of one machine, but the cluster has 2 nodes: wanted object storage"
+    ):
+        connect(ClusterConfig(**here))
+    with pytest.raises(
+        ValueError, match="is a file of one machine, but the cluster has 2 nodes: wanted an MLflow server"
+    ):
+        connect(ClusterConfig(storage="s3://bucket/runs", tracking_uri="sqlite:///x.db"))
+    assert connect(ClusterConfig(**here, shared_storage=True)).nodes == 2
+    assert connect(ClusterConfig(storage="s3://bucket/runs", tracking_uri="http://head:5000")).nodes == 2
+
+
+def test_a_local_folder_is_refused_where_nodes_will_be_added(monkeypatch, tmp_path):
+    pretend(monkeypatch, {"CPU": 1.0})
+    assert connect(ClusterConfig(storage=str(tmp_path))).nodes == 1
+    monkeypatch.setattr(cluster, "autoscaler_nodes", lambda: autoscaler_nodes(PROJECT / "cluster.yaml"))
+    with pytest.raises(ValueError, match="an autoscaler that adds nodes"):
+        connect(ClusterConfig(storage=str(tmp_path)))
+
+
+def test_the_environment_names_the_defaults(monkeypatch, tmp_path):
+    pretend(monkeypatch, {"CPU": 1.0})
+    monkeypatch.setenv("DAS_STORAGE", "s3://bucket/das")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://head:5000")
+    found = connect()
+    assert (found.storage, found.tracking_uri) == ("s3://bucket/das", "http://head:5000")
+    assert connect(ClusterConfig(storage=str(tmp_path))).storage == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_cpus": 0}, "num_cpus = 0, wanted at least 1"),
+        ({"object_store_mb": 10}, "object_store_mb = 10, wanted at least 80"),
+        ({"address": "ray://head:10001"}, "wanted auto, local or HOST:PORT"),
+        ({"address": ""}, "wanted auto, local or HOST:PORT"),
+    ],
+)
+def test_nonsense_is_refused_when_the_configuration_is_made(change, message):
+    with pytest.raises(ValueError, match=message):
+        ClusterConfig(**change)
+
+
+def test_wrong_addresses_are_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(ValueError, match="RAY_ADDRESS = 'http://127.0.0.1:8265', wanted HOST:PORT"):
+        connect()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(ValueError, match="num_cpus and num_gpus belong to an embedded Ray"):
+        connect(ClusterConfig(num_cpus=2))
+
+
+def test_workers_import_the_project_unless_the_job_ships_it():
+    alone = worker_environment({"PYTHONPATH": "/other"})
+    assert alone["PYTHONPATH"].split(os.pathsep) == [str(PROJECT), "/other"]
+    shipped = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"working_dir": "gcs://x.zip"}})}
+    assert "PYTHONPATH" not in worker_environment(shipped)
+    theirs = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": {"PYTHONPATH": "/mine"}}})}
+    assert "PYTHONPATH" not in worker_environment(theirs)
+    assert worker_environment({"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {}})}) == worker_environment({})
+
+
+# ---- a real Ray ----
+
+
+@pytest.mark.slow
+def test_an_embedded_ray_is_private_and_quiet_and_its_workers_import_the_project(tmp_path):
+    code = """
+import os, ray
+from pipeline.cluster import ClusterConfig, connect
+found = connect(ClusterConfig(num_cpus=1, object_store_mb=100, storage="runs"))
+assert connect(ClusterConfig(storage="runs")).nodes == 1 and found.embedded
+
+@ray.remote
+def seen():
+    import das.config, pipeline.cluster
+    return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), os.environ["MLFLOW_DISABLE_TELEMETRY"]
+
+print(found.storage, found.tracking_uri, ray.get(seen.remote()), ray.cluster_resources()["CPU"])
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DAS_", "MLFLOW_"))}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    runs = tmp_path / "runs"
+    assert done.stdout == f"{runs} sqlite:///{runs}/mlflow.db ('token', 32, 'true') 1.0\n"
+    assert done.stderr == ""
+    # Neither a token that would rule later clusters nor an empty run is left behind.
+    assert not (tmp_path / ".ray").exists() and not runs.exists()
+
+
+# ---- cluster.yaml ----
+
+
+@pytest.fixture
+def launch():
+    return yaml.safe_load((PROJECT / "cluster.yaml").read_text())
+
+
+def test_cluster_yaml_is_what_ray_up_accepts(launch):
+    validate_config(fillout_defaults(launch))
+    prepared = prepare_config(launch)
+    assert prepared["available_node_types"]["gpu_worker"]["max_workers"] == 4
+    assert [count for _, count in autoscaler_nodes(PROJECT / "cluster.yaml")] == [4]
+
+
+@pytest.mark.parametrize(
+    "misspell",
+    [
+        lambda c: c.update(max_worker=c.pop("max_workers")),
+        lambda c: c.update(setup_command=c.pop("setup_commands")),
+        lambda c: c["available_node_types"]["gpu_worker"].update(min_worker=0),
+        lambda c: c["available_node_types"]["gpu_worker"].pop("node_config"),
+        lambda c: c["docker"].update(run_option=[]),
+        lambda c: c["available_node_types"]["gpu_worker"]["resources"].update(GPU="one"),
+    ],
+)
+def test_a_misspelt_field_of_cluster_yaml_is_refused(launch, misspell):
+    misspell(launch)
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config(fillout_defaults(launch))
+
+
+def test_an_unknown_head_type_is_refused(launch):
+    launch["head_node_type"] = "heads"
+    with pytest.raises(ValueError, match="head_node_type"):
+        validate_config(fillout_defaults(launch))
+
+
+def test_cluster_yaml_runs_the_locked_ray_with_a_token(launch):
+    lock = (PROJECT / "requirements.lock").read_text()
+    version = re.search(r"^ray==(.+)$", lock, flags=re.MULTILINE)[1]
+    for image in (launch["docker"]["head_image"], launch["docker"]["worker_image"]):
+        assert image.startswith(f"rayproject/ray:{version}-py311")
+    assert "--env RAY_AUTH_MODE=token" in launch["docker"]["run_options"]
+    assert "/home/ray/.ray/auth_token" in launch["file_mounts"]
+    assert any("requirements.lock" in command for command in launch["setup_commands"])
+
+
+def test_every_placeholder_of_cluster_yaml_is_explained_at_its_top():
+    text = (PROJECT / "cluster.yaml").read_text()
+    top, body = text.split("\ncluster_name:")
+    placeholders = set(re.findall(r"EDIT-[A-Z]+", body))
+    assert placeholders == {"EDIT-BUCKET", "EDIT-PROFILE", "EDIT-AMI"}
+    for name in placeholders:
+        assert body.count(name) == 1 and re.search(rf"^#   {name}  ", top, flags=re.MULTILINE)
