@@ -108,11 +108,10 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
     assert all(s.skeleton == samples[0].skeleton for s in samples), "one batch, one joint set"
     height, width = (-(-max(s.image.shape[i] for s in samples) // pad_to) * pad_to for i in (0, 1))
     b = len(samples)
-    images = torch.zeros(b, 3, height, width, dtype=torch.uint8)
+    # Channels last in memory, as images come and convolutions like it; copying to planes costs more than decoding.
+    images = np.zeros((b, height, width, 3), np.uint8)
     for i, s in enumerate(samples):
-        # A view (a crop, RGB of BGR) may run backwards in memory, which torch cannot wrap.
-        image = torch.from_numpy(np.ascontiguousarray(s.image))
-        images[i, :, : s.image.shape[0], : s.image.shape[1]] = image.permute(2, 0, 1)
+        images[i, : s.image.shape[0], : s.image.shape[1]] = s.image
 
     def people(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         out = torch.zeros(b, n, *shape, dtype=dtype)
@@ -127,7 +126,7 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
         mask[i, : len(s.has_depth)] = True
     return Batch(
         keys=[s.key for s in samples],
-        images=images,
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
         sizes=torch.tensor([s.image.shape[:2] for s in samples]),
         K=torch.stack([torch.from_numpy(s.K) for s in samples]).float(),
         distortion=torch.stack([torch.from_numpy(s.distortion) for s in samples]).float(),
