@@ -70,6 +70,15 @@ class ClusterConfig:
                 f"address = {self.address!r}, wanted auto, local or HOST:PORT (Ray Client is not used: submit a job)"
             )
 
+    def locations(self) -> tuple[str, str]:
+        """Absolute storage and tracking URI, with the environment's defaults; starts nothing.
+
+        Raises:
+            ValueError: a tracking URI that MLflow would not take, or none where the storage holds no database.
+        """
+        storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
+        return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -93,9 +102,7 @@ def connect(config: ClusterConfig | None = None) -> Cluster:
         ConnectionError: nothing answers at the address.
     """
     config = config or ClusterConfig()
-    # Everything that can be wrong without asking Ray is checked before Ray's seconds of start-up.
-    storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
-    tracking_uri = absolute_tracking_uri(config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
+    storage, tracking_uri = config.locations()  # faults in them are told before Ray's seconds of start-up
     embedded = not ray.is_initialized() and _start_or_join(config)
     alive = [node for node in ray.nodes() if node["Alive"]]
     if not config.shared_storage:

@@ -48,6 +48,7 @@ def test_the_same_identity_continues_the_same_run(store, tmp_path):
     runs = mlflow_client(store).search_runs([run_of(first).info.experiment_id], "tags.`das.identity` = 'resumed'")
     assert [run.info.run_id for run in runs] == [first.handle.run_id]
     assert history(second, "loss") == [(1, 3.0), (2, 2.0)]
+    assert second.latest_metrics() == {"loss": 2.0}
     assert runs[0].info.status == "FINISHED"
     assert runs[0].info.run_name == "resumed"
 
