@@ -1,7 +1,7 @@
 """The `das` command. Every subcommand is the function that the job script of the same name calls.
 
-A user's mistake (ValueError) ends in one line on standard error and exit status 2; anything else is a fault of ours
-and keeps its traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
+A user's mistake (ValueError) or a server that does not answer (ConnectionError) ends in one line on standard error
+and exit status 2; anything else is a fault of ours and keeps its traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def predict(argv: Sequence[str]) -> None:
 
 def sweep(argv: Sequence[str]) -> None:
     """Sweep loss weights and update layers with Ray Tune; a trial is a training."""
-    from pipeline.tune import SweepConfig, sweep
+    from pipeline.tune import sweep, sweep_presets
 
-    print(sweep(_parse("sweep", SweepConfig, argv)).summary())
+    print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_refuse(f"unknown command {args[0]!r}, wanted one of {', '.join(COMMANDS)}"))
     try:
         COMMANDS[args[0]](args[1:])
-    except ValueError as error:
+    except (ValueError, ConnectionError) as error:
         sys.exit(_refuse(_one_line(error)))
 
 

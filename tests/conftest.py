@@ -7,6 +7,10 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# Ray reads these once, when it first starts in a process: set for all tests alike, and for what they start.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
 
 def _absent(what: str, reason: str) -> None:
     """Skips with a one-line reason, or fails where the environment says that this must be present."""
