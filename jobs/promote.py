@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Register a checkpoint and make it champion when it passes the gate; says why when it does not.
+r"""Register a checkpoint and make it champion when it passes the gate; says why when it does not.
 
-    python jobs/promote.py --model runs/panoptic-release/best --scores runs/evaluations/.../scores.json \\
+    python jobs/promote.py --model runs/panoptic-release/best --scores runs/evaluations/.../scores.json \
         --name das-panoptic
 
 Seconds.

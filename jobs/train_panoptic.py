@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Train DAS on CMU Panoptic (15 joints), with COCO beside it.
+r"""Train DAS on CMU Panoptic (15 joints), with COCO beside it.
 
-    ray job submit --working-dir . -- python jobs/train_panoptic.py release \\
+    ray job submit --working-dir . -- python jobs/train_panoptic.py release \
         --data /data/prepared/panoptic /data/prepared/coco --workers 4 --gpu --name panoptic-release
     python jobs/train_panoptic.py small --data data/prepared/studio --optim.max-minutes 6
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 Nodes = list[tuple[dict[str, float], int]]
 """(Resources of one node, how many such nodes)."""
 
+_GCS_PORT = "RAY_GCS_SERVER_PORT"  # read by ray.init when it starts a head
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by ``ray job submit`` around its entry point
 
 
@@ -122,7 +124,9 @@ def _start_or_join(config: ClusterConfig) -> bool:
     embedded = address == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {}
+    known = environment if address == "auto" else address
     if embedded:
+        known = _fixed_address()
         if "RAY_AUTH_MODE" not in os.environ:
             # Ray's ports listen on every interface, so a new local Ray demands a token by default, which it
             # would keep in the home folder and thereby switch on for every later cluster. One made here
@@ -138,23 +142,36 @@ def _start_or_join(config: ClusterConfig) -> bool:
         raise ValueError("num_cpus and num_gpus belong to an embedded Ray, but this job joins a cluster")
     ray.init(
         address=address,
-        runtime_env={"env_vars": worker_environment(os.environ)},
+        runtime_env={"env_vars": worker_environment(os.environ, known)},
         log_to_driver=config.worker_logs,
         logging_level=logging.ERROR,  # the banner and the remark about token mode are no news to the user
         **options,
     )
+    os.environ.pop(_GCS_PORT, None)
     logging.getLogger("ray").setLevel(logging.WARNING)
     return embedded
 
 
-def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables for worker processes: where to import the project from, and no usage reports.
+def _fixed_address() -> str:
+    """HOST:PORT that a Ray started by this process will have: what its workers are told of it."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    os.environ[_GCS_PORT] = str(port)
+    return f"{ray.util.get_node_ip_address()}:{port}"
+
+
+def worker_environment(environment: Mapping[str, str], address: str = "") -> dict[str, str]:
+    """Variables for worker processes: where Ray is, where to import the project from, and no usage reports.
+
+    Ray's own helpers in worker processes look for the Ray of this machine, and where there are two they may ask
+    the other one: the watchdog that frees the resources of a stopped training then frees nothing.
 
     Inside a submitted job whose working folder Ray has shipped to all nodes, the project is imported from
     there. Variables that the job already sets are left alone; Ray refuses to set one twice.
     """
     job = json.loads(environment.get(_JOB_CONFIG) or "{}").get("runtime_env") or {}
-    wanted = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    wanted = {"MLFLOW_DISABLE_TELEMETRY": "true", **({"RAY_ADDRESS": address} if address else {})}
     if "working_dir" not in job:
         folders = [str(PROJECT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         wanted["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))

@@ -124,8 +124,8 @@ class TrainConfig:
             raise ValueError(f"repeat has {len(self.repeat)} entries, wanted {len(self.data)}, one per data folder")
         if any(r < 1 for r in self.repeat):
             raise ValueError(f"repeat = {self.repeat}, wanted whole numbers from 1")
-        if self.workers < 0:
-            raise ValueError(f"workers = {self.workers}, wanted at least 1 (0 runs in this process, for tests)")
+        if self.workers < 1:
+            raise ValueError(f"workers = {self.workers}, wanted at least 1")
         if not self.name or "/" in self.name:
             raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
         self.model.build()

@@ -6,6 +6,7 @@ Images are decoded as late as possible. By default that happens in the loading t
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
 import zlib
@@ -49,6 +50,7 @@ def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), s
     context = ray.data.DataContext.get_current()
     context.use_datasource_v2 = False
     context.enable_progress_bars = False  # one bar for every epoch of every worker tells nobody anything
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # nor do its estimates of every file
     shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
     return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
 
@@ -128,18 +130,29 @@ class TransformRows:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Columns of rows to the columns key and sample."""
         self.transform.seed = int(np.random.SeedSequence().generate_state(1)[0])
-        rows = [{name: column[i] for name, column in batch.items()} for i in range(len(batch["key"]))]
-        samples = [pickle.dumps(self.transform(row)) for row in rows]
-        return {"key": batch["key"], "sample": np.array(samples, dtype=object)}
+        made = []
+        for i in range(len(batch["key"])):
+            self.transform.left_out = Counter()
+            sample = self.transform({name: column[i] for name, column in batch.items()})
+            made.append(pickle.dumps((sample, self.transform.left_out)))
+        return {"key": batch["key"], "sample": np.array(made, dtype=object)}
 
 
 class CollateSamples(ArrowBatchCollateFn):
-    """Packs samples that `TransformRows` made elsewhere."""
+    """Packs samples that `TransformRows` made elsewhere, and adds what it left out to ``left_out``."""
+
+    def __init__(self, left_out: Counter[str]) -> None:
+        self.left_out = left_out
 
     def __call__(self, batch: Any) -> Batch:
         """A pyarrow Table with the columns key and sample to a Batch."""
         rows = batch.to_pylist()
-        return _batch([pickle.loads(row["sample"]) for row in rows], [row["key"] for row in rows])
+        samples = []
+        for row in rows:
+            sample, left_out = pickle.loads(row["sample"])
+            samples.append(sample)
+            self.left_out.update(left_out)
+        return _batch(samples, [row["key"] for row in rows])
 
 
 class TrainingBatches:
@@ -160,7 +173,7 @@ class TrainingBatches:
         yield from self.shard.iter_torch_batches(
             batch_size=self.config.batch_size,
             prefetch_batches=self.config.prefetch,
-            collate_fn=CollateSamples() if on_cluster else CollateRows(self.transform),
+            collate_fn=CollateSamples(self.transform.left_out) if on_cluster else CollateRows(self.transform),
             local_shuffle_buffer_size=max(self.config.shuffle_rows, self.config.batch_size) or None,
             local_shuffle_seed=self.transform.seed + epoch,
             drop_last=True,

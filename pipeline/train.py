@@ -10,11 +10,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ray.train import Checkpoint, CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    DataConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo
+from das.checkpoint import ModelInfo, load_tensors
+from das.config import DASConfig
+from das.model import DAS
 from das.transforms import (
     RecipeConfig,
     ours,
@@ -24,13 +35,14 @@ from das.transforms import (
     small_recipe,
 )
 from pipeline import optim
-from pipeline.cluster import connect, preflight
+from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
 from pipeline.convert import Manifest, load_manifest
 from pipeline.ingest import read_split, training_rows
+from pipeline.schema import Record
 from pipeline.statistics import pose_statistics
 from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
-from pipeline.tracking import Tracker, code_version
+from pipeline.tracking import RunHandle, Tracker, code_version
 from pipeline.train_loop import TrainJob, train_loop
 
 # What picks the best epoch: all people count, a missed one with the error of the mean pose.
@@ -136,55 +148,71 @@ def recipe_of(config: IngestConfig) -> RecipeConfig:
     return small_recipe(config.width, config.height) if config.recipe == "small" else named[config.recipe]()
 
 
-def fit(config: TrainConfig) -> TrainResult:
+def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:
     """Runs one training to its end, or continues it, or says that it has ended before.
+
+    Args:
+        config: the training.
+        callbacks: hear of every report, on the side of the driver.
+        parent: the MLflow run of the sweep that this is a trial of.
 
     Raises:
         ValueError: data, model or resources that do not fit together; a name that another training has taken.
     """
+    job = training_job(config)
     cluster = connect(config.cluster)
     folder = join(cluster.storage, config.name)
-    job = _job(config, folder)
-    identity = _identity(job)
     if exists(join(folder, "training.json")):
-        _refuse_another(join(folder, "training.json"), identity)
+        refuse_another(join(folder, "training.json"), identity(job))
     if exists(join(folder, "finished.json")):
         ended = read_json(join(folder, "finished.json"))
         return TrainResult(join(folder, "best"), ended["run_id"], ended["metrics"], finished_before=True)
 
-    resources = {"CPU": config.cpus_per_worker, "GPU": 1.0 if config.gpu else 0.0}
-    # Ray Data reads while the workers compute; without a CPU of its own it would wait for them and they for it.
-    preflight(max(1, config.workers), resources, spare_cpus=1.0)
-    write_json(join(folder, "training.json"), identity)
-    with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder) as tracker:
+    if parent is None:  # a sweep has counted all its trials together
+        # Ray Data reads while the workers compute; without a CPU of its own it would wait for them and they for it.
+        preflight(config.workers, worker_resources(config), spare_cpus=1.0)
+    write_json(join(folder, "training.json"), identity(job))
+    with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder, parent) as tracker:
         tracker.log_params(flat(config))
-        for manifest, where in zip(job.manifests, config.data, strict=True):
+        for manifest, where in zip(job.manifests, job.config.data, strict=True):
             tracker.log_dataset(manifest.source, manifest.fingerprint, where, "train")
-        with _progress_bar(tracker):
-            result = _trainer(replace(job, run=tracker.handle), cluster.storage, resources).fit()
+        trainer = _trainer(replace(job, run=tracker.handle), cluster.storage, callbacks)
+        with _progress_bar(tracker, shown=parent is None):
+            result = _run(trainer)
         checkpoint, metrics = _best(result)
         with checkpoint.as_directory() as local:
-            _publish(local, join(folder, "best"), tracker)
+            publish(local, join(folder, "best"), tracker)
         tracker.log_json("best.json", metrics)
     write_json(join(folder, "finished.json"), {"run_id": tracker.handle.run_id, "metrics": metrics})
     return TrainResult(join(folder, "best"), tracker.handle.run_id, metrics, finished_before=False)
 
 
-def _job(config: TrainConfig, folder: str) -> TrainJob:
-    """What the workers need, from the manifests of the prepared data."""
+def training_job(config: TrainConfig) -> TrainJob:
+    """What the workers need, from the prepared data and their manifests; reads every annotation once.
+
+    Raises:
+        ValueError: data or initial weights that are missing, broken or do not fit the model.
+    """
     if not config.data:
         raise ValueError("data is empty, wanted at least one prepared folder (see `das prepare`)")
+    # Workers run in folders of their own.
+    config = replace(
+        config,
+        data=tuple(map(absolute_storage, config.data)),
+        val=config.val and absolute_storage(config.val),
+        pretrained=config.pretrained and absolute_storage(config.pretrained),
+    )
     model, recipe = config.model.build(), recipe_of(config.ingest)
     manifests = [load_manifest(data) for data in config.data]
     repeat = config.repeat or (1,) * len(manifests)
     rows = sum(_images(m, "train") * n for m, n in zip(manifests, repeat, strict=True))
-    per_step = config.ingest.batch_size * config.ingest.accumulate * max(1, config.workers)
+    per_step = config.ingest.batch_size * config.ingest.accumulate * config.workers
     if rows < per_step:
         raise ValueError(f"data has {rows} training images, wanted at least one step of {per_step}")
+    if config.pretrained is not None and "://" not in config.pretrained:
+        _check_pretrained(config.pretrained, model)
     val = config.val or config.data[0]
-    shards = [shard for data in config.data for shard in list_shards(data, "train")]
-    records = (record for shard in shards for record in read_records(shard, images=False))
-    statistics = pose_statistics(records, model.skeleton, recipe)
+    statistics = pose_statistics(_annotations(config.data, manifests), model.skeleton, recipe)
     info = ModelInfo(
         model=model,
         test_size=recipe.test_size,
@@ -204,6 +232,29 @@ def _job(config: TrainConfig, folder: str) -> TrainJob:
     return TrainJob(config, info, rows, _images(load_manifest(val), "val"), _training_index(config.data), manifests)
 
 
+def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Iterator[Record]:
+    """All training rows without their images; ValueError where there are not as many as the manifest says."""
+    for folder, manifest in zip(folders, manifests, strict=True):
+        found = 0
+        for shard in list_shards(folder, "train"):
+            for record in read_records(shard, images=False):
+                found += 1
+                yield record
+        if found != _images(manifest, "train"):
+            wanted = f"{_images(manifest, 'train')} as its manifest says: prepare the data again"
+            raise ValueError(f"{folder}: its shards hold {found} training rows, wanted {wanted}")
+
+
+def _check_pretrained(path: str, model: DASConfig) -> None:
+    """ValueError before anything starts where initial weights are missing or of another architecture."""
+    if Path(path).is_dir():
+        load_tensors(Path(path) / "model.safetensors", DAS(model))
+    elif not Path(path).is_file():
+        raise ValueError(f"pretrained = {path!r} does not exist, wanted a checkpoint folder, a file or a URL")
+    elif not model.backbone.startswith("resnet"):
+        raise ValueError(f"pretrained = {path!r}: ImageNet files are for ResNets, this backbone is {model.backbone}")
+
+
 def _images(manifest: Manifest, split: str) -> int:
     return manifest.splits[split].images if split in manifest.splits else 0
 
@@ -220,7 +271,7 @@ def _training_index(folders: Sequence[str]) -> dict[str, list[str]]:
     return index
 
 
-def _identity(job: TrainJob) -> dict[str, Any]:
+def identity(job: TrainJob) -> dict[str, Any]:
     """What makes two trainings of one name the same: model, recipe, optimisation and data."""
     config = job.config
     return {
@@ -234,18 +285,23 @@ def _identity(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def _refuse_another(path: str, identity: dict[str, Any]) -> None:
-    """ValueError naming the first setting in which the training of this name differs from what is asked for."""
+def refuse_another(path: str, identity: dict[str, Any]) -> None:
+    """ValueError naming the first setting in which the run of this name differs from what is asked for."""
     found, wanted = flat(read_json(path)), flat(json.loads(json.dumps(identity)))
     for name in sorted(found | wanted):
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"{path}: this training has {name} = {found.get(name)!r}, asked for {wanted.get(name)!r}: "
+                f"{path}: this run has {name} = {found.get(name)!r}, asked for {wanted.get(name)!r}: "
                 "resume with the same settings, or choose another --name"
             )
 
 
-def _trainer(job: TrainJob, storage: str, resources: dict[str, float]) -> TorchTrainer:
+def worker_resources(config: TrainConfig) -> dict[str, float]:
+    """What Ray reserves for each training worker."""
+    return {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.gpu else {})}
+
+
+def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> TorchTrainer:
     """The Ray trainer; the same storage and name continue from the last committed checkpoint."""
     config = job.config
     recipe = RecipeConfig.from_json(job.info.recipe)
@@ -262,20 +318,35 @@ def _trainer(job: TrainJob, storage: str, resources: dict[str, float]) -> TorchT
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpu,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+            resources_per_worker=worker_resources(config),
         ),
         run_config=RunConfig(
             name=config.name,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.keep, **select),
+            callbacks=list(callbacks),
         ),
     )
 
 
+def _run(trainer: TorchTrainer) -> Any:
+    """The training itself; a mistake that only the workers could see, in a row of the data, is raised as such."""
+    try:
+        return trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, ValueError):
+                raise failure from error
+        raise
+
+
 @contextmanager
-def _progress_bar(tracker: Tracker) -> Iterator[None]:
+def _progress_bar(tracker: Tracker, shown: bool) -> Iterator[None]:
     """Shows how far the workers are, as their numbers arrive in MLflow, while the driver waits."""
+    if not shown:
+        yield
+        return
     ended = threading.Event()
 
     def watch() -> None:
@@ -304,7 +375,7 @@ def _best(result: Any) -> tuple[Checkpoint, dict[str, Any]]:
     return result.checkpoint, result.metrics
 
 
-def _publish(local: str, best: str, tracker: Tracker) -> None:
+def publish(local: str, best: str, tracker: Tracker) -> None:
     """Copies a checkpoint to storage/name/best and to the run's artifacts, there without the optimiser's state."""
     copy_folder(local, best)
     for file in sorted(Path(local).iterdir()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from ray.train import Checkpoint
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from das.assign import assign
 from das.backbone import ResNet
@@ -101,13 +102,12 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             _restore(folder, step, optimizer, scaler, average, progress)
-    wrapped = nn.parallel.DistributedDataParallel(step) if world > 1 else step
+    wrapped = DistributedDataParallel(step) if world > 1 else step
     tracker = Tracker.join(job.run) if rank == 0 and job.run is not None else None
     validate = Validator(config, job.info, job.val_rows, rank, world) if job.val_rows else None
 
-    finished = progress.epoch >= options.epochs
     log = LossLog(world)
-    while not finished:
+    while not progress.finished:
         step.train()
         log.begin_epoch()
         for parts in _groups(batches(progress.epoch), config.ingest.accumulate):
@@ -119,7 +119,9 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 dist.all_reduce(clock, op=dist.ReduceOp.MAX)
             progress.set_rates(optimizer, clock.item())
             for i, part in enumerate(parts):
-                alone = wrapped.no_sync() if world > 1 and i + 1 < len(parts) else nullcontext()
+                alone: AbstractContextManager[None] = nullcontext()
+                if isinstance(wrapped, DistributedDataParallel) and i + 1 < len(parts):
+                    alone = wrapped.no_sync()
                 with alone, torch.autocast(device.type, _AMP_TYPES[options.amp], enabled=options.amp != "none"):
                     losses = wrapped(part, totals)
                     require_finite(losses, part.keys)
@@ -145,11 +147,9 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                         "train/images_per_second": images_per_step / means["train/seconds_per_step"],
                     }
                     tracker.log_metrics({**means, **state}, step=progress.step)
-            finished = progress.out_of_time(clock.item())
-            if finished:
+            if progress.out_of_time(clock.item()):
                 break
-        progress.epoch += 1
-        finished = finished or progress.epoch >= options.epochs
+        progress.end_epoch(clock.item())
 
         best = step.model if average is None else cast(DAS, average.module)
         metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.transform.left_out.items()}}
