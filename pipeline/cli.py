@@ -60,10 +60,13 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def promote(argv: Sequence[str]) -> None:
-    """Register a checkpoint and make it champion if it passes the gate."""
+    """Register a checkpoint and make it champion if it passes the gate; exit status 1 and the reasons if not."""
     from pipeline.promote import PromoteConfig, promote
 
-    print(promote(_parse("promote", PromoteConfig, argv)).summary())
+    result = promote(_parse("promote", PromoteConfig, argv))
+    print(result.summary())
+    if not result.champion:
+        sys.exit(1)
 
 
 def predict(argv: Sequence[str]) -> None:

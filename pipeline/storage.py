@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -188,6 +190,25 @@ def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterat
                 yield from_row(row, str(uri))
 
 
+def find_records(uris: Iterable[str], keys: Collection[str]) -> dict[str, Record]:
+    """The validated records of these keys, images included, from the only row groups that hold them.
+
+    Raises:
+        ValueError: as ``read_records``.
+    """
+    wanted, found = set(keys), {}
+    for uri in uris:
+        with _parquet(uri) as file:
+            check_schema(file.schema_arrow, str(uri))
+            for group in range(file.num_row_groups):
+                here = file.read_row_group(group, columns=["key"]).column("key").to_pylist()
+                rows = [row for row, key in enumerate(here) if key in wanted]
+                if rows:
+                    for row in file.read_row_group(group, columns=SCHEMA.names).take(rows).to_pylist():
+                        found[row["key"]] = from_row(row, str(uri))
+    return found
+
+
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes a table of plain columns (an index, predictions) as Parquet, whole or not at all."""
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
@@ -202,6 +223,64 @@ def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[s
             raise ValueError(f"{uri}: no column {missing[0]}, found {', '.join(file.schema_arrow.names)}")
         columns: dict[str, list[Any]] = file.read(columns=wanted and list(wanted)).to_pydict()
     return columns
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A column of lists of numbers: ``lengths`` (n,) of each row's, ``values`` of all rows one after another."""
+
+    lengths: np.ndarray
+    values: np.ndarray
+
+    def to_arrow(self) -> pa.Array:
+        """The column as an Arrow array; made of whole arrays, since there are millions of numbers."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.values))
+
+
+def write_lists(
+    uri: str | Path, name: str, labels: Sequence[str], lists: Mapping[str, Lists], about: Mapping[str, Any]
+) -> None:
+    """Writes one column of texts and columns of lists of numbers as Parquet, whole or not at all.
+
+    Args:
+        uri: the file.
+        name: of the column of texts.
+        labels: n texts.
+        lists: n lists each.
+        about: what the table is, as JSON in the file's metadata.
+    """
+    arrays = {name: pa.array(labels, pa.string()), **{k: column.to_arrow() for k, column in lists.items()}}
+    table = pa.table(arrays).replace_schema_metadata({"about": json.dumps(about)})
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        pq.write_table(table, stream, use_dictionary=False)  # no number appears twice
+
+
+def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, Lists], Any]:
+    """What ``write_lists`` wrote: the texts, the wanted columns of lists, and what the table is.
+
+    Raises:
+        ValueError: no such file, no Parquet, a column missing, of another kind or with nulls, no description;
+            names the file and the column.
+    """
+    with _parquet(uri) as file:
+        table = file.read()
+    lists = {}
+    for column in (name, *wanted):
+        kind = table.schema.field(column).type if column in table.schema.names else "missing"
+        expected, fits = ("texts", pa.types.is_string) if column == name else ("lists of numbers", pa.types.is_list)
+        if kind == "missing" or not fits(kind):
+            raise ValueError(f"{uri}: column {column} is {kind}, wanted {expected}")
+        array = table.column(column).combine_chunks()
+        values = array if column == name else array.flatten()
+        if array.null_count or values.null_count or not (column == name or pa.types.is_floating(values.type)):
+            raise ValueError(f"{uri}: column {column} holds nulls or {values.type}, wanted {expected}")
+        if column != name:
+            lists[column] = Lists(array.value_lengths().to_numpy(), values.to_numpy())
+    about = (table.schema.metadata or {}).get(b"about")
+    if about is None:
+        raise ValueError(f"{uri}: no description (`about`) in its metadata, wanted a table of this project")
+    return table.column(name).to_pylist(), lists, json.loads(about)
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""The images to be scored: one split of prepared folders, read without their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from das.skeleton import Skeleton, conversion, skeleton_named
+from pipeline.convert import Manifest, load_manifest
+from pipeline.schema import Record
+from pipeline.storage import list_shards, read_records
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """All images of one split of some prepared folders.
+
+    Attributes:
+        folders: the prepared folders. manifests: theirs, in the same order.
+        split: train, val or test.
+        shards: the Parquet files of the split.
+        records: every image with its people, ``image`` left empty.
+    """
+
+    folders: tuple[str, ...]
+    manifests: tuple[Manifest, ...]
+    split: str
+    shards: tuple[str, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        """Sources and split, for example ``panoptic/test``."""
+        return "+".join(sorted({manifest.source for manifest in self.manifests})) + "/" + self.split
+
+    @property
+    def fingerprint(self) -> str:
+        """The folder's fingerprint; of several folders a hash of theirs, whatever their order."""
+        found = sorted(manifest.fingerprint for manifest in self.manifests)
+        return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all images, in order."""
+        return [record.key for record in self.records]
+
+
+def read_annotations(folders: Sequence[str], split: str) -> Annotations:
+    """The annotations of one split.
+
+    Raises:
+        ValueError: no folder given, a folder that `das prepare` has not finished, one without this split or
+            without rows in it, or an image that is in two of the folders.
+    """
+    if not folders:
+        raise ValueError("data is empty, wanted at least one prepared folder (see `das prepare`)")
+    manifests, shards, records = [], [], []
+    seen: dict[str, str] = {}
+    for folder in folders:
+        manifest = load_manifest(folder)
+        if split not in manifest.splits:
+            raise ValueError(f"{folder}: no split {split!r}, found {', '.join(manifest.splits) or 'none'}")
+        here = list_shards(folder, split)
+        found = [record for shard in here for record in read_records(shard, images=False)]
+        if not found:
+            raise ValueError(f"{folder}: split {split!r} holds no images ({len(here)} Parquet shards)")
+        for record in found:
+            if record.key in seen:
+                raise ValueError(f"{record.key} is in {seen[record.key]} and in {folder}, wanted every image once")
+            seen[record.key] = folder
+        manifests.append(manifest)
+        shards += here
+        records += found
+    return Annotations(tuple(folders), tuple(manifests), split, tuple(shards), tuple(records))
+
+
+def check_joints(annotations: Annotations, skeleton: Skeleton) -> None:
+    """Refuses data that cannot judge a model of this joint set.
+
+    Raises:
+        ValueError: images without joints in 3D, or whose joint set lacks the model's root.
+    """
+    for record in annotations.records:
+        if record.joints_cam is None:
+            raise ValueError(f"{record.key}: annotated in 2D only, wanted joints in 3D to score against")
+        index = conversion(skeleton_named(record.skeleton), skeleton).index
+        missing = [joint for joint in skeleton.root if index[skeleton.index(joint)] < 0]
+        if missing:
+            raise ValueError(
+                f"{record.key}: its joint set {record.skeleton} has no {missing[0]}, the root of the model's "
+                f"{skeleton.name}: wanted data with that joint"
+            )

@@ -1,0 +1,287 @@
+"""One evaluation on Ray: a checkpoint and a split give predictions, scores under every protocol, pictures, timings.
+
+    OUT/predictions.parquet    every candidate of every image (pipeline/predictions.py)
+    OUT/scores.json            what promotion decides by (gate.Scores)
+    OUT/report.json            everything in numbers
+    OUT/tables/*.csv           by activity, sequence, joint and protocol
+    OUT/overlays/*.jpg         evenly spread frames and the worst ones
+
+and the same in one MLflow run. `score_predictions` computes all scores again from the predictions file, without the
+model.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from das.checkpoint import load_model
+from pipeline.annotations import Annotations, check_joints, read_annotations
+from pipeline.cluster import ClusterConfig, absolute_storage, connect
+from pipeline.config import flat
+from pipeline.gate import Scores
+from pipeline.inference import predict_split, runtime_on, worker_count
+from pipeline.overlap import is_train_fit
+from pipeline.overlays import overlays
+from pipeline.predictions import Origin, PredictionSet
+from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
+from pipeline.runtime import Runtime
+from pipeline.scoring import TRAIN_FIT, Sheet, score
+from pipeline.splits import Split
+from pipeline.storage import copy_folder, delete, exists, join, read_json, write_bytes, write_json
+from pipeline.tables import Table
+from pipeline.tracking import Tracker, code_version
+
+# Candidates below this score never decide anything, and there are very many of them.
+LEAST_SCORE = 0.01
+
+PREDICTIONS_FILE, REPORT_FILE = "predictions.parquet", "report.json"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One model judged on one split of prepared data."""
+
+    model: str
+    """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
+    data: tuple[str, ...]
+    """Prepared data folders (or URIs), scored together."""
+    split: Split = "test"
+    """Which of their splits."""
+    name: str | None = None
+    """Identity of the evaluation: its folder and its MLflow run; by default data, split and the model's hash."""
+    out: str | None = None
+    """Folder or URI for the results; by default evaluations/NAME in the storage."""
+    experiment: str = "das"
+    """MLflow experiment."""
+    threshold: float | None = None
+    """Score above which the strict protocol counts a person; by default the model's own, chosen on its val split."""
+    allow_overlap: bool = False
+    """Score also images that the model was trained on; every number is then marked train-fit and passes no gate."""
+    workers: int = 0
+    """Predicting processes; 0 takes what the cluster has, less one CPU for reading."""
+    gpu: bool = False
+    """One GPU for every worker; otherwise CPUs."""
+    batch_size: int = 8
+    """Images that a worker predicts at once."""
+    overlays: int = 8
+    """Pictures of evenly spread frames."""
+    worst: int = 4
+    """Pictures of the frames with the largest error."""
+    runtime_images: int = 32
+    """Images on which latency and throughput are measured; 0 leaves that out."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where it runs and where results go."""
+
+    def __post_init__(self) -> None:
+        least = (("workers", 0), ("batch_size", 1), ("overlays", 0), ("worst", 0), ("runtime_images", 0))
+        for name, wanted in least:
+            if getattr(self, name) < wanted:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {wanted}")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        if self.name is not None and (not self.name or "/" in self.name):
+            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found, and where it lies.
+
+    Attributes:
+        out: folder or URI of the files. run_id, tracking_uri: the MLflow run.
+        scores: what promotion decides by.
+        metrics: every number by its name in MLflow.
+        tables: the same, to read.
+        runtime: None where it was not measured.
+        overlays: pictures, relative to ``out``; the worst frames last.
+    """
+
+    out: str
+    run_id: str
+    tracking_uri: str
+    scores: Scores
+    metrics: dict[str, float]
+    tables: tuple[Table, ...]
+    runtime: Runtime | None
+    overlays: tuple[str, ...]
+
+    @property
+    def scores_file(self) -> str:
+        """What `das promote` reads."""
+        return join(self.out, SCORES_FILE)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the report; null where nothing was there to measure."""
+        return {
+            "run_id": self.run_id,
+            "tracking_uri": self.tracking_uri,
+            "scores": self.scores.to_json(),
+            "metrics": {name: None if math.isnan(x) else x for name, x in self.metrics.items()},
+            "tables": [table.to_json() for table in self.tables],
+            "runtime": None if self.runtime is None else asdict(self.runtime),
+            "overlays": list(self.overlays),
+        }
+
+    def summary(self) -> str:
+        """Headline, tables and places for the terminal."""
+        scores, r = self.scores, self.runtime
+        lines = [f"{TRAIN_FIT}: the model was trained on these images"] if scores.train_fit else []
+        lines += [
+            f"{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose {scores.baseline_mpjpe_mm:.1f} mm), "
+            f"recall {scores.recall:.3f}, precision {scores.precision:.3f}"
+        ]
+        lines += [table.text() for table in self.tables if not table.detail]
+        if r is not None:
+            lines.append(
+                f"runtime on {r.device} ({r.threads} threads, input {r.input_size[1]}x{r.input_size[0]}): "
+                f"latency {r.latency_ms_median:.1f} ms median, {r.latency_ms_p90:.1f} ms p90 at batch 1; "
+                f"{r.images_per_second:.1f} images/s at batch {r.batch_size}; peak memory {r.peak_memory_mb:.0f} MB"
+            )
+        files = f"{SCORES_FILE}, {REPORT_FILE}, {len(self.overlays)} overlays"
+        return "\n".join((*lines, f"{self.out} (MLflow run {self.run_id}): {files}"))
+
+
+def evaluate(config: EvaluateConfig) -> EvaluationResult:
+    """Runs one evaluation; the same name continues its MLflow run and replaces its files.
+
+    Raises:
+        ValueError: a model, data or resources that do not exist or do not fit together, images that the model was
+            trained on, or a name that the evaluation of another model or other data has taken; nothing is written.
+    """
+    # Everything that can be wrong is looked at before the seconds that Ray takes to start.
+    storage, tracking_uri = config.cluster.locations()
+    checkpoint = resolve_model(config.model, tracking_uri)
+    model, info = load_model(checkpoint)
+    annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
+    check_joints(annotations, info.model.skeleton)
+    train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)
+    threshold = info.score_threshold if config.threshold is None else config.threshold
+    least = min(LEAST_SCORE, threshold, info.score_threshold, info.model.score_threshold)
+    origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
+    name = config.name or _default_name(annotations, origin)
+    out = absolute_storage(config.out or join(storage, "evaluations", name))
+    _refuse_another(out, origin)
+
+    cluster = connect(config.cluster)
+    workers = worker_count(config.workers, config.gpu)
+    with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{name}", out) as tracker:
+        tracker.log_params(flat(config))
+        tracker.set_tags({"das.model": config.model, "das.model_fingerprint": origin.model_fingerprint})
+        for manifest, folder in zip(annotations.manifests, annotations.folders, strict=True):
+            tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split)
+        for old in (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays"):
+            delete(join(out, old))
+        shipped = ray.put((model, info))
+        found = predict_split(annotations, origin, shipped, workers, config.batch_size, config.gpu)
+        found.save(join(out, PREDICTIONS_FILE))
+        sheet = score_predictions(join(out, PREDICTIONS_FILE), annotations, config.threshold)
+        runtime = None
+        if config.runtime_images:
+            images, size = config.runtime_images, config.batch_size
+            runtime = runtime_on(annotations, shipped, images, sheet.threshold, size, config.gpu)
+        pictures = overlays(annotations, sheet, origin, config.overlays, config.worst)
+        mark = f"{TRAIN_FIT}/" if train_fit else ""
+        timings = {} if runtime is None else {mark + name: value for name, value in runtime.metrics().items()}
+        result = EvaluationResult(
+            out=out,
+            run_id=tracker.handle.run_id,
+            tracking_uri=cluster.tracking_uri,
+            scores=gate_scores(sheet, origin, annotations),
+            metrics=sheet.metrics | timings,
+            tables=sheet.tables,
+            runtime=runtime,
+            overlays=tuple(f"overlays/{picture}" for picture in pictures),
+        )
+        report = {
+            "name": name,
+            "model": config.model,
+            "data": {"name": annotations.name, "folders": annotations.folders, "images": len(annotations.records)},
+            **origin.to_json(),
+            "threshold": sheet.threshold,
+            **result.to_json(),
+        }
+        _write(out, report, result.scores, sheet, pictures)
+        _log(out, result.metrics, tracker)
+    return result
+
+
+def score_predictions(predictions: str, annotations: Annotations, threshold: float | None = None) -> Sheet:
+    """All scores from a predictions file alone, joined with the annotations by key; needs no model.
+
+    Args:
+        predictions: file of an earlier evaluation.
+        annotations: of the same data (``read_annotations``).
+        threshold: see ``score``.
+
+    Raises:
+        ValueError: from ``PredictionSet.load`` and ``score``.
+    """
+    return score(annotations, PredictionSet.load(predictions), threshold)
+
+
+def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
+    """What promotion decides by: the strict protocol; nobody predicted is precision 0, which passes no gate."""
+    precision = sheet.strict.precision
+    return Scores(
+        protocol="strict",
+        split=annotations.name,
+        skeleton=origin.skeleton.name,
+        data_fingerprint=origin.data_fingerprint,
+        model_fingerprint=origin.model_fingerprint,
+        train_fit=origin.train_fit,
+        mpjpe_mm=sheet.strict.mpjpe,
+        recall=sheet.strict.recall,
+        precision=0.0 if math.isnan(precision) else precision,
+        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
+    )
+
+
+# ---- files and the MLflow run ----
+
+
+def _default_name(annotations: Annotations, origin: Origin) -> str:
+    what = annotations.name.replace("/", "-").replace("+", "-")
+    return f"{what}-{origin.model_fingerprint[:8]}-{origin.data_fingerprint[:8]}"
+
+
+def _refuse_another(out: str, origin: Origin) -> None:
+    """ValueError when ``out`` holds what another model, or other data, gave."""
+    path = join(out, REPORT_FILE)
+    if not exists(path):
+        return
+    held = read_json(path)
+    for what in ("model_fingerprint", "data_fingerprint"):
+        found, wanted = str(held.get(what)), getattr(origin, what)
+        if found != wanted:
+            held_by = f"an evaluation with {what} {found[:12]}, asked for {wanted[:12]}"
+            raise ValueError(f"{out} holds {held_by}: choose another --name")
+
+
+def _write(out: str, report: Mapping[str, Any], scores: Scores, sheet: Sheet, pictures: Mapping[str, bytes]) -> None:
+    """All files but the predictions; the report, which says that there is an evaluation, last."""
+    for table in sheet.tables:
+        write_bytes(join(out, "tables", f"{table.name}.csv"), table.csv().encode())
+    for name, data in pictures.items():
+        write_bytes(join(out, "overlays", name), data)
+    write_json(join(out, SCORES_FILE), scores.to_json())
+    write_json(join(out, REPORT_FILE), report)
+
+
+def _log(out: str, metrics: Mapping[str, float], tracker: Tracker) -> None:
+    """Numbers and all files into the MLflow run."""
+    tracker.log_metrics(metrics, step=0)
+    with tempfile.TemporaryDirectory() as copies:
+        folder = Path(out)
+        if "://" in out:
+            copy_folder(out, copies)
+            folder = Path(copies)
+        for name in (PREDICTIONS_FILE, SCORES_FILE, REPORT_FILE, "tables", "overlays"):
+            if (folder / name).exists():
+                tracker.log_artifact(folder / name, name if (folder / name).is_dir() else None)

@@ -1,0 +1,143 @@
+"""A model at work on the connected cluster: predictions for all images of a split, and what one of them costs.
+
+The model travels through Ray's object store, so no node needs the checkpoint's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from ray.util.annotations import RayDeprecationWarning
+from tqdm import tqdm
+
+from das.checkpoint import ModelInfo
+from das.model import DAS
+from das.predictor import Predictor
+from pipeline.annotations import Annotations
+from pipeline.cluster import preflight
+from pipeline.ingest import read_split
+from pipeline.predict import BatchPredictor
+from pipeline.predictions import Origin, PredictionSet, collect
+from pipeline.runtime import Runtime, measure
+from pipeline.schema import Record
+from pipeline.storage import find_records
+
+
+class ShippedPredictor(BatchPredictor):
+    """A ``BatchPredictor`` whose model, a reference to (DAS, ModelInfo), comes through Ray's object store."""
+
+    def __init__(self, model: Any, device: str, threshold: float) -> None:
+        network, info = ray.get(model)
+        self.predictor = Predictor(network, info, device, threshold=threshold)
+
+
+def predict_split(
+    annotations: Annotations, origin: Origin, model: Any, workers: int, batch_size: int, gpu: bool
+) -> PredictionSet:
+    """Predicts every image, on ``workers`` actors with one CPU each.
+
+    Args:
+        annotations: the images.
+        origin: what the predictions will say of themselves; its ``least_score`` is the threshold.
+        model: reference to (DAS, ModelInfo) in Ray's object store.
+        workers: from ``worker_count``.
+        batch_size: images at once.
+        gpu: every actor takes a GPU too.
+
+    Raises:
+        ValueError: an image that cannot be decoded; names its key.
+    """
+    _quiet()
+    rows = read_split(annotations.folders, annotations.split)
+    # Lost actors are worth replacing where nodes come and go. On a single node it only makes Ray print an alarming
+    # line about every actor; Ray 2.64 will take the option, and perhaps the line, away.
+    restarts = {"max_restarts": 0} if len(ray.nodes()) == 1 else {}
+    with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):
+        people = rows.map_batches(
+            ShippedPredictor,
+            fn_constructor_args=(model, "cuda" if gpu else "cpu", origin.least_score),
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            num_gpus=1 if gpu else 0,
+            **restarts,
+        )
+    batches = people.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+    try:
+        return collect(origin, annotations.keys, _with_bar(batches, len(annotations.records)))
+    except ray.exceptions.RayTaskError as error:
+        if not isinstance(error.cause, ValueError):
+            raise
+        # The user's mistake in its one line, without the worker's stack and Ray's advice about retrying.
+        raise ValueError(str(error.cause).splitlines()[0]) from error
+
+
+def _quiet() -> None:
+    """Ray Data's announcements off: every plan, that it shows no bars of its own, and errors that are raised anyway."""
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in ("_internal.progress", "_internal.execution.streaming_executor_state", "exceptions"):
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+
+
+def _with_bar(batches: Iterable[Mapping[str, np.ndarray]], images: int) -> Iterator[Mapping[str, np.ndarray]]:
+    """The same batches under a progress bar; images without people are counted at the end."""
+    with tqdm(total=images, unit=" images", delay=2, desc="predict") as bar:
+        for batch in batches:
+            bar.update(len(set(batch["key"])))
+            yield batch
+        bar.update(images - bar.n)
+
+
+def worker_count(asked: int, gpu: bool) -> int:
+    """How many actors: as asked, or for 0 one for every CPU (GPU) that there is now but one.
+
+    Raises:
+        ValueError: the cluster cannot hold so many.
+    """
+    there = ray.cluster_resources()
+    workers = asked or max(1, int(there.get("GPU", 0) if gpu else there["CPU"] - 1))
+    # Actors that hold every CPU wait for rows, and the reading of rows waits for a CPU.
+    preflight(workers, {"CPU": 1.0, "GPU": 1.0 if gpu else 0.0}, spare_cpus=1.0)
+    return workers
+
+
+def runtime_on(
+    annotations: Annotations, model: Any, images: int, threshold: float, batch_size: int, gpu: bool
+) -> Runtime:
+    """Latency, throughput and memory on evenly spread images, in a process with a GPU or all CPUs of a node.
+
+    Args:
+        annotations: where the images come from; all have cameras.
+        model: reference to (DAS, ModelInfo) in Ray's object store.
+        images: how many are timed.
+        threshold: of the score, since people cost time.
+        batch_size: for the throughput.
+        gpu: measure on a GPU.
+    """
+    keys = annotations.keys
+    even = np.linspace(0, len(keys) - 1, min(images, len(keys)), dtype=int)
+    records = [*find_records(annotations.shards, {keys[i] for i in even}).values()]
+    cpus = 1 if gpu else int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]))
+    task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0)(_measure)
+    found: Runtime = ray.get(task.remote(model, records, "cuda" if gpu else "cpu", threshold, batch_size, cpus))
+    return found
+
+
+def _measure(
+    model: tuple[DAS, ModelInfo], records: list[Record], device: str, threshold: float, batch_size: int, threads: int
+) -> Runtime:
+    """Runs in a Ray task."""
+    torch.set_num_threads(threads)
+    cameras = [record.K for record in records if record.K is not None]
+    lenses = [np.zeros(5) if record.distortion is None else record.distortion for record in records]
+    predictor = Predictor(*model, device=device, threshold=threshold)
+    return measure(predictor, [record.image for record in records], cameras, lenses, batch_size)

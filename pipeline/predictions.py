@@ -1,0 +1,208 @@
+"""The predictions file: one Parquet row per image, which with the annotations is all that scoring needs.
+
+    key         the image's key; every image that was given to the model, also where it found nobody
+    scores      n numbers: confidence x centerness, best first
+    joints_uv   n x 2J numbers: pixels of the stored image
+    joints_cam  n x 3J numbers: mm, camera frame
+
+What predicted, and on what, stands in the file's metadata, so scores can be computed again without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das.checkpoint import ModelInfo
+from das.metrics import Predictions
+from das.skeleton import Skeleton
+from pipeline.storage import Lists, read_lists, write_lists
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where predictions come from: the part of a checkpoint, and of an evaluation, that their scores depend on."""
+
+    model_fingerprint: str
+    """``registry.fingerprint`` of the checkpoint folder."""
+    data_fingerprint: str
+    """Of the images' prepared folders."""
+    train_fit: bool
+    """The model was trained on some of the images, or it is not known on which it was trained."""
+    skeleton: Skeleton
+    """Joint set of the J joints."""
+    unsupervised_joints: tuple[str, ...]
+    """Joints that training never labelled; nobody scores them."""
+    mean_pose: tuple[tuple[float, float, float], ...]
+    """J x (x, y, z) mm: the training split's mean root-aligned pose, the baseline."""
+    score_threshold: float
+    """The model's own, chosen on val: what the strict protocol takes for a person."""
+    release_threshold: float
+    """The threshold in the architecture's configuration: what published protocols choose among."""
+    least_score: float
+    """Candidates above this score are in the file."""
+    code_version: str
+    """Of the code that ran the model."""
+
+    @classmethod
+    def of(
+        cls, info: ModelInfo, model: str, data: str, train_fit: bool, least_score: float, code_version: str
+    ) -> Origin:
+        """The origin of predictions by a checkpoint, given the fingerprints of model and data."""
+        return cls(
+            model_fingerprint=model,
+            data_fingerprint=data,
+            train_fit=train_fit,
+            skeleton=info.model.skeleton,
+            unsupervised_joints=info.unsupervised_joints,
+            mean_pose=info.mean_pose,
+            score_threshold=info.score_threshold,
+            release_threshold=info.model.score_threshold,
+            least_score=least_score,
+            code_version=code_version,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``from_json`` inverts it."""
+        return {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Origin:
+        """Inverse of ``to_json``; ValueError names another format, unknown or missing fields."""
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            found = value.get("format") if isinstance(value, dict) else value
+            raise ValueError(f"predictions of format {found!r}, wanted {FORMAT}")
+        found, wanted = set(value) - {"format"}, {f.name for f in fields(cls)}
+        if found != wanted:
+            raise ValueError(f"unknown fields {sorted(found - wanted)}, missing fields {sorted(wanted - found)}")
+        values = {name: value[name] for name in wanted}
+        values["skeleton"] = Skeleton.from_json(value["skeleton"])
+        values["unsupervised_joints"] = tuple(value["unsupervised_joints"])
+        values["mean_pose"] = tuple(tuple(joint) for joint in value["mean_pose"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """Predictions for F images, P people in all; the people of one image stand together, best first.
+
+    Attributes:
+        origin: where they come from.
+        keys: F keys. counts: (F,) people of each image.
+        scores: (P,). joints_uv: (P, J, 2) px of the stored image. joints_cam: (P, J, 3) mm, camera frame.
+
+    Raises:
+        ValueError: naming the first key that appears twice, or whose people have numbers that are not finite or
+            do not fit the joint set.
+    """
+
+    origin: Origin
+    keys: tuple[str, ...]
+    counts: np.ndarray
+    scores: np.ndarray
+    joints_uv: np.ndarray
+    joints_cam: np.ndarray
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for key in self.keys:
+            if key in seen:
+                raise ValueError(f"key {key} appears twice, wanted every image once")
+            seen.add(key)
+        people, joints = int(self.counts.sum()), len(self.origin.skeleton)
+        owner = np.repeat(np.arange(len(self.keys)), self.counts)
+        for name, shape in (("scores", ()), ("joints_uv", (joints, 2)), ("joints_cam", (joints, 3))):
+            value = getattr(self, name)
+            assert value.shape == (people, *shape), (name, value.shape, (people, *shape))
+            wrong = ~np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
+            if wrong.any():
+                raise ValueError(f"{self.keys[owner[wrong.argmax()]]}: {name} holds NaN or infinity")
+
+    def table(self, keys: Sequence[str]) -> Predictions:
+        """The predictions for exactly these images; frame i is keys[i].
+
+        Raises:
+            ValueError: a key without a row here, or a row whose key is not asked for; both are named.
+        """
+        place = {key: i for i, key in enumerate(keys)}
+        missing, strangers = place.keys() - set(self.keys), set(self.keys) - place.keys()
+        if missing or strangers:
+            kind, some = ("no row for", missing) if missing else ("rows for other images, such as", strangers)
+            raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(place)} images)")
+        frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
+        return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
+
+    def save(self, uri: str | Path) -> None:
+        """Writes the file, whole or not at all."""
+        n = len(self.keys)
+        owner = np.repeat(np.arange(n), self.counts)
+        lists = {}
+        for name in ("scores", "joints_uv", "joints_cam"):
+            value = getattr(self, name)
+            width = int(np.prod(value.shape[1:]))
+            lists[name] = Lists(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
+        write_lists(uri, "key", self.keys, lists, self.origin.to_json())
+
+    @classmethod
+    def load(cls, uri: str | Path) -> PredictionSet:
+        """Reads the file.
+
+        Raises:
+            ValueError: naming the file, and the key where only one image is at fault.
+        """
+        keys, lists, about = read_lists(uri, "key", ("scores", "joints_uv", "joints_cam"))
+        try:
+            origin = Origin.from_json(about)
+            joints, counts = len(origin.skeleton), lists["scores"].lengths
+            for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
+                wrong = lists[name].lengths != width * counts
+                if wrong.any():
+                    at = int(wrong.argmax())
+                    found, people = lists[name].lengths[at], counts[at]
+                    raise ValueError(f"{keys[at]}: {name} has {found} numbers, wanted {width} for each of {people}")
+            return cls(
+                origin=origin,
+                keys=tuple(keys),
+                counts=counts,
+                scores=lists["scores"].values.astype(np.float64),
+                joints_uv=lists["joints_uv"].values.astype(np.float64).reshape(-1, joints, 2),
+                joints_cam=lists["joints_cam"].values.astype(np.float64).reshape(-1, joints, 3),
+            )
+        except ValueError as error:
+            raise ValueError(f"{uri}: {error}") from error
+
+
+def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
+    """Rows of people, in any order and number, to one set; images without rows are images without people.
+
+    Args:
+        origin: where the predictions come from.
+        keys: all images that were given to the model.
+        people: batches of columns key, rank, score, joints_uv and joints_cam, as ``BatchPredictor`` returns them.
+
+    Raises:
+        ValueError: from ``PredictionSet``.
+    """
+    joints = len(origin.skeleton)
+    batches = [batch for batch in people if len(batch["key"])]
+
+    def joined(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.concatenate([np.zeros((0, *shape)), *(np.asarray(batch[name], np.float64) for batch in batches)])
+
+    place = {key: i for i, key in enumerate(keys)}
+    image = np.array([place[key] for batch in batches for key in batch["key"]], dtype=np.int64)
+    order = np.lexsort((joined("rank", ()), image))
+    return PredictionSet(
+        origin=origin,
+        keys=tuple(keys),
+        counts=np.bincount(image, minlength=len(keys)),
+        scores=joined("score", ())[order],
+        joints_uv=joined("joints_uv", (joints, 2))[order],
+        joints_cam=joined("joints_cam", (joints, 3))[order],
+    )
