@@ -8,6 +8,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,6 +32,58 @@ def test_records_come_back_in_order_with_and_without_images(tmp_path):
         assert_equal(original, found)
     for original, found in zip(many(7), storage.read_records(shard, images=False), strict=True):
         assert_equal(replace(original, image=b""), found)
+
+
+def test_records_are_found_by_key_reading_only_the_row_groups_that_hold_them(tmp_path, monkeypatch):
+    shards = [str(tmp_path / f"{i}.parquet") for i in range(2)]
+    records = [*many(12)]
+    for shard, part in zip(shards, (records[:7], records[7:]), strict=True):
+        storage.write_records(shard, part, rows_per_group=2)
+    read = []
+    whole = pq.ParquetFile.read_row_group
+
+    def watched(file, group, columns):
+        read.append((group, "image" in columns))
+        return whole(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    wanted = [records[i] for i in (3, 8, 11)]
+    found = storage.find_records(shards, {*(r.key for r in wanted), "nothing"})
+    assert found.keys() == {r.key for r in wanted}
+    for original in wanted:
+        assert_equal(original, found[original.key])
+    assert [group for group, image in read if image] == [1, 0, 2]
+
+
+def test_lists_of_numbers_come_back_with_what_they_are(tmp_path):
+    lengths, values = np.array([2, 0, 3]), np.arange(5, dtype=np.float32)
+    storage.write_lists(
+        tmp_path / "t.parquet", "key", ["a", "b", "c"], {"x": storage.Lists(lengths, values)}, {"format": 1}
+    )
+    keys, lists, about = storage.read_lists(tmp_path / "t.parquet", "key", ["x"])
+    assert keys == ["a", "b", "c"] and about == {"format": 1}
+    assert (lists["x"].lengths == lengths).all() and (lists["x"].values == values).all()
+    assert pq.read_table(tmp_path / "t.parquet").column("x").to_pylist() == [[0, 1], [], [2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"key": ["a"]}, "column x is missing"),
+        ({"key": [1], "x": [[1.0]]}, "column key is int64, wanted texts"),
+        ({"key": [None, "a"], "x": [[1.0], [2.0]]}, "column key holds nulls"),
+        ({"key": ["a"], "x": ["b"]}, "column x is string, wanted lists"),
+        ({"key": ["a"], "x": [None]}, "column x"),
+        ({"key": ["a"], "x": [[1.0, None]]}, "column x holds nulls"),
+        ({"key": ["a"], "x": [["b"]]}, "column x holds nulls or string"),
+        ({"key": ["a"], "x": [[1.0]]}, "no description"),
+    ],
+)
+def test_tables_of_another_form_are_refused_by_name(tmp_path, columns, named):
+    storage.write_columns(tmp_path / "t.parquet", columns)
+    with pytest.raises(ValueError, match=named) as caught:
+        storage.read_lists(tmp_path / "t.parquet", "key", ["x"])
+    assert "t.parquet" in str(caught.value)
 
 
 def test_row_groups_end_by_rows_or_by_bytes(tmp_path):
