@@ -64,5 +64,5 @@ def require_finite(losses: dict[str, Tensor], keys: list[str]) -> None:
         FloatingPointError: if ``losses["loss"]`` is infinite or NaN; names the samples ``keys`` and every loss.
     """
     if not torch.isfinite(losses["loss"].detach()).item():
-        values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+        values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
         raise FloatingPointError(f"loss is not finite ({values}) on samples {', '.join(keys)}")

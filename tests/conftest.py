@@ -1,9 +1,13 @@
 """Fixtures shared by all tests: where recorded vectors and optional data live."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.studio import StudioConfig, render
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -37,3 +41,34 @@ def das_data() -> Path:
     if not folder.is_dir():
         _absent("data", f"DAS_DATA = {folder} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    """A tiny prepared data set of rendered people, 128 x 72 pixels: 32 images of train, 6 of val, 4 of test."""
+    folder = tmp_path_factory.mktemp("studio")
+    studio = StudioConfig(
+        width=128,
+        height=72,
+        train_frames=8,
+        val_frames=3,
+        test_frames=2,
+        train_sequences=("studio_train_haggling1", "studio_train_mafia1"),
+        val_sequences=("studio_val_mafia1",),
+        test_sequences=("studio_test_pizza1",),
+        take_frames=4,
+        people_min=2,
+        people_max=3,
+    )
+    render(studio, folder / "raw", workers=1)
+    # In a process of its own: this one's Ray, if there is any, belongs to other tests.
+    command = [sys.executable, str(PROJECT / "jobs" / "prepare.py"), "--source", "synthetic", "--shard-mb", "0.05"]
+    command += ["--root", str(folder / "raw"), "--out", str(folder / "prepared"), "--cluster.address", "local"]
+    done = subprocess.run(
+        [*command, "--cluster.object-store-mb", "100"],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "DAS_STORAGE": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "prepared"

@@ -1,0 +1,195 @@
+"""Parameter groups and schedule as the release's, the budget on the clock, and the average of the weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from das.config import release_panoptic, small
+from das.train_step import TrainStep
+from pipeline.optim import (
+    OptimConfig,
+    Progress,
+    averaged,
+    learning_rate_factor,
+    make_optimizer,
+    parameter_groups,
+    release,
+)
+from pipeline.optim import ours as ours_optim
+from pipeline.optim import small as small_optim
+
+
+def narrow(config):
+    return TrainStep(dataclasses.replace(config, backbone_width=8, fpn_channels=32))
+
+
+@pytest.fixture(scope="module")
+def step():
+    """The release's model and loss, a narrow one."""
+    return narrow(dataclasses.replace(release_panoptic(), mspn_stages=1))
+
+
+def names_in(groups, step):
+    name_of = {id(p): name for name, p in step.named_parameters()}
+    return [{name_of[id(p)] for p in group["params"]} for group in groups]
+
+
+def test_every_parameter_is_in_exactly_one_group(step):
+    for config in (release(), small_optim()):
+        weights, biases = names_in(parameter_groups(step, config), step)
+        assert not weights & biases
+        assert weights | biases == {name for name, p in step.named_parameters() if p.requires_grad}
+
+
+def test_biases_learn_twice_as_fast_without_decay_but_not_those_of_norms_and_deformable_offsets(step):
+    config = release()
+    fast, slow = set(), set()
+    norms = {n for n, m in step.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
+    for name, parameter in step.named_parameters():
+        module, _, leaf = name.rpartition(".")
+        if parameter.requires_grad:
+            special = module in norms or "conv_offset" in module
+            (fast if leaf == "bias" and not special else slow).add(name)
+    assert any("conv_offset" in name for name in slow if name.endswith("bias")), "the case should have such a bias"
+    groups = parameter_groups(step, config)
+    assert names_in(groups, step) == [slow, fast] and len(fast) > 10
+    assert (groups[0]["lr"], groups[0]["weight_decay"]) == (0.002, 1e-4)
+    assert (groups[1]["lr"], groups[1]["weight_decay"]) == (0.004, 0.0)
+    optimizer = make_optimizer(step, config)
+    assert isinstance(optimizer, torch.optim.SGD) and all(g["momentum"] == 0.9 for g in optimizer.param_groups)
+
+
+def test_adamw_decays_matrices_and_filters_only():
+    step = narrow(small())
+    decayed, free = parameter_groups(step, small_optim())
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in free["params"])
+    assert decayed["weight_decay"] == small_optim().weight_decay > free["weight_decay"] == 0.0
+    assert decayed["lr"] == free["lr"] == small_optim().lr
+    assert isinstance(make_optimizer(step, small_optim()), torch.optim.AdamW)
+
+
+def test_the_releases_schedule():
+    config = release()
+    assert (config.epochs, config.clip_norm, config.amp, config.ema_decay) == (22, 35.0, "fp16", None)
+    warm = [learning_rate_factor(config, step, 0, 0.0) for step in (0, 125, 249, 250, 10**6)]
+    assert warm == pytest.approx([1 / 3, 2 / 3, 1 - 2 / 750, 1, 1])
+    drops = [learning_rate_factor(config, 10**6, epoch, epoch / 22) for epoch in (0, 15, 16, 19, 20, 21)]
+    assert drops == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_ours_is_the_releases_schedule_with_averaged_weights_in_bf16():
+    changed = {
+        f.name for f in dataclasses.fields(OptimConfig) if getattr(release(), f.name) != getattr(ours_optim(), f.name)
+    }
+    assert changed == {"amp", "ema_decay"}
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_cosine_falls_from_one_to_zero(a, b):
+    config = dataclasses.replace(small_optim(), warmup_steps=0)
+    early, late = (learning_rate_factor(config, 10**6, 0, p) for p in sorted((a, b)))
+    assert 0 <= late <= early <= 1
+    known = [learning_rate_factor(config, 1, 0, progress) for progress in (0.0, 0.5, 1.0, 7.0)]
+    assert known == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_every_groups_rate_follows_the_schedule(step):
+    config = dataclasses.replace(release(), warmup_steps=4)
+    optimizer, progress = make_optimizer(step, config), Progress(config, steps_per_epoch=10)
+    progress.step = 2
+    progress.set_rates(optimizer, seconds=0.0)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.002 * 2 / 3, 0.004 * 2 / 3])
+    progress.step, progress.epoch = 160, 16
+    progress.set_rates(optimizer, seconds=0.0)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0002, 0.0004])
+
+
+# ---- budget ----
+
+
+def test_the_share_that_is_done_is_the_larger_of_steps_and_clock():
+    progress = Progress(dataclasses.replace(small_optim(), epochs=10, max_minutes=2.0), steps_per_epoch=5)
+    progress.step = 10
+    assert progress.done(seconds=12.0) == pytest.approx(0.2)
+    assert progress.done(seconds=60.0) == pytest.approx(0.5)
+    assert progress.done(seconds=600.0) == 1.0
+    assert not progress.out_of_time(119.9) and progress.out_of_time(120.0)
+    endless = Progress(dataclasses.replace(small_optim(), epochs=10), steps_per_epoch=5)
+    assert not endless.out_of_time(1e9) and endless.done(1e9) == 0.0
+
+
+def test_a_training_is_finished_after_its_epochs_or_when_its_time_is_up():
+    by_epochs = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
+    by_epochs.end_epoch(seconds=1.0)
+    assert not by_epochs.finished
+    by_epochs.end_epoch(seconds=2.0)
+    assert by_epochs.finished and by_epochs.epoch == 2
+    by_clock = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
+    by_clock.end_epoch(seconds=61.0)
+    assert by_clock.finished and by_clock.epoch == 1
+
+
+def test_a_restart_knows_all_time_spent_before(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("pipeline.optim.time.monotonic", lambda: now[0])
+    first = Progress(small_optim(), steps_per_epoch=5)
+    first.step = 7
+    now[0] += 30
+    first.end_epoch(first.seconds())
+    state = first.state()
+    now[0] += 1000  # nobody trained meanwhile
+    second = Progress(small_optim(), steps_per_epoch=5)
+    second.restore(state)
+    now[0] += 5
+    assert (second.epoch, second.step, second.seconds(), second.finished) == (1, 7, 35.0, False)
+
+
+# ---- average ----
+
+
+class Little(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.norm = nn.BatchNorm1d(2)
+
+
+def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
+    model, decay = Little(), 0.7
+    average = averaged(model, decay)
+    expected = None
+    for n in range(30):
+        value = torch.tensor([float(n), -2.0 * n])
+        model.weight.data.copy_(value)
+        model.norm.running_mean.copy_(value / 2)
+        model.norm.num_batches_tracked.fill_(n)
+        average.update_parameters(model)
+        # The first update copies; later the decay rises to its limit, so that the start is soon forgotten.
+        limit = min(decay, (1 + n) / (10 + n))
+        expected = value if expected is None else limit * expected + (1 - limit) * value
+        torch.testing.assert_close(average.module.weight.data, expected)
+        torch.testing.assert_close(average.module.norm.running_mean, expected / 2)
+    assert average.module.norm.num_batches_tracked == 29 and not average.module.weight.grad_fn
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"lr": 0.0}, "lr = 0.0, wanted above 0"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0, wanted at least 0"),
+        ({"warmup_start": 0.0}, "warmup_start = 0.0, wanted above 0, at most 1"),
+        ({"epochs": 0}, "epochs = 0, wanted at least 1"),
+        ({"max_minutes": 0.0}, "max_minutes = 0.0, wanted above 0, or None"),
+        ({"clip_norm": 0.0}, "clip_norm = 0.0, wanted above 0"),
+        ({"ema_decay": 1.0}, "ema_decay = 1.0, wanted between 0 and 1, or None"),
+    ],
+)
+def test_options_are_refused_by_name(change, reason):
+    with pytest.raises(ValueError, match=reason):
+        OptimConfig(**change)
+
+
