@@ -1,7 +1,8 @@
 """The `das` command. Every subcommand is the function that the job script of the same name calls.
 
 A user's mistake (ValueError) or a server that does not answer (ConnectionError) ends in one line on standard error
-and exit status 2; anything else is a fault of ours and keeps its traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
+and exit status 2; anything else is a fault of ours and keeps its traceback. Heavy packages are imported by the
+subcommand that needs them, so that help is quick.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Config = TypeVar("Config")
 
 
 def _parse(name: str, config: type[Config], argv: Sequence[str]) -> Config:
-    return tyro.cli(config, prog=f"das {name}", args=argv, config=(tyro.conf.FlagConversionOff,))
+    return tyro.cli(config, prog=f"das {name}", args=argv)
 
 
 def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[str]) -> Config:

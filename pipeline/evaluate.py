@@ -21,7 +21,8 @@ from typing import Any
 
 import ray
 
-from das.checkpoint import load_model
+from das.checkpoint import ModelInfo, load_model
+from das.model import DAS
 from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.config import flat
@@ -42,6 +43,7 @@ from pipeline.tracking import Tracker, code_version
 LEAST_SCORE = 0.01
 
 PREDICTIONS_FILE, REPORT_FILE = "predictions.parquet", "report.json"
+_FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class EvaluationResult:
     def summary(self) -> str:
         """Headline, tables and places for the terminal."""
         scores, r = self.scores, self.runtime
-        lines = [f"{TRAIN_FIT}: the model was trained on these images"] if scores.train_fit else []
+        lines = [f"{TRAIN_FIT}: some of these images may be training data"] if scores.train_fit else []
         lines += [
             f"{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose {scores.baseline_mpjpe_mm:.1f} mm), "
             f"recall {scores.recall:.3f}, precision {scores.precision:.3f}"
@@ -155,60 +157,34 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         ValueError: a model, data or resources that do not exist or do not fit together, images that the model was
             trained on, or a name that the evaluation of another model or other data has taken; nothing is written.
     """
-    # Everything that can be wrong is looked at before the seconds that Ray takes to start.
-    storage, tracking_uri = config.cluster.locations()
-    checkpoint = resolve_model(config.model, tracking_uri)
-    model, info = load_model(checkpoint)
-    annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
-    check_joints(annotations, info.model.skeleton)
-    train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)
-    threshold = info.score_threshold if config.threshold is None else config.threshold
-    least = min(LEAST_SCORE, threshold, info.score_threshold, info.model.score_threshold)
-    origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
-    name = config.name or _default_name(annotations, origin)
-    out = absolute_storage(config.out or join(storage, "evaluations", name))
-    _refuse_another(out, origin)
-
+    job = _check(config)
     cluster = connect(config.cluster)
     workers = worker_count(config.workers, config.gpu)
-    with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{name}", out) as tracker:
-        tracker.log_params(flat(config))
-        tracker.set_tags({"das.model": config.model, "das.model_fingerprint": origin.model_fingerprint})
-        for manifest, folder in zip(annotations.manifests, annotations.folders, strict=True):
-            tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split)
-        for old in (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays"):
-            delete(join(out, old))
-        shipped = ray.put((model, info))
-        found = predict_split(annotations, origin, shipped, workers, config.batch_size, config.gpu)
-        found.save(join(out, PREDICTIONS_FILE))
-        sheet = score_predictions(join(out, PREDICTIONS_FILE), annotations, config.threshold)
+    with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
+        _introduce(tracker, config, job)
+        for old in _FILES:
+            delete(join(job.out, old))
+        model = ray.put((job.model, job.info))
+        found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
+        found.save(join(job.out, PREDICTIONS_FILE))
+        sheet = score_predictions(join(job.out, PREDICTIONS_FILE), job.annotations, config.threshold)
         runtime = None
         if config.runtime_images:
             images, size = config.runtime_images, config.batch_size
-            runtime = runtime_on(annotations, shipped, images, sheet.threshold, size, config.gpu)
-        pictures = overlays(annotations, sheet, origin, config.overlays, config.worst)
-        mark = f"{TRAIN_FIT}/" if train_fit else ""
-        timings = {} if runtime is None else {mark + name: value for name, value in runtime.metrics().items()}
+            runtime = runtime_on(job.annotations, model, images, sheet.threshold, size, config.gpu)
+        pictures = overlays(job.annotations, sheet, job.origin, config.overlays, config.worst)
         result = EvaluationResult(
-            out=out,
+            out=job.out,
             run_id=tracker.handle.run_id,
             tracking_uri=cluster.tracking_uri,
-            scores=gate_scores(sheet, origin, annotations),
-            metrics=sheet.metrics | timings,
+            scores=gate_scores(sheet, job.origin, job.annotations),
+            metrics=sheet.metrics | _timings(runtime, job.origin.train_fit),
             tables=sheet.tables,
             runtime=runtime,
             overlays=tuple(f"overlays/{picture}" for picture in pictures),
         )
-        report = {
-            "name": name,
-            "model": config.model,
-            "data": {"name": annotations.name, "folders": annotations.folders, "images": len(annotations.records)},
-            **origin.to_json(),
-            "threshold": sheet.threshold,
-            **result.to_json(),
-        }
-        _write(out, report, result.scores, sheet, pictures)
-        _log(out, result.metrics, tracker)
+        _write(result, config, job, pictures)
+        _log(result, tracker)
     return result
 
 
@@ -243,7 +219,36 @@ def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Score
     )
 
 
-# ---- files and the MLflow run ----
+# ---- before Ray starts ----
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is evaluated, and under which name."""
+
+    name: str
+    out: str
+    model: DAS
+    info: ModelInfo
+    annotations: Annotations
+    origin: Origin
+
+
+def _check(config: EvaluateConfig) -> _Job:
+    """Everything that can be wrong is looked at before the seconds that Ray takes to start."""
+    storage, tracking_uri = config.cluster.locations()
+    checkpoint = resolve_model(config.model, tracking_uri)
+    model, info = load_model(checkpoint)
+    annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
+    check_joints(annotations, info.model.skeleton)
+    train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)
+    thresholds = (info.score_threshold, info.model.score_threshold, config.threshold)
+    least = min(LEAST_SCORE, *(threshold for threshold in thresholds if threshold is not None))
+    origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
+    name = config.name or _default_name(annotations, origin)
+    out = absolute_storage(config.out or join(storage, "evaluations", name))
+    _refuse_another(out, origin)
+    return _Job(name, out, model, info, annotations, origin)
 
 
 def _default_name(annotations: Annotations, origin: Origin) -> str:
@@ -264,24 +269,48 @@ def _refuse_another(out: str, origin: Origin) -> None:
             raise ValueError(f"{out} holds {held_by}: choose another --name")
 
 
-def _write(out: str, report: Mapping[str, Any], scores: Scores, sheet: Sheet, pictures: Mapping[str, bytes]) -> None:
+# ---- files and the MLflow run ----
+
+
+def _introduce(tracker: Tracker, config: EvaluateConfig, job: _Job) -> None:
+    """What is evaluated, into the MLflow run."""
+    tracker.log_params(flat(config))
+    tracker.set_tags({"das.model": config.model, "das.model_fingerprint": job.origin.model_fingerprint})
+    for manifest, folder in zip(job.annotations.manifests, job.annotations.folders, strict=True):
+        tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split)
+
+
+def _timings(runtime: Runtime | None, train_fit: bool) -> dict[str, float]:
+    mark = f"{TRAIN_FIT}/" if train_fit else ""
+    return {} if runtime is None else {mark + name: value for name, value in runtime.metrics().items()}
+
+
+def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures: Mapping[str, bytes]) -> None:
     """All files but the predictions; the report, which says that there is an evaluation, last."""
-    for table in sheet.tables:
-        write_bytes(join(out, "tables", f"{table.name}.csv"), table.csv().encode())
+    for table in result.tables:
+        write_bytes(join(job.out, "tables", f"{table.name}.csv"), table.csv().encode())
     for name, data in pictures.items():
-        write_bytes(join(out, "overlays", name), data)
-    write_json(join(out, SCORES_FILE), scores.to_json())
-    write_json(join(out, REPORT_FILE), report)
+        write_bytes(join(job.out, "overlays", name), data)
+    write_json(result.scores_file, result.scores.to_json())
+    annotations = job.annotations
+    report = {
+        "name": job.name,
+        "model": config.model,
+        "data": {"name": annotations.name, "folders": annotations.folders, "images": len(annotations.records)},
+        **job.origin.to_json(),
+        **result.to_json(),
+    }
+    write_json(join(job.out, REPORT_FILE), report)
 
 
-def _log(out: str, metrics: Mapping[str, float], tracker: Tracker) -> None:
+def _log(result: EvaluationResult, tracker: Tracker) -> None:
     """Numbers and all files into the MLflow run."""
-    tracker.log_metrics(metrics, step=0)
+    tracker.log_metrics(result.metrics, step=0)
     with tempfile.TemporaryDirectory() as copies:
-        folder = Path(out)
-        if "://" in out:
-            copy_folder(out, copies)
+        folder = Path(result.out)
+        if "://" in result.out:
+            copy_folder(result.out, copies)
             folder = Path(copies)
-        for name in (PREDICTIONS_FILE, SCORES_FILE, REPORT_FILE, "tables", "overlays"):
+        for name in _FILES:
             if (folder / name).exists():
                 tracker.log_artifact(folder / name, name if (folder / name).is_dir() else None)
