@@ -259,7 +259,9 @@ def small() -> DASConfig:
         tower_deformable=False,
         update="multi",
         update_layers=1,
-        pose_weight=5.0,
+        n_positive=5,
+        pose_weight=3.0,
+        oks_threshold=0.25,
     )
 
 

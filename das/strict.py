@@ -238,8 +238,12 @@ class OperatingPoint:
     precision: float
 
 
-def best_threshold(truth: Truth, predictions: Predictions, root: Sequence[int]) -> OperatingPoint:
+def best_threshold(
+    truth: Truth, predictions: Predictions, root: Sequence[int], least_recall: float = 0.0
+) -> OperatingPoint:
     """The score threshold with the best F1 under the strict protocol; to be chosen on val.
+
+    Thresholds with a recall below ``least_recall`` are considered only if there is no other.
 
     Exact over all thresholds in one sweep. F1 needs only the number of matches, and that is the size of a
     maximum matching: with predictions entering by falling score it grows by one exactly when the newcomer
@@ -277,6 +281,9 @@ def best_threshold(truth: Truth, predictions: Predictions, root: Sequence[int]) 
     following = np.append(scores[1:], np.nextafter(scores[-1], -np.inf))
     value = 2 * matched / (people + kept)
     value[scores == following] = -1.0  # no threshold separates equal scores
+    enough = matched >= least_recall * people
+    if (enough & (value >= 0)).any():
+        value[~enough] = -1.0
     best = int(np.argmax(value))
     return OperatingPoint(
         threshold=float(following[best]),

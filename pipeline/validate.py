@@ -18,6 +18,8 @@ from pipeline.scoring import predicted, strict_truth
 
 # Candidates below this score never decide the threshold, and there are very many of them.
 LEAST_SCORE = 0.01
+# The threshold keeps so many of the val people where it can: a missed person is lost, a doubtful one has a score.
+LEAST_RECALL = 0.93
 
 
 class Validator:
@@ -48,7 +50,7 @@ class Validator:
         found = predicted([prediction for _, prediction in pairs], len(skeleton))
         threshold = self.info.score_threshold
         if len(found):
-            threshold = best_threshold(truth, found, skeleton.root_indices).threshold
+            threshold = best_threshold(truth, found, skeleton.root_indices, LEAST_RECALL).threshold
         taught = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
         result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, taught)
         numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}

@@ -221,3 +221,23 @@ def test_missing_columns_and_wrong_mean_poses_are_named():
         strict(replace(scene.truth, bbox=None), scene.predictions, ROOT, scene.world_mean)
     with pytest.raises(ValueError, match=r"mean_pose must have shape \(15, 3\), found \(17, 3\)"):
         strict(scene.truth, scene.predictions, ROOT, np.zeros((17, 3)))
+
+
+def test_a_wanted_recall_is_kept_where_any_threshold_gives_it():
+    rng = np.random.default_rng(3)
+    joints = rng.normal(0, 300, (40, 3, 3)) + [0, 0, 4000]
+    uv = np.stack([np.arange(40) * 100.0, np.full(40, 50.0)], -1)[:, None] + np.zeros((1, 3, 1))
+    frame = np.zeros(40, int)
+    box = np.concatenate([uv[:, 0] - 40, uv[:, 0] + 40], axis=1)
+    truth = Truth(frame, joints, np.ones((40, 3), bool), uv, box)
+    # Every person is found, the last ones with low scores among many false alarms.
+    false_uv = np.stack([np.arange(60) * 100.0, np.full(60, 5000.0)], -1)[:, None] + np.zeros((1, 3, 1))
+    scores = np.concatenate([np.linspace(0.9, 0.1, 40), np.linspace(0.6, 0.05, 60)])
+    predictions = Predictions(
+        np.zeros(100, int), np.concatenate([joints, joints[:1].repeat(60, 0)]), scores, np.concatenate([uv, false_uv])
+    )
+    free = best_threshold(truth, predictions, (0,))
+    kept = best_threshold(truth, predictions, (0,), least_recall=0.95)
+    assert free.recall < 0.95 <= kept.recall
+    assert kept.f1 <= free.f1
+    assert best_threshold(truth, predictions, (0,), least_recall=1.1) == free  # nothing gives it: F1 alone decides
