@@ -39,9 +39,6 @@ from pipeline.storage import copy_folder, delete, exists, join, read_json, write
 from pipeline.tables import Table
 from pipeline.tracking import Tracker, code_version
 
-# Candidates below this score never decide anything, and there are very many of them.
-LEAST_SCORE = 0.01
-
 PREDICTIONS_FILE, REPORT_FILE = "predictions.parquet", "report.json"
 _FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays")
 
@@ -242,8 +239,10 @@ def _check(config: EvaluateConfig) -> _Job:
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
     check_joints(annotations, info.model.skeleton)
     train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)
+    # Below all of these a candidate decides nothing, and decoding and suppressing a hundred of them would take longer
+    # than the network.
     thresholds = (info.score_threshold, info.model.score_threshold, config.threshold)
-    least = min(LEAST_SCORE, *(threshold for threshold in thresholds if threshold is not None))
+    least = min(threshold for threshold in thresholds if threshold is not None)
     origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
     name = config.name or _default_name(annotations, origin)
     out = absolute_storage(config.out or join(storage, "evaluations", name))

@@ -14,6 +14,7 @@ Where the model knows the images from its training, every name and table begins 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -133,7 +134,8 @@ def _strict(
         groupings = {"activities": np.where(activities == "", "no activity", activities), **groupings}
     tables: list[Table] = []
     for kind, names in groupings.items():
-        groups = {group: part.numbers() for group, part in by_group(protocol, truth, people, names).items()}
+        results = by_group(protocol, truth, people, names)
+        groups = {name: results[name].numbers() for name in sorted(results, key=_natural)}
         for group, values in groups.items():
             metrics |= {f"strict/{name}/{group}": values[name] for name in _GROUP_METRICS}
             metrics[f"baseline/mpjpe/{group}"] = values["baseline_mpjpe"]
@@ -360,8 +362,7 @@ def _mupots_tables(name: str, every: Mupots, matched: Mupots, baseline: Mupots) 
     total = [scores.pck[:, -1] for scores in parts]
     counts = [every.relative.people, matched.relative.people]
     rows = {str(s): [float(c[i]) for c in (*total, *counts)] for i, s in enumerate(every.relative.sequences)}
-    # TS2 before TS10.
-    rows = {s: rows[s] for s in sorted(rows, key=lambda s: (len(s), s))}
+    rows = {s: rows[s] for s in sorted(rows, key=_natural)}
     rows["mean"] = [*(scores.mean_pck for scores in parts), *(float(c.sum()) for c in counts)]
     parents = "with its bone parents" if name == "mupots_release" else "with every bone's own parent"
     title = f"mupots-release {parents}, PCK at 150 mm in percent"
@@ -374,6 +375,11 @@ def _mupots_tables(name: str, every: Mupots, matched: Mupots, baseline: Mupots) 
     }
     title = f"{title}, by joint, mean of sequences"
     return [by_sequence, Table(f"{name}_joints", title, columns, by_joint, detail=True)]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorting key by which TS2 stands before TS10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _rows(parts: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
