@@ -231,10 +231,10 @@ def test_a_wanted_recall_is_kept_where_any_threshold_gives_it():
     box = np.concatenate([uv[:, 0] - 40, uv[:, 0] + 40], axis=1)
     truth = Truth(frame, joints, np.ones((40, 3), bool), uv, box)
     # Every person is found, the last ones with low scores among many false alarms.
-    false_uv = np.stack([np.arange(60) * 100.0, np.full(60, 5000.0)], -1)[:, None] + np.zeros((1, 3, 1))
-    scores = np.concatenate([np.linspace(0.9, 0.1, 40), np.linspace(0.6, 0.05, 60)])
+    false_uv = np.stack([np.arange(300) * 100.0, np.full(300, 5000.0)], -1)[:, None] + np.zeros((1, 3, 1))
+    scores = np.concatenate([np.linspace(0.9, 0.1, 40), np.linspace(0.5, 0.12, 300)])
     predictions = Predictions(
-        np.zeros(100, int), np.concatenate([joints, joints[:1].repeat(60, 0)]), scores, np.concatenate([uv, false_uv])
+        np.zeros(340, int), np.concatenate([joints, joints[:1].repeat(300, 0)]), scores, np.concatenate([uv, false_uv])
     )
     free = best_threshold(truth, predictions, (0,))
     kept = best_threshold(truth, predictions, (0,), least_recall=0.95)
