@@ -139,7 +139,7 @@ class EvaluationResult:
         lines += [table.text() for table in self.tables if not table.detail]
         if r is not None:
             lines.append(
-                f"runtime on {r.device} ({r.threads} threads, input {r.input_size[1]}x{r.input_size[0]}): "
+                f"runtime on {r.device} (CPU threads: {r.threads}, input {r.input_size[1]}x{r.input_size[0]}): "
                 f"latency {r.latency_ms_median:.1f} ms median, {r.latency_ms_p90:.1f} ms p90 at batch 1; "
                 f"{r.images_per_second:.1f} images/s at batch {r.batch_size}; peak memory {r.peak_memory_mb:.0f} MB"
             )
