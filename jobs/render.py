@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Render the studio: licence-free people in the original CMU Panoptic layout.
 
-    python jobs/render.py --out data/studio --width 320 --height 180 --frames 8000
+    python jobs/render.py --out data/studio --studio.width 320 --studio.height 180
 
 About 2 minutes on 2 cores for 8,000 small images; full HD takes about 10 times as long.
 """

@@ -7,8 +7,11 @@ subcommand that needs them, so that help is quick.
 
 from __future__ import annotations
 
+import io
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeVar
 
 import tyro
@@ -17,12 +20,30 @@ Config = TypeVar("Config")
 
 
 def _parse(name: str, config: type[Config], argv: Sequence[str]) -> Config:
-    return tyro.cli(config, prog=f"das {name}", args=argv)
+    with _mistakes_in_flags():
+        return tyro.cli(config, prog=f"das {name}", args=argv)
 
 
 def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
     """A preset by name, every field of it open to change by a flag."""
-    return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
+    with _mistakes_in_flags():
+        return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
+
+
+@contextmanager
+def _mistakes_in_flags() -> Iterator[None]:
+    """Tyro draws a box round a mistake in a flag; here it is a ValueError, one line like all others."""
+    drawn = io.StringIO()
+    try:
+        with redirect_stderr(drawn):
+            yield
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        # Title, message, further parts; in a pipe the box is drawn with - and |.
+        lines = [line.strip("│| ") for line in drawn.getvalue().splitlines()[1:-1]]
+        parts = (part.strip(" .") for part in re.split(r"[─-]{5,}", " ".join(lines)))
+        raise ValueError(". ".join(part for part in parts if not part.startswith("Argument"))) from None
 
 
 def render(argv: Sequence[str]) -> None:

@@ -1,0 +1,158 @@
+"""The one command line: what is documented can be typed, and every option is explained."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+
+PROJECT = Path(__file__).resolve().parent.parent
+JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
+# Where the function behind each command lives.
+FUNCTIONS = {
+    "render": "pipeline.render.render",
+    "prepare": "pipeline.convert.convert",
+    "train-panoptic": "pipeline.train.fit",
+    "train-mupots": "pipeline.train.fit",
+    "evaluate": "pipeline.evaluate.evaluate",
+    "promote": "pipeline.promote.promote",
+    "predict": "pipeline.predict.predict",
+    "sweep": "pipeline.tune.sweep",
+    "demo": "pipeline.demo.demo",
+}
+
+
+class Called(Exception):
+    """A command has been understood: its function was called with the configuration in ``args``."""
+
+
+@pytest.fixture
+def understood(monkeypatch):
+    """A function that parses a command line as `das` would and returns the configuration, running nothing."""
+
+    def stop(config):
+        raise Called(config)
+
+    for path in FUNCTIONS.values():
+        module, _, name = path.rpartition(".")
+        monkeypatch.setattr(importlib.import_module(module), name, stop)
+
+    def parse(arguments):
+        with pytest.raises(Called) as called:
+            cli.main(arguments)
+        return called.value.args[0]
+
+    return parse
+
+
+def documented() -> list[list[str]]:
+    """Arguments of `das` in every command that the jobs' docstrings and the README show."""
+    texts = [ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{job}.py").read_text())) for job in JOBS]
+    texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    found = []
+    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
+        command = re.match(r"\s*(?:ray job submit .*-- )?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", line)
+        if command:
+            name = (command[1] or command[2]).replace("_", "-")
+            found.append([name, *shlex.split(command[3], comments=True)])
+    return found
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for photo in (word for word in arguments if word.endswith(".jpg")):
+        (tmp_path / photo).touch()
+    if "--help" in arguments:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert not ended.value.code
+    elif "..." not in arguments:
+        assert dataclasses.is_dataclass(understood(arguments))
+
+
+def test_every_job_is_documented_and_is_the_command_of_its_name():
+    assert {job.replace("_", "-") for job in JOBS} == cli.COMMANDS.keys() == FUNCTIONS.keys()
+    assert {command for command, *_ in documented()} >= cli.COMMANDS.keys() - {"demo"}
+    for job in JOBS:
+        path = PROJECT / "jobs" / f"{job}.py"
+        assert os.access(path, os.X_OK) and path.read_text().startswith("#!/usr/bin/env python3\n"), path
+        assert f'main(["{job.replace("_", "-")}", *sys.argv[1:]])' in path.read_text()
+
+
+def test_flags_reach_the_configuration(understood):
+    config = understood(
+        ["train-panoptic", "ours", "--data", "a", "b", "--repeat", "1", "2", "--model.pose-weight", "3", "--no-gpu"]
+    )
+    assert config.data == ("a", "b") and config.repeat == (1, 2) and not config.gpu
+    assert config.model.build().pose_weight == 3.0 and config.optim.amp == "bf16"
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+    cli.main([])
+    usage = capsys.readouterr().out
+    for name, function in cli.COMMANDS.items():
+        assert f"  {name} " in usage and function.__doc__.splitlines()[0] in usage
+
+
+def dataclasses_below(config) -> set[type]:
+    """The class and all dataclasses that its fields hold."""
+    found = {config}
+    for hint in typing.get_type_hints(config).values():
+        for kind in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(kind):
+                found |= dataclasses_below(kind)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(set(FUNCTIONS.values())))
+def test_every_option_has_its_sentence(path):
+    module, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    config = next(iter(typing.get_type_hints(function).values()))
+    for kind in dataclasses_below(config):
+        (body,) = (n.body for n in ast.parse(inspect.getsource(kind)).body if isinstance(n, ast.ClassDef))
+        for field, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert explained, f"{kind.__name__}.{ast.unparse(field.target)} has no sentence below it"
+
+
+def test_help_needs_no_ray_and_no_model():
+    code = "import sys; from pipeline import cli; cli.main([]); print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["fly"], "unknown command 'fly', wanted one of render, prepare, train-panoptic"),
+        (["train-panoptic"], "Expected one of {release, ours, paper, small}"),
+        (["train-panoptic", "huge"], "Unrecognized options: huge. Available subcommands: release, ours, paper, small"),
+        (["train-panoptic", "small", "--wings", "2"], "Unrecognized options: --wings, 2"),
+        (["train-panoptic", "small", "--workers", "two"], "Error parsing --workers: invalid literal"),
+        (["train-panoptic", "small", "--workers", "0"], "workers = 0, wanted at least 1"),
+        (["train-panoptic", "small", "--model.joints", "coco99"], "unknown joint set 'coco99'; known: panoptic15"),
+        (["train-panoptic", "small", "--optim.lr", "-1"], "lr = -1.0, wanted above 0"),
+        (["sweep", "small", "--trials", "0"], "trials = 0, wanted at least 1"),
+        (["prepare", "--source", "films", "--root", "a", "--out", "b"], "invalid choice 'films'"),
+        (["render"], "--out"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line_and_status_2(understood, capsys, arguments, line):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    (error,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and error.startswith("das: ") and line in error
+    assert not set(error) & set("╭╮╰╯│─")
