@@ -127,6 +127,8 @@ def _start_or_join(config: ClusterConfig) -> bool:
     known = environment if address == "auto" else address
     if embedded:
         known = _fixed_address()
+        # Ray lowers its workers' priority in favour of the machine's other users; here they are the job.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         if "RAY_AUTH_MODE" not in os.environ:
             # Ray's ports listen on every interface, so a new local Ray demands a token by default, which it
             # would keep in the home folder and thereby switch on for every later cluster. One made here

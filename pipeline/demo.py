@@ -133,9 +133,12 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
         data=(prepared,),
         name="demo",
         val_images=what.val_images,
-        ingest=replace(base.ingest, width=what.width, height=what.height),
+        # Two workers of one thread keep two cores busier than one worker of two threads, which wait for each other
+        # at every operation; and data parallelism is what is demonstrated.
+        workers=2,
+        cpus_per_worker=0.5,
+        ingest=replace(base.ingest, width=what.width, height=what.height, batch_size=8),
         optim=replace(base.optim, max_minutes=what.train_minutes, epochs=1000),
-        threads=2,
         cluster=cluster,
     )
 
