@@ -3,7 +3,7 @@
 
     python jobs/render.py --out data/studio --studio.width 320 --studio.height 180
 
-About 2 minutes on 2 cores for 8,000 small images; full HD takes about 10 times as long.
+About 2 minutes on 2 cores for 8,000 small images; full HD takes about 25 times as long.
 """
 
 import sys
