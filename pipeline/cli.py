@@ -43,7 +43,7 @@ def _mistakes_in_flags() -> Iterator[None]:
         # Title, message, further parts; in a pipe the box is drawn with - and |.
         lines = [line.strip("│| ") for line in drawn.getvalue().splitlines()[1:-1]]
         parts = (part.strip(" .") for part in re.split(r"[─-]{5,}", " ".join(lines)))
-        raise ValueError(". ".join(part for part in parts if not part.startswith("Argument"))) from None
+        raise ValueError(". ".join(part for part in parts if part and not part.startswith("Argument"))) from None
 
 
 def render(argv: Sequence[str]) -> None:

@@ -1,0 +1,99 @@
+"""A cluster of the tests' own for whole jobs, started as a user would and stopped without touching another."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ray.util.state import list_actors
+
+PROJECT = Path(__file__).resolve().parents[2]
+PATIENCE = 300  # seconds until a test gives up waiting; a loaded machine may be very slow
+
+def wait_for(condition, what: str):
+    """Polls until ``condition()`` is truthy and returns it; fails naming what did not happen."""
+    patience = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < patience, f"{what} did not happen within {PATIENCE} s"
+        time.sleep(0.1)
+    return found
+
+
+class Cluster:
+    """A Ray of four CPUs (on paper) started in the project folder, with the job server."""
+
+    def __init__(self) -> None:
+        self.gcs, self.dashboard, agent, client = _free_ports(4)
+        # Ray makes sockets below this folder, and the path of a socket is short. It also keeps the note of "the"
+        # cluster of this machine there, which then nobody else reads.
+        self.folder = Path(tempfile.mkdtemp(prefix="das-ray-"))
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "DAS_STORAGE")} | {
+            # Jobs find this Python by name, as after `source .venv/bin/activate`.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address", "127.0.0.1"]
+        command += ["--port", str(self.gcs), "--dashboard-port", str(self.dashboard), "--num-cpus", "4"]
+        command += ["--dashboard-agent-listen-port", str(agent), "--ray-client-server-port", str(client)]
+        command += ["--object-store-memory", str(200 << 20), "--temp-dir", str(self.folder)]
+        with (self.folder / "start.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=PROJECT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def ready(self) -> bool:
+        """Whether jobs can be submitted; what Ray printed when it did not start."""
+        assert self._process.poll() is None, (self.folder / "start.log").read_text()
+        listing = ["ray", "job", "list", "--address", f"http://127.0.0.1:{self.dashboard}"]
+        return subprocess.run(listing, env=self.environment, capture_output=True).returncode == 0
+
+    def stop(self) -> None:
+        """Ends all of this cluster; its processes die with the one that started them."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def submit(self, *entry: str) -> subprocess.CompletedProcess[str]:
+        """`ray job submit ...`, run in the project folder until the job has ended."""
+        command = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}", *entry]
+        return subprocess.run(
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
+        )
+
+    def drive(self, log: Path, job: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """A job script as a driver of this cluster in a process of its own, which a test may kill."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, str(PROJECT / "jobs" / job), *arguments],
+                cwd=log.parent,
+                env={**self.environment, "RAY_ADDRESS": f"127.0.0.1:{self.gcs}"},
+                stdout=output,
+                stderr=output,
+            )
+
+    def training_workers(self) -> list[tuple[str, int]]:
+        """(actor id, process id) of the training workers that live now."""
+        alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        actors = list_actors(address=f"http://127.0.0.1:{self.dashboard}", filters=alive, detail=True)
+        return [(actor.actor_id, actor.pid) for actor in actors]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in sockets]
+    finally:
+        for free in sockets:
+            free.close()

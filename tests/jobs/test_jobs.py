@@ -1,0 +1,204 @@
+"""Whole jobs on a cluster started in the project folder: both ways to submit, kill -9 of workers and drivers, a sweep.
+
+Every training has one MLflow run afterwards, however often it was killed, and continues from its last committed
+checkpoint: the epochs before it are not trained again.
+"""
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from own_cluster import PATIENCE, Cluster, wait_for
+
+from das.checkpoint import load_info, load_training_state
+from pipeline.tracking import IDENTITY_TAG, mlflow_client
+from pipeline.train import SELECT_BY
+
+pytestmark = pytest.mark.slow
+
+# 8 steps an epoch, a second or so.
+TINY = {"model.backbone-width": "8", "ingest.width": "96", "ingest.height": "54", "ingest.batch-size": "4"}
+TINY |= {"optim.lr": "3e-3", "optim.warmup-steps": "0", "optim.ema-decay": "None"}
+
+
+def flags(options, prefix=""):
+    return [word for name, value in options.items() for word in (f"--{prefix}{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster()
+    try:
+        wait_for(cluster.ready, "the start of a Ray cluster")
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def training(prepared, storage, name, **options):
+    """Arguments of a training job."""
+    return ["small", "--data", str(prepared), "--name", name, "--cluster.storage", str(storage), *flags(TINY | options)]
+
+
+def committed(folder: Path) -> bool:
+    """Whether Ray has a checkpoint of this training that it will continue from."""
+    snapshot = folder / "checkpoint_manager_snapshot.json"
+    return snapshot.exists() and bool(json.loads(snapshot.read_text())["checkpoint_results"])
+
+
+def epochs_trained(folder: Path) -> list[int]:
+    """Every epoch that a worker ended, in the order of time; one that was trained twice is here twice."""
+    (journal,) = (folder / "tracking").glob("*.worker.jsonl")
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [int(event["metrics"]["epoch"]) for event in events if "epoch" in event.get("metrics", {})]
+
+
+def runs_of(storage: Path, name: str):
+    """All MLflow runs of this identity."""
+    client = mlflow_client(f"sqlite:///{storage}/mlflow.db", must_exist=True)
+    experiment = client.get_experiment_by_name("das").experiment_id
+    return client.search_runs([experiment], f"tags.`{IDENTITY_TAG}` = '{name}'")
+
+
+def check_whole(storage: Path, name: str, epochs: int, steps: int) -> list[int]:
+    """One finished run with all of its epochs; returns them as they were trained."""
+    (run,) = runs_of(storage, name)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["epoch"] == epochs and run.data.metrics["step"] == steps
+    finished = json.loads((storage / name / "finished.json").read_text())
+    assert finished["run_id"] == run.info.run_id
+    trained = epochs_trained(storage / name)
+    assert sorted(set(trained)) == list(range(1, epochs + 1)) and trained[-1] == epochs
+    newest = max((storage / name).glob("checkpoint_2*"))
+    assert load_training_state(newest)["progress"]["step"] == steps
+    return trained
+
+
+def check_continued(trained: list[int]) -> None:
+    """The epoch that was committed before the kill is trained once; one that was lost with it, twice."""
+    counts = Counter(trained)
+    assert counts[1] == 1 and max(counts.values()) <= 2, trained
+
+
+def test_a_job_is_submitted_with_its_working_folder_or_from_the_clusters_own(cluster, prepared, tmp_path):
+    arguments = training(prepared, tmp_path, "submitted", **{"optim.epochs": 1})
+    shipped = cluster.submit("--working-dir", ".", "--", "python", "jobs/train_panoptic.py", *arguments)
+    assert shipped.returncode == 0, shipped.stdout + shipped.stderr
+    assert f"training finished: {tmp_path}/submitted/best" in shipped.stdout
+    check_whole(tmp_path, "submitted", epochs=1, steps=8)
+    info = load_info(tmp_path / "submitted" / "best")
+    assert "+src." in info.code_version, "it ran the copy that was shipped, which has no git history"
+
+    # From the folder of `ray start`, as an executable file; the same name is a finished training.
+    again = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "training finished before, nothing to do" in again.stdout
+    check_whole(tmp_path, "submitted", epochs=1, steps=8)
+
+
+def test_a_mistake_fails_a_submitted_job_with_its_one_line(cluster, tmp_path):
+    arguments = ["small", "--data", "/no/such/folder", "--cluster.storage", str(tmp_path / "runs")]
+    failed = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
+    assert failed.returncode == 1
+    wanted = "das: /no/such/folder does not exist; wanted a folder made by `das prepare`"
+    assert wanted in failed.stdout + failed.stderr and "Traceback" not in failed.stdout + failed.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp_path):
+    folder = tmp_path / "worker-killed"
+    epochs = {"optim.epochs": 10, "workers": 2}
+    driver = cluster.drive(
+        tmp_path / "log", "train_panoptic.py", *training(prepared, tmp_path, "worker-killed", **epochs)
+    )
+    try:
+        wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
+        before = cluster.training_workers()
+        assert len(before) == 2 and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
+        os.kill(before[1][1], signal.SIGKILL)
+        old = {actor for actor, _ in before}
+        wait_for(lambda: {actor for actor, _ in cluster.training_workers()} - old, "the start of new workers")
+        assert driver.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
+    finally:
+        driver.kill()
+    check_continued(check_whole(tmp_path, "worker-killed", epochs=10, steps=40))
+
+
+def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
+    folder = tmp_path / "driver-killed"
+    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 6})
+    driver = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
+    wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
+    assert driver.poll() is None and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
+    driver.kill()
+    driver.wait()
+    (run,) = runs_of(tmp_path, "driver-killed")
+    assert run.info.status == "RUNNING", "nobody could say that it ended"
+
+    again = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
+    try:
+        assert again.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
+    finally:
+        again.kill()
+    check_continued(check_whole(tmp_path, "driver-killed", epochs=6, steps=48))
+    assert runs_of(tmp_path, "driver-killed")[0].info.run_id == run.info.run_id
+
+
+def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, prepared, tmp_path):
+    command = ["small", "--name", "s", "--trials", "4", "--update-layers", "0", "1", "2", "--max-concurrent", "1"]
+    # A reduction this large stops every trial whose first epoch is not the best one so far.
+    command += ["--reduction", "1000", *flags(TINY | {"optim.epochs": 2, "data": prepared}, "train.")]
+    command += ["--train.cluster.storage", str(tmp_path)]
+    driver = cluster.drive(tmp_path / "log", "sweep.py", *command)
+    first = tmp_path / "s" / "s-0" / "finished.json"
+    wait_for(lambda: first.exists() or driver.poll() is not None, "the end of the first trial")
+    assert driver.poll() is None, (tmp_path / "log").read_text()
+    driver.kill()
+    driver.wait()
+    trained = epochs_trained(tmp_path / "s" / "s-0")
+
+    again = cluster.drive(tmp_path / "log", "sweep.py", *command)
+    try:
+        assert again.wait(2 * PATIENCE) == 0, (tmp_path / "log").read_text()
+    finally:
+        again.kill()
+    assert epochs_trained(tmp_path / "s" / "s-0") == trained, "a finished trial is not trained again"
+
+    (parent,) = runs_of(tmp_path, "s")
+    client = mlflow_client(f"sqlite:///{tmp_path}/mlflow.db")
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    assert {child.info.run_name for child in children} == {f"s-{i}" for i in range(4)} and len(children) == 4
+    assert parent.info.status == "FINISHED"
+    layers = {child.info.run_name: child.data.params["model.update_layers"] for child in children}
+    assert layers == {"s-0": "None", "s-1": "0", "s-2": "1", "s-3": "2"}
+
+    # ASHA's decisions, from the recorded numbers: in order of time, behind the best so far means stopped.
+    trials = {t["name"]: t for t in json.loads((tmp_path / "s" / "finished.json").read_text())["trials"]}
+    status = {child.info.run_name: child.info.status for child in children}
+    best = None
+    for name in sorted(trials):
+        (child,) = (c for c in children if c.info.run_name == name)
+        scores = [m.value for m in client.get_metric_history(child.info.run_id, SELECT_BY)]
+        # The first trial was only found finished by the second driver, with its best epoch.
+        decisive = min(scores) if name == "s-0" else scores[0]
+        behind = best is not None and decisive > best
+        assert (trials[name]["status"], status[name]) == (("stopped", "KILLED") if behind else ("finished", "FINISHED"))
+        assert trials[name]["score"] == (scores[0] if behind else min(scores))
+        best = decisive if best is None else min(best, decisive)
+
+    winner = min(trials.values(), key=lambda trial: trial["score"])
+    assert parent.data.tags["das.best.trial"] == winner["name"]
+    assert parent.data.metrics[SELECT_BY] == winner["score"]
+    folder = tmp_path / "s" / "best"
+    assert parent.data.tags["das.best.checkpoint"] == str(folder)
+    wanted = winner["changes"].get("update_layers", 1)
+    assert load_info(folder).model.layers == wanted
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last == f"best trial {winner['name']}: {folder}"
+    shutil.rmtree(tmp_path)
