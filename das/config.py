@@ -260,7 +260,7 @@ def small() -> DASConfig:
         update="multi",
         update_layers=1,
         n_positive=5,
-        pose_weight=3.0,
+        pose_weight=2.0,
         oks_threshold=0.25,
     )
 

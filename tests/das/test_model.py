@@ -218,6 +218,7 @@ def test_exactly_the_trainable_parameters_get_gradients(update, pose_likelihood,
         update_layers=2,
         pose_likelihood=pose_likelihood,
         regress_root_xy=regress_root_xy,
+        offset_origin="root" if regress_root_xy else "pixel",
     )
     model = DAS(config)
     output = model(torch.randn(2, 3, 64, 64), want_sigma=pose_likelihood == "rle")
