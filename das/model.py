@@ -99,13 +99,6 @@ class DAS(nn.Module):
             output.updates.append(self.update(pose_features, prediction.joints))
         return output
 
-    def channels_last(self) -> DAS:
-        """Stores convolution weights channels last, which is faster in low precision; results do not change."""
-        for parameter in self.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return self
-
     def set_priors(self, mean_root: Tensor, mean_offsets: Tensor) -> None:
         """Makes the mean root (3,) and the mean pose (J, 3), in network units, what an untrained model predicts.
 
@@ -129,3 +122,10 @@ class DAS(nn.Module):
             ):
                 assert out.bias is not None
                 out.bias.copy_(value.flatten())
+
+
+def channels_last(module: nn.Module) -> None:
+    """Stores convolution weights channels last, which is faster in low precision; results do not change."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

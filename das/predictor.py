@@ -18,7 +18,7 @@ from torch import Tensor
 from das.camera import intrinsics_from_fov
 from das.checkpoint import ModelInfo, load_model
 from das.decode import People, decode
-from das.model import DAS, HeadOutput
+from das.model import DAS, HeadOutput, channels_last
 from das.skeleton import Skeleton
 from das.transforms import test_transform
 
@@ -137,7 +137,8 @@ class Predictor:
         self.threshold = info.score_threshold if threshold is None else threshold
         self.skeleton = info.model.skeleton
         self.valid = np.array([j not in info.unsupervised_joints for j in self.skeleton.joints])
-        self.model = model.to(self.device).channels_last().eval()
+        self.model = model.to(self.device).eval()
+        channels_last(self.model)
 
     @classmethod
     def from_folder(

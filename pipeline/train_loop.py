@@ -35,7 +35,7 @@ from das.checkpoint import (
     save_training_state,
 )
 from das.criterion import Criterion
-from das.model import DAS
+from das.model import DAS, channels_last
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from das.transforms import RecipeConfig
@@ -95,7 +95,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     if checkpoint is None:
         _initialise(step, config, batches)
     step.to(device)
-    step.model.channels_last()
+    channels_last(step)
     optimizer = optim.make_optimizer(step, options)
     scaler = torch.amp.GradScaler(device.type, init_scale=512.0, enabled=options.amp == "fp16")
     average = optim.averaged(step.model, options.ema_decay) if options.ema_decay else None
