@@ -203,7 +203,13 @@ def seen():
     import das.config, pipeline.cluster
     return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), os.environ["MLFLOW_DISABLE_TELEMETRY"]
 
+@ray.remote
+def address():
+    return os.environ["RAY_ADDRESS"]
+
 print(found.storage, found.tracking_uri, ray.get(seen.remote()), ray.cluster_resources()["CPU"])
+# Ray's helpers in workers would else look for any Ray of this machine.
+print(ray.get(address.remote()) == ray.get_runtime_context().gcs_address, "RAY_GCS_SERVER_PORT" in os.environ)
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DAS_", "MLFLOW_"))}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
@@ -212,7 +218,7 @@ print(found.storage, found.tracking_uri, ray.get(seen.remote()), ray.cluster_res
     )
     assert done.returncode == 0, done.stderr
     runs = tmp_path / "runs"
-    assert done.stdout == f"{runs} sqlite:///{runs}/mlflow.db ('token', 32, 'true') 1.0\n"
+    assert done.stdout == f"{runs} sqlite:///{runs}/mlflow.db ('token', 32, 'true') 1.0\nTrue False\n"
     assert done.stderr == ""
     # Neither a token that would rule later clusters nor an empty run is left behind.
     assert not (tmp_path / ".ray").exists() and not runs.exists()
