@@ -102,7 +102,9 @@ def render(config: StudioConfig, root: Path, workers: int = 2, splits: tuple[str
     shards = plan(config, splits)
     if workers <= 1:
         return sum(render_shard(config, shard, root) for shard in shards)
-    with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # A forked child would wait for ever for threads of OpenCV that the parent has used and that it does not have.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         return sum(pool.imap_unordered(partial(_render_one, config, root), shards))
 
 
