@@ -1,8 +1,8 @@
 """The `das` command. Every subcommand is the function that the job script of the same name calls.
 
-A user's mistake (ValueError) or a server that does not answer (ConnectionError) ends in one line on standard error
-and exit status 2; anything else is a fault of ours and keeps its traceback. Heavy packages are imported by the
-subcommand that needs them, so that help is quick.
+A user's mistake (ValueError), a server that does not answer (ConnectionError) or a sweep that does not move
+(TimeoutError) ends in one line on standard error and exit status 2; anything else is a fault of ours and keeps its
+traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_refuse(f"unknown command {args[0]!r}, wanted one of {', '.join(COMMANDS)}"))
     try:
         COMMANDS[args[0]](args[1:])
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, ConnectionError, TimeoutError) as error:
         sys.exit(_refuse(_one_line(error)))
 
 

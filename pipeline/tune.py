@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from pipeline.cluster import connect, preflight
 from pipeline.config import TrainConfig, flat
-from pipeline.storage import exists, join, read_json, write_json
+from pipeline.storage import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.train import (
     SELECT_BY,
@@ -200,7 +201,8 @@ def sweep(config: SweepConfig) -> SweepResult:
     watch = _Watch(draw_trials(config), 60 * config.no_progress_minutes)
     with Tracker.open(cluster.tracking_uri, train.experiment, config.name, folder) as tracker:
         tracker.log_params(flat(config))
-        results = _tuner(config, train, watch, tracker.handle, folder, at_once).fit()
+        with watch.bar:
+            results = _tuner(config, train, watch, tracker.handle, folder, at_once).fit()
         if watch.stalled:
             raise TimeoutError(
                 f"no trial ended an epoch for {config.no_progress_minutes:g} minutes: the cluster gives them too "
@@ -211,7 +213,9 @@ def sweep(config: SweepConfig) -> SweepResult:
         if trials[0].score is None:
             raise RuntimeError(f"every trial failed; {trials[0].name}: {trials[0].status}")
         _end_stopped_runs(trials, train, tracker.handle)
-        publish(trials[0].checkpoint, join(folder, "best"), tracker)
+        with tempfile.TemporaryDirectory() as local:
+            copy_folder(trials[0].checkpoint, local)
+            publish(local, join(folder, "best"), tracker)
         tracker.log_metrics({SELECT_BY: trials[0].score, "trials": len(trials)}, step=0)
         tracker.set_tags({"das.best.trial": trials[0].name, "das.best.checkpoint": join(folder, "best")})
         tracker.log_json("trials.json", [asdict(t) for t in trials])
@@ -290,7 +294,7 @@ class _Watch(tune.Callback, tune.Stopper):
         self.stalled = False
         self._patience = patience
         self._moved = time.monotonic()
-        self._bar = tqdm(total=len(trials), unit=" trials", desc="sweep")
+        self.bar = tqdm(total=len(trials), unit=" trials", desc="sweep")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -302,12 +306,12 @@ class _Watch(tune.Callback, tune.Stopper):
             self.trials[known.name] = replace(
                 known, epoch=int(result["epoch"]), score=result[SELECT_BY], checkpoint=result[CHECKPOINT_PATH_KEY]
             )
-        self._bar.set_postfix(best=f"{min(map(Trial.key, self.trials.values())):.4g} mm")
+        self.bar.set_postfix(best=f"{min(map(Trial.key, self.trials.values())):.4g} mm")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended or was stopped."""
         self._moved = time.monotonic()
-        self._bar.update()
+        self.bar.update()
 
     on_trial_error = on_trial_complete
 
@@ -333,6 +337,8 @@ def _outcome(trial: Trial, folder: str, error: Exception | None) -> Trial:
             score=metrics[SELECT_BY],
             checkpoint=join(home, "best"),
         )
+    if trial.checkpoint:  # reported as a path without the scheme of object storage
+        trial = replace(trial, checkpoint=join(home, trial.checkpoint.rstrip("/").rpartition("/")[2]))
     if error is not None:
         return replace(trial, status=f"failed: {' '.join(str(error).split())[-200:]}")
     return replace(trial, status="stopped")

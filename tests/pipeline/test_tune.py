@@ -130,7 +130,8 @@ def test_what_became_of_a_trial_is_read_from_its_own_folder(tmp_path):
     finished = tune._outcome(seen, str(tmp_path), None)
     assert (finished.status, finished.epoch, finished.score) == ("finished", 4, 7.0)
     assert finished.checkpoint == f"{tmp_path}/a/best"
-    assert tune._outcome(Trial("b", {}), str(tmp_path), None).status == "stopped"
+    stopped = tune._outcome(Trial("b", {}, "running", 1, 8.0, "without/scheme/b/checkpoint_1"), str(tmp_path), None)
+    assert (stopped.status, stopped.checkpoint) == ("stopped", f"{tmp_path}/b/checkpoint_1")
     failed = tune._outcome(Trial("b", {}), str(tmp_path), RuntimeError("no\nluck"))
     assert failed.status == "failed: no luck" and "not measured" in failed.line()
 
