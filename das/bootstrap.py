@@ -12,12 +12,13 @@ they promise, where intervals of percentiles (with or without bias correction an
 log-normal clusters 91.5 to 93 % of them hold the truth instead of 95 %.
 
 They speak of variation between clusters and of nothing else. Without any (nobody was missed anywhere) the interval is
-the number itself. With fewer than ``FEW`` clusters it says little about other footage and is labelled so.
+the number itself. Footage of fewer than ``FEW`` clusters says little about other footage: it is cut into shorter
+blocks, so that there is an interval, and that is labelled ``WITHIN``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -84,7 +85,7 @@ class Interval:
         value: of all images; a difference is first minus second.
         low, high: ends of the interval; NaN with fewer than two clusters.
         clusters: blocks that have a part in the number.
-        label: ``SURE``, or ``WITHIN`` with fewer than ``FEW`` clusters.
+        label: ``SURE``, or ``WITHIN`` with little footage or fewer than ``FEW`` clusters.
         signs: of a difference, in every sequence that has one: -1, 0 or 1.
     """
 
@@ -101,13 +102,38 @@ class Interval:
         return int(self.low > 0) - int(self.high < 0)
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """Which images are drawn together.
+
+    Attributes:
+        of: (F,) int from 0, the cluster of every image.
+        sequence: (F,) names; no cluster reaches from one into another.
+        label: ``SURE``, or ``WITHIN`` where there was too little footage for ``FEW`` clusters of full length.
+    """
+
+    of: np.ndarray
+    sequence: np.ndarray
+    label: str = SURE
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.of.max(initial=-1)) + 1
+
+    def where(self, images: np.ndarray) -> Clusters:
+        """The same clusters of a part of the images, a mask (F,) or indices."""
+        return Clusters(self.of[images], self.sequence[images], self.label)
+
+
 def blocks(
     sequence: np.ndarray, frame: np.ndarray, frames_per_second: float | np.ndarray, seconds: float = SECONDS
-) -> np.ndarray:
-    """The cluster of every image: (F,) int from 0, contiguous in time and nested in sequences.
+) -> Clusters:
+    """Blocks of neighbouring images, nested in sequences.
 
     A sequence is cut into as many blocks of equal duration as have at least ``seconds``; a shorter one is one block.
-    All cameras of one moment share its block.
+    All cameras of one moment share its block. With fewer than ``FEW`` blocks in all the duration is halved until there
+    are as many, or every moment is one.
 
     Args:
         sequence: (F,) names.
@@ -124,30 +150,40 @@ def blocks(
     rate = np.broadcast_to(np.asarray(frames_per_second, dtype=np.float64), frame.shape)
     if not ((rate > 0).all() and seconds > 0):
         raise ValueError(f"frames_per_second and seconds must be above 0, found {rate.min()} and {seconds}")
+    whole = Clusters(_cut(sequence, frame, rate * seconds), sequence)
+    found = whole
+    while found.count < FEW and (rate * seconds > 1).any():
+        seconds /= 2
+        found = Clusters(_cut(sequence, frame, rate * seconds), sequence, WITHIN)
+    return found if whole.count >= FEW else Clusters(found.of, sequence, WITHIN)
+
+
+def _cut(sequence: np.ndarray, frame: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Sequences cut into blocks of at least ``least`` (F,) frames: (F,) int from 0."""
     _, which = np.unique(sequence, return_inverse=True)
     first = np.full(len(frame), np.iinfo(np.int64).max)
     last = np.full(len(frame), np.iinfo(np.int64).min)
     np.minimum.at(first, which, frame)
     np.maximum.at(last, which, frame)
     length = (last - first + 1)[which]
-    count = np.maximum(1, length // np.ceil(rate * seconds).astype(np.int64))
+    count = np.maximum(1, length // np.ceil(least).astype(np.int64))
     block = (frame - first[which]) * count // length
     _, cluster = np.unique(np.stack([which, block], axis=1), axis=0, return_inverse=True)
     return cluster.reshape(-1)
 
 
-def interval(score: Score, cluster: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+def interval(score: Score, clusters: Clusters, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """The 95 % interval of a score.
 
     Args:
         score: of F images.
-        cluster: (F,) from ``blocks``.
+        clusters: of the images, from ``blocks``.
         bounds: what the number cannot leave, such as (0, 1) for a share; the interval ends there.
     """
-    return _studentised([score], cluster, bounds)
+    return _studentised([score], clusters, bounds)
 
 
-def paired_interval(first: Score, second: Score, cluster: np.ndarray, sequence: np.ndarray) -> Interval:
+def paired_interval(first: Score, second: Score, clusters: Clusters) -> Interval:
     """The 95 % interval of the difference first - second of two models on the same images.
 
     Both are measured on the same resampled clusters, so what makes an image hard for both cancels.
@@ -155,8 +191,7 @@ def paired_interval(first: Score, second: Score, cluster: np.ndarray, sequence: 
     Args:
         first: score of one model on F images.
         second: the same score of the other.
-        cluster: (F,) from ``blocks``.
-        sequence: (F,) names; the result holds the sign of the difference in each.
+        clusters: of the images, from ``blocks``; the result holds the sign of the difference in each sequence.
 
     Raises:
         ValueError: scores of different numbers of images or of different kinds.
@@ -164,25 +199,24 @@ def paired_interval(first: Score, second: Score, cluster: np.ndarray, sequence: 
     if first.numerator.shape != second.numerator.shape:
         shapes = f"{first.numerator.shape} and {second.numerator.shape}"
         raise ValueError(f"scores to be compared have shapes {shapes}, wanted the same images")
-    found = _studentised([first, second], cluster, (-np.inf, np.inf))
-    sequence = np.asarray(sequence)
+    found = _studentised([first, second], clusters, (-np.inf, np.inf))
     signs = {}
-    for name in np.unique(sequence):
-        here = sequence == name
+    for name in np.unique(clusters.sequence):
+        here = clusters.sequence == name
         difference = first.where(here).value - second.where(here).value
         if not np.isnan(difference):
             signs[str(name)] = int(np.sign(difference))
-    return Interval(found.value, found.low, found.high, found.clusters, found.label, signs)
+    return replace(found, signs=signs)
 
 
-def _studentised(scores: list[Score], cluster: np.ndarray, bounds: tuple[float, float]) -> Interval:
+def _studentised(scores: list[Score], clusters: Clusters, bounds: tuple[float, float]) -> Interval:
     """Interval of one score, or of the difference of two."""
     value = scores[0].value - (scores[1].value if len(scores) == 2 else 0.0)
-    sums = [_cluster_sums(score, cluster) for score in scores]
+    sums = [_cluster_sums(score, clusters) for score in scores]
     taken = np.any([below.any(axis=1) for _, below in sums], axis=0)
     sums = [(above[taken], below[taken]) for above, below in sums]
     count = int(taken.sum())
-    label = SURE if count >= FEW else WITHIN
+    label = clusters.label if count >= FEW else WITHIN
     if count < 2 or np.isnan(value):
         return Interval(value, np.nan, np.nan, count, label)
 
@@ -206,13 +240,13 @@ def _studentised(scores: list[Score], cluster: np.ndarray, bounds: tuple[float, 
     return Interval(value, float(low), float(high), count, label)
 
 
-def _cluster_sums(score: Score, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cluster_sums(score: Score, clusters: Clusters) -> tuple[np.ndarray, np.ndarray]:
     """Sums of numerator and denominator over each cluster's images: (C, G) each."""
-    if np.shape(cluster) != score.numerator.shape[:1]:
-        raise ValueError(f"cluster has shape {np.shape(cluster)}, wanted ({len(score.numerator)},), one per image")
+    if clusters.of.shape != score.numerator.shape[:1]:
+        raise ValueError(f"{len(clusters.of)} images have clusters and {len(score.numerator)} have a score")
     columns = [column.reshape(len(column), -1) for column in (score.numerator, score.denominator)]
-    count = int(cluster.max(initial=-1)) + 1
-    above, below = (np.stack([np.bincount(cluster, c, count) for c in column.T], axis=1) for column in columns)
+    of, count = clusters.of, clusters.count
+    above, below = (np.stack([np.bincount(of, c, count) for c in column.T], axis=1) for column in columns)
     return above, below
 
 
