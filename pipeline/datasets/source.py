@@ -3,6 +3,10 @@
 ``shards`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
 in bounded memory. Both are plain functions of picklable values, so any number of machines can share the work;
 a frame that cannot be used is a ``Drop`` with its reason, never silently absent.
+
+Who finds what: a mistake about the whole source (wrong folder, no annotation file, a sequence without calibration)
+is a ValueError of ``shards`` and refuses the conversion; a mistake in one frame is a ``Drop`` or a ValueError of
+``records`` and goes to quarantine.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +49,8 @@ class Shard:
     """Frame numbers or image ids, in order."""
     image_bytes: int
     """Estimated size of its images, for packing."""
+    split_manifest: str = ""
+    """Identity of the split manifest that chose the frames; the converter fills it in."""
 
     @property
     def name(self) -> str:
@@ -55,15 +61,27 @@ class Shard:
 
 @dataclass(frozen=True)
 class Drop:
-    """A frame that gives no record, and why; reasons are few and constant, so that they can be counted."""
+    """A frame that gives no record, and why.
+
+    It is a fault of the data, and goes to quarantine, unless a recipe asks for it.
+    """
 
     key: str
+    """Of the row that there would be."""
     reason: str
+    """Few and constant, so that they can be counted."""
+    file: str = field(default="", compare=False)
+    """The file to mend, relative to the source's root; "" where it is not known."""
+    detail: str = field(default="", compare=False)
+    """What was found, in words."""
+    recipe: bool = False
+    """A recipe leaves the frame out: nothing is wrong with it."""
 
 
 IMAGE_MISSING = "image missing"
 IMAGE_DAMAGED = "image damaged"
 IMAGE_OTHER_SIZE = "image size differs from annotation"
+ANNOTATION_UNREADABLE = "annotation unreadable"
 
 
 class Source(Protocol):
@@ -85,10 +103,11 @@ class Source(Protocol):
         ...
 
     def records(self, shard: Shard) -> Iterator[Record | Drop]:
-        """One record or drop per frame of the shard, in order.
+        """Exactly one record or drop per frame of the shard, in order.
 
         Raises:
-            ValueError: an annotation is malformed; the message names its file.
+            ValueError: the annotation of the frame whose turn it is is malformed; the message names its file. The
+                converter puts that frame in quarantine and asks for those after it.
         """
         ...
 
@@ -220,6 +239,10 @@ def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
     return sum(sizes) * len(images) // len(some)
 
 
+def _within(file: Path, root: str) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
 def record(
     shard: Shard,
     frame: int,
@@ -251,11 +274,12 @@ def record(
         data = image.read_bytes()
         found = image_size(data)
     except FileNotFoundError:
-        return Drop(key, IMAGE_MISSING)
-    except ValueError:
-        return Drop(key, IMAGE_DAMAGED)
+        return Drop(key, IMAGE_MISSING, _within(image, shard.root))
+    except ValueError as error:
+        return Drop(key, IMAGE_DAMAGED, _within(image, shard.root), str(error))
     if found != size:
-        return Drop(key, IMAGE_OTHER_SIZE)
+        sizes = f"found {found[1]}x{found[0]} pixels, wanted {size[1]}x{size[0]}"
+        return Drop(key, IMAGE_OTHER_SIZE, _within(image, shard.root), sizes)
     joints = len(skeleton)
 
     def stack(name: str, dtype: type[np.generic], *shape: int) -> np.ndarray:
@@ -273,6 +297,7 @@ def record(
         camera=shard.camera,
         frame=frame,
         split=shard.split,
+        split_manifest=shard.split_manifest,
         activity=shard.activity,
         skeleton=skeleton.name,
         image=data,
