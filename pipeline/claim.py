@@ -65,9 +65,14 @@ def claimed(folder: str, inputs: str, what: str) -> Iterator[Claim]:
         ValueError: another conversion, of other inputs, may be running.
     """
     claim = Claim(folder, f"{uuid.uuid4().hex}.json", inputs)
-    who = {"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}
+    pid = os.getpid()
+    who = {"machine": _machine(), "host": socket.gethostname(), "pid": pid, "started": _started(pid)}
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(join(folder, claim.name), {"inputs": inputs, "since": since, **who})
+    content = {"inputs": inputs, "since": since, **who}
+    try:
+        write_json(join(folder, claim.name), content)
+    except FileNotFoundError:  # whoever was here finished at this moment and removed the folder
+        write_json(join(folder, claim.name), content)
     try:
         for path, other in claim.others():
             by = f"process {other['pid']} on {other['host']} since {other['since']}"
@@ -90,16 +95,14 @@ def _machine() -> str:
         return ""  # not known on this system: then nobody counts as dead
 
 
-def _is_dead(claim: dict[str, Any]) -> bool:
-    """Whether the process that wrote a claim has ended for certain."""
-    if not _machine() or claim["machine"] != _machine():
-        return False
-    if claim["pid"] == os.getpid():  # the number has been given away again
-        return True
+def _started(pid: int) -> str | None:
+    """When a process of this machine started, in the kernel's own ticks; None when there is no such process."""
     try:
-        os.kill(claim["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _is_dead(claim: dict[str, Any]) -> bool:
+    """Whether the process that wrote a claim has ended for certain; its number may have been given to another."""
+    return bool(_machine()) and claim["machine"] == _machine() and claim["started"] != _started(claim["pid"])

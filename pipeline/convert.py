@@ -14,7 +14,8 @@ frames: reports are read one at a time.
 Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
 calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice. Put in
 quarantine, one entry a frame: an image that is missing, damaged or of another size; an annotation that is no JSON, has
-NaN in it or another number of joints; a row that ``validate`` refuses, such as a negative depth. The conversion then
+NaN in it or another number of joints; a row that ``validate`` refuses, such as a negative depth; in Panoptic's layout
+also an image whose pose file is missing between others. The conversion then
 goes on to its end and fails there, unless ``allow_missing`` takes what there is. What a recipe leaves out is counted
 apart (``drops``) and is no fault.
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import PurePosixPath
@@ -43,7 +44,7 @@ from das.skeleton import skeleton_named
 from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
-from pipeline.datasets.source import Shard, Source
+from pipeline.datasets.source import Drop, Shard, Source
 from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import key_of
@@ -58,6 +59,12 @@ SOURCES: dict[str, Source] = {
     "mupots": mupots,
     "coco": coco,
     "synthetic": synthetic,
+}
+
+# How a source finds images that ought to have an annotation and have none, where its layout can tell.
+STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[Drop]]] = {
+    "panoptic": panoptic.strays,
+    "synthetic": synthetic.strays,
 }
 
 # Of a Parquet shard; small images would fill its megabytes with too many rows for one report.
@@ -124,15 +131,19 @@ def convert(config: ConvertConfig) -> Manifest:
     _refuse_duplicates(shards)
     work = _pack(shards, config)
     inputs = hashlib.sha256("".join(w.id for w in work).encode()).hexdigest()
-    if (done := _done(config, inputs)) is not None:
+    if (done := _done(config, inputs)) is not None and not exists(join(config.out, PARTS)):
+        print(f"{config.out}: converted before, nothing to do")
         return done
     with claimed(join(config.out, PARTS, "claims"), inputs, config.out) as claim:
-        if (done := _done(config, inputs)) is not None:  # since we looked
+        if (done := _done(config, inputs)) is not None:  # since we looked, or it was cut off while it tidied up
+            if not claim.others():
+                _tidy(config.out, done)
             return done
         if not ray.is_initialized():
             connect(config.cluster)
         try:
-            return _finish(config, splits, inputs, work, _run(work, SOURCES[config.source].records), claim)
+            summaries = _run(work, SOURCES[config.source].records)
+            return _finish(config, splits, inputs, work, summaries, claim)
         except (OSError, ValueError):
             # An equal conversion may have finished, and tidied up what this one was working with.
             if (done := _done(config, inputs)) is not None:
@@ -160,7 +171,6 @@ def _done(config: ConvertConfig, inputs: str) -> Manifest | None:
             f"{config.out} was converted with --allow-missing and lacks frames ({_listed(done.quarantine)}; listed in "
             f"{QUARANTINE}): to convert files that have been mended since, choose another folder or delete it"
         )
-    print(f"{config.out}: converted before, nothing to do")
     return done
 
 
@@ -271,11 +281,12 @@ def _finish(
     claim: Claim,
 ) -> Manifest:
     """Writes the list of faults, index and manifest, in this order, and tidies up."""
+    summaries = [*summaries, *_summaries_of_strays(config, splits)]
     quarantine = _total(summaries, "quarantine")
     if quarantine and any(summary["shard"] for summary in summaries):
-        write_texts(join(config.out, QUARANTINE), QUARANTINE_COLUMNS, _faults(work))
+        write_texts(join(config.out, QUARANTINE), QUARANTINE_COLUMNS, _faults(config, splits, work))
         if not config.allow_missing:
-            raise ValueError(_failure(config, work, quarantine))
+            raise ValueError(_failure(config, quarantine, _faults(config, splits, work)))
     else:
         delete(join(config.out, QUARANTINE))
     if not any(summary["shard"] for summary in summaries):
@@ -329,18 +340,37 @@ def _tidy(out: str, manifest: Manifest) -> None:
     delete(join(out, PARTS))
 
 
-def _faults(work: Iterable[Work]) -> Iterator[tuple[str, ...]]:
-    """All frames in quarantine, in order."""
+def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) -> Iterator[tuple[str, ...]]:
+    """All frames in quarantine, in order, and then images without annotation."""
     for w in work:
         for key, file, reason, detail, _ in read_json(w.report)["faults"]:
             yield w.split, key, file, reason, detail
+    for split, drop in _strays(config, splits):
+        yield split, drop.key, drop.file, drop.reason, drop.detail
 
 
-def _failure(config: ConvertConfig, work: Iterable[Work], quarantine: Mapping[str, int]) -> str:
+def _strays(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, Drop]]:
+    """Images that ought to have an annotation and have none, with the split that their rows would be in."""
+    if (find := STRAYS.get(config.source)) is not None:
+        for split in (split for split in SPLITS if split in config.splits):
+            for drop in find(config.root, split, splits):
+                yield config.as_split or split, drop
+
+
+def _summaries_of_strays(config: ConvertConfig, splits: SplitManifest) -> list[dict[str, Any]]:
+    """Their counts, as of work that gave no row."""
+    found: dict[str, Counter[str]] = {}
+    for split, drop in _strays(config, splits):
+        found.setdefault(split, Counter())[drop.reason] += 1
+    nothing: dict[str, Any] = {"shard": None, "counts": {}, "drops": {}, "sequences": {}, "skeletons": []}
+    return [{**nothing, "split": split, "quarantine": counts} for split, counts in found.items()]
+
+
+def _failure(config: ConvertConfig, quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) -> str:
     """One line: how many frames are in quarantine, an example of each reason, where the list is, what to do."""
     examples: dict[str, str] = {}
     folders: Counter[tuple[str, str]] = Counter()
-    for _, key, file, reason, detail in _faults(work):
+    for _, key, file, reason, detail in faults:
         examples.setdefault(reason, ": ".join(part for part in (file or key, detail) if part))
         folders[reason, str(PurePosixPath(file).parent) if file else ""] += 1
     parts = []

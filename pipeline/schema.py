@@ -21,6 +21,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -177,9 +178,11 @@ class Record:
             if field.name == "image":
                 continue
             if isinstance(value, np.ndarray):
+                digest.update(f"{field.name}{value.shape}=".encode())
                 # Little-endian bytes of the schema's own type: the same on every platform.
-                value = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes().hex()
-            digest.update(f"{field.name}={value}\n".encode())
+                digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data)
+            else:
+                digest.update(f"{field.name}={value}\n".encode())
         return digest.hexdigest()
 
 
@@ -398,6 +401,8 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
         refuse("key", repr(record.key), repr(key))
     if record.split not in ("train", "val", "test"):
         refuse("split", repr(record.split), "train, val or test")
+    if not 0 <= record.frame < 2**63:
+        refuse("frame", record.frame, "0 to 2^63 - 1")
     if record.height < 1 or record.width < 1:
         refuse("height", f"{record.width}x{record.height}", "an image size above 0")
 
@@ -437,10 +442,16 @@ def _validate_camera(record: Record, refuse: Any) -> None:
     if (record.R is None) != (record.t_mm is None):
         refuse("R", "only one of R and t_mm", "both or none")
     if record.R is not None:
-        # Calibrations are written with about 10 digits.
-        off = np.abs(record.R @ record.R.T - np.eye(3)).max()
-        if off > 1e-3 or np.linalg.det(record.R) < 0:
+        off = _off_a_rotation(record.R.tobytes())
+        if off > 1e-3:  # calibrations are written with about 10 digits
             refuse("R", f"a matrix {off:.2g} off a rotation", "a rotation from world to camera")
+
+
+@lru_cache(maxsize=64)  # all frames of a camera have the same
+def _off_a_rotation(R: bytes) -> float:
+    """How far a matrix (3, 3) float64 is off a rotation: largest entry of R R^T - 1, or infinity for a mirror."""
+    matrix = np.frombuffer(R).reshape(3, 3)
+    return float(np.abs(matrix @ matrix.T - np.eye(3)).max()) if np.linalg.det(matrix) > 0 else math.inf
 
 
 def _validate_people(record: Record, refuse: Any) -> None:
@@ -465,13 +476,20 @@ def _validate_people(record: Record, refuse: Any) -> None:
             refuse(name, f"a longest bone of {longest:g}", "100 to 10000 mm")
 
 
+@lru_cache(maxsize=64)
+def _bones(skeleton: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the two ends of every bone."""
+    a, b = np.array(skeleton_named(skeleton).bone_indices).T
+    return a, b
+
+
 def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> float | None:
     """Longest bone among people with at least half of their joints; None without such people.
 
     Joints of a face alone are too close together to tell centimetres from millimetres.
     """
     people = labelled.mean(axis=1) >= 0.5
-    a, b = np.array(skeleton_named(skeleton).bone_indices).T
+    a, b = _bones(skeleton)
     lengths = np.linalg.norm(joints[people][:, a] - joints[people][:, b], axis=-1)
     lengths = lengths[labelled[people][:, a] & labelled[people][:, b]]
     return float(lengths.max()) if lengths.size else None

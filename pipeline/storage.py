@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,10 +69,11 @@ def delete(uri: str | Path) -> None:
     """Removes a file, or a folder with all it holds; nothing if there is none."""
     filesystem, path = locate(uri)
     kind = filesystem.get_file_info(path).type
-    if kind == fs.FileType.Directory:
-        filesystem.delete_dir(path)
-    elif kind != fs.FileType.NotFound:
-        filesystem.delete_file(path)
+    with suppress(FileNotFoundError):  # another process was faster
+        if kind == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind != fs.FileType.NotFound:
+            filesystem.delete_file(path)
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:

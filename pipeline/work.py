@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.source import ANNOTATION_UNREADABLE, IMAGE_DAMAGED, Drop, Shard
+from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard
 from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import Record, RowError, key_of, validate
@@ -31,6 +31,11 @@ CONVERTER_VERSION = 2
 
 PARTS = "_parts"
 """Folder of reports, in the prepared folder; gone when the conversion is finished."""
+
+ANNOTATION_UNREADABLE = "annotation unreadable"
+
+# What reading an entry of any other form than the owners' gives, where the source itself does not say more.
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 Records = Callable[[Shard], Iterator[Record | Drop]]
 """``records`` of a source."""
@@ -163,7 +168,8 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
     Raises:
         ValueError: two frames in a row are refused in the same words.
     """
-    frames, at, said = shard.frames, 0, None
+    frames, at = shard.frames, 0
+    said: str | None = None
     while at < len(frames):
         try:
             for item in records(replace(shard, frames=frames[at:])):
@@ -171,10 +177,11 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
                 yield item
                 at, said = at + 1, None
             assert at == len(frames), (shard.name, at)
-        except ValueError as error:
-            if str(error) == said:
-                raise
-            said = str(error)
+        except _MALFORMED as error:
+            words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            if words == said:
+                raise ValueError(words if isinstance(error, ValueError) else f"{shard.name}: {words}") from error
+            said = words
             yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, detail=said)
             at += 1
 
@@ -190,7 +197,7 @@ def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> I
                 yield Drop(item.key, IMAGE_DAMAGED, detail=str(error))
                 continue
             try:
-                validate(item)
+                validate(item, with_image=False)  # its bytes were measured and hashed when they were read
             except RowError as error:
                 yield Drop(item.key, f"{error.column} refused", detail=str(error))
                 continue

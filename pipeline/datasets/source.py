@@ -81,7 +81,7 @@ class Drop:
 IMAGE_MISSING = "image missing"
 IMAGE_DAMAGED = "image damaged"
 IMAGE_OTHER_SIZE = "image size differs from annotation"
-ANNOTATION_UNREADABLE = "annotation unreadable"
+ANNOTATION_MISSING = "image without annotation"
 
 
 class Source(Protocol):
@@ -158,7 +158,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
 
@@ -179,14 +179,23 @@ def _annotations_of(path: Path, changed: int) -> tuple[dict[int, Any], dict[int,
         annotations: dict[int, list[dict[str, Any]]] = {i: [] for i in images}
         for annotation in content["annotations"]:
             annotations[int(annotation["image_id"])].append(annotation)
-        names = {str(image["file_name"]) for image in images.values()}
-    except (ValueError, KeyError, TypeError) as error:
+        names = {check_place(i, image["file_name"]) for i, image in images.items()}
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         wanted = "images with id and file_name, annotations with the image_id of one of them"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     if not len(content["images"]) == len(images) == len(names):
         found = f"{len(content['images'])} images share {len(images)} ids and {len(names)} file names"
         raise ValueError(f"{path}: {found}, wanted one of each per image")
     return images, annotations
+
+
+def check_place(id_: object, file_name: object) -> str:
+    """The name of an image file, if it and the image's id can be those of a row; ValueError if not."""
+    if type(id_) is not int or not 0 <= id_ < 2**63:
+        raise ValueError(f"an image with id {id_!r}, wanted a whole number from 0")
+    if not isinstance(file_name, str) or not Path(file_name).name:
+        raise ValueError(f"image {id_} with file_name {file_name!r}, wanted the name of a file")
+    return file_name
 
 
 def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
@@ -197,7 +206,7 @@ def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: 
     """
     try:
         value = np.array(entry[field], np.float64).reshape(shape)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         found = f"size {np.size(entry[field])}" if field in entry else "nothing"
         raise ValueError(
             f"{path}: entry {entry.get('id')}: {field}: found {found}, wanted numbers of shape {shape}"
@@ -273,7 +282,7 @@ def record(
     try:
         data = image.read_bytes()
         found = image_size(data)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return Drop(key, IMAGE_MISSING, _within(image, shard.root))
     except ValueError as error:
         return Drop(key, IMAGE_DAMAGED, _within(image, shard.root), str(error))
