@@ -49,7 +49,7 @@ from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, S
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest
-from pipeline.storage import MANIFEST, delete, exists, join, names, read_json, write_json, write_texts
+from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
 from pipeline.tracking import code_version
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, write_shard
 
@@ -337,6 +337,9 @@ def _tidy(out: str, manifest: Manifest) -> None:
         for name in names(join(out, split)):
             if f"{split}/{name}" not in kept:
                 delete(join(out, split, name))
+    for name in names(out):
+        if name.startswith(STAGED):
+            delete(join(out, name))
     delete(join(out, PARTS))
 
 

@@ -29,7 +29,8 @@ from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
 MANIFEST = "manifest.json"
 """Of a prepared folder; written last, so its presence says that the folder is complete."""
 
-_STAGED = ".staged-"
+STAGED = ".staged-"
+"""What the names of unfinished files begin with; a killed process leaves them."""
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -129,7 +130,7 @@ def staged(uri: str | Path, name: Callable[[], str] | None = None) -> Iterator[t
     folder, _, last = path.rpartition("/")
     if isinstance(filesystem, fs.LocalFileSystem):  # object storage has no folders
         filesystem.create_dir(folder, recursive=True)
-    hidden = f"{folder}/{_STAGED}{uuid.uuid4().hex}-{last}"
+    hidden = f"{folder}/{STAGED}{uuid.uuid4().hex}-{last}"
     try:
         yield filesystem, hidden
         filesystem.move(hidden, f"{folder}/{name()}" if name else path)

@@ -153,6 +153,17 @@ def test_a_conversion_killed_again_and_again_ends_with_the_same_bytes(raw, tmp_p
     assert files(out) == files(tmp_path / "never")
 
 
+def test_the_order_in_which_work_ends_does_not_matter(raw, tmp_path, inline, monkeypatch):
+    forwards = convert(config(raw, tmp_path / "forwards"))
+
+    def backwards(work, records):
+        return [write_shard(w, records) for w in reversed(work)][::-1]
+
+    monkeypatch.setattr(convert_module, "_run", backwards)
+    assert convert(config(raw, tmp_path / "backwards")) == forwards
+    assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
+
+
 def consistent(prepared: Path) -> None:
     """A manifest, its index and the shards that it names say the same."""
     manifest = load_manifest(str(prepared))

@@ -5,12 +5,16 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from original_layouts import jpeg
+from original_layouts import jpeg, write_panoptic
 from test_schema import record
 
 from das.camera import back_project, project
+from pipeline import convert as convert_module
+from pipeline.convert import ConvertConfig, convert
 from pipeline.reencode import reencoded
 from pipeline.schema import decode_image, validate
+from pipeline.storage import list_shards, read_records
+from pipeline.work import write_shard
 
 
 def large(height=180, width=320):
@@ -68,6 +72,32 @@ def test_photos_without_camera_or_people_are_resized_too():
     assert reencoded(r, 64).K is None
     nobody = record(people=0)
     assert len(reencoded(nobody, 32)) == 0
+
+
+def test_a_conversion_says_that_its_images_are_encoded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write_shard(w, records) for w in work])
+    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
+    raw = write_panoptic(tmp_path / "raw", "160224_mafia1", frames=range(4))
+
+    def converted(name, **changes):
+        return convert(ConvertConfig("panoptic", str(raw), str(tmp_path / name), **changes))
+
+    as_they_are, again, too_small = (
+        converted("a"),
+        converted("b", reencode_long_side=160),
+        converted("c", reencode_long_side=999),
+    )
+    assert [m.reencode_long_side for m in (as_they_are, again, too_small)] == [None, 160, 999]
+    assert len({m.fingerprint for m in (as_they_are, again, too_small)}) == 3
+    assert "encoded again" in again.summary() and "encoded again" not in as_they_are.summary()
+    records = {
+        name: [r for shard in list_shards(tmp_path / name, "train") for r in read_records(shard)] for name in "abc"
+    }
+    assert [r.image for r in records["a"]] == [r.image for r in records["c"]]
+    assert [r.key for r in records["a"]] == [r.key for r in records["b"]]
+    for before, after in zip(records["a"], records["b"], strict=True):
+        assert (after.height, after.width) == (90, 160) and np.allclose(after.K[:2], before.K[:2] / 2)
+        assert np.allclose(after.joints_uv, before.joints_uv / 2) and np.allclose(after.bbox, before.bbox / 2)
 
 
 def test_an_image_that_cannot_be_decoded_is_refused():

@@ -83,6 +83,7 @@ def test_every_epoch_reports_numbers_and_a_checkpoint_that_stands_alone(straight
         assert info.weights == "ema" and info.score_threshold == metrics["val/score_threshold"]
         manifest = json.loads((prepared / "manifest.json").read_text())
         assert info.data["fingerprints"] == [manifest["fingerprint"]] and info.data["split"] == "train"
+        assert info.data["terms"] == [manifest["terms"]]
         state = load_training_state(folder)
         averages = {k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")}
         assert all(torch.equal(value, averages[name]) for name, value in model.state_dict().items())
