@@ -51,7 +51,7 @@ from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest
 from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
 from pipeline.tracking import code_version
-from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, write_shard
+from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {
     "panoptic": panoptic,
@@ -320,7 +320,7 @@ def _finish(
         splits={
             split: _split_info([s for s in summaries if s["split"] == split])
             for split in SPLITS
-            if any(s["split"] == split and s["shard"] for s in summaries)
+            if any(s["split"] == split and (s["shard"] or s["quarantine"]) for s in summaries)
         },
         reencode_long_side=config.reencode_long_side,
     )
@@ -365,7 +365,7 @@ def _summaries_of_strays(config: ConvertConfig, splits: SplitManifest) -> list[d
     found: dict[str, Counter[str]] = {}
     for split, drop in _strays(config, splits):
         found.setdefault(split, Counter())[drop.reason] += 1
-    nothing: dict[str, Any] = {"shard": None, "counts": {}, "drops": {}, "sequences": {}, "skeletons": []}
+    nothing: dict[str, Any] = {"shard": None, "counts": no_rows(), "drops": {}, "sequences": {}, "skeletons": []}
     return [{**nothing, "split": split, "quarantine": counts} for split, counts in found.items()]
 
 

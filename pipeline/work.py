@@ -106,7 +106,7 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     """
     rows: list[tuple[str, str, str]] = []
     faults: list[tuple[str, str, str, str, list[int] | None]] = []
-    counts: Counter[str] = Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
+    counts = no_rows()
     drops: Counter[str] = Counter()
     sequences: Counter[str] = Counter()
     skeletons: set[str] = set()
@@ -160,6 +160,11 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     }
     write_json(work.report, report)
     return _summary(report)
+
+
+def no_rows() -> Counter[str]:
+    """The counts of a report without rows."""
+    return Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
 
 
 def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:

@@ -11,6 +11,7 @@ from original_layouts import HEIGHT, WIDTH, body, jpeg, write_muco, write_mupots
 
 from das.skeleton import MPI15
 from pipeline import convert as convert_module
+from pipeline.annotations import read_annotations
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import coco, muco, mupots, panoptic
 from pipeline.datasets.source import Drop, Shard
@@ -216,6 +217,18 @@ def test_an_image_named_twice_and_a_broken_annotation_file_are_refused(tmp_path,
     with pytest.raises(ValueError, match="MuPoTS-3D.json: not JSON"):
         convert(ConvertConfig("mupots", str(root), str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path, inline):
+    write_panoptic(raw, "160224_mafia2", frames=range(2))
+    shutil.rmtree(raw / "160224_mafia2" / "hdImgs")
+    out = tmp_path / "out"
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
+    assert manifest.quarantine == {"image missing": 2} and manifest == load_manifest(str(out))
+    val = manifest.splits["val"]
+    assert (val.images, val.shards, val.quarantine) == (0, (), {"image missing": 2}) and list_shards(out, "val") == []
+    with pytest.raises(ValueError, match="split 'val' holds no images"):
+        read_annotations([str(out)], "val")
 
 
 def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch):
