@@ -20,7 +20,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -173,16 +173,16 @@ class Record:
     def content_hash(self) -> str:
         """Hash of every field; the image enters by its own hash. Equal for equal records on any machine."""
         digest = hashlib.sha256()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "image":
+        for name in SCHEMA.names:
+            value = getattr(self, name)
+            if name == "image":
                 continue
             if isinstance(value, np.ndarray):
-                digest.update(f"{field.name}{value.shape}=".encode())
+                digest.update(f"{name}{value.shape}=".encode())
                 # Little-endian bytes of the schema's own type: the same on every platform.
                 digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data)
             else:
-                digest.update(f"{field.name}={value}\n".encode())
+                digest.update(f"{name}={value}\n".encode())
         return digest.hexdigest()
 
 
