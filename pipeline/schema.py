@@ -466,7 +466,7 @@ def _validate_people(record: Record, refuse: Any) -> None:
         joints = getattr(record, name)
         if joints is None or not labelled.any():
             continue
-        depth = joints[labelled][:, 2]
+        depth = joints[..., 2][labelled]
         if depth.min() <= 0:
             refuse(name, f"a labelled joint at depth {depth.min():g}", "depth above 0 mm, z forward")
         if not 500 <= depth.max() <= 200_000:
@@ -488,11 +488,13 @@ def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> fl
 
     Joints of a face alone are too close together to tell centimetres from millimetres.
     """
-    people = labelled.mean(axis=1) >= 0.5
     a, b = _bones(skeleton)
-    lengths = np.linalg.norm(joints[people][:, a] - joints[people][:, b], axis=-1)
-    lengths = lengths[labelled[people][:, a] & labelled[people][:, b]]
-    return float(lengths.max()) if lengths.size else None
+    whole = 2 * labelled.sum(axis=1) >= labelled.shape[1]
+    known = labelled[:, a] & labelled[:, b] & whole[:, None]
+    if not known.any():
+        return None
+    bones = joints[:, a] - joints[:, b]
+    return float(np.sqrt(np.einsum("nbi,nbi->nb", bones, bones)[known].max()))
 
 
 def _validate_image(record: Record, refuse: Any) -> None:

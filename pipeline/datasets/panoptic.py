@@ -222,8 +222,8 @@ def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray
     """
     if not bodies:
         return []
-    confidence = np.stack([c for _, _, c in bodies])  # (N, J)
-    cam = transform(np.stack([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
+    confidence = np.array([c for _, _, c in bodies])  # (N, J)
+    cam = transform(np.array([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
     uv = np.zeros((*confidence.shape, 2))
     # Missing joints (-1) have coordinates too, usually zeros: the confidence tells, the numbers do not.
     imaged = (confidence > 0) & _can_image(camera, cam)
@@ -237,7 +237,7 @@ def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray
     count = labelled.sum(axis=1)
     boxes = np.where(count[:, None] > 0, np.concatenate([low, high], axis=1), 0.0)  # (N, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
-    big = (sides > _MIN_BOX_SIDE).all(axis=1) & (sides.prod(axis=1) > _MIN_BOX_AREA)
+    big = (sides > _MIN_BOX_SIDE).all(axis=1) & (sides[:, 0] * sides[:, 1] > _MIN_BOX_AREA)
     known = np.where(confidence[..., None] > 0, cam, 0.0)
     state = np.where(labelled, VISIBLE, UNLABELLED)
     return [
