@@ -174,7 +174,9 @@ def page(record: Record, eyes: Network) -> np.ndarray:
         top = side_by_side(top, above)
     rows = [top]
     if tiles := _levels(targets, eyes):
-        rows.append(contact_sheet(tiles, min(3, len(tiles)), top.shape[1] // min(3, len(tiles)) - 6))
+        columns = min(3, max(2, len(tiles)))
+        sheet = contact_sheet(tiles, columns, (top.shape[1] - 8 * (columns - 1)) // columns)
+        rows.append(np.pad(sheet, ((0, 0), (0, top.shape[1] - sheet.shape[1]), (0, 0)), constant_values=255))
     size, taught = f"{record.width}x{record.height}", int((targets.points > 0).sum())
     network_size = "{1}x{0}".format(*targets.sample.image.shape[:2])
     caption = f"{record.key} ({record.split}, {record.skeleton}, {size}): {len(record)} people, {taught} taught"

@@ -54,7 +54,10 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         frames = _of_mat_files(tree, splits, found)
     for part in splits.parts:
         if part.sequence in frames:
-            found.views.append(_view(tree, part, frames[part.sequence], splits))
+            view = _view(tree, part, frames[part.sequence], splits)
+            if path is None:
+                view.blocked = f"{_PLACES[0]} is missing, which alone has the cameras"
+            found.views.append(view)
         else:
             images = len(_images(tree, part.sequence))
             what = f"{images} images without annotations" if images else "no images and no annotations"

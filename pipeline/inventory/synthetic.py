@@ -19,8 +19,8 @@ SOURCE: Source = reader
 
 
 def recognises(tree: Tree) -> bool:
-    """Whether it holds rendered sequences."""
-    return "studio.json" in tree.names() or any(_rendered(tree))
+    """Whether it holds rendered sequences; studio.json alone does not tell in which layout they were rendered."""
+    return any(_rendered(tree))
 
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
