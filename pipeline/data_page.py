@@ -120,8 +120,7 @@ def svg(plot: Plot) -> str:
     """A plot as an SVG element, its letters as text that can be searched and read aloud."""
     lines = len(plot.labels) * max(1, len(plot.series)) if isinstance(plot, Bars) else 0
     lines = len(plot.rows) if isinstance(plot, Ranges) else lines
-    settings = {"svg.fonttype": "none", "svg.hashsalt": plot.title, "font.size": 9}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.title, "font.size": 9}):
         figure = Figure(figsize=(6.4, max(3.2, 0.9 + 0.16 * lines)), layout="constrained")
         axes = figure.add_subplot()
         plot.draw(axes)

@@ -117,7 +117,7 @@ def _chosen(config: ShowConfig, manifest: Manifest) -> tuple[str, list[str]]:
                 f"keys are of {', '.join(sorted(splits))}, wanted keys of one split: {config.split or 'any'}"
             )
         return splits.pop(), list(config.keys)
-    split = config.split or next(iter(manifest.splits))
+    split: str = config.split if config.split is not None else next(iter(manifest.splits))
     keys = [key for key, its in where.items() if its == split]
     if not keys:
         raise ValueError(f"{config.prepared}: no split {split!r}, found {', '.join(manifest.splits)}")

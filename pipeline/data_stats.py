@@ -80,7 +80,7 @@ def stats(config: StatsConfig) -> DataStatistics:
         ValueError: no finished prepared folder, or none of the splits in it.
     """
     manifest = load_manifest(config.prepared)
-    names = [split for split in SPLITS if split in config.splits and split in manifest.splits]
+    names: list[str] = [split for split in SPLITS if split in config.splits and split in manifest.splits]
     if not names:
         raise ValueError(f"splits = {', '.join(config.splits)}, but {config.prepared} has {', '.join(manifest.splits)}")
     eyes = network(config.variant, config.recipe, manifest.skeletons)

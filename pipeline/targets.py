@@ -86,7 +86,7 @@ def targets_of(record: Record, seen_by: Network, with_image: bool = True) -> Tar
     batch = collate([sample])
     positives = assign(batch, model)
     n = len(sample.root_uv)
-    per_level = np.array([np.bincount(level.person.numpy(), minlength=n)[:n] for level in positives]).reshape(-1, n)
+    per_level = np.array([np.bincount(level.person.numpy(), minlength=n) for level in positives])  # (L, M)
     points = per_level.sum(axis=0)
     level = np.where(points > 0, per_level.argmax(axis=0) if n else 0, -1)
     r_max = farthest_joint(batch.joints_uv, batch.visible, person_centers(batch, model.center))[0].numpy()
