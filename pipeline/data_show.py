@@ -177,10 +177,12 @@ def page(record: Record, eyes: Network) -> np.ndarray:
         columns = min(3, max(2, len(tiles)))
         sheet = contact_sheet(tiles, columns, (top.shape[1] - 8 * (columns - 1)) // columns)
         rows.append(np.pad(sheet, ((0, 0), (0, top.shape[1] - sheet.shape[1]), (0, 0)), constant_values=255))
-    size, taught = f"{record.width}x{record.height}", int((targets.points > 0).sum())
+    people, taught = int((~record.ignore).sum()), int((targets.points > 0).sum())
+    ignored = f", {len(record) - people} areas to ignore" if people < len(record) else ""
     network_size = "{1}x{0}".format(*targets.sample.image.shape[:2])
-    caption = f"{record.key} ({record.split}, {record.skeleton}, {size}): {len(record)} people, {taught} taught"
-    return captioned(above_each_other(*rows), f"{caption}; levels of {eyes.name} at {network_size}")
+    seen = captioned(above_each_other(*rows), f"levels and points of {eyes.name}, image at {network_size}")
+    what = f"{record.split}, {record.skeleton}, {record.width}x{record.height}"
+    return captioned(seen, f"{record.key} ({what}): {people} people, {taught} taught{ignored}")
 
 
 def _levels(targets: Targets, eyes: Network) -> list[np.ndarray]:
