@@ -215,7 +215,7 @@ def side_by_side(*images: np.ndarray, gap: int = 8) -> np.ndarray:
 
 def captioned(image: np.ndarray, text: str) -> np.ndarray:
     """The picture under a light strip with one line of text, cut where it is longer than the picture is wide."""
-    scale = 0.45
+    scale = max(0.45, image.shape[1] / 2000)
     (_, h), base = cv2.getTextSize("Ag", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     strip = np.full((h + base + 8, image.shape[1], 3), _PAPER, np.uint8)
     _text(strip, text, (4, h + 4), (30, 30, 30), scale)

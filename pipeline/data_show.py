@@ -43,7 +43,7 @@ from pipeline.targets import Network, Recipe, Targets, Variant, network, targets
 # The world's down where cameras have a place in it: Panoptic's y axis, and the studio's.
 _WORLD_DOWN = np.array([0.0, 1.0, 0.0])
 # Width of a single frame, pixels; smaller pictures are enlarged so that lines on them stay fine.
-_LEAST_WIDTH, _MOST_WIDTH = 800, 1600
+_LEAST_WIDTH, _MOST_WIDTH = 800, 1200
 _TILE_WIDTH = 480
 
 
