@@ -127,7 +127,7 @@ def svg(plot: Plot) -> str:
         axes.set_title(plot.title)
         axes.spines[["top", "right"]].set_visible(False)
         if not isinstance(plot, Ranges) and len(plot.series) > 1:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper right")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
