@@ -9,8 +9,8 @@ import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import inside
-from pipeline.convert import SplitInfo
 from pipeline.histogram import Histogram
+from pipeline.manifest import SplitInfo
 from pipeline.schema import OCCLUDED, UNLABELLED, Record, left_out
 from pipeline.targets import Network, targets_of
 

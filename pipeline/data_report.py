@@ -26,7 +26,7 @@ def tables_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Table]:
             for name, s in splits.items()
         },
     )  # fmt: skip
-    if dropped := _by_reason({name: Counter(s.info.drops) for name, s in splits.items()}):
+    if dropped := _by_reason({name: _without_row(s) for name, s in splits.items()}):
         yield Table("drops", "frames without a row, by reason", [(name, count) for name in splits], dropped)
     if unused := _by_reason({name: s.left_out for name, s in splits.items()}):
         yield Table("left_out", "people who are not used, by reason", [(name, count) for name in splits], unused)
@@ -81,6 +81,12 @@ def _level_tables(split: str, levels: LevelStatistics) -> Iterator[Table]:
         rows = {reason: [n, n / levels.people] for reason, n in sorted(levels.unanswered.items())}
         title = f"{split}: people whom no feature point answers for"
         yield Table(f"unanswered_{split}", title, [("people", ",.0f"), ("share", ".1%")], rows)
+
+
+def _without_row(split: SplitStatistics) -> Counter[str]:
+    """Frames that a recipe leaves out, and those that the conversion had to put in quarantine."""
+    faults = {f"quarantine: {reason}": n for reason, n in split.info.quarantine.items()}
+    return Counter({**split.info.drops, **faults})
 
 
 def _by_reason(counts: Mapping[str, Counter[str]]) -> dict[str, list[float]]:
@@ -146,7 +152,7 @@ def plots_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Plot]:
                         if bone.n
                     },
                 )
-    reasons = _by_reason({name: Counter(s.info.drops) + s.left_out for name, s in splits.items()})
+    reasons = _by_reason({name: _without_row(s) + s.left_out for name, s in splits.items()})
     if reasons:
         counts = {name: [row[i] for row in reasons.values()] for i, name in enumerate(splits)}
         yield Bars("What is left out, by reason", "frames, or people", list(reasons), counts)

@@ -33,7 +33,7 @@ from das.visualize import (
     side_by_side,
     top_view,
 )
-from pipeline.convert import Manifest, load_manifest
+from pipeline.manifest import INDEX, Manifest, load_manifest
 from pipeline.predict import encode_image
 from pipeline.schema import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.splits import Split
@@ -105,7 +105,7 @@ def show(config: ShowConfig) -> list[str]:
 
 def _chosen(config: ShowConfig, manifest: Manifest) -> tuple[str, list[str]]:
     """The split, and the keys of the frames to draw."""
-    index = read_columns(join(config.prepared, "index.parquet"), ("split", "key"))
+    index = read_columns(join(config.prepared, INDEX), ("split", "key"))
     where = dict(zip(index["key"], index["split"], strict=True))
     if config.keys:
         if strangers := [key for key in config.keys if key not in where]:

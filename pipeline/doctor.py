@@ -151,6 +151,8 @@ class Finding:
             command += ["--sequences", *dict.fromkeys(v.sequence for v in self.inventory.views if v.ready)]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
+        if any(0 < view.ready < view.wanted for view in self.inventory.views):
+            command.append("--allow-missing")
         more = "" if self.status == COMPLETE else f"   (takes what is ready; {page} says where the rest is)"
         return shlex.join(command) + more
 
