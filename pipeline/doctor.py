@@ -151,7 +151,7 @@ class Finding:
             command += ["--sequences", *dict.fromkeys(v.sequence for v in self.inventory.views if v.ready)]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
-        if any(0 < view.ready < view.wanted for view in self.inventory.views):
+        if any(view.ready and (view.ready < view.wanted or view.strays) for view in self.inventory.views):
             command.append("--allow-missing")
         more = "" if self.status == COMPLETE else f"   (takes what is ready; {page} says where the rest is)"
         return shlex.join(command) + more
@@ -308,6 +308,9 @@ def _missing(views: Sequence[View], names: int) -> Iterator[str]:
             n = len(view.missing)
             every = f"all {n} images" if n == view.wanted else f"{n} of {view.wanted} images"
             yield f"{every} of {view.sequence} {view.camera} {view.split}{_some(view.missing, names)}"
+        if view.strays:
+            lost = f"{len(view.strays)} annotations of {view.sequence} {view.camera} {view.split}"
+            yield f"{lost}, whose images are there{_some(view.strays, names)}"
 
 
 def _damaged(view: View, names: int) -> Iterator[str]:

@@ -48,7 +48,8 @@ class View:
         annotated: frames with an annotation.
         wanted: how many of those the split manifest takes.
         pictures: image files of wanted frames. missing: paths of those that are not there.
-        unannotated: how many images of this camera no annotation describes; no reason to worry.
+        unannotated: how many images of this camera no annotation describes; no reason to worry, unless they are
+        strays: those among annotated frames, whose annotation must have been lost on the way.
         damaged: images, or annotation files of single frames, that cannot be used.
         blocked: why none of it can be converted, or "".
     """
@@ -61,6 +62,7 @@ class View:
     pictures: list[Picture]
     missing: list[str]
     unannotated: int = 0
+    strays: list[str] = field(default_factory=list)
     damaged: list[Trouble] = field(default_factory=list)
     blocked: str = ""
 
@@ -111,7 +113,8 @@ class Inventory:
     @property
     def complete(self) -> bool:
         """Whether everything that the split manifest takes is there and whole, as far as it was looked at."""
-        return not self.absent and not self.troubles and 0 < self.wanted == self.ready
+        lost = any(view.strays for view in self.views)
+        return not (self.absent or self.troubles or lost) and 0 < self.wanted == self.ready
 
 
 class Inventorist(Protocol):

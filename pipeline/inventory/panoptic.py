@@ -116,6 +116,9 @@ def _view(
         lambda _: size,
         len(imaged - set(frames)),
     )
+    # The cameras run before and after what is annotated; in between every image has its pose file.
+    between = (f for f in sorted(imaged - set(frames)) if frames and frames[0] < f < frames[-1])
+    view.strays = [f"{folder}/{camera}_{frame:08d}.jpg" for frame in between]
     taken = set(splits.select(part, frames))
     lost = {frame: trouble for frame, trouble in broken.items() if frame in taken}
     view.damaged += lost.values()

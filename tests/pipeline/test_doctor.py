@@ -140,6 +140,22 @@ def test_half_a_download_is_counted_as_the_reader_would_read_it(torn, capsys):
     assert found.ready == readable("panoptic", torn)
 
 
+def test_an_image_among_annotated_frames_has_lost_its_annotation(tmp_path, capsys):
+    root = write_panoptic(tmp_path, "160906_pizza1", range(6))
+    asked = {"splits": ("test",), "sequences": ("160906_pizza1",)}
+    poses = root / "160906_pizza1" / "hdPose3d_stage1_coco19"
+    (poses / "body3DScene_00000000.json").unlink()  # the cameras may run before anything is annotated
+    assert look(capsys, root, **asked)[0] == COMPLETE
+    (poses / "body3DScene_00000003.json").unlink()
+    status, report = look(capsys, root, **asked)
+    assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
+    path = "160906_pizza1/hdImgs/00_16/00_16_00000003.jpg"
+    assert f"1 annotations of 160906_pizza1 00_16 test, whose images are there: {path}" in report
+    drops = list(panoptic.strays(root, "test"))
+    found = examine("panoptic", DoctorConfig(str(root), **asked)).inventory
+    assert [drop.file for drop in drops] == [stray for view in found.views for stray in view.strays]
+
+
 def test_only_what_is_asked_for_is_missed(torn, capsys):
     status, report = look(capsys, torn, splits=("test",), sequences=("160906_pizza1",))
     assert status == COMPLETE and "160224_haggling1" not in report
