@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.tables import Table
 
@@ -56,6 +57,7 @@ class Distribution:
             axes.stairs(heights, places, label=name, fill=i == 0, alpha=0.5 if i == 0 else 1, color=_COLOURS[i % 6])
         for mark in self.marks:
             axes.axvline(mark, color="#999", linewidth=0.8, linestyle="--")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=self.whole))
         axes.set_xlabel(self.unit)
         axes.set_ylabel("share")
 
@@ -127,7 +129,7 @@ def svg(plot: Plot) -> str:
         axes.set_title(plot.title)
         axes.spines[["top", "right"]].set_visible(False)
         if not isinstance(plot, Ranges) and len(plot.series) > 1:
-            axes.legend(frameon=False, loc="upper right")
+            figure.legend(frameon=False, loc="outside lower center", ncols=len(plot.series))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
