@@ -30,6 +30,12 @@ def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[st
         return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
 
 
+def _subcommand(name: str, configs: dict[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
+    """The configuration of one of a command's own commands, such as `das data show`."""
+    with _mistakes_in_flags():
+        return tyro.extras.subcommand_cli_from_dict(configs, prog=f"das {name}", args=argv)
+
+
 @contextmanager
 def _mistakes_in_flags() -> Iterator[None]:
     """Tyro draws a box round a mistake in a flag; here it is a ValueError, one line like all others."""
@@ -53,11 +59,30 @@ def render(argv: Sequence[str]) -> None:
     render(_parse("render", RenderConfig, argv))
 
 
+def doctor(argv: Sequence[str]) -> None:
+    """Look what is there of original data (`doctor data ROOT`), what is missing, and what to type next."""
+    from pipeline.doctor import DoctorConfig, doctor
+
+    sys.exit(doctor(_subcommand("doctor", {"data": DoctorConfig}, argv)))
+
+
 def prepare(argv: Sequence[str]) -> None:
     """Convert original data sets (or rendered ones) to checked Parquet shards with a manifest."""
     from pipeline.convert import ConvertConfig, convert
 
     print(convert(_parse("prepare", ConvertConfig, argv)).summary())
+
+
+def data(argv: Sequence[str]) -> None:
+    """Look at prepared data: `data stats` for numbers and plots, `data show` for pictures."""
+    from pipeline.data_show import ShowConfig, show
+    from pipeline.data_stats import StatsConfig, stats
+
+    config = _subcommand("data", {"stats": StatsConfig, "show": ShowConfig}, argv)
+    if isinstance(config, ShowConfig):
+        show(config)
+    else:
+        print(stats(config).summary())
 
 
 def train_panoptic(argv: Sequence[str]) -> None:
@@ -114,7 +139,7 @@ def demo(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     f.__name__.replace("_", "-"): f
-    for f in (render, prepare, train_panoptic, train_mupots, evaluate, promote, predict, sweep, demo)
+    for f in (render, doctor, prepare, data, train_panoptic, train_mupots, evaluate, promote, predict, sweep, demo)
 }
 
 

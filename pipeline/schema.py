@@ -561,12 +561,31 @@ def decode_image(record: Record) -> np.ndarray:
     return image
 
 
-def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
+def left_out(record: Record) -> np.ndarray:
+    """Why each of the N people can neither be learnt nor scored, "" for those who can: (N,) str.
+
+    Ignore areas, people whose annotation the source does not stand behind, and people who miss a part of their
+    root (COCO: one of the hips).
+    """
+    labelled = record.state > UNLABELLED
+    root = list(skeleton_named(record.skeleton).root_indices)
+    return np.select(
+        [record.ignore, ~record.valid, ~labelled[:, root].all(axis=1)],
+        ["ignored", "invalid", "root unlabelled"],
+        "",
+    )
+
+
+def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, Counter[str]]:
     """The decoded image with the people that can be learnt or scored, in the record's own joint set.
 
     A joint is visible when it is labelled (occluded ones included) and inside the image. People are left out,
-    and counted by reason, when they are ignore areas, not valid, or miss a part of their root (COCO: one of
-    the hips). The root is the mean of the skeleton's root joints. A person has depth when the record is 3D.
+    and counted by reason, as ``left_out`` says. The root is the mean of the skeleton's root joints. A person has
+    depth when the record is 3D.
+
+    Args:
+        record: the stored row.
+        image: (H, W, 3) uint8 RGB to take instead of decoding the record's own.
 
     Returns:
         the sample, and how many people were left out for which reason.
@@ -574,15 +593,12 @@ def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
     Raises:
         ValueError: from ``decode_image``.
     """
-    image = decode_image(record)
+    if image is None:
+        image = decode_image(record)
     skeleton = skeleton_named(record.skeleton)
     labelled = record.state > UNLABELLED
     root = list(skeleton.root_indices)
-    reasons = np.select(
-        [record.ignore, ~record.valid, ~labelled[:, root].all(axis=1)],
-        ["ignored", "invalid", "root unlabelled"],
-        "",
-    )
+    reasons = left_out(record)
     keep = reasons == ""
     uv = record.joints_uv[keep].astype(np.float64)
     cam, K = record.joints_cam, record.K
