@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VERSION = 1
+"""Raised whenever the same config gives other files."""
 SPLITS = ("train", "val", "test")
 ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
 
