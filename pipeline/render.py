@@ -52,8 +52,8 @@ def render(config: RenderConfig) -> int:
         before = {"layout": "panoptic", "version": 1, **read_json(done)}
         before["config"] = {**_plain(StudioConfig()), **before["config"]}
         if before["version"] != VERSION:
-            raise ValueError(f"{done}: rendered by version {before['version']} of the studio, this is {VERSION}: choose "
-                             "another folder or delete it")  # fmt: skip
+            raise ValueError(f"{done}: rendered by version {before['version']} of the studio, this is version "
+                             f"{VERSION}: choose another folder or delete it")  # fmt: skip
         if (before["layout"], before["config"]) != (config.layout, _plain(config.studio)):
             raise ValueError(f"{done}: this folder was rendered with other settings: choose another or delete it")
         print(f"{out}: rendered before, nothing to do")
@@ -72,7 +72,8 @@ def render(config: RenderConfig) -> int:
             pictures += made
             progress.update(made)
     finish(config.studio, config.layout, out)
-    write_json(done, {"version": VERSION, "layout": config.layout, "config": _plain(config.studio), "pictures": pictures})
+    what = {"version": VERSION, "layout": config.layout, "config": _plain(config.studio)}
+    write_json(done, {**what, "pictures": pictures})
     return pictures
 
 

@@ -9,5 +9,17 @@ from pipeline.studio.config import VERSION, StudioConfig, StudioShard, plan
 from pipeline.studio.export import Layout, finish, layout_plan, render, render_shard_as, views_per_frame
 from pipeline.studio.produce import render_shard, write_calibration
 
-__all__ = ["VERSION", "Layout", "StudioConfig", "StudioShard", "finish", "layout_plan", "plan", "render", "render_shard",
-           "render_shard_as", "views_per_frame", "write_calibration"]  # fmt: skip
+__all__ = [
+    "VERSION",
+    "Layout",
+    "StudioConfig",
+    "StudioShard",
+    "finish",
+    "layout_plan",
+    "plan",
+    "render",
+    "render_shard",
+    "render_shard_as",
+    "views_per_frame",
+    "write_calibration",
+]
