@@ -7,10 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from das.camera import project, transform
 from das.skeleton import COCO19, MUCO21
 from pipeline.studio import StudioConfig, StudioShard, render_shard
 from pipeline.studio.cameras import sequence_cameras
 from pipeline.studio.config import SPLITS
+from pipeline.studio.geometry import to_world
+from pipeline.studio.joints import joint_points
 from pipeline.studio.layout import bodies_path
 from pipeline.studio.motion import Walk, reach, walk
 from pipeline.studio.person import draw_person
@@ -45,12 +48,14 @@ def pairs():
     views = [View(config, room, camera, np.random.default_rng(i))
              for i, camera in enumerate(sequence_cameras(config, sequence))]  # fmt: skip
     takes, left, right = [], [], []
-    for number in range(50):
+    for number in range(45):
         take = plan_take(config, sequence, number)
         for shot in shots(config, sequence, number, 1, take, room, views):
-            for figure in shot.figures(COCO19):
+            for actor in take.actors:
+                joints = to_world(joint_points(actor.person, actor.pose, COCO19)[0])
+                pixels = project(transform(joints, shot.camera.R, shot.camera.t), shot.camera.K, shot.camera.distortion)
                 for part in PARTS:
-                    uv = [figure.uv[COCO19.index(f"{side}_{part}")] for side in "lr"]
+                    uv = [pixels[COCO19.index(f"{side}_{part}")] for side in "lr"]
                     if all(((4 <= p) & (p < (315, 175))).all() for p in uv):
                         takes.append(number)
                         left.append(patch_statistics(shot.picture, uv[0]))
@@ -87,7 +92,7 @@ def test_neither_hand_moves_in_a_way_of_its_own():
     config = replace(StudioConfig(), take_frames=4)
     asymmetry: dict[str, list[np.ndarray]] = {"wrist": [], "ankle": []}
     for sequence in ("studio_train_haggling1", "studio_train_ultimatum1", "studio_test_pizza1"):
-        for number in range(25):
+        for number in range(20):
             for actor in plan_take(config, sequence, number).actors:
                 p, a = actor.pose.points, actor.pose.axes
                 axes = np.stack([a["chest_left"], a["chest_up"], a["chest_forward"]], 1)
@@ -96,7 +101,7 @@ def test_neither_hand_moves_in_a_way_of_its_own():
                     found.append((own[0] - own[1] * (-1, 1, 1)).mean(0))
     for found in asymmetry.values():
         values = np.array(found)
-        assert len(values) > 180 and values.std(0).min() > 1  # people are not symmetric
+        assert len(values) > 140 and values.std(0).min() > 1  # people are not symmetric
         assert np.abs(values.mean(0) / (values.std(0) / np.sqrt(len(values)))).max() < 3.5
 
 

@@ -21,7 +21,7 @@ from pipeline.render import render as render_job
 from pipeline.schema import OCCLUDED, VISIBLE
 from pipeline.studio import VERSION, StudioConfig, layout_plan, render
 from pipeline.studio.annotate import _hidden
-from pipeline.studio.cameras import sequence_cameras
+from pipeline.studio.cameras import photo_camera, sequence_cameras
 from pipeline.studio.coco_json import outline, run_lengths
 from pipeline.studio.config import sequence_names
 from pipeline.studio.geometry import to_world
@@ -31,7 +31,7 @@ from pipeline.studio.render import View
 from pipeline.studio.shots import HIDDEN, OUTSIDE, SEEN, shots
 from pipeline.studio.stage import plan_take
 
-TINY = StudioConfig(width=256, height=144, take_frames=2, shard_frames=2, train_frames=4, val_frames=2, test_frames=4,
+TINY = StudioConfig(width=192, height=108, take_frames=2, shard_frames=2, train_frames=4, val_frames=2, test_frames=4,
                     train_sequences=("studio_train_mafia1", "studio_train_haggling1"),
                     val_sequences=("studio_val_mafia1",), people_min=3, seed=1,
                     test_sequences=("studio_test_pizza1", "studio_test_mafia1"))  # fmt: skip
@@ -98,18 +98,19 @@ def test_mucos_list_positions_are_its_ids_and_its_first_half_is_cut_out(root):
 def test_mupots_is_read_whole_with_occlusion_and_the_universal_skeleton(root):
     records = read_all(mupots, root / "mupots", "test")
     assert [r.sequence for r in records] == ["TS1"] * 4 + ["TS2"] * 4
-    scales: dict[tuple, list[float]] = {}
+    takes: dict[tuple[str, int], list[np.ndarray]] = {}
     for r in records:
         assert r.joints_cam.shape[1:] == (len(MUPOTS17), 3) and r.valid.all()
         assert np.abs(pixels(r.joints_cam, r.K) - r.joints_uv).max() < 0.02
         pelvis = r.joints_cam[:, [MUPOTS17.root_index]]
         ours, universal = r.joints_cam - pelvis, r.joints_cam_univ - pelvis
-        for i, (a, b) in enumerate(zip(ours, universal)):
-            scale = np.linalg.norm(b) / np.linalg.norm(a)
-            np.testing.assert_allclose(b, scale * a, atol=0.01)
-            scales.setdefault((r.sequence, r.frame // 2, round(float(np.linalg.norm(a[0] - a[1])))), []).append(scale)
-            assert 0.75 < scale < 1.3, i
-    assert all(np.ptp(found) < 1e-4 for found in scales.values())
+        scale = np.linalg.norm(universal, axis=(1, 2)) / np.linalg.norm(ours, axis=(1, 2))
+        np.testing.assert_allclose(universal, scale[:, None, None] * ours, atol=0.02)
+        assert 0.75 < scale.min() and scale.max() < 1.3
+        takes.setdefault((r.sequence, r.frame // TINY.take_frames), []).append(scale)
+    # A person's size does not change; both frames of a take show the same people.
+    for first, second in takes.values():
+        np.testing.assert_allclose(first, second, atol=1e-4)
     states = np.concatenate([r.state.ravel() for r in records])
     assert set(states.tolist()) == {OCCLUDED, VISIBLE} and 0.05 < (states == OCCLUDED).mean() < 0.6
 
@@ -128,7 +129,8 @@ def test_coco_is_what_pycocotools_takes_for_coco(root):
             shape = image["height"], image["width"]
             assert cv2.imread(str(root / "coco" / photos / image["file_name"])).shape[:2] == shape
             mask = data.annToMask(annotation).astype(bool)
-            assert mask.shape == shape and abs(mask.sum() - annotation["area"]) < 0.12 * annotation["area"] + 4
+            # Outlines fill what an arm encloses, as COCO's do.
+            assert mask.shape == shape and abs(mask.sum() - annotation["area"]) < 0.25 * annotation["area"] + 6
             rows, columns = np.nonzero(mask)
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert np.abs(np.subtract(box, annotation["bbox"])).max() <= 1
@@ -167,7 +169,14 @@ def test_coco_is_read_whole_and_crowds_are_ignored(root):
             assert ignore == (annotations[id_]["iscrowd"] or not annotations[id_]["num_keypoints"])
     crowds = [a for a in data.anns.values() if a["iscrowd"]]
     assert crowds and all(isinstance(a["segmentation"]["counts"], list) for a in crowds)
-    assert len({(r.height, r.width) for r in records}) > 1
+
+
+def test_photos_are_taken_from_anywhere_with_any_lens():
+    cameras = [photo_camera(TINY, "studio_train_mafia1", take) for take in range(40)]
+    assert {(c.width, c.height) for c in cameras} == {(round(TINY.height * s), TINY.height) for s in (16 / 9, 4 / 3, 0.75)}
+    azimuths = [np.arctan2(c.centre[0], c.centre[2]) for c in cameras]
+    assert np.histogram(azimuths, 4, (-np.pi, np.pi))[0].min() > 3
+    assert all(not c.distortion.any() and np.linalg.det(c.R) == pytest.approx(1) for c in cameras)
 
 
 def test_run_lengths_and_outlines_are_those_of_pycocotools():
@@ -189,7 +198,7 @@ def test_run_lengths_and_outlines_are_those_of_pycocotools():
 
 def test_every_joint_of_every_set_lies_on_its_person():
     """Painted alone, a person covers every joint of every joint set that the studio can name."""
-    config = replace(TINY, width=640, height=360, take_frames=1)
+    config = replace(TINY, width=320, height=180, take_frames=1)
     sequence = "studio_train_haggling1"
     room = sequence_room(config, sequence)
     views = [View(config, room, sequence_cameras(config, sequence)[0], np.random.default_rng(0))]
@@ -205,7 +214,7 @@ def test_every_joint_of_every_set_lies_on_its_person():
                 near = cv2.dilate(figure.mask.astype(np.uint8), np.ones((3, 3), np.uint8))
                 for name, uv, state in zip(skeleton.joints, figure.uv, figure.state):
                     if state != OUTSIDE:
-                        x, y = np.round(uv).astype(int).clip(0, (639, 359))
+                        x, y = np.round(uv).astype(int).clip(0, (319, 179))
                         assert near[y, x], (number, i, skeleton.name, name)
                         checked[name] += 1
     assert min(checked.values()) > 8
@@ -216,14 +225,14 @@ def test_every_joint_of_every_set_lies_on_its_person():
 
 def test_hidden_joints_are_those_behind_bodies():
     """What the painted pictures hide agrees with rays that meet other bodies' spheres."""
-    config = replace(TINY, width=320, height=180, take_frames=1, people_min=5)
+    config = replace(TINY, width=192, height=108, take_frames=1, people_min=6)
     sequence = "studio_train_mafia1"
     room = sequence_room(config, sequence)
     (camera, _) = sequence_cameras(config, sequence)
     views = [View(config, room, camera, np.random.default_rng(0))]
     eye = to_world(camera.centre)
     painted, met = [], []
-    for number in range(6):
+    for number in range(10):
         take = replace(plan_take(config, sequence, number), boxes=[])
         (shot,) = shots(config, sequence, number, 1, take, room, views)
         for figure, actor in zip(shot.figures(MUCO21), take.actors):
@@ -234,7 +243,7 @@ def test_hidden_joints_are_those_behind_bodies():
             painted += (figure.state[inside] == HIDDEN).tolist()
             met += behind[inside].tolist()
     painted, met = np.array(painted), np.array(met)
-    assert met.sum() > 60 and painted[met].mean() > 0.9  # what is behind others is hidden
+    assert met.sum() > 50 and painted[met].mean() > 0.9  # what is behind others is hidden
     assert painted[~met].mean() < 0.35  # the rest only by the person's own body
 
 
