@@ -95,14 +95,15 @@ class Shot:
         uv = project(cam, camera.K, camera.distortion)
         far = np.linalg.norm(cam, axis=-1)
         size = np.array([camera.width, camera.height])
-        inside = (cam[:, 2] > 0) & ((uv >= -0.5) & (uv < size - 0.5)).all(-1)
+        inside = (cam[:, 2] > 0) & ((uv > -0.5) & (uv < size - 0.5)).all(-1)
         state = np.where(inside, HIDDEN, OUTSIDE)
         deepest = far - joint_depths(actor.person, skeleton)
         for k in np.flatnonzero(inside):
-            # A joint on the outline may fall beside the last pixel that shows the person.
             x, y = np.round(uv[k]).astype(int)
-            near = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-            if ((owners[near] == i) & (distances[near] > deepest[k])).any():
+            if distances[y, x] < deepest[k]:
+                continue  # something stands in front
+            # A joint on the outline may fall beside the last pixel that shows the person.
+            if (owners[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] == i).any():
                 state[k] = SEEN
         outline = transform(to_world(self.bodies[i].vertices), camera.R, camera.t)
         edges = project(outline, camera.K, camera.distortion) + 0.5
