@@ -142,7 +142,7 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     def paint(s: float, angles: ndarray) -> ndarray:
         # Under a skirt or coat the leg takes its colour: where the cloth is too coarse to cover it, nothing shines
         # through.
-        if s < outfit.coat - 0.08:
+        if outfit.coat and s < outfit.coat - 0.08:
             return np.tile(outfit.top, (len(angles), 1))
         return np.tile(outfit.trousers if s < max(end, outfit.skirt - 0.08) else outfit.skin, (len(angles), 1))
 
