@@ -244,7 +244,7 @@ def test_who_crosses_passes_in_front_of_others(staged):
 
 
 def test_layers_change_silhouettes_and_keep_joints_and_places():
-    plain = StudioConfig(width=320, height=180, take_frames=1, supersampling=1, people_min=4)
+    plain = StudioConfig(width=320, height=180, take_frames=1, supersampling=1, people_min=4, layers=0.0)
     sequence = "studio_train_mafia1"
     room = sequence_room(plain, sequence)
     views = [View(plain, room, sequence_cameras(plain, sequence)[0], np.random.default_rng(0))]
