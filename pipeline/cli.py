@@ -53,7 +53,7 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 
 def render(argv: Sequence[str]) -> None:
-    """Render licence-free people in the original CMU Panoptic layout (the studio)."""
+    """Render licence-free people (the studio) in the original layout of Panoptic, MuCo, COCO or MuPoTS."""
     from pipeline.render import RenderConfig, render
 
     render(_parse("render", RenderConfig, argv))
