@@ -24,7 +24,7 @@ FUNCTIONS = {
     "prepare": "pipeline.convert.convert",
     "train-panoptic": "pipeline.train.fit",
     "train-mupots": "pipeline.train.fit",
-    "evaluate": "pipeline.evaluate.evaluate",
+    "evaluate": "pipeline.rescore.judge",
     "promote": "pipeline.promote.promote",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
