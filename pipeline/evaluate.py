@@ -29,11 +29,11 @@ from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.comparison import compare
 from pipeline.config import flat as flat_config
-from pipeline.convert import load_manifest
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.gate import Scores
 from pipeline.ground_truth import flat_truth
 from pipeline.inference import predict_split, runtime_on, worker_count
+from pipeline.manifest import load_manifest
 from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
 from pipeline.predictions import Origin, PredictionSet
