@@ -100,10 +100,11 @@ def train_mupots(argv: Sequence[str]) -> None:
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Score a model (folder or registry URI) on prepared data under every protocol; all into MLflow."""
-    from pipeline.evaluate import EvaluateConfig, evaluate
+    """Score a model (folder or registry URI), or predictions, on prepared data under every protocol."""
+    from pipeline.evaluate import EvaluateConfig
+    from pipeline.rescore import judge
 
-    print(evaluate(_parse("evaluate", EvaluateConfig, argv)).summary())
+    print(judge(_parse("evaluate", EvaluateConfig, argv)).summary())
 
 
 def promote(argv: Sequence[str]) -> None:

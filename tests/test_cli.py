@@ -27,7 +27,7 @@ FUNCTIONS = {
     "data show": "pipeline.data_show.show",
     "train-panoptic": "pipeline.train.fit",
     "train-mupots": "pipeline.train.fit",
-    "evaluate": "pipeline.evaluate.evaluate",
+    "evaluate": "pipeline.rescore.judge",
     "promote": "pipeline.promote.promote",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
