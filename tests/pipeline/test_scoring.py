@@ -444,9 +444,9 @@ def test_recorded_mupots_scenarios_give_the_recorded_numbers_from_rows(golden, m
 
 
 def test_data_that_cannot_judge_the_model_are_refused_in_one_line():
-    records = scene()
+    records = scene(COCO17)
     everyone = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
-    refused(lambda: metrics(records, everyone), records[0].key, "coco19 has no pelvis", "muco21")
+    refused(lambda: metrics(records, everyone), records[0].key, "coco17 has no pelvis", "muco21")
     flat = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
     refused(lambda: metrics(flat, replace(predictions_of(records), origin=origin_of(flat))), "2D only", flat[0].key)
     hidden = scene()
