@@ -30,6 +30,7 @@ from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.comparison import compare
 from pipeline.config import flat as flat_config
 from pipeline.convert import load_manifest
+from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.gate import Scores
 from pipeline.ground_truth import flat_truth
@@ -283,23 +284,6 @@ def score_predictions(predictions: str, annotations: Annotations, threshold: flo
         ValueError: from ``PredictionSet.load`` and ``score``.
     """
     return score(annotations, PredictionSet.load(predictions), threshold)
-
-
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """What promotion decides by: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
-    return Scores(
-        protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
-        precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
-    )
 
 
 # ---- before Ray starts ----
