@@ -142,14 +142,18 @@ class EvaluationResult:
             "overlays": list(self.overlays),
         }
 
+    def headline(self) -> str:
+        """What counts, in a line or two."""
+        scores = self.scores
+        warning = f"{TRAIN_FIT}: some of these images may be training data\n" if scores.train_fit else ""
+        return (
+            f"{warning}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose "
+            f"{scores.baseline_mpjpe_mm:.1f} mm), recall {scores.recall:.3f}, precision {scores.precision:.3f}"
+        )
+
     def summary(self) -> str:
         """Headline, tables and places for the terminal."""
-        scores, r = self.scores, self.runtime
-        lines = [f"{TRAIN_FIT}: some of these images may be training data"] if scores.train_fit else []
-        lines += [
-            f"{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose {scores.baseline_mpjpe_mm:.1f} mm), "
-            f"recall {scores.recall:.3f}, precision {scores.precision:.3f}"
-        ]
+        r, lines = self.runtime, [self.headline()]
         lines += [table.text() for table in self.tables if not table.detail]
         if r is not None:
             lines.append(
@@ -199,6 +203,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         )
         _write(result, config, job, pictures)
         _log(result.out, result.metrics, tracker)
+        tracker.describe(result.headline())
     return result
 
 
