@@ -117,6 +117,13 @@ def promote(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def registry(argv: Sequence[str]) -> None:
+    """Show a registered model's history or how two versions differ; roll back its champion; print its gate."""
+    from pipeline.history import RegistryConfig, ask
+
+    print(ask(_parse("registry", RegistryConfig, argv)))
+
+
 def predict(argv: Sequence[str]) -> None:
     """Draw the 3D poses of the people on photos with a trained or promoted model."""
     from pipeline.predict import PredictConfig, predict
@@ -140,7 +147,20 @@ def demo(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     f.__name__.replace("_", "-"): f
-    for f in (render, doctor, prepare, data, train_panoptic, train_mupots, evaluate, promote, predict, sweep, demo)
+    for f in (
+        render,
+        doctor,
+        prepare,
+        data,
+        train_panoptic,
+        train_mupots,
+        evaluate,
+        promote,
+        registry,
+        predict,
+        sweep,
+        demo,
+    )
 }
 
 

@@ -29,6 +29,7 @@ from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.comparison import compare
 from pipeline.config import flat as flat_config
+from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.gate import Scores
 from pipeline.ground_truth import flat_truth
@@ -141,14 +142,18 @@ class EvaluationResult:
             "overlays": list(self.overlays),
         }
 
+    def headline(self) -> str:
+        """What counts, in a line or two."""
+        scores = self.scores
+        warning = f"{TRAIN_FIT}: some of these images may be training data\n" if scores.train_fit else ""
+        return (
+            f"{warning}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose "
+            f"{scores.baseline_mpjpe_mm:.1f} mm), recall {scores.recall:.3f}, precision {scores.precision:.3f}"
+        )
+
     def summary(self) -> str:
         """Headline, tables and places for the terminal."""
-        scores, r = self.scores, self.runtime
-        lines = [f"{TRAIN_FIT}: some of these images may be training data"] if scores.train_fit else []
-        lines += [
-            f"{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose {scores.baseline_mpjpe_mm:.1f} mm), "
-            f"recall {scores.recall:.3f}, precision {scores.precision:.3f}"
-        ]
+        r, lines = self.runtime, [self.headline()]
         lines += [table.text() for table in self.tables if not table.detail]
         if r is not None:
             lines.append(
@@ -198,6 +203,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         )
         _write(result, config, job, pictures)
         _log(result.out, result.metrics, tracker)
+        tracker.describe(result.headline())
     return result
 
 
@@ -283,23 +289,6 @@ def score_predictions(predictions: str, annotations: Annotations, threshold: flo
         ValueError: from ``PredictionSet.load`` and ``score``.
     """
     return score(annotations, PredictionSet.load(predictions), threshold)
-
-
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """What promotion decides by: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
-    return Scores(
-        protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
-        precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
-    )
 
 
 # ---- before Ray starts ----

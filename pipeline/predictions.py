@@ -143,6 +143,19 @@ class PredictionSet:
         frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
         return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
 
+    def only(self, keys: Sequence[str]) -> PredictionSet:
+        """The predictions for some of the images, in their order; ValueError for a key without a row."""
+        place = {key: i for i, key in enumerate(self.keys)}
+        missing = [key for key in keys if key not in place]
+        if missing:
+            raise ValueError(f"predictions have no row for {missing[0]} ({len(missing)} of {len(keys)} images)")
+        first = np.concatenate([[0], np.cumsum(self.counts)])
+        rows = [np.arange(first[at], first[at + 1]) for at in (place[key] for key in keys)]
+        people = np.concatenate([np.zeros(0, int), *rows])
+        counts = np.array([self.counts[place[key]] for key in keys], dtype=np.int64)
+        chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
+        return PredictionSet(self.origin, tuple(keys), counts, *chosen)
+
     def save(self, uri: str | Path) -> None:
         """Writes the file, whole or not at all."""
         n = len(self.keys)

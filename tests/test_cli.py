@@ -29,6 +29,7 @@ FUNCTIONS = {
     "train-mupots": "pipeline.train.fit",
     "evaluate": "pipeline.rescore.judge",
     "promote": "pipeline.promote.promote",
+    "registry": "pipeline.history.ask",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
     "demo": "pipeline.demo.demo",
