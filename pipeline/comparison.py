@@ -47,6 +47,8 @@ def compare(this: Sheet, other: Sheet) -> Numbers:
         if first is None or second is None or first.numerator.shape != second.numerator.shape:
             continue
         found = paired_interval(first, second, this.clusters)
+        if math.isnan(found.value):
+            continue
         signs = np.array([*(found.signs or {}).values()])
         rows[name] = [first.value, second.value, found, *(float((signs == sign).sum()) for sign in (-1, 0, 1))]
         metrics |= {f"{mark}compare/{name}": found.value}
@@ -56,11 +58,15 @@ def compare(this: Sheet, other: Sheet) -> Numbers:
 
 
 def verdict(numbers: Numbers) -> str:
-    """The comparison's main line in words: whether the error with misses surely differs."""
-    name = "compare/strict/mpjpe_with_misses"
-    found = {k.removeprefix(f"{TRAIN_FIT}/"): v for k, v in numbers.metrics.items()}
-    value, low, high = (found.get(name + end, math.nan) for end in ("", "_low", "_high"))
+    """The comparison's main line in words: whether the error over all people surely differs.
+
+    Without a mean pose to measure missed people by, it is the error over matched people.
+    """
+    found = {name.removeprefix(f"{TRAIN_FIT}/"): value for name, value in numbers.metrics.items()}
+    names = {"mpjpe_with_misses": "error with misses", "mpjpe": "error over matched people"}
+    name = next((n for n in names if f"compare/strict/{n}" in found), "mpjpe")
+    value, low, high = (found.get(f"compare/strict/{name}{end}", math.nan) for end in ("", "_low", "_high"))
     if math.isnan(low):
-        return "how sure the difference is cannot be said: too few blocks of frames"
+        return "how sure the difference is cannot be said: too few blocks of frames, or nobody was matched"
     sure = "surely smaller" if high < 0 else "surely larger" if low > 0 else "not surely different"
-    return f"error with misses {value:+.1f} mm ({low:+.1f} to {high:+.1f}): {sure}"
+    return f"{names[name]} {value:+.1f} mm ({low:+.1f} to {high:+.1f}): {sure}"

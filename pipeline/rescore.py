@@ -123,8 +123,9 @@ def rescore(config: EvaluateConfig) -> Rescored:
 
 def _headline(sheet: Sheet) -> tuple[str, ...]:
     strict = sheet.strict
+    baseline = "" if math.isnan(strict.baseline_mpjpe) else f" (mean pose {strict.baseline_mpjpe:.1f} mm)"
     return (
-        f"strict MPJPE {strict.mpjpe:.1f} mm (mean pose {strict.baseline_mpjpe:.1f} mm), recall {strict.recall:.3f}, "
+        f"strict MPJPE {strict.mpjpe:.1f} mm{baseline}, recall {strict.recall:.3f}, "
         f"precision {strict.precision:.3f}, people above score {sheet.threshold:.3g}",
     )
 

@@ -189,7 +189,8 @@ def _numbers(
         for row in rows:
             rows[row].insert(4, baseline.relative.mean_pck if row == "mean" else of.get(row, np.nan))
     columns += [("people", ".0f"), ("matched", ".0f")]
-    by_sequence = Table.of(name, f"{title}: PCK at 150 mm in percent, by sequence", columns, rows)
+    sentence = f"{title}: PCK at 150 mm in percent, by sequence"
+    by_sequence = Table.of(name, sentence, columns, rows, detail=name.endswith("_unscaled"))
     return Numbers(
         metrics,
         (by_sequence, _by_joint(name, title, modes, parts, clusters)),

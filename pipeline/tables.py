@@ -117,7 +117,9 @@ def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:
 
 
 def _ends(interval: Interval | None, form: str) -> str:
-    return "" if interval is None else f"{_shown(interval.low, form)}..{_shown(interval.high, form)}"
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return f"{_shown(interval.low, form)}..{_shown(interval.high, form)}"
 
 
 def _plain(number: float) -> float | None:

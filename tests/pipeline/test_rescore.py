@@ -11,7 +11,7 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
-from pipeline.comparison import compare
+from pipeline.comparison import compare, verdict
 from pipeline.evaluate import EvaluateConfig
 from pipeline.foreign import read_foreign
 from pipeline.gate import Scores
@@ -223,7 +223,9 @@ def test_our_model_is_compared_with_another_groups(place, tmp_path):
     np.savez(tmp_path / "theirs.npz", **rows_of(records, noisy(records, mm=90)))
     found = rescore(config_of(place, compare=str(tmp_path / "theirs.npz"))).numbers
     assert found.metrics["compare/strict/mpjpe_high"] < 0
-    assert "strict/mpjpe_with_misses" in {t.name: t for t in found.tables}["comparison"].rows
+    rows = {t.name: t for t in found.tables}["comparison"].rows
+    assert "strict/root_error" in rows and "strict/mpjpe_with_misses" not in rows, "nobody knows their mean pose"
+    assert verdict(rescore(config_of(place, compare=str(tmp_path / "theirs.npz"))).numbers).startswith("error over")
 
 
 @pytest.mark.parametrize(
