@@ -21,10 +21,10 @@ from pipeline.evaluate import (
     FlatResult,
     evaluate,
     evaluate_flat,
-    gate_scores,
     is_flat,
     read_predictions,
 )
+from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.paired import score_paired
 from pipeline.registry import SCORES_FILE
