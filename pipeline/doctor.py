@@ -146,12 +146,13 @@ class Finding:
         command += ["--out", f"{self.config.out.rstrip('/')}/{self.name}"]
         if self.config.splits != SPLITS:
             command += ["--splits", *self.config.splits]
-        blocked = {view.sequence for view in self.inventory.views if not view.ready}
-        if self.config.sequences or blocked:
-            command += ["--sequences", *dict.fromkeys(v.sequence for v in self.inventory.views if v.ready)]
+        views = self.inventory.views
+        taken = list(dict.fromkeys(view.sequence for view in views if view.ready))
+        if self.config.sequences or any(not view.ready for view in views):
+            command += ["--sequences", *taken]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
-        if any(view.ready and (view.ready < view.wanted or view.strays) for view in self.inventory.views):
+        if any(view.ready < view.wanted or view.strays for view in views if view.sequence in taken):
             command.append("--allow-missing")
         more = "" if self.status == COMPLETE else f"   (takes what is ready; {page} says where the rest is)"
         return shlex.join(command) + more

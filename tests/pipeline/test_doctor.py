@@ -156,6 +156,15 @@ def test_an_image_among_annotated_frames_has_lost_its_annotation(tmp_path, capsy
     assert [drop.file for drop in drops] == [stray for view in found.views for stray in view.strays]
 
 
+def test_a_camera_without_images_is_missed_beside_one_that_has_them(tmp_path, capsys):
+    root = write_panoptic(tmp_path, "160906_pizza1", range(2))
+    for image in (root / "160906_pizza1" / "hdImgs" / "00_16").iterdir():
+        image.unlink()
+    status, report = look(capsys, root, splits=("test",), sequences=("160906_pizza1",))
+    assert status == PARTIAL and "all 2 images of 160906_pizza1 00_16 test" in report
+    assert next_command(report)[-3:] == ["--sequences", "160906_pizza1", "--allow-missing"]
+
+
 def test_only_what_is_asked_for_is_missed(torn, capsys):
     status, report = look(capsys, torn, splits=("test",), sequences=("160906_pizza1",))
     assert status == COMPLETE and "160224_haggling1" not in report
