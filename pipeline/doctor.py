@@ -157,7 +157,7 @@ class Finding:
             command += ["--splits", *self.config.splits]
         views = self.inventory.views
         taken = list(dict.fromkeys(view.sequence for view in views if view.ready))
-        if self.config.sequences or any(not view.ready for view in views):
+        if self.config.sequences or any(view.wanted and not view.ready for view in views):
             command += ["--sequences", *taken]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
