@@ -17,20 +17,23 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from pipeline.inventory import coco, muco, mupots, panoptic, synthetic
+from pipeline.datasets.source import terms_of
+from pipeline.inventory import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.inventory.findings import Inventorist, Inventory, Trouble, View
 from pipeline.inventory.images import check_images
 from pipeline.inventory.tree import Tree
-from pipeline.splits import SPLITS, Split, SplitManifest
+from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.tables import Table
 
-Name = Literal["panoptic", "muco", "mupots", "coco", "synthetic"]
+Name = Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
 
 KINDS: dict[Name, Inventorist] = {
     "panoptic": panoptic,
     "muco": muco,
     "mupots": mupots,
     "coco": coco,
+    "mpi_inf_3dhp": mpi_inf_3dhp,
+    "custom": custom,
     "synthetic": synthetic,
 }
 
@@ -58,6 +61,9 @@ class DoctorConfig:
     """Kind of data; None recognises it."""
     splits: tuple[Split, ...] = SPLITS
     """Splits that are wanted; the others are not missed."""
+    split_manifest: str | None = None
+    """What is wanted: a committed split manifest's name (panoptic-release, ...) or a JSON file, as for `das prepare`;
+    None takes the source's own."""
     sequences: tuple[str, ...] = ()
     """Only these sequences of the split manifest; empty means all."""
     cameras: tuple[str, ...] = ()
@@ -122,7 +128,8 @@ class Finding:
         lines += _section("not asked for", found.strangers)
         lines += _section("note", found.notes)
         looked = f"read {found.read}; {self.headers} image headers of {_pictures(found)}, decoded {self.decoded}"
-        return "\n".join((*lines, "", looked, *self._verdict(), f"terms: {kind.SOURCE.TERMS}", f"next: {self._next()}"))
+        terms = f"terms: {terms_of(kind.SOURCE, _root(self.config))}"
+        return "\n".join((*lines, "", looked, *self._verdict(), terms, f"next: {self._next()}"))
 
     def _verdict(self) -> Iterator[str]:
         found = self.inventory
@@ -144,14 +151,17 @@ class Finding:
             return f"get what is missing ({page} says where), then das doctor data {shlex.quote(self.config.root)}"
         command = ["das", "prepare", "--source", self.name, "--root", str(_root(self.config))]
         command += ["--out", f"{self.config.out.rstrip('/')}/{self.name}"]
+        if self.config.split_manifest is not None:
+            command += ["--split-manifest", self.config.split_manifest]
         if self.config.splits != SPLITS:
             command += ["--splits", *self.config.splits]
-        blocked = {view.sequence for view in self.inventory.views if not view.ready}
-        if self.config.sequences or blocked:
-            command += ["--sequences", *dict.fromkeys(v.sequence for v in self.inventory.views if v.ready)]
+        views = self.inventory.views
+        taken = list(dict.fromkeys(view.sequence for view in views if view.ready))
+        if self.config.sequences or any(view.wanted and not view.ready for view in views):
+            command += ["--sequences", *taken]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
-        if any(view.ready and (view.ready < view.wanted or view.strays) for view in self.inventory.views):
+        if any(view.ready < view.wanted or view.strays for view in views if view.sequence in taken):
             command.append("--allow-missing")
         more = "" if self.status == COMPLETE else f"   (takes what is ready; {page} says where the rest is)"
         return shlex.join(command) + more
@@ -189,11 +199,12 @@ def examine(name: Name, config: DoctorConfig) -> Finding:
     """The inventory of one source, its images checked; ValueError as ``doctor``."""
     root, kind = _root(config), KINDS[name]
     with tqdm(unit=" files", desc="list", delay=1) as progress:
-        found = kind.inventory(Tree(root, progress), _narrowed(name, kind.SOURCE.SPLITS, config), config.decode_all)
-    known = tuple(f"{part.sequence}:" for part in kind.SOURCE.SPLITS.parts)
+        splits = kind.SOURCE.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
+        found = kind.inventory(Tree(root, progress), _narrowed(name, splits, config), config.decode_all)
+    known = tuple(f"{part.sequence}:" for part in splits.parts)
     found.strangers = [line for line in found.strangers if not line.startswith(known)]
     headers, decoded = check_images(root, found, config.headers or None, None if config.decode_all else config.decode)
-    needed = sum(picture.bytes + _ROW_BYTES for view in found.views if not view.blocked for picture in view.pictures)
+    needed = sum(view.bytes + view.ready * _ROW_BYTES for view in found.views if not view.blocked)
     better = None
     if not found.ready:
         better = next((place for place, names in nearby(root) if name in names), None)

@@ -39,6 +39,23 @@ class Trouble:
     what: str
 
 
+@dataclass(frozen=True)
+class Film:
+    """A video that frames are read from.
+
+    Attributes:
+        path: relative to the root.
+        length: how many frames it has, as its header says.
+        wanted: how many of those are converted.
+        frame_bytes: size of its first frame as the JPEG that a row holds.
+    """
+
+    path: str
+    length: int
+    wanted: int
+    frame_bytes: int
+
+
 @dataclass
 class View:
     """The images of one part of the split manifest as one camera sees them: a line of the report.
@@ -52,6 +69,7 @@ class View:
         strays: those among annotated frames, whose annotation must have been lost on the way.
         damaged: images, or annotation files of single frames, that cannot be used.
         blocked: why none of it can be converted, or "".
+        film: the video that stands for the pictures, or None.
     """
 
     sequence: str
@@ -65,19 +83,23 @@ class View:
     strays: list[str] = field(default_factory=list)
     damaged: list[Trouble] = field(default_factory=list)
     blocked: str = ""
+    film: Film | None = None
 
     @property
     def ready(self) -> int:
         """Images that can be converted, as far as they have been looked at."""
         if self.blocked:
             return 0
+        if self.film is not None:
+            return self.film.wanted
         broken = {trouble.path for trouble in self.damaged}
         return sum(picture.path not in broken for picture in self.pictures)
 
     @property
     def bytes(self) -> int:
-        """Size of the image files."""
-        return sum(picture.bytes for picture in self.pictures)
+        """Size of the image files; of a video's frames, what they will take as JPEGs."""
+        filmed = self.film.wanted * self.film.frame_bytes if self.film is not None else 0
+        return filmed + sum(picture.bytes for picture in self.pictures)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is there of MuPoTS-3D: Moon's annotation file or the owners' annot.mat, and the images of TS1 to TS20."""
+"""What is there of MuPoTS-3D: the owners' annot.mat or Moon's annotation file, and the images of TS1 to TS20."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
 TITLE = "MuPoTS-3D"
-LAYOUT = "MuPoTS-3D.json (or annotations/MuPoTS-3D.json) and MultiPersonTestSet/TS1 to TS20"
+LAYOUT = "MultiPersonTestSet/TS1 to TS20 with annot.mat, or MuPoTS-3D.json (or annotations/MuPoTS-3D.json)"
 PAGE = "docs/data/mupots.md"
 SOURCE: Source = reader
 
 _PLACES = ("annotations/MuPoTS-3D.json", "MuPoTS-3D.json")
 _OWNERS = "MultiPersonTestSet"
 _CAMERA = "0"
+_NOTHING_READ = "no annotation file"
 _NAME = re.compile(r"(?:.*/)?(TS\d+)/img_(\d+)\.jpg")
 
 
@@ -37,7 +38,7 @@ def recognises(tree: Tree) -> bool:
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
     """TS1 to TS20, as the annotation file lists them, or the owners' files where there is none."""
-    found = Inventory(read="no annotation file")
+    found = Inventory(read=_NOTHING_READ)
     found.notes += archives(tree, ("", "annotations", _OWNERS))
     path = first_of(tree, _PLACES)
     frames: dict[str, dict[int, tuple[int, int] | None]] = {}
@@ -50,14 +51,11 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
                 frames.setdefault(match[1], {})[int(match[2])] = size_of(image)
             else:
                 found.troubles.append(Trouble(path, f"file_name {image['file_name']!r}, wanted TS1/img_000000.jpg"))
-    else:
-        frames = _of_mat_files(tree, splits, found)
+    # The owners' files come first where they are: they alone have every frame.
+    frames |= _of_mat_files(tree, splits, found)
     for part in splits.parts:
         if part.sequence in frames:
-            view = _view(tree, part, frames[part.sequence], splits)
-            if path is None:
-                view.blocked = f"{_PLACES[0]} is missing, which alone has the cameras"
-            found.views.append(view)
+            found.views.append(_view(tree, part, frames[part.sequence], splits))
         else:
             images = len(_images(tree, part.sequence))
             what = f"{images} images without annotations" if images else "no images and no annotations"
@@ -90,17 +88,19 @@ def _of_mat_files(tree: Tree, splits: SplitManifest, found: Inventory) -> dict[s
         for file, variable in (("annot.mat", "annotations"), ("occlusion.mat", "occlusion_labels")):
             path = f"{folder}/{file}"
             if tree.size(path) is None:
-                if tree.names(folder):
-                    found.troubles.append(Trouble(path, "no such file"))
                 continue
             try:
                 shapes = {name: shape for name, shape, _ in whosmat(tree.root / path)}
                 counts[file] = int(shapes[variable][0])
             except (ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
                 found.troubles.append(Trouble(path, f"not the owners' file ({error!r})"))
+        if len(counts) == 1:
+            found.troubles.append(Trouble(folder, f"only {[*counts][0]}, wanted annot.mat and occlusion.mat"))
         if "annot.mat" in counts:
             frames[part.sequence] = dict.fromkeys(range(counts["annot.mat"]))
-    found.read = f"headers of annot.mat and occlusion.mat of {len(frames)} sequences"
+    if frames:
+        also = "" if found.read == _NOTHING_READ else f"{found.read}, "
+        found.read = f"{also}headers of annot.mat and occlusion.mat of {len(frames)} sequences"
     return frames
 
 

@@ -7,12 +7,13 @@ import re
 from pipeline.datasets import panoptic as reader
 from pipeline.datasets.panoptic import read_bodies, read_camera
 from pipeline.datasets.source import Source
+from pipeline.inventory.films import add_film
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, spread, view_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
 TITLE = "CMU Panoptic"
-LAYOUT = "a folder for each sequence, such as 160224_haggling1, with calibration_*.json, hdPose3d_*, hdImgs"
+LAYOUT = "a folder for each sequence, such as 160224_haggling1, with calibration_*.json, hdPose3d_*, hdImgs or hdVideos"
 PAGE = "docs/data/panoptic.md"
 SOURCE: Source = reader
 
@@ -119,10 +120,13 @@ def _view(
     # The cameras run before and after what is annotated; in between every image has its pose file.
     between = (f for f in sorted(imaged - set(frames)) if frames and frames[0] < f < frames[-1])
     view.strays = [f"{folder}/{camera}_{frame:08d}.jpg" for frame in between]
-    taken = set(splits.select(part, frames))
-    lost = {frame: trouble for frame, trouble in broken.items() if frame in taken}
+    taken = splits.select(part, frames)
+    lost = {frame: broken[frame] for frame in taken if frame in broken}
     view.damaged += lost.values()
     view.pictures = [p for p in view.pictures if int(p.path[-12:-4]) not in lost]
+    film = f"{part.sequence}/hdVideos/hd_{camera}.mp4"
+    if tree.size(film) is not None and camera not in tree.folders(f"{part.sequence}/hdImgs"):
+        add_film(view, tree, film, [frame for frame in taken if frame not in lost], size)
     if size is None:
         view.blocked = "no calibration of the camera: nothing can be projected"
     if not imaged and any(n.endswith(".png") for n in tree.names(folder)):

@@ -6,15 +6,26 @@ from pathlib import Path
 
 import pytest
 from original_layouts import HEIGHT, WIDTH, jpeg, write_muco, write_mupots, write_panoptic
+from test_frames import write_video
+from test_mpi_inf_3dhp import write_arrays, write_original
+from test_mupots_mat import write_sequence
 
 from das.skeleton import COCO17
 from pipeline import cli
-from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
+from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
 from pipeline.schema import Record
 from pipeline.splits import PANOPTIC
 
-READERS = {"panoptic": panoptic, "muco": muco, "mupots": mupots, "coco": coco, "synthetic": synthetic}
+READERS = {
+    "panoptic": panoptic,
+    "muco": muco,
+    "mupots": mupots,
+    "coco": coco,
+    "mpi_inf_3dhp": mpi_inf_3dhp,
+    "custom": custom,
+    "synthetic": synthetic,
+}
 
 
 def look(capsys, root, **options) -> tuple[int, str]:
@@ -156,6 +167,15 @@ def test_an_image_among_annotated_frames_has_lost_its_annotation(tmp_path, capsy
     assert [drop.file for drop in drops] == [stray for view in found.views for stray in view.strays]
 
 
+def test_a_camera_without_images_is_missed_beside_one_that_has_them(tmp_path, capsys):
+    root = write_panoptic(tmp_path, "160906_pizza1", range(2))
+    for image in (root / "160906_pizza1" / "hdImgs" / "00_16").iterdir():
+        image.unlink()
+    status, report = look(capsys, root, splits=("test",), sequences=("160906_pizza1",))
+    assert status == PARTIAL and "all 2 images of 160906_pizza1 00_16 test" in report
+    assert next_command(report)[-3:] == ["--sequences", "160906_pizza1", "--allow-missing"]
+
+
 def test_only_what_is_asked_for_is_missed(torn, capsys):
     status, report = look(capsys, torn, splits=("test",), sequences=("160906_pizza1",))
     assert status == COMPLETE and "160224_haggling1" not in report
@@ -208,6 +228,79 @@ def test_images_without_annotations_and_annotations_without_images_are_told(tmp_
     (root / "annotations" / "person_keypoints_val2017.json").write_text("{")
     status, report = look(capsys, root)
     assert status == PARTIAL and "annotations/person_keypoints_val2017.json: not JSON" in report
+
+
+def test_videos_stand_for_images_that_were_never_cut(tmp_path, capsys):
+    sequence = write_panoptic(tmp_path, "160906_pizza1", range(6)) / "160906_pizza1"
+    images = sequence / "hdImgs"
+    for file in [*(images / "00_16").iterdir(), *(images / "00_30").iterdir()]:
+        file.unlink()
+    for camera, length in (("00_16", 6), ("00_30", 4)):
+        (images / camera).rmdir()
+        write_video(sequence / "hdVideos" / f"hd_{camera}.mp4", length)
+    found = examine("panoptic", DoctorConfig(str(tmp_path), splits=("test",))).inventory
+    assert [view.ready for view in found.views] == [6, 4] and found.ready == readable("panoptic", tmp_path)
+    status, report = look(capsys, tmp_path)
+    assert status == PARTIAL and "hd_00_30.mp4 (frame 4), 160906_pizza1/hdVideos/hd_00_30.mp4 (frame 5)" in report
+    assert next_command(report)[-1] == "--allow-missing"
+    (sequence / "hdVideos" / "hd_00_30.mp4").write_bytes(b"half a video")
+    _, report = look(capsys, tmp_path)
+    assert "all of 160906_pizza1 00_30: 160906_pizza1/hdVideos/hd_00_30.mp4 cannot be decoded" in report
+
+
+def test_the_owners_mat_files_need_no_other(tmp_path):
+    write_sequence(tmp_path, "TS3", frames=3)
+    assert recognised(tmp_path) == ["mupots"]
+    found = examine("mupots", DoctorConfig(str(tmp_path))).inventory
+    (view,) = found.views
+    assert (view.sequence, view.annotated, view.ready) == ("TS3", 3, readable("mupots", tmp_path))
+
+
+def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
+    arrays, original = tmp_path / "a" / "arrays", tmp_path / "b" / "original"
+    arrays.mkdir(parents=True)
+    names = [f"S1_Seq2_Cam{camera}_{frame:06d}.jpg" for camera in (0, 7) for frame in (4, 9)]
+    write_arrays(arrays, names)
+    (arrays / "images" / names[3]).unlink()
+    write_original(original, "S1/Seq2")
+    for root in (arrays, original):
+        assert recognised(root) == ["mpi_inf_3dhp"], root
+        found = examine("mpi_inf_3dhp", DoctorConfig(str(root))).inventory
+        # The owners' form: the video of camera 0 is there, of 6 frames.
+        assert found.ready == (readable("mpi_inf_3dhp", root) if root == arrays else 6) > 0
+        assert {view.sequence for view in found.views} == {"S1_Seq2"}
+    status, report = look(capsys, arrays)
+    assert status == PARTIAL and f"1 of 2 images of S1_Seq2 7 train: images/{names[3]}" in report
+    (arrays / "cameras_train.pkl").unlink()
+    status, report = look(capsys, arrays)
+    assert status == NOTHING and "cameras_train.pkl: no such file" in report
+
+
+def test_data_of_ones_own_is_complete_without_val_and_test(tmp_path, capsys):
+    names = ("hip", "head")
+    skeleton = {"name": "stick2", "joints": names, "bones": [names], "root": names[:1]}
+    (tmp_path / "skeleton.json").write_text(json.dumps(skeleton))
+    person = {"joints_uv": [[50, 60], [50, 30]], "joints_cam": None, "state": [2, 2]}
+    lines = [json.dumps({"image": f"{i}.jpg", "K": None, "people": [person]}) for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("\n".join([*lines, ""]))
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, i))
+    status, report = look(capsys, tmp_path)
+    assert status == COMPLETE and "custom: data of your own" in report and "no val.jsonl" in report
+    assert readable("custom", tmp_path) == 3
+    (tmp_path / "1.jpg").unlink()
+    (tmp_path / "train.jsonl").write_text("\n".join([lines[0], lines[1], "{"]))
+    status, report = look(capsys, tmp_path)
+    assert status == PARTIAL and "train.jsonl: image 3: not an image" in report and "1 of 3 images" in report
+
+
+def test_another_split_manifest_misses_other_sequences(torn, capsys):
+    _, report = look(capsys, torn, split_manifest="panoptic-smap")
+    assert "160226_ultimatum1 (test): no folder" in report and "160224_mafia2 00_16 train" in report
+    command = next_command(report)
+    assert command[command.index("--split-manifest") + 1] == "panoptic-smap"
+    with pytest.raises(ValueError, match="split manifest 'none' is unknown"):
+        look(capsys, torn, split_manifest="none")
 
 
 def test_damage_within_a_file_is_found_by_decoding_alone(tmp_path):
@@ -272,6 +365,10 @@ def test_the_real_samples_are_what_they_are(das_data, capsys):
     assert status == PARTIAL and "partial: 102 of 102" in report and "TS2 (test)" in report
     status, report = look(capsys, das_data / "coco")
     assert status == PARTIAL and "partial: 28 of 28" in report and "person_keypoints_val2017.json (val)" in report
+    status, report = look(capsys, das_data / "mpi_inf_3dhp")
+    assert status == PARTIAL and "partial: 4 of 4" in report and "S4_Seq2 0 train" in report
+    status, report = look(capsys, das_data / "mupots")
+    assert status == NOTHING and "3,690" in report and "TS11 (test)" in report
     status, report = look(capsys, das_data / "panoptic")
     assert status == NOTHING and "160906_band1: 20 pose files" in report
     status, report = look(capsys, das_data)
