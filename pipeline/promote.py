@@ -294,7 +294,7 @@ def _decide(
         verdict = Verdict((*alone, *checks))
         versions.write_verdict(tracking_uri, version, verdict, gate)
         if verdict.passed:
-            versions.crown(tracking_uri, version, champion, mine, str(verdict))
+            versions.crown(tracking_uri, version, champion, mine, "passed the gate")
             versions.drop_alias(tracking_uri, version, registry.CHALLENGER)
         else:
             versions.set_alias(tracking_uri, version, registry.CHALLENGER)
