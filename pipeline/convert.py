@@ -384,7 +384,9 @@ def _failure(config: ConvertConfig, quarantine: Mapping[str, int], faults: Itera
     parts = []
     for reason, count in quarantine.items():
         places = [(folder, n) for (r, folder), n in folders.most_common() if r == reason and folder]
-        inside = f" ({places[0][1]} of them in {places[0][0]})" if places and len(places) < count else ""
+        inside = ""
+        if places and len(places) < count:
+            inside = f" ({'all' if places[0][1] == count else f'{places[0][1]} of them'} in {places[0][0]})"
         parts.append(f"{count} x {reason}{inside}, such as {examples[reason]}")
     return (
         f"{config.source}: {sum(quarantine.values())} frames in quarantine: {'; '.join(parts)}. "

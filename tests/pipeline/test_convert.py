@@ -152,7 +152,7 @@ def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local
     pose.write_text(whole[:300])
     out = tmp_path / "out"
     with pytest.raises(
-        ValueError, match="2 frames in quarantine: 2 x annotation unreadable, such as .*00000004"
+        ValueError, match="2 frames in quarantine: 2 x annotation unreadable .*00000004.json: not JSON"
     ) as caught:
         convert(config(root, out, shard_mb=SMALL, allow_missing=False))
     assert "\n" not in str(caught.value), "one line, without the worker's stack"
