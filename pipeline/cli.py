@@ -105,6 +105,13 @@ def sweep(argv: Sequence[str]) -> None:
     print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
 
 
+def benchmark(argv: Sequence[str]) -> None:
+    """Time a model on a CPU, a GPU or both: latency, throughput, memory, stages, size; all into MLflow."""
+    from pipeline.benchmark import BenchmarkConfig, benchmark
+
+    print(benchmark(_parse("benchmark", BenchmarkConfig, argv)).summary())
+
+
 def demo(argv: Sequence[str]) -> None:
     """The whole way on rendered data: render, prepare, train, evaluate, promote, predict."""
     from pipeline.demo import DemoConfig, demo
@@ -114,7 +121,7 @@ def demo(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     f.__name__.replace("_", "-"): f
-    for f in (render, prepare, train_panoptic, train_mupots, evaluate, promote, predict, sweep, demo)
+    for f in (render, prepare, train_panoptic, train_mupots, evaluate, promote, predict, sweep, benchmark, demo)
 }
 
 

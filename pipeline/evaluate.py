@@ -3,6 +3,7 @@
     OUT/predictions.parquet    every candidate of every image (pipeline/predictions.py)
     OUT/scores.json            what promotion decides by (gate.Scores)
     OUT/report.json            everything in numbers
+    OUT/report.html            the same to look at, in one file (pipeline/report/)
     OUT/tables/*.csv           by activity, sequence, joint and protocol
     OUT/overlays/*.jpg         evenly spread frames and the worst ones
 
@@ -13,10 +14,8 @@ model.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,15 +31,16 @@ from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
 from pipeline.predictions import Origin, PredictionSet
 from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
+from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
 from pipeline.scoring import TRAIN_FIT, Sheet, score
 from pipeline.splits import Split
-from pipeline.storage import copy_folder, delete, exists, join, read_json, write_bytes, write_json
+from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
 from pipeline.tables import Table
 from pipeline.tracking import Tracker, code_version
 
-PREDICTIONS_FILE, REPORT_FILE = "predictions.parquet", "report.json"
-_FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays")
+PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
+_FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "overlays")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class EvaluationResult:
                 f"latency {r.latency_ms_median:.1f} ms median, {r.latency_ms_p90:.1f} ms p90 at batch 1; "
                 f"{r.images_per_second:.1f} images/s at batch {r.batch_size}; peak memory {r.peak_memory_mb:.0f} MB"
             )
-        files = f"{SCORES_FILE}, {REPORT_FILE}, {len(self.overlays)} overlays"
+        files = f"{PAGE_FILE}, {SCORES_FILE}, {REPORT_FILE}, {len(self.overlays)} overlays"
         return "\n".join((*lines, f"{self.out} (MLflow run {self.run_id}): {files}"))
 
 
@@ -180,6 +180,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
             runtime=runtime,
             overlays=tuple(f"overlays/{picture}" for picture in pictures),
         )
+        page = evaluation_page(
+            job.name, config.model, job.annotations, sheet, job.origin, pictures, runtime, result.run_id
+        )
+        write_bytes(join(job.out, PAGE_FILE), page.encode())
         _write(result, config, job, pictures)
         _log(result, tracker)
     return result
@@ -246,26 +250,14 @@ def _check(config: EvaluateConfig) -> _Job:
     origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
     name = config.name or _default_name(annotations, origin)
     out = absolute_storage(config.out or join(storage, "evaluations", name))
-    _refuse_another(out, origin)
+    fingerprints = {what: getattr(origin, what) for what in ("model_fingerprint", "data_fingerprint")}
+    refuse_other(join(out, REPORT_FILE), **fingerprints)
     return _Job(name, out, model, info, annotations, origin)
 
 
 def _default_name(annotations: Annotations, origin: Origin) -> str:
     what = annotations.name.replace("/", "-").replace("+", "-")
     return f"{what}-{origin.model_fingerprint[:8]}-{origin.data_fingerprint[:8]}"
-
-
-def _refuse_another(out: str, origin: Origin) -> None:
-    """ValueError when ``out`` holds what another model, or other data, gave."""
-    path = join(out, REPORT_FILE)
-    if not exists(path):
-        return
-    held = read_json(path)
-    for what in ("model_fingerprint", "data_fingerprint"):
-        found, wanted = str(held.get(what)), getattr(origin, what)
-        if found != wanted:
-            held_by = f"an evaluation with {what} {found[:12]}, asked for {wanted[:12]}"
-            raise ValueError(f"{out} holds {held_by}: choose another --name")
 
 
 # ---- files and the MLflow run ----
@@ -305,11 +297,4 @@ def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures
 def _log(result: EvaluationResult, tracker: Tracker) -> None:
     """Numbers and all files into the MLflow run."""
     tracker.log_metrics(result.metrics, step=0)
-    with tempfile.TemporaryDirectory() as copies:
-        folder = Path(result.out)
-        if "://" in result.out:
-            copy_folder(result.out, copies)
-            folder = Path(copies)
-        for name in _FILES:
-            if (folder / name).exists():
-                tracker.log_artifact(folder / name, name if (folder / name).is_dir() else None)
+    tracker.log_files(result.out, _FILES)

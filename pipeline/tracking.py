@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.journal import Journal, journal_folder
+from pipeline.storage import copy_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -322,6 +324,17 @@ class Tracker:
         if not path.exists():
             raise ValueError(f"{path} does not exist, wanted a file or folder to log")
         self._event({"artifact": str(path), "to": artifact_path})
+
+    def log_files(self, folder: str, names: Iterable[str]) -> None:
+        """Those of the named files, and folders with all their content, that ``folder`` (or URI) holds."""
+        with tempfile.TemporaryDirectory() as copies:
+            here = Path(folder)
+            if "://" in folder:
+                copy_folder(folder, copies)
+                here = Path(copies)
+            for name in names:
+                if (here / name).exists():
+                    self.log_artifact(here / name, name if (here / name).is_dir() else None)
 
     def log_json(self, name: str, value: Any) -> None:
         """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""

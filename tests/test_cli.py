@@ -28,6 +28,7 @@ FUNCTIONS = {
     "promote": "pipeline.promote.promote",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
+    "benchmark": "pipeline.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
 }
 
