@@ -245,6 +245,13 @@ def auc(errors: np.ndarray, thresholds: np.ndarray, counted: np.ndarray | None =
     return np.mean([pck(errors, float(t), counted) for t in thresholds], axis=0)
 
 
+def per_frame(values: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
+    """Sums over the rows of each image: values (N,) or (N, G) of rows in images (N,) give (F,) or (F, G)."""
+    columns = np.reshape(values, (len(frame), -1)).T
+    sums = [np.bincount(frame, column, frames) for column in columns]
+    return np.stack(sums, axis=1) if np.ndim(values) == 2 else sums[0]
+
+
 # ---- pairings: t, p, cost (M,) are truth row, prediction row and cost of every pair that may be chosen
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.bootstrap import Score
 from das.metrics import (
     MISSED,
     Predictions,
@@ -34,6 +35,7 @@ from das.metrics import (
     nearest,
     pairs_within_frames,
     pck,
+    per_frame,
     ratio,
     required,
     root_aligned,
@@ -111,6 +113,28 @@ class Mupots:
     absolute_errors: np.ndarray
     relative: Scores
     absolute: Scores
+
+    def scores(self, truth: Truth, sequence: np.ndarray, thresholds: np.ndarray) -> dict[str, Score]:
+        """The means over sequences, fractions 0 to 1, as sums over images: what intervals are made of.
+
+        Args:
+            truth: the table that was scored.
+            sequence: (F,) name of every image's sequence.
+            thresholds: of AUC, (n,) mm.
+
+        Returns:
+            ``pck_rel``, ``pck_abs``, ``auc_rel`` and ``auc_abs``.
+        """
+        names, column = np.unique(sequence, return_inverse=True)
+        which = np.eye(len(names))[column]  # (F, S), 1 in the image's own sequence
+        people = per_frame(self.counted, truth.frame, len(sequence))[:, None] * which
+        found = {}
+        for kind, errors in (("rel", self.relative_errors), ("abs", self.absolute_errors)):
+            for name, limits in (("pck", np.array([_NEAR])), ("auc", thresholds)):
+                share = np.mean([(errors[:, _EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
+                above = per_frame(np.where(self.counted, share, 0.0), truth.frame, len(sequence))
+                found[f"{name}_{kind}"] = Score(above[:, None] * which, people)
+        return found
 
 
 def group_columns(per_joint: np.ndarray) -> np.ndarray:

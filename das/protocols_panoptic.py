@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.bootstrap import Score
 from das.camera import back_project
 from das.metrics import (
     MISSED,
@@ -26,6 +27,7 @@ from das.metrics import (
     mean_where,
     nearest,
     pairs_within_frames,
+    per_frame,
     ratio,
     required,
     root_aligned,
@@ -129,6 +131,11 @@ class PanopticRelease:
     def joint_mpjpe(self) -> np.ndarray:
         """Mean error of each joint where it is scored, (15,) mm."""
         return mean_per_joint(self.errors, self.scored)
+
+    def score(self, frames: int) -> Score:
+        """``mpjpe`` as sums over all ``frames`` images: what intervals are made of."""
+        people = np.bincount(self.frames, self.frame_people, frames)
+        return Score(np.bincount(self.frames, self.frame_people * self.frame_mpjpe, frames), people)
 
 
 def panoptic_release(truth: Truth, predictions: Predictions, world_mean: np.ndarray, R: np.ndarray) -> PanopticRelease:
@@ -262,13 +269,39 @@ class PanopticSmap:
         """The same without alignment, (15,)."""
         return self._near(self.absolute_errors)
 
+    def scores(self, truth: Truth, frames: int) -> dict[str, Score]:
+        """The numbers as sums over images: what intervals are made of.
+
+        Args:
+            truth: the table that was scored.
+            frames: F, the number of images.
+
+        Returns:
+            ``mpjpe``, ``mpjpe_absolute``, ``pck`` and ``pck_absolute`` (means over joints), and ``recall``.
+        """
+        matched = self.match >= 0
+
+        def over_joints(values: np.ndarray, counted: np.ndarray) -> Score:
+            above = np.where(self.found, values, 0.0)
+            return Score(per_frame(above, truth.frame, frames), per_frame(counted, truth.frame, frames))
+
+        everywhere = np.broadcast_to(matched[:, None], self.found.shape)
+        counted = self.match != NOT_COUNTED
+        return {
+            "mpjpe": over_joints(self.relative_errors, self.found),
+            "mpjpe_absolute": over_joints(self.absolute_errors, self.found),
+            "pck": over_joints(self.relative_errors < _SMAP_NEAR, everywhere),
+            "pck_absolute": over_joints(self.absolute_errors < _SMAP_NEAR, everywhere),
+            "recall": Score(per_frame(matched, truth.frame, frames), per_frame(counted, truth.frame, frames)),
+        }
+
     def _near(self, errors: np.ndarray) -> np.ndarray:
         near = (self.found & (errors < _SMAP_NEAR)).sum(axis=0)
         return near / self.matched if self.matched else np.full(near.shape, np.nan)
 
 
 def panoptic_smap(
-    truth: Truth, predictions: Predictions, scale: float = 1.0, found: np.ndarray | None = None
+    truth: Truth, predictions: Predictions, scale: float | np.ndarray = 1.0, found: np.ndarray | None = None
 ) -> PanopticSmap:
     """``panoptic-smap``: SMAP's Panoptic evaluator.
 
@@ -278,14 +311,15 @@ def panoptic_smap(
     Args:
         truth: with joints_uv; ``scored`` marks visible joints (not occluded, inside the image).
         predictions: with joints_uv.
-        scale: ``smap_scale`` of the images, or 1 for pixels that are already those of the network input.
+        scale: ``smap_scale`` of all images or (F,) of each; 1 for pixels that are those of the network input already.
         found: (P, 15) bool, joints that were predicted at all; None means all.
     """
     truth_uv = root_of(required(truth.joints_uv, "Truth.joints_uv"), _ROOT)
     predicted_uv = root_of(required(predictions.joints_uv, "Predictions.joints_uv"), _ROOT)
     counted = truth.counted(_ROOT)
     t, p = pairs_within_frames(truth, predictions)
-    gap = scale * distances(truth_uv[t], predicted_uv[p])
+    zoom = scale[truth.frame[t]] if isinstance(scale, np.ndarray) else scale
+    gap = zoom * distances(truth_uv[t], predicted_uv[p])
     near = counted[t] & (gap < _SMAP_PIXELS)
     t, p, gap = t[near], p[near], gap[near]
     order = np.argsort(gap, kind="stable")

@@ -14,10 +14,11 @@ root that is itself a joint is left out: its error is zero by construction and w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from das.bootstrap import Score
 from das.metrics import (
     NOT_COUNTED,
     Predictions,
@@ -25,9 +26,9 @@ from das.metrics import (
     distances,
     hungarian,
     mean_per_joint,
-    mean_where,
     pairs_within_frames,
     pck,
+    per_frame,
     procrustes,
     ratio,
     required,
@@ -37,6 +38,7 @@ from das.metrics import (
 
 # A prediction belongs to a person when their roots are closer than this share of the box's diagonal.
 REACH = 0.15
+_NEAR = 150.0  # mm
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Strict:
         aligned_errors: (T, J) mm after a similarity alignment (PA); NaN with fewer than 3 scored joints.
         baseline_errors: (T, J) mm, the mean pose in place of a prediction; for matched and missed people.
         root_offset: (T, 3) mm, predicted minus true root; meaningful where the person is matched.
+        eligible: (P,) bool, the rows of Predictions that ``predictions`` counts.
     """
 
     match: np.ndarray
@@ -60,6 +63,7 @@ class Strict:
     aligned_errors: np.ndarray
     baseline_errors: np.ndarray
     root_offset: np.ndarray
+    eligible: np.ndarray
 
     @property
     def found(self) -> np.ndarray:
@@ -84,50 +88,120 @@ class Strict:
     @property
     def mpjpe(self) -> float:
         """Root-aligned error over matched people, mm."""
-        return mean_where(self.errors, self._joints(self.found))
+        return self._number("mpjpe")
 
     @property
     def baseline_mpjpe(self) -> float:
         """The same of the mean pose on the same people, mm."""
-        return mean_where(self.baseline_errors, self._joints(self.found))
+        return self._number("baseline_mpjpe")
 
     @property
     def mpjpe_with_misses(self) -> float:
         """Root-aligned error over all people, mm; a missed person costs what the mean pose would cost."""
-        errors = np.where(self.found[:, None], self.errors, self.baseline_errors)
-        return mean_where(errors, self._joints(self.match != NOT_COUNTED))
+        return self._number("mpjpe_with_misses")
 
     @property
     def root_error(self) -> float:
         """Mean distance of predicted and true root over matched people, mm."""
-        return mean_where(np.linalg.norm(self.root_offset, axis=1), self.found)
+        return self._number("root_error")
 
     def joint_mpjpe(self) -> np.ndarray:
         """Root-aligned error of each joint over matched people, (J,) mm; NaN for joints that never count."""
         return mean_per_joint(self.errors, self._joints(self.found))
 
-    def joint_pck(self, threshold: float = 150.0) -> np.ndarray:
+    def joint_pck(self, threshold: float = _NEAR) -> np.ndarray:
         """Share of joints of matched people within ``threshold`` mm, root-aligned, (J,)."""
         return pck(self.errors, threshold, self._joints(self.found))
 
     def numbers(self) -> dict[str, float]:
         """Everything as plain numbers: mm, or fractions 0 to 1; NaN where nothing was there to measure."""
-        found = self._joints(self.found)
         return {
-            "mpjpe": self.mpjpe,
-            "baseline_mpjpe": self.baseline_mpjpe,
-            "mpjpe_over_baseline": ratio(self.mpjpe, self.baseline_mpjpe),
-            "mpjpe_with_misses": self.mpjpe_with_misses,
-            "pa_mpjpe": mean_where(self.aligned_errors, found & np.isfinite(self.aligned_errors)),
-            "pck_150mm": ratio((self.errors[found] < 150.0).sum(), found.sum()),
-            "recall": self.recall,
+            **{name: ratio(above.sum(), below.sum()) for name, (above, below) in self._sums().items()},
             "precision": self.precision,
             "f1": f1(int(self.found.sum()), self.people, self.predictions),
-            "root_error": self.root_error,
-            "root_depth_error": mean_where(np.abs(self.root_offset[:, 2]), self.found),
             "people": float(self.people),
             "matched": float(self.found.sum()),
             "predictions": float(self.predictions),
+        }
+
+    def scores(self, truth: Truth, predictions: Predictions, frames: int) -> dict[str, Score]:
+        """All of ``numbers`` that are ratios, as sums over images: what intervals are made of.
+
+        Args:
+            truth: the tables that were scored,
+            predictions: both.
+            frames: F, the number of images.
+        """
+        people = truth.frame
+        found = per_frame(self.found, people, frames)
+        predicted = per_frame(self.eligible, predictions.frame, frames)
+        counted = per_frame(self.match != NOT_COUNTED, people, frames)
+        sums = self._sums().items()
+        return {
+            **{
+                n: Score(per_frame(above, people, frames), per_frame(below, people, frames))
+                for n, (above, below) in sums
+            },
+            "precision": Score(found, predicted),
+            "f1": Score(2 * found, counted + predicted),
+        }
+
+    def joint_scores(self, truth: Truth, frames: int) -> dict[str, list[Score]]:
+        """``mpjpe``, ``baseline_mpjpe`` and ``pck_150mm`` of every joint over matched people, as sums over images."""
+        there = self._joints(self.found)
+        values = {
+            "mpjpe": self.errors,
+            "baseline_mpjpe": self.baseline_errors,
+            "pck_150mm": (self.errors < _NEAR).astype(float),
+        }
+        return {
+            name: [
+                Score(
+                    per_frame(np.where(there[:, j], value[:, j], 0.0), truth.frame, frames),
+                    per_frame(there[:, j], truth.frame, frames),
+                )
+                for j in range(there.shape[1])
+            ]
+            for name, value in values.items()
+        }
+
+    def of(self, people: np.ndarray | None = None, joints: np.ndarray | None = None) -> Strict:
+        """The same pairing, with only some people (T,) bool, or some joints of each (T, J) bool, counting.
+
+        No prediction belongs to a part of the people of an image, so precision is not measured in it.
+        """
+        match, scored = self.match, self.scored
+        if people is not None:
+            match, scored = np.where(people, match, NOT_COUNTED), scored & people[:, None]
+        if joints is not None:
+            scored = scored & joints
+        return replace(self, match=match, scored=scored, predictions=0, eligible=np.zeros_like(self.eligible))
+
+    def _number(self, name: str) -> float:
+        above, below = self._sums()[name]
+        return ratio(above.sum(), below.sum())
+
+    def _sums(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """What every person adds above and below the line of each ratio, (T,) each."""
+        everyone, found = self.match != NOT_COUNTED, self.found
+        there = self._joints(found)
+
+        def over(errors: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.where(counted, errors, 0.0).sum(axis=1), counted.sum(axis=1)
+
+        mpjpe, baseline = over(self.errors, there), over(self.baseline_errors, there)
+        with_misses = np.where(found[:, None], self.errors, self.baseline_errors)
+        distance = np.linalg.norm(self.root_offset, axis=1)
+        return {
+            "mpjpe": mpjpe,
+            "baseline_mpjpe": baseline,
+            "mpjpe_over_baseline": (mpjpe[0], baseline[0]),
+            "mpjpe_with_misses": over(with_misses, self._joints(everyone)),
+            "pa_mpjpe": over(self.aligned_errors, there & np.isfinite(self.aligned_errors)),
+            "pck_150mm": over(self.errors < _NEAR, there),
+            "recall": (found, everyone),
+            "root_error": (np.where(found, distance, 0.0), found),
+            "root_depth_error": (np.where(found, np.abs(self.root_offset[:, 2]), 0.0), found),
         }
 
     def _joints(self, people: np.ndarray) -> np.ndarray:
@@ -188,6 +262,7 @@ def strict(
         aligned_errors=distances(moved, true_pose),
         baseline_errors=distances(np.asarray(mean_pose), true_pose),
         root_offset=offset,
+        eligible=eligible,
     )
 
 

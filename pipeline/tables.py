@@ -1,4 +1,4 @@
-"""Tables of numbers: one form for the terminal, CSV files and JSON reports."""
+"""Tables of numbers with their intervals: one form for the terminal, CSV files and JSON reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from das.bootstrap import Interval, Score
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Table:
         columns: (name, format such as ``.1f``) of each column.
         rows: numbers by the row's name.
         detail: too long for a terminal; files have it.
+        intervals: by the row's name, the interval of each of its numbers, or None; rows without any are absent.
     """
 
     name: str
@@ -26,34 +29,106 @@ class Table:
     columns: Sequence[tuple[str, str]]
     rows: Mapping[str, Sequence[float]]
     detail: bool = False
+    intervals: Mapping[str, Sequence[Interval | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert all(len(row) == len(self.columns) for row in self.rows.values()), self.name
+        for row in (*self.rows.values(), *self.intervals.values()):
+            assert len(row) == len(self.columns), self.name
+        assert self.intervals.keys() <= self.rows.keys(), self.name
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        title: str,
+        columns: Sequence[tuple[str, str]],
+        cells: Mapping[str, Sequence[float | Interval]],
+        detail: bool = False,
+    ) -> Table:
+        """A table from rows whose cells are numbers or intervals."""
+        rows = {r: [c.value if isinstance(c, Interval) else float(c) for c in row] for r, row in cells.items()}
+        intervals = {r: [c if isinstance(c, Interval) else None for c in row] for r, row in cells.items()}
+        shown = {r: row for r, row in intervals.items() if any(row)}
+        return cls(name, title, columns, rows, detail, shown)
 
     def text(self) -> str:
-        """Title, head and rows, aligned for a terminal."""
+        """Title, head and rows, aligned for a terminal; intervals in a line of their own below the row's numbers."""
         cells = [("", *(name for name, _ in self.columns))]
+        forms = [form for _, form in self.columns]
         for row, numbers in self.rows.items():
-            shown = (_shown(x, form) for x, (_, form) in zip(numbers, self.columns, strict=True))
-            cells.append((row, *shown))
+            cells.append((row, *map(_shown, numbers, forms)))
+            found = self.intervals.get(row, ())
+            if any(i is not None and not math.isnan(i.low) for i in found):
+                # One row has one label: its numbers are of the same images.
+                (label, *_) = (i.label for i in found if i is not None)
+                cells.append((f"  {label}", *(_ends(i, form) for i, form in zip(found, forms, strict=True))))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])]) for name, *row in cells)
         return "\n".join((self.title, *(f"  {line}" for line in lines)))
 
     def csv(self) -> str:
-        """The same with all digits; empty where not measured."""
+        """The same with all digits; empty where not measured. Columns with intervals are followed by their ends."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([self.name, *(name for name, _ in self.columns)])
-        writer.writerows([row, *("" if math.isnan(x) else x for x in numbers)] for row, numbers in self.rows.items())
+        marked = [any(row[i] is not None for row in self.intervals.values()) for i in range(len(self.columns))]
+        head = [self.name]
+        for (name, _), ends in zip(self.columns, marked, strict=True):
+            head += [name, f"{name} low", f"{name} high"] if ends else [name]
+        writer.writerow([*head, *(["interval"] if any(marked) else [])])
+        for row, numbers in self.rows.items():
+            found = self.intervals.get(row, [None] * len(numbers))
+            cells: list[float] = []
+            for number, interval, ends in zip(numbers, found, marked, strict=True):
+                low, high = (math.nan, math.nan) if interval is None else (interval.low, interval.high)
+                cells += [number, low, high] if ends else [number]
+            labels = list(dict.fromkeys(i.label for i in found if i is not None))[:1] or [""]
+            writer.writerow([row, *("" if math.isnan(x) else x for x in cells), *(labels if any(marked) else [])])
         return out.getvalue()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; null where not measured."""
         columns = [name for name, _ in self.columns]
-        return {"name": self.name, "title": self.title, "columns": columns, "rows": {
-            row: [None if math.isnan(x) else x for x in numbers] for row, numbers in self.rows.items()
-        }}  # fmt: skip
+        return {
+            "name": self.name,
+            "title": self.title,
+            "columns": columns,
+            "rows": {row: [_plain(x) for x in numbers] for row, numbers in self.rows.items()},
+            "intervals": {row: [_interval_json(i) for i in found] for row, found in self.intervals.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a protocol found.
+
+    Attributes:
+        metrics: every number by its name. tables: the same and more, to read.
+        scores: those of the metrics that are ratios of sums over images, by name: what intervals are made of.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+
+def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:
+    """A number and the ends of its interval by their names as metrics: ``name``, ``name_low``, ``name_high``."""
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _ends(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f"{_shown(interval.low, form)}..{_shown(interval.high, form)}"
+
+
+def _plain(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    ends = {"low": _plain(interval.low), "high": _plain(interval.high)}
+    return {**ends, "clusters": interval.clusters, "label": interval.label}
 
 
 def _shown(number: float, form: str) -> str:

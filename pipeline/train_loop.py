@@ -52,7 +52,6 @@ from pipeline.validate import Validator
 LOG_EVERY = 20
 # Batches whose targets give the mean pose that a new model starts from.
 PRIOR_BATCHES = 8
-_AMP_TYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,15 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     step.to(device)
     channels_last(step)
     optimizer = optim.make_optimizer(step, options)
-    scaler = torch.amp.GradScaler(device.type, init_scale=512.0, enabled=options.amp == "fp16")
+    half = optim.autocast_type(options.amp, device)
+    scaler = torch.amp.GradScaler(device.type, init_scale=512.0, enabled=half == torch.float16)
     average = optim.averaged(step.model, options.ema_decay) if options.ema_decay else None
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             _restore(folder, step, optimizer, scaler, average, progress)
     wrapped = DistributedDataParallel(step) if world > 1 else step
     tracker = Tracker.join(job.run) if rank == 0 and job.run is not None else None
-    validate = Validator(config, job.info, job.val_rows, rank, world) if job.val_rows else None
+    validate = Validator(config, job.info, job.val_rows, rank, world, bf16=half is not None) if job.val_rows else None
 
     log = LossLog(world)
     while not progress.finished:
@@ -122,7 +122,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 alone: AbstractContextManager[None] = nullcontext()
                 if isinstance(wrapped, DistributedDataParallel) and i + 1 < len(parts):
                     alone = wrapped.no_sync()
-                with alone, torch.autocast(device.type, _AMP_TYPES[options.amp], enabled=options.amp != "none"):
+                with alone, torch.autocast(device.type, half, enabled=half is not None):
                     losses = wrapped(part, totals)
                     require_finite(losses, part.keys)
                     # Gradients add over parts; data parallelism takes the mean over workers.

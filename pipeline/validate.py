@@ -25,14 +25,16 @@ LEAST_RECALL = 0.93
 class Validator:
     """Scores a model on evenly spread val images; every worker predicts its share, all get the same result."""
 
-    def __init__(self, config: TrainConfig, info: ModelInfo, rows: int, rank: int, world: int) -> None:
-        self.config, self.info, self.rank, self.world = config, info, rank, world
+    def __init__(
+        self, config: TrainConfig, info: ModelInfo, rows: int, rank: int, world: int, bf16: bool = False
+    ) -> None:
+        self.config, self.info, self.rank, self.world, self.bf16 = config, info, rank, world, bf16
         self.every = max(1, -(-rows // config.val_images))
 
     def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
         """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
         model.eval()
-        predictor = Predictor(model, self.info, bf16=self.config.optim.amp != "none", threshold=LEAST_SCORE)
+        predictor = Predictor(model, self.info, bf16=self.bf16, threshold=LEAST_SCORE)
         mine: list[tuple[Record, Prediction]] = []
         for records in self._batches():
             images = [decode_image(r) for r in records]

@@ -96,7 +96,7 @@ def test_flags_reach_the_configuration(understood):
         ["train-panoptic", "ours", "--data", "a", "b", "--repeat", "1", "2", "--model.pose-weight", "3", "--no-gpu"]
     )
     assert config.data == ("a", "b") and config.repeat == (1, 2) and not config.gpu
-    assert config.model.build().pose_weight == 3.0 and config.optim.amp == "bf16"
+    assert config.model.build().pose_weight == 3.0 and config.optim.amp == "auto"
 
 
 def test_without_a_command_the_commands_are_listed(capsys):

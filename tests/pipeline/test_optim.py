@@ -13,6 +13,7 @@ from das.train_step import TrainStep
 from pipeline.optim import (
     OptimConfig,
     Progress,
+    autocast_type,
     averaged,
     learning_rate_factor,
     make_optimizer,
@@ -81,11 +82,21 @@ def test_the_releases_schedule():
     assert drops == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_ours_is_the_releases_schedule_with_averaged_weights_in_bf16():
+def test_ours_is_the_releases_schedule_with_averaged_weights_and_another_precision():
     changed = {
         f.name for f in dataclasses.fields(OptimConfig) if getattr(release(), f.name) != getattr(ours_optim(), f.name)
     }
     assert changed == {"amp", "ema_decay"}
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}])
+def test_automatic_precision_is_bf16_only_where_the_processor_computes_in_it(capabilities, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    found = autocast_type("auto", torch.device("cpu"))
+    assert found == (torch.bfloat16 if any(capabilities.values()) else None)
+    # What is asked for by name is obeyed.
+    assert autocast_type("bf16", torch.device("cpu")) == torch.bfloat16
+    assert autocast_type("none", torch.device("cpu")) is None
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
