@@ -211,7 +211,10 @@ def training_job(config: TrainConfig) -> TrainJob:
         raise ValueError(f"data has {rows} training images, wanted at least one step of {per_step}")
     if config.pretrained is not None and "://" not in config.pretrained:
         _check_pretrained(config.pretrained, model)
-    val = config.val or config.data[0]
+    val_rows = _images(load_manifest(config.val or config.data[0]), "val")
+    if val_rows:
+        # Val chooses a threshold of the score that ranks people, so that is what prediction must cut.
+        model = replace(model, threshold_on="score")
     statistics = pose_statistics(_annotations(config.data, manifests), model.skeleton, recipe)
     info = ModelInfo(
         model=model,
@@ -229,7 +232,7 @@ def training_job(config: TrainConfig) -> TrainJob:
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    return TrainJob(config, info, rows, _images(load_manifest(val), "val"), _training_index(config.data), manifests)
+    return TrainJob(config, info, rows, val_rows, _training_index(config.data), manifests)
 
 
 def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Iterator[Record]:

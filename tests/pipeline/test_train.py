@@ -65,6 +65,12 @@ def straight(prepared, tmp_path_factory):
 # ---- what a training leaves behind ----
 
 
+def test_a_threshold_that_val_chooses_cuts_the_score_it_was_chosen_by(prepared):
+    assert paper_resnet50().threshold_on == "confidence"
+    job = training_job(config(prepared, model=ModelChoice("paper_resnet50")))
+    assert job.val_rows > 0 and job.info.model.threshold_on == "score"
+
+
 def test_every_epoch_reports_numbers_and_a_checkpoint_that_stands_alone(straight, prepared):
     assert [metrics["epoch"] for metrics, _ in straight] == [1, 2, 3]
     assert [metrics["step"] for metrics, _ in straight] == [4, 8, 12]
