@@ -17,7 +17,18 @@ from pipeline.annotations import Annotations
 from pipeline.frames import chosen_frames, frame_errors
 from pipeline.predictions import Origin
 from pipeline.report.charts import Dot, Line, dot_chart, line_chart
-from pipeline.report.page import Chart, Comparison, Grid, Note, Number, beside, grid_of, render, shown
+from pipeline.report.page import (
+    Chart,
+    Comparison,
+    Grid,
+    Note,
+    Number,
+    beside,
+    grid_of,
+    meaning_of_intervals,
+    render,
+    shown,
+)
 from pipeline.report.pictures import data_uri
 from pipeline.report.published import TABLE_2, TABLE_3, UNKNOWN
 from pipeline.report.runtime import RuntimeSection, runtime_section
@@ -41,9 +52,10 @@ _LONG = 24  # rows above which a table is folded
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One table of the evaluation; ``long`` ones are folded."""
+    """One table of the evaluation; ``long`` ones are folded. ``note`` says what its intervals promise."""
 
     title: str
+    note: str
     grid: Grid
     optimistic: bool
     long: bool
@@ -113,11 +125,18 @@ def evaluation_page(
             "distance of their roots in the image. Error, recall and precision belong together: a model that finds "
             "fewer people can have the smaller error on those it finds."
         ),
-        numbers=_headline(sheet),
+        numbers=_headline(sheet, origin),
         comparisons=[*_beside_table_2(annotations, sheet, origin), *_beside_table_3(annotations, sheet, origin)],
         charts=[_pck_chart(sheet), _joint_chart(sheet, origin)],
         tables=[
-            Breakdown(t.title, grid_of(t), _optimistic(t.name, t.title), len(t.rows) > _LONG) for t in sheet.tables
+            Breakdown(
+                title=t.title,
+                note=meaning_of_intervals(t),
+                grid=grid_of(t),
+                optimistic=_optimistic(t.name, t.title),
+                long=len(t.rows) > _LONG,
+            )
+            for t in sheet.tables
         ],
         scene=scene,
         pictures=[
@@ -145,18 +164,24 @@ def evaluation_page(
 # ---- numbers ----
 
 
-def _headline(sheet: Sheet) -> list[Number]:
+def _headline(sheet: Sheet, origin: Origin) -> list[Number]:
+    """What a reader wants first, with intervals where the sheet has them."""
     n = sheet.strict.numbers()
-    beside_pose = f"mean pose of the training data: {shown(n['baseline_mpjpe'], '.1f')} mm"
+
+    def number(label: str, name: str, form: str, unit: str, *notes: str) -> Number:
+        low, high = (_metric(sheet, origin, f"strict/{name}_{end}") for end in ("low", "high"))
+        found = "" if np.isnan(low) else f"95 %: {low:{form}} to {high:{form}}"
+        return Number(label, shown(n[name], form), unit, "; ".join(note for note in (found, *notes) if note))
+
+    pose = f"mean pose of the training data: {shown(n['baseline_mpjpe'], '.1f')} mm"
     return [
-        Number("MPJPE, root-aligned", shown(n["mpjpe"], ".1f"), "mm", beside_pose),
-        Number("recall", shown(n["recall"], ".3f"), note=f"{n['matched']:.0f} of {n['people']:.0f} people found"),
-        Number("precision", shown(n["precision"], ".3f"), note=f"{n['predictions']:.0f} predictions"),
-        Number("root position error", shown(n["root_error"], ".0f"), "mm",
-               f"along the view: {shown(n['root_depth_error'], '.0f')} mm"),
-        Number("PCK at 150 mm", shown(100 * n["pck_150mm"], ".1f"), "%", "of matched people's joints"),
-        Number("PA-MPJPE", shown(n["pa_mpjpe"], ".1f"), "mm", "after similarity alignment"),
-    ]  # fmt: skip
+        number("MPJPE, root-aligned", "mpjpe", ".1f", "mm", pose),
+        number("recall", "recall", ".3f", "", f"{n['matched']:.0f} of {n['people']:.0f} people found"),
+        number("precision", "precision", ".3f", "", f"{n['predictions']:.0f} predictions"),
+        number("root position error", "root_error", ".0f", "mm", f"depth: {shown(n['root_depth_error'], '.0f')} mm"),
+        number("PCK at 150 mm", "pck_150mm", ".3f", "", "of matched people's joints"),
+        number("PA-MPJPE", "pa_mpjpe", ".1f", "mm", "after similarity alignment"),
+    ]
 
 
 def _metric(sheet: Sheet, origin: Origin, name: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from das.bootstrap import SURE, Interval
 from pipeline.report.published import Published
 from pipeline.tables import Table
 
@@ -86,13 +87,31 @@ def shown(number: float | None, form: str) -> str:
 
 
 def grid_of(table: Table) -> Grid:
-    """A table of an evaluation, in its own formats."""
+    """A table of an evaluation, in its own formats, with the ends of its intervals."""
     forms = [form for _, form in table.columns]
-    rows = [
-        GridRow(name, [Cell(shown(number, form)) for number, form in zip(numbers, forms, strict=True)])
-        for name, numbers in table.rows.items()
-    ]
+    rows = []
+    for name, numbers in table.rows.items():
+        intervals = table.intervals.get(name, [None] * len(numbers))
+        cells = zip(numbers, intervals, forms, strict=True)
+        rows.append(GridRow(name, [Cell(shown(x, form), ends(interval, form)) for x, interval, form in cells]))
     return Grid(["", *(name for name, _ in table.columns)], rows)
+
+
+def ends(interval: Interval | None, form: str) -> str:
+    """``low to high`` in that format; empty without an interval."""
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return f"{interval.low:{form}} to {interval.high:{form}}"
+
+
+def meaning_of_intervals(table: Table) -> str:
+    """What the intervals of a table promise; empty where it has none."""
+    labels = {i.label for row in table.intervals.values() for i in row if i is not None and not math.isnan(i.low)}
+    if not labels:
+        return ""
+    if labels == {SURE}:
+        return "In small print: 95 % intervals, by the bootstrap of clusters of at least 5 s."
+    return f"In small print: 95 % intervals by the cluster bootstrap, {' or '.join(sorted(labels - {SURE}))}."
 
 
 def beside(id: str, table: Published, ours: Mapping[str, Sequence[float]], notes: Sequence[Note]) -> Comparison:
