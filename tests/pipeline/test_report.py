@@ -164,17 +164,18 @@ def test_nobody_found_is_a_page_too(tmp_path):
     nobody = [np.zeros((0, 15, 3))] * 2
     case = Case(tmp_path, records, predictions_of(records, nobody, scores=np.zeros(0)))
     assert "<dd>0.000</dd>" in case.html and "<dd>– <small>mm</small></dd>" in case.html
-    assert "0 of 4 people found" in case.html and "nan" not in re.sub(r"base64,[^\"]+", "", case.html)
+    words = re.sub(r"base64,[^\"]+", "", case.html)
+    assert "0 of 4 people found" in words and not re.search(r"\b(nan|inf)\b", words, re.IGNORECASE)
 
 
 # ---- marks ----
 
 
-def test_train_fit_is_marked_in_every_heading_of_numbers(tmp_path, panoptic):
+def test_train_fit_is_marked_in_every_heading_but_where_it_comes_from(tmp_path, panoptic):
     records = scene(frames=2)
     page = Text(Case(tmp_path, records, noisy(records, train_fit=True)).html)
     unmarked = [heading for heading in page.headings if "train-fit" not in heading]
-    assert unmarked == ["Runtime", "Cost of each stage", "Runtime of one image", "Provenance"]
+    assert unmarked == ["Provenance"]
     assert any(tag == "title" for tag, _ in page.tags) and "train-fit" not in panoptic.html
 
 
