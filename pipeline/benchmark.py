@@ -165,8 +165,9 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         shipped = ray.put((model, info))
         devices: dict[str, DeviceCost] = {}
         for device in config.devices:
-            task = ray.remote(num_cpus=config.threads, num_gpus=1 if device == "gpu" else 0)(_measure)
-            # One after the other: two at once would time each other.
+            # One after the other, since two at once would time each other; max_calls ends the process, and its memory.
+            resources = {"num_cpus": config.threads, "num_gpus": 1 if device == "gpu" else 0}
+            task = ray.remote(max_calls=1, **resources)(_measure)
             devices[device] = ray.get(task.remote(shipped, records, device, config))
         height, width = next(iter(devices.values())).runtime.input_size
         result = BenchmarkResult(
