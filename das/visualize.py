@@ -79,18 +79,6 @@ def draw_people(
     return out
 
 
-def level_axes(down: np.ndarray | None = None) -> np.ndarray:
-    """(3, 3): unit vectors of the camera frame that run right, down and forward for somebody who stands upright.
-
-    ``down`` (3,) is the direction of gravity in the camera frame; None takes the camera to stand level.
-    """
-    down = np.array([0.0, 1.0, 0.0]) if down is None else np.asarray(down, float) / np.linalg.norm(down)
-    forward = np.array([0.0, 0.0, 1.0])
-    forward = forward - (forward @ down) * down
-    forward /= np.linalg.norm(forward)
-    return np.stack([np.cross(down, forward), down, forward])
-
-
 @dataclass(frozen=True)
 class FloorPlan:
     """The map of ``top_view``: from camera space (mm) to pixels of a square picture, the camera below.
@@ -125,6 +113,18 @@ class FloorPlan:
         """Camera-space points (..., 3) mm to pixels (..., 2) of the plan."""
         right_up = points_cam @ self.axes.T * (self.pixels_per_metre / 1000)
         return np.asarray(self.camera_uv) + right_up * (1, -1)
+
+
+def level_axes(down: np.ndarray | None = None) -> np.ndarray:
+    """(3, 3): unit vectors of the camera frame that run right, down and forward for somebody who stands upright.
+
+    ``down`` (3,) is the direction of gravity in the camera frame; None takes the camera to stand level.
+    """
+    down = np.array([0.0, 1.0, 0.0]) if down is None else np.asarray(down, float) / np.linalg.norm(down)
+    forward = np.array([0.0, 0.0, 1.0])
+    forward = forward - (forward @ down) * down
+    forward /= np.linalg.norm(forward)
+    return np.stack([np.cross(down, forward), down, forward])
 
 
 def top_view(
