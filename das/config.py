@@ -248,20 +248,26 @@ def paper_mspn() -> DASConfig:
 
 
 def small() -> DASConfig:
-    """A model that learns in minutes on two CPU cores, for images a few hundred pixels wide."""
+    """A model that learns in minutes on two CPU cores, for images a few hundred pixels wide.
+
+    Its weights of Eq. 10 are far below 1: trained from scratch and for a short time, a shared backbone otherwise
+    serves depth and pose, whose gradients are many times those of the confidence, and people are not told apart.
+    """
     return DASConfig(
         backbone="resnet18",
-        backbone_width=32,
+        backbone_width=16,
         strides=(8, 16, 32),
         range_ends=(40.0, 80.0),
-        fpn_channels=64,
+        fpn_channels=32,
         head_norm=False,
         tower_deformable=False,
         update="multi",
         update_layers=1,
         n_positive=5,
-        pose_weight=2.0,
-        oks_threshold=0.25,
+        centerness_weight=0.5,
+        root_weight=0.07,
+        pose_weight=0.25,
+        oks_threshold=0.2,
     )
 
 

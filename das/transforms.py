@@ -192,10 +192,20 @@ def _with_slips(recipe: RecipeConfig) -> RecipeConfig:
     )
 
 
-def small_recipe(width: int = 256, height: int = 144) -> RecipeConfig:
-    """For small models: images that fit in width x height pixels (either way round), mild augmentation."""
+def small_recipe(width: int = 256, height: int = 144, strength: float = 1.0) -> RecipeConfig:
+    """For small models: images that fit in width x height pixels (either way round), mild augmentation.
+
+    ``strength`` 0 to 1 shrinks the ranges and the probability of colour changes: a training of one or two passes
+    over its images has more to learn from them as they are. Mirroring stays.
+    """
     size = InputSize(max(width, height), min(width, height))
-    mild = Augmentation(scale=(0.8, 1.25), rotation=0.1, shift=0.1, hue=9.0)
+    mild = Augmentation(
+        scale=(1 - 0.2 * strength, 1 + 0.25 * strength),
+        rotation=0.1 * strength,
+        shift=0.1 * strength,
+        hue=9.0,
+        colour_probability=0.5 * strength,
+    )
     return RecipeConfig(
         test_size=size,
         train_long_side=size.long_side,

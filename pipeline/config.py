@@ -22,6 +22,8 @@ class ModelChoice:
     """Joint set to predict (panoptic15, muco21, ...); None keeps the variant's."""
     backbone_width: int | None = None
     """Channels of the backbone's first stage."""
+    fpn_channels: int | None = None
+    """Channels of the pyramid and of the head."""
     update: Update | None = None
     """Recursive update: none, single, multi or release."""
     update_layers: int | None = None
@@ -61,6 +63,8 @@ class IngestConfig:
     """Network input of recipe small, pixels; the other recipes bring the published sizes."""
     height: int = 144
     """Network input of recipe small, pixels."""
+    augmentation: float = 1.0
+    """Strength of recipe small's augmentation, 0 to 1; less for trainings of one or two passes."""
     batch_size: int = 4
     """Images per worker and step."""
     accumulate: int = 1
@@ -76,6 +80,8 @@ class IngestConfig:
         for name, least in (("batch_size", 1), ("accumulate", 1), ("prefetch", 0), ("shuffle_rows", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} = {getattr(self, name)!r}, wanted at least {least}")
+        if not 0 <= self.augmentation <= 1:
+            raise ValueError(f"augmentation = {self.augmentation!r}, wanted 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.cluster import ClusterConfig, connect
-from pipeline.config import TrainConfig
+from pipeline.config import ModelChoice, TrainConfig
 from pipeline.convert import ConvertConfig, convert
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.predict import PredictConfig, predict
@@ -43,11 +43,13 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What is rendered, at what size the network sees it, and how long it trains."""
+    """What is rendered, at what size the network sees it, how large the network is, and how long it trains."""
 
     studio: StudioConfig
     width: int
     height: int
+    model: ModelChoice
+    augmentation: float
     train_minutes: float
     val_images: int
 
@@ -56,9 +58,10 @@ def plan(config: DemoConfig) -> DemoPlan:
     """Sizes that keep the budget on two cores: a fifth of the time for data, more than half for training."""
     studio = StudioConfig(width=320, height=180, train_frames=600, val_frames=48, test_frames=64, take_frames=4)
     if config.long:
-        return DemoPlan(replace(studio, train_frames=1800), 288, 162, 45.0, 288)
+        wide = ModelChoice("small", backbone_width=32, fpn_channels=64)
+        return DemoPlan(replace(studio, train_frames=1800), 288, 162, wide, 0.5, 45.0, 288)
     # 224 x 126 fills its padding to multiples of 32 almost wholly; 256 x 144 would compute a quarter more of nothing.
-    return DemoPlan(studio, 224, 126, 5.5, 192)
+    return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.25, 5.5, 192)
 
 
 class Stopwatch:
@@ -132,12 +135,13 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
         base,
         data=(prepared,),
         name="demo",
+        model=what.model,
         val_images=what.val_images,
         # Two workers of one thread keep two cores busier than one worker of two threads, which wait for each other
         # at every operation; and data parallelism is what is demonstrated.
         workers=2,
         cpus_per_worker=0.5,
-        ingest=replace(base.ingest, width=what.width, height=what.height, batch_size=8),
+        ingest=replace(base.ingest, width=what.width, height=what.height, augmentation=what.augmentation, batch_size=4),
         optim=replace(base.optim, max_minutes=what.train_minutes, epochs=1000),
         cluster=cluster,
     )

@@ -145,7 +145,9 @@ def recipe_of(config: IngestConfig) -> RecipeConfig:
         "release_panoptic": release_panoptic_recipe,
         "release_mupots": release_mupots_recipe,
     }
-    return small_recipe(config.width, config.height) if config.recipe == "small" else named[config.recipe]()
+    if config.recipe == "small":
+        return small_recipe(config.width, config.height, config.augmentation)
+    return named[config.recipe]()
 
 
 def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:
