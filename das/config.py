@@ -267,7 +267,7 @@ def small() -> DASConfig:
         centerness_weight=0.5,
         root_weight=0.07,
         pose_weight=0.25,
-        oks_threshold=0.2,
+        oks_threshold=0.25,
     )
 
 

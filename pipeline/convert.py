@@ -1,13 +1,28 @@
 """From original data to Parquet: Ray tasks over pieces of a source, then a manifest that says what there is.
 
-    OUT/manifest.json                  counts, drops by reason, terms, fingerprint; written last
+    OUT/manifest.json                  counts, terms, fingerprint, names of all shards; written last
     OUT/index.parquet                  split, key and image hash of every row
-    OUT/{train,val,test}/shard-00000.parquet
+    OUT/quarantine.parquet             frames that gave no row though they ought to: key, file, reason; absent if none
+    OUT/{train,val,test}/shard-00000-HASH.parquet
 
 Which source frames share a Parquet shard is decided before the work starts, from the listing alone, so the
 same input gives the same shards whatever the number of nodes and the order in which they finish. Each shard
 is written by one task, row group by row group, and appears whole. A conversion that was interrupted goes on
-where it stopped; a finished one is a no-op.
+where it stopped; a finished one is a no-op. What driver and tasks hold in memory does not grow with the number of
+frames: reports are read one at a time.
+
+Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
+calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice. Put in
+quarantine, one entry a frame: an image that is missing, damaged or of another size; an annotation that is no JSON, has
+NaN in it or another number of joints; a row that ``validate`` refuses, such as a negative depth; in Panoptic's layout
+also an image whose pose file is missing between others. The conversion then
+goes on to its end and fails there, unless ``allow_missing`` takes what there is. What a recipe leaves out is counted
+apart (``drops``) and is no fault.
+
+Two at once. Conversions of different inputs exclude each other (pipeline/claim.py); equal ones share their work. Shards
+are named by their content and readers open only those that the manifest names, so nothing that a dead attempt's last
+task writes late can reach them. All this asks of a file system is that a file appears whole under its name and is
+listed from then on: local disks and object storage alike. Originals must not change while they are read.
 """
 
 from __future__ import annotations
@@ -15,26 +30,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 import ray
 from tqdm import tqdm
 
 from das.skeleton import skeleton_named
+from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source
+from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.schema import VERSION as SCHEMA_VERSION
-from pipeline.schema import Record
+from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest
-from pipeline.storage import clean, delete, exists, join, names, read_json, write_columns, write_json, write_records
+from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
 from pipeline.tracking import code_version
-
-# Raised whenever the same original data would give other rows.
-CONVERTER_VERSION = 1
+from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {
     "panoptic": panoptic,
@@ -44,7 +61,14 @@ SOURCES: dict[str, Source] = {
     "synthetic": synthetic,
 }
 
-_PARTS = "_parts"
+# How a source finds images that ought to have an annotation and have none, where its layout can tell.
+STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[Drop]]] = {
+    "panoptic": panoptic.strays,
+    "synthetic": synthetic.strays,
+}
+
+# Of a Parquet shard; small images would fill its megabytes with too many rows for one report.
+_MOST_FRAMES = 8192
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,10 @@ class ConvertConfig:
     """Size of a Parquet shard, MB; a shard is also the unit of work and of reading."""
     rows_per_group: int = 64
     """Rows of a Parquet row group, which is what readers and the converter hold in memory."""
+    allow_missing: bool = False
+    """Finish without the frames in quarantine, instead of failing because of them."""
+    reencode_long_side: int | None = None
+    """Make larger images smaller, to this many pixels; by default the files' own bytes are kept."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs, when Ray is not running yet."""
 
@@ -85,124 +113,65 @@ class ConvertConfig:
             raise ValueError(f"shard_mb = {self.shard_mb}, wanted above 0")
         if self.rows_per_group < 1:
             raise ValueError(f"rows_per_group = {self.rows_per_group}, wanted at least 1")
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    """What a prepared folder holds of one split.
-
-    Attributes:
-        images: number of rows. people: people in them, ignore areas and invalid people included.
-        ignored: ignore areas. invalid: people whose annotation the source does not stand behind.
-        image_bytes: encoded images, bytes.
-        drops: frames without a row, by reason. sequences: rows by sequence.
-        shards: Parquet files, relative to the prepared folder.
-    """
-
-    images: int
-    people: int
-    ignored: int
-    invalid: int
-    image_bytes: int
-    drops: dict[str, int]
-    sequences: dict[str, int]
-    shards: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a prepared folder is; its presence says that the conversion is finished.
-
-    Attributes:
-        schema_version, converter_version, code_version: of what wrote it.
-        source: kind of the original data. terms: what their owners ask for.
-        skeletons: joint sets of the rows. split_manifest: identity of the split manifest.
-        fingerprint: hash of all rows, joint sets, split manifest and versions, whatever the order and
-        packing.
-        inputs: hash of the work list: what a rerun compares.
-        splits: what there is, by split.
-    """
-
-    schema_version: int
-    converter_version: int
-    code_version: str
-    source: str
-    terms: str
-    skeletons: tuple[str, ...]
-    split_manifest: str
-    fingerprint: str
-    inputs: str
-    splits: dict[str, SplitInfo]
-
-    def summary(self) -> str:
-        """A few lines for the terminal."""
-        lines = [f"{self.source}: fingerprint {self.fingerprint[:12]}, splits {self.split_manifest}"]
-        for name, info in self.splits.items():
-            size = f"{info.image_bytes / 1e6:.1f} MB in {len(info.shards)} shards"
-            lines.append(f"  {name}: {info.images} images, {info.people} people, {size}")
-            lines += (f"    dropped {n}: {reason}" for reason, n in sorted(info.drops.items()))
-        return "\n".join((*lines, f"  terms: {self.terms}"))
-
-
-def load_manifest(prepared: str) -> Manifest:
-    """The manifest of a prepared folder.
-
-    Raises:
-        ValueError: the folder or its manifest is missing (the conversion did not finish), the manifest is
-            malformed, or the rows have another schema version.
-    """
-    uri = join(prepared, "manifest.json")
-    if not exists(uri):
-        state = "holds no manifest: its conversion did not finish" if exists(prepared) else "does not exist"
-        raise ValueError(f"{prepared} {state}; wanted a folder made by `das prepare`")
-    content = read_json(uri)
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        found = content.get("schema_version") if isinstance(content, dict) else content
-        raise ValueError(f"{uri}: schema version {found}, wanted {SCHEMA_VERSION}: prepare the data again")
-    try:
-        splits = {
-            name: SplitInfo(**{**info, "shards": tuple(info["shards"])})
-            for name, info in content["splits"].items()
-        }
-        return Manifest(**{**content, "splits": splits, "skeletons": tuple(content["skeletons"])})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{uri}: not a manifest ({error!r})") from error
-
-
-def split_info(prepared: str, split: str) -> SplitInfo:
-    """What a prepared folder holds of one split; ValueError when it holds none, or from ``load_manifest``."""
-    manifest = load_manifest(prepared)
-    if split not in manifest.splits:
-        raise ValueError(f"{prepared}: no split {split!r}, found {', '.join(manifest.splits)}")
-    return manifest.splits[split]
+        if self.reencode_long_side is not None and self.reencode_long_side < 16:
+            raise ValueError(f"reencode_long_side = {self.reencode_long_side}, wanted at least 16")
 
 
 def convert(config: ConvertConfig) -> Manifest:
     """Converts, or finds it done; Ray is started when it is not running.
 
     Raises:
-        ValueError: the source is missing, malformed or empty, two of its images share a key, or ``out`` holds
-            a finished conversion of something else. Finished shards stay for the next attempt; no manifest is
-            written.
+        ValueError: the source is missing, malformed or empty, two of its images share a key, ``out`` holds a finished
+            conversion of something else, another conversion is writing there, or frames went to quarantine and
+            ``allow_missing`` is off. Finished shards stay for the next attempt; no manifest is written.
     """
     # Tasks run in folders of their own.
     config = replace(config, out=absolute_storage(config.out))
     splits, shards = _list(config)
+    _refuse_duplicates(shards)
     work = _pack(shards, config)
     inputs = hashlib.sha256("".join(w.id for w in work).encode()).hexdigest()
-    if exists(join(config.out, "manifest.json")):
-        done = load_manifest(config.out)
-        if done.inputs != inputs:
-            raise ValueError(
-                f"{config.out} holds a finished conversion of {done.source} from other files or with other options "
-                f"(inputs {done.inputs[:12]}, wanted {inputs[:12]}): choose another folder or delete it"
-            )
+    if (done := _done(config, inputs)) is not None and not exists(join(config.out, PARTS)):
         print(f"{config.out}: converted before, nothing to do")
         return done
-    if not ray.is_initialized():
-        connect(config.cluster)
-    reports = _run(work, sum(len(s.frames) for s in shards))
-    return _finish(config, splits, inputs, reports)
+    with claimed(join(config.out, PARTS, "claims"), inputs, config.out) as claim:
+        if (done := _done(config, inputs)) is not None:  # since we looked, or it was cut off while it tidied up
+            if not claim.others():
+                _tidy(config.out, done)
+            return done
+        if not ray.is_initialized():
+            connect(config.cluster)
+        try:
+            summaries = _run(work, SOURCES[config.source].records)
+            return _finish(config, splits, inputs, work, summaries, claim)
+        except (OSError, ValueError):
+            # An equal conversion may have finished, and tidied up what this one was working with.
+            if (done := _done(config, inputs)) is not None:
+                return done
+            raise
+
+
+def _done(config: ConvertConfig, inputs: str) -> Manifest | None:
+    """The manifest of the same conversion, finished before; None when there is no manifest.
+
+    Raises:
+        ValueError: the folder holds a finished conversion of something else, or one that is incomplete and
+            ``allow_missing`` is off.
+    """
+    if not exists(join(config.out, MANIFEST)):
+        return None
+    done = load_manifest(config.out)
+    if done.inputs != inputs:
+        raise ValueError(
+            f"{config.out} holds a finished conversion of {done.source} from other files or with other options "
+            f"(inputs {done.inputs[:12]}, wanted {inputs[:12]}): choose another folder or delete it"
+        )
+    if done.quarantine and not config.allow_missing:
+        raise ValueError(
+            f"{config.out} was converted with --allow-missing and lacks frames ({_listed(done.quarantine)}; listed in "
+            f"{QUARANTINE}): to convert files that have been mended since, choose another folder or delete it"
+        )
+    return done
 
 
 def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
@@ -233,35 +202,20 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
         )
     if config.as_split is not None:
         shards = [replace(shard, split=config.as_split) for shard in shards]
-    return splits, shards
+    return splits, [replace(shard, split_manifest=splits.id) for shard in shards]
 
 
-@dataclass(frozen=True)
-class Work:
-    """The making of one Parquet shard, by one task."""
-
-    out: str
-    split: str
-    number: int
-    shards: tuple[Shard, ...]
-    rows_per_group: int
-
-    @property
-    def name(self) -> str:
-        """The Parquet shard, relative to the prepared folder."""
-        return f"{self.split}/shard-{self.number:05d}.parquet"
-
-    @property
-    def note(self) -> str:
-        """Where the task reports; the presence of the file says that the shard is finished."""
-        return join(self.out, _PARTS, f"{self.split}-{self.number:05d}.json")
-
-    @property
-    def id(self) -> str:
-        """Hash of all that decides the shard's content, wherever the original data lie."""
-        pieces = [{**asdict(shard), "root": ""} for shard in self.shards]
-        content = [SCHEMA_VERSION, CONVERTER_VERSION, self.name, self.rows_per_group, pieces]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _refuse_duplicates(shards: Sequence[Shard]) -> None:
+    """ValueError when a key appears twice; 8 bytes for every frame of one camera are all that is held."""
+    groups: dict[tuple[str, str, str], list[Shard]] = {}
+    for shard in shards:
+        groups.setdefault((shard.source, shard.sequence, shard.camera), []).append(shard)
+    for place, group in groups.items():
+        frames, counts = np.unique(np.concatenate([s.frames for s in group]).astype(np.int64), return_counts=True)
+        if (counts > 1).any():
+            frame = int(frames[counts > 1][0])
+            where = [s.name for s in group for _ in range(s.frames.count(frame))]
+            raise ValueError(f"{place[0]}: key {key_of(*place, frame)} appears twice, in {where[0]} and {where[1]}")
 
 
 def _pack(shards: Sequence[Shard], config: ConvertConfig) -> list[Work]:
@@ -270,118 +224,89 @@ def _pack(shards: Sequence[Shard], config: ConvertConfig) -> list[Work]:
     work: list[Work] = []
     for split in SPLITS:
         groups: list[list[Shard]] = []
-        size = 0.0
+        size, frames = 0.0, 0
         for shard in (s for s in shards if s.split == split):
-            if not groups or size + shard.image_bytes > limit:
+            if not groups or size + shard.image_bytes > limit or frames + len(shard.frames) > _MOST_FRAMES:
                 groups.append([])
-                size = 0.0
+                size, frames = 0.0, 0
             groups[-1].append(shard)
             size += shard.image_bytes
+            frames += len(shard.frames)
         work += (
-            Work(config.out, split, i, tuple(group), config.rows_per_group) for i, group in enumerate(groups)
+            Work(config.out, split, i, tuple(group), config.rows_per_group, config.reencode_long_side)
+            for i, group in enumerate(groups)
         )
     return work
 
 
-def _run(work: Sequence[Work], images: int) -> list[dict[str, Any]]:
-    """Reports of all work, in order; what an earlier attempt finished is not done again."""
-    reports: dict[str, dict[str, Any]] = {}
+def _run(work: Sequence[Work], records: Records) -> list[dict[str, Any]]:
+    """Summaries of all work, in order; what an earlier attempt finished is not done again."""
+    summaries: dict[int, dict[str, Any]] = {}
     todo = []
-    progress = tqdm(total=images, unit=" images", delay=2, desc="convert")
-    for w in work:
-        if (report := _finished(w)) is None:
-            todo.append(w)
+    progress = tqdm(total=sum(w.frames for w in work), unit=" images", delay=2, desc="convert")
+    for i, w in enumerate(work):
+        if (summary := finished(w)) is None:
+            todo.append(i)
         else:
-            reports[w.name] = report
-            progress.update(sum(len(s.frames) for s in w.shards))
+            summaries[i] = summary
+            progress.update(w.frames)
     task = ray.remote(num_cpus=1)(write_shard)
-    running: dict[Any, Work] = {}
+    running: dict[Any, int] = {}
     most = max(4, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    waiting = iter(todo)
     with progress:
         try:
-            while todo or running:
-                while todo and len(running) < most:
-                    w = todo.pop(0)
-                    running[task.remote(w)] = w
+            while len(summaries) < len(work):
+                for i in islice(waiting, most - len(running)):
+                    running[task.remote(work[i], records)] = i
                 (ready,), _ = ray.wait([*running], num_returns=1)
-                w = running.pop(ready)
-                reports[w.name] = ray.get(ready)
-                progress.update(sum(len(s.frames) for s in w.shards))
+                i = running.pop(ready)
+                summaries[i] = ray.get(ready)
+                progress.update(work[i].frames)
         except ray.exceptions.RayTaskError as error:
             # The user's mistake, without the stack of the worker.
             raise error.cause from error
         finally:
             for ref in running:
                 ray.cancel(ref)
-    return [reports[w.name] for w in work]
-
-
-def _finished(work: Work) -> dict[str, Any] | None:
-    """The report of an earlier attempt at exactly this work, if its shard is there."""
-    if not exists(work.note):
-        return None
-    report: dict[str, Any] = read_json(work.note)
-    whole = report["shard"] is None or exists(join(work.out, work.name))
-    return report if report["id"] == work.id and whole else None
-
-
-def write_shard(work: Work) -> dict[str, Any]:
-    """Makes one Parquet shard and its report; runs in a Ray task, holding one row group in memory.
-
-    Returns:
-        the report: id, shard (None when every frame was dropped), counts, and ``rows``: key, image hash and
-        content hash of every row.
-    """
-    source = next(SOURCES[shard.source] for shard in work.shards)
-    report: dict[str, Any] = {"id": work.id, "split": work.split, "shard": None, "rows": []}
-    counts: Counter[str] = Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
-    drops: Counter[str] = Counter()
-    sequences: Counter[str] = Counter()
-    skeletons: set[str] = set()
-
-    def usable() -> Iterator[Record]:
-        for item in chain.from_iterable(map(source.records, work.shards)):
-            if isinstance(item, Drop):
-                drops[item.reason] += 1
-                continue
-            counts.update(
-                images=1,
-                people=len(item),
-                ignored=int(item.ignore.sum()),
-                invalid=int((~item.valid).sum()),
-                image_bytes=len(item.image),
-            )
-            sequences[item.sequence] += 1
-            skeletons.add(item.skeleton)
-            report["rows"].append((item.key, item.image_sha256, item.content_hash()))
-            yield item
-
-    records = usable()
-    first = next(records, None)
-    if first is not None:
-        write_records(join(work.out, work.name), chain([first], records), work.rows_per_group)
-        report["shard"] = work.name
-    report |= {"counts": counts, "drops": drops, "sequences": sequences, "skeletons": sorted(skeletons)}
-    write_json(work.note, report)
-    return report
+    return [summaries[i] for i in range(len(work))]
 
 
 def _finish(
-    config: ConvertConfig, splits: SplitManifest, inputs: str, reports: Sequence[dict[str, Any]]
+    config: ConvertConfig,
+    splits: SplitManifest,
+    inputs: str,
+    work: Sequence[Work],
+    summaries: Sequence[dict[str, Any]],
+    claim: Claim,
 ) -> Manifest:
-    """Checks the whole, writes index and manifest, and tidies up."""
-    seen: dict[str, str] = {}
-    for report in reports:
-        for key, _, _ in report["rows"]:
-            if key in seen:
-                raise ValueError(f"{config.source}: key {key} appears twice, in {seen[key]} and {report['shard']}")
-            seen[key] = report["shard"]
-    if not seen:
-        drops = sum((Counter(report["drops"]) for report in reports), Counter())
-        delete(join(config.out, _PARTS))
-        raise ValueError(f"{config.source}: {config.root} gives no image: {_listed(drops)}")
-    skeletons = sorted({name for report in reports for name in report["skeletons"]})
-    rows = [(report["split"], *row) for report in reports for row in report["rows"]]
+    """Writes the list of faults, index and manifest, in this order, and tidies up."""
+    summaries = [*summaries, *_summaries_of_strays(config, splits)]
+    quarantine = _total(summaries, "quarantine")
+    if quarantine and any(summary["shard"] for summary in summaries):
+        write_texts(join(config.out, QUARANTINE), QUARANTINE_COLUMNS, _faults(config, splits, work))
+        if not config.allow_missing:
+            raise ValueError(_failure(config, quarantine, _faults(config, splits, work)))
+    else:
+        delete(join(config.out, QUARANTINE))
+    if not any(summary["shard"] for summary in summaries):
+        found = _listed(quarantine | _total(summaries, "drops"))
+        if not claim.others():
+            delete(join(config.out, PARTS))
+        raise ValueError(f"{config.source}: {config.root} gives no image: {found}")
+
+    skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
+    joints = [skeleton_named(name).to_json() for name in skeletons]
+    versions = [SCHEMA_VERSION, CONVERTER_VERSION, splits.id, config.reencode_long_side, joints]
+    fingerprint = hashlib.sha256(json.dumps(versions, sort_keys=True).encode())
+
+    def rows() -> Iterator[tuple[str, str, str]]:
+        for w in work:
+            for key, image, content in read_json(w.report)["rows"]:
+                fingerprint.update(f"{key} {content}\n".encode())
+                yield w.split, key, image
+
+    write_texts(join(config.out, INDEX), ("split", "key", "image_sha256"), rows())
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         converter_version=CONVERTER_VERSION,
@@ -390,53 +315,96 @@ def _finish(
         terms=SOURCES[config.source].TERMS,
         skeletons=tuple(skeletons),
         split_manifest=splits.id,
-        fingerprint=_fingerprint(rows, skeletons, splits),
+        fingerprint=fingerprint.hexdigest(),
         inputs=inputs,
         splits={
-            split: _split_info([r for r in reports if r["split"] == split])
+            split: _split_info([s for s in summaries if s["split"] == split])
             for split in SPLITS
-            if any(r["split"] == split and r["shard"] for r in reports)
+            if any(s["split"] == split and (s["shard"] or s["quarantine"]) for s in summaries)
         },
+        reencode_long_side=config.reencode_long_side,
     )
-    index = {"split": [r[0] for r in rows], "key": [r[1] for r in rows], "image_sha256": [r[2] for r in rows]}
-    write_columns(join(config.out, "index.parquet"), index)
-    for split in SPLITS:
-        clean(join(config.out, split))
-        # An interrupted attempt with other options may have left shards that belong to nothing.
-        kept = {shard for info in manifest.splits.values() for shard in info.shards}
-        for name in names(join(config.out, split)):
-            if name.startswith("shard-") and f"{split}/{name}" not in kept:
-                delete(join(config.out, split, name))
-    write_json(join(config.out, "manifest.json"), asdict(manifest))
-    delete(join(config.out, _PARTS))
+    write_json(join(config.out, MANIFEST), asdict(manifest))
+    if not claim.others():
+        _tidy(config.out, manifest)
     return manifest
 
 
-def _split_info(reports: Sequence[dict[str, Any]]) -> SplitInfo:
-    def total(name: str) -> dict[str, int]:
-        summed: Counter[str] = Counter()
-        for report in reports:
-            summed.update(report[name])
-        return dict(sorted(summed.items()))
+def _tidy(out: str, manifest: Manifest) -> None:
+    """Removes what attempts before this one, killed or with other options, have left."""
+    kept = {shard for info in manifest.splits.values() for shard in info.shards}
+    for split in SPLITS:
+        for name in names(join(out, split)):
+            if f"{split}/{name}" not in kept:
+                delete(join(out, split, name))
+    for name in names(out):
+        if name.startswith(STAGED):
+            delete(join(out, name))
+    delete(join(out, PARTS))
 
+
+def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) -> Iterator[tuple[str, ...]]:
+    """All frames in quarantine, in order, and then images without annotation."""
+    for w in work:
+        for key, file, reason, detail, _ in read_json(w.report)["faults"]:
+            yield w.split, key, file, reason, detail
+    for split, drop in _strays(config, splits):
+        yield split, drop.key, drop.file, drop.reason, drop.detail
+
+
+def _strays(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, Drop]]:
+    """Images that ought to have an annotation and have none, with the split that their rows would be in."""
+    if (find := STRAYS.get(config.source)) is not None:
+        for split in (split for split in SPLITS if split in config.splits):
+            for drop in find(config.root, split, splits):
+                yield config.as_split or split, drop
+
+
+def _summaries_of_strays(config: ConvertConfig, splits: SplitManifest) -> list[dict[str, Any]]:
+    """Their counts, as of work that gave no row."""
+    found: dict[str, Counter[str]] = {}
+    for split, drop in _strays(config, splits):
+        found.setdefault(split, Counter())[drop.reason] += 1
+    nothing: dict[str, Any] = {"shard": None, "counts": no_rows(), "drops": {}, "sequences": {}, "skeletons": []}
+    return [{**nothing, "split": split, "quarantine": counts} for split, counts in found.items()]
+
+
+def _failure(config: ConvertConfig, quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) -> str:
+    """One line: how many frames are in quarantine, an example of each reason, where the list is, what to do."""
+    examples: dict[str, str] = {}
+    folders: Counter[tuple[str, str]] = Counter()
+    for _, key, file, reason, detail in faults:
+        examples.setdefault(reason, ": ".join(part for part in (file or key, detail) if part))
+        folders[reason, str(PurePosixPath(file).parent) if file else ""] += 1
+    parts = []
+    for reason, count in quarantine.items():
+        places = [(folder, n) for (r, folder), n in folders.most_common() if r == reason and folder]
+        inside = f" ({places[0][1]} of them in {places[0][0]})" if places and len(places) < count else ""
+        parts.append(f"{count} x {reason}{inside}, such as {examples[reason]}")
+    return (
+        f"{config.source}: {sum(quarantine.values())} frames in quarantine: {'; '.join(parts)}. "
+        f"All are listed in {join(config.out, QUARANTINE)}: mend them and run this again, "
+        "or add --allow-missing to do without them"
+    )
+
+
+def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
     return SplitInfo(
-        **total("counts"),
-        drops=total("drops"),
-        sequences=total("sequences"),
-        shards=tuple(report["shard"] for report in reports if report["shard"]),
+        **_total(summaries, "counts"),
+        drops=_total(summaries, "drops"),
+        sequences=_total(summaries, "sequences"),
+        shards=tuple(summary["shard"] for summary in summaries if summary["shard"]),
+        quarantine=_total(summaries, "quarantine"),
     )
 
 
-def _fingerprint(rows: Sequence[tuple[str, ...]], skeletons: Sequence[str], splits: SplitManifest) -> str:
-    """Hash of what the rows are, in the order of their keys; packing, paths and the time do not enter."""
-    joints = [skeleton_named(name).to_json() for name in skeletons]
-    digest = hashlib.sha256(
-        json.dumps([SCHEMA_VERSION, CONVERTER_VERSION, splits.id, joints], sort_keys=True).encode()
-    )
-    for _, key, _, content in sorted(rows, key=lambda row: row[1]):
-        digest.update(f"{key} {content}\n".encode())
-    return digest.hexdigest()
+def _total(summaries: Iterable[dict[str, Any]], name: str) -> dict[str, int]:
+    """The counts of that name, added up, in alphabetical order."""
+    summed: Counter[str] = Counter()
+    for summary in summaries:
+        summed.update(summary[name])
+    return dict(sorted(summed.items()))
 
 
-def _listed(counts: Counter[str]) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} x {reason}" for reason, n in sorted(counts.items())) or "no frames"

@@ -141,7 +141,7 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
         # at every operation; and data parallelism is what is demonstrated.
         workers=2,
         cpus_per_worker=0.5,
-        ingest=replace(base.ingest, width=what.width, height=what.height, augmentation=what.augmentation, batch_size=4),
+        ingest=replace(base.ingest, width=what.width, height=what.height, augmentation=what.augmentation, batch_size=8),
         optim=replace(base.optim, max_minutes=what.train_minutes, epochs=1000),
         cluster=cluster,
     )

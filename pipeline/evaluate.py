@@ -268,7 +268,7 @@ def _introduce(tracker: Tracker, config: EvaluateConfig, job: _Job) -> None:
     tracker.log_params(flat(config))
     tracker.set_tags({"das.model": config.model, "das.model_fingerprint": job.origin.model_fingerprint})
     for manifest, folder in zip(job.annotations.manifests, job.annotations.folders, strict=True):
-        tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split)
+        tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split, manifest.split_manifest)
 
 
 def _timings(runtime: Runtime | None, train_fit: bool) -> dict[str, float]:
@@ -287,7 +287,12 @@ def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures
     report = {
         "name": job.name,
         "model": config.model,
-        "data": {"name": annotations.name, "folders": annotations.folders, "images": len(annotations.records)},
+        "data": {
+            "name": annotations.name,
+            "folders": annotations.folders,
+            "images": len(annotations.records),
+            "split_manifests": [manifest.split_manifest for manifest in annotations.manifests],
+        },
         **job.origin.to_json(),
         **result.to_json(),
     }

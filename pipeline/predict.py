@@ -105,6 +105,8 @@ def predict(config: PredictConfig) -> None:
         else:
             line = predict_photo(predictor, file, config.out, config.fov, camera).summary()
         tqdm.write(f"{file}: {line}")
+    for terms in dict.fromkeys(predictor.info.data["terms"]):
+        print(f"terms of the model's training data: {terms}")
 
 
 def predict_photo(

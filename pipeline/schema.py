@@ -1,4 +1,4 @@
-"""The Parquet row, schema version 1: one image with its N people, native joint set, metric units.
+"""The Parquet row, schema version 2: one image with its N people, native joint set, metric units.
 
 A row carries what the source says and nothing derived from a recipe: joint conversion, visibility rules
 and drops belong to those who read it. Lengths are millimetres in the camera frame (x right, y down, z
@@ -8,6 +8,9 @@ fixed-shape for ragged people.
 ``Record`` is the row in NumPy; ``to_table`` and ``from_row`` go to Parquet and back, and ``validate`` runs on
 both ways, so a wrong unit is met where it enters and not as a bad loss. ``to_sample`` is what training and
 evaluation see.
+
+Versions: a column says since which version it exists and what it is taken for in older rows, so rows of every version
+in ``READABLE`` are read as they lie, and mixed. Version 2 added ``split_manifest``.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -29,7 +33,8 @@ from das.sample import Sample
 from das.skeleton import skeleton_named
 from das.transforms import inside
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 
 # Field of view taken for images whose camera is unknown (COCO). Their people have no depth, so it decides
 # nothing that is supervised.
@@ -49,6 +54,10 @@ class Column:
     meaning: str
     filled_by: str
     nullable: bool = False
+    since: int = 1
+    """First schema version that has it."""
+    before: str | None = None
+    """What it is taken for in rows of an older version."""
 
 
 def _people(value: pa.DataType) -> pa.DataType:
@@ -81,6 +90,7 @@ COLUMNS = (
     Column("bbox", _people(pa.float32()), "N x 4", "px", "x0 y0 x1 y1", "every source"),
     Column("ignore", pa.list_(pa.bool_()), "N", "", "crowd, or person without joints", "every source"),
     Column("valid", pa.list_(pa.bool_()), "N", "", "the source stands behind it", "every source"),
+    Column("split_manifest", pa.string(), "", "", "which table of splits", "split manifest", since=2, before=""),
 )
 
 SCHEMA = pa.schema(
@@ -114,6 +124,7 @@ class Record:
     Attributes:
         key: ``source/sequence/camera/frame``, see ``key_of``.
         split: train, val or test. activity: what a benchmark scores together, or "".
+        split_manifest: identity of the table that put it there (``SplitManifest.id``); "" in rows of schema version 1.
         skeleton: name of the joint set (das.skeleton) of the J joints.
         image: encoded JPEG or PNG bytes; empty when read without images. image_sha256: their hash.
         K: (3, 3) float64 pixels, distortion: (5,), R: (3, 3) and t_mm: (3,) of ``X_cam = R X_world + t``; or
@@ -154,6 +165,7 @@ class Record:
     bbox: np.ndarray
     ignore: np.ndarray
     valid: np.ndarray
+    split_manifest: str = ""
 
     def __len__(self) -> int:
         return len(self.person_id)
@@ -166,9 +178,11 @@ class Record:
             if field.name == "image":
                 continue
             if isinstance(value, np.ndarray):
+                digest.update(f"{field.name}{value.shape}=".encode())
                 # Little-endian bytes of the schema's own type: the same on every platform.
-                value = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes().hex()
-            digest.update(f"{field.name}={value}\n".encode())
+                digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data)
+            else:
+                digest.update(f"{field.name}={value}\n".encode())
         return digest.hexdigest()
 
 
@@ -194,6 +208,7 @@ _ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "valid": (np.bool_, ("N",)),
 }
 _NULLABLE = {c.name for c in COLUMNS if c.nullable}
+_TEXTS = tuple(c.name for c in COLUMNS if c.type == pa.string())
 
 
 def to_row(record: Record) -> dict[str, Any]:
@@ -202,23 +217,53 @@ def to_row(record: Record) -> dict[str, Any]:
     for name in SCHEMA.names:
         value = getattr(record, name)
         if isinstance(value, np.ndarray):
-            per_person = _ARRAYS[name][1][0] == "N" and value.ndim > 1
-            value = [person.ravel().tolist() for person in value] if per_person else value.ravel().tolist()
+            value = [person.ravel().tolist() for person in value] if _by_person(name) else value.ravel().tolist()
         row[name] = value
     return row
 
 
-def to_table(records: Iterable[Record], where: str = "") -> pa.Table:
-    """Validated records as an Arrow table of ``SCHEMA``; ``where`` names the file in error messages.
+def _by_person(name: str) -> bool:
+    """Whether a column is a list of lists: one for each person."""
+    letters = _ARRAYS[name][1]
+    return letters[0] == "N" and len(letters) > 1
+
+
+def to_table(records: Iterable[Record], where: str = "", validated: bool = False) -> pa.Table:
+    """Records as an Arrow table of ``SCHEMA``, made column by column from whole arrays.
+
+    Args:
+        records: any number.
+        where: the file, for error messages.
+        validated: ``validate`` has seen them all; otherwise it sees them here.
 
     Raises:
         ValueError: from ``validate``.
     """
-    rows = []
-    for record in records:
+    records = list(records)
+    for record in () if validated else records:
         validate(record, where)
-        rows.append(to_row(record))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    columns = [_column(field, [getattr(record, field.name) for record in records]) for field in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
+    """One value per row (None is null) as an Arrow array; lists are made of offsets into all numbers together."""
+    if field.name not in _ARRAYS:
+        return pa.array(values, field.type)
+    dtype = _ARRAYS[field.name][0]
+    present = [value for value in values if value is not None]
+    flat = np.concatenate([np.empty(0, dtype), *(value.ravel() for value in present)])
+    inner = pa.array(flat, field.type.value_type.value_type if _by_person(field.name) else field.type.value_type)
+    by_row = [0 if v is None else len(v) if _by_person(field.name) else v.size for v in values]
+    if _by_person(field.name):
+        by_person = np.repeat([v[0].size if len(v) else 0 for v in present], [len(v) for v in present])
+        inner = pa.ListArray.from_arrays(_offsets(by_person), inner)
+    absent = pa.array([value is None for value in values])
+    return pa.ListArray.from_arrays(_offsets(by_row), inner, mask=absent if len(present) < len(values) else None)
+
+
+def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def from_row(row: Mapping[str, Any], where: str = "") -> Record:
@@ -231,14 +276,17 @@ def from_row(row: Mapping[str, Any], where: str = "") -> Record:
             the message names file, key and column, what was found and what is wanted.
     """
     key = row.get("key", "?")
-    missing = [name for name in SCHEMA.names if name not in row and name != "image"]
+    missing = [c.name for c in COLUMNS if c.name not in row and c.name != "image" and c.before is None]
     if missing:
-        raise _fault(where, key, missing[0], "no such column", "all columns of schema version 1")
+        raise _fault(where, key, missing[0], "no such column", f"all columns of schema version {VERSION}")
     sizes = {
         "N": len(_listed(row["person_id"], where, key, "person_id")),
         "J": _joint_count(str(row["skeleton"]), where, key),
     }
-    values = {name: row[name] for name in SCHEMA.names if name != "image"}
+    values: dict[str, Any] = {name: row.get(name) for name in SCHEMA.names if name != "image"}
+    for column in COLUMNS:
+        if column.before is not None and values[column.name] is None:  # null where versions are read together
+            values[column.name] = column.before
     for name in _ARRAYS:
         if values[name] is not None:
             values[name] = _array(name, values[name], sizes, where, key)
@@ -283,24 +331,45 @@ def _joint_count(skeleton: str, where: str, key: str) -> int:
         raise _fault(where, key, "skeleton", str(error), "a joint set of das.skeleton") from error
 
 
-def _fault(where: str, key: object, column: str, found: str, wanted: str) -> ValueError:
-    return ValueError(f"{where or 'record'}: {key}: column {column}: found {found}, wanted {wanted}")
+class RowError(ValueError):
+    """A row that cannot be what it says; ``column`` is where."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+def _fault(where: str, key: object, column: str, found: str, wanted: str) -> RowError:
+    return RowError(f"{where or 'record'}: {key}: column {column}: found {found}, wanted {wanted}", column)
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
-    """Refuses a Parquet file of another schema version, or whose columns differ in name or type.
+    """Refuses a Parquet file of a schema version that is not readable, or whose columns differ in name or type.
 
     Raises:
         ValueError: naming the file, the column, what was found and what is wanted.
     """
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode()
-    if version != str(VERSION):
-        raise ValueError(f"{where}: schema version {version}, wanted {VERSION}: prepare the data again")
+    check_version(int(version) if version.isdecimal() else version, where)
     for column in COLUMNS:
+        if column.since > int(version):
+            continue
         if column.name not in schema.names:
             raise ValueError(f"{where}: column {column.name} is missing, wanted {column.type}")
         if (found := schema.field(column.name).type) != column.type:
             raise ValueError(f"{where}: column {column.name} has type {found}, wanted {column.type}")
+
+
+def check_version(found: object, where: str, source: str = "SOURCE") -> None:
+    """Refuses a schema version that this code does not read, naming the command that makes one that it does.
+
+    Raises:
+        ValueError: naming the file, the version found and those that are readable.
+    """
+    if found not in READABLE:
+        readable = " or ".join(map(str, READABLE))
+        again = f"das prepare --source {source} --root ORIGINALS --out ANOTHER_FOLDER"
+        raise ValueError(f"{where}: schema version {found}, wanted {readable}: prepare the data again by `{again}`")
 
 
 def validate(record: Record, where: str = "", with_image: bool = True) -> None:
@@ -321,7 +390,7 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
     def refuse(column: str, found: object, wanted: str) -> None:
         raise _fault(where, record.key, column, str(found), wanted)
 
-    for name in ("key", "source", "sequence", "camera", "split", "activity", "skeleton", "image_sha256"):
+    for name in _TEXTS:
         if not isinstance(getattr(record, name), str):
             refuse(name, type(getattr(record, name)).__name__, "a string")
     for name in ("frame", "height", "width"):
@@ -332,6 +401,8 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
         refuse("key", repr(record.key), repr(key))
     if record.split not in ("train", "val", "test"):
         refuse("split", repr(record.split), "train, val or test")
+    if not 0 <= record.frame < 2**63:
+        refuse("frame", record.frame, "0 to 2^63 - 1")
     if record.height < 1 or record.width < 1:
         refuse("height", f"{record.width}x{record.height}", "an image size above 0")
 
@@ -371,10 +442,16 @@ def _validate_camera(record: Record, refuse: Any) -> None:
     if (record.R is None) != (record.t_mm is None):
         refuse("R", "only one of R and t_mm", "both or none")
     if record.R is not None:
-        # Calibrations are written with about 10 digits.
-        off = np.abs(record.R @ record.R.T - np.eye(3)).max()
-        if off > 1e-3 or np.linalg.det(record.R) < 0:
+        off = _off_a_rotation(record.R.tobytes())
+        if off > 1e-3:  # calibrations are written with about 10 digits
             refuse("R", f"a matrix {off:.2g} off a rotation", "a rotation from world to camera")
+
+
+@lru_cache(maxsize=64)  # all frames of a camera have the same
+def _off_a_rotation(R: bytes) -> float:
+    """How far a matrix (3, 3) float64 is off a rotation: largest entry of R R^T - 1, or infinity for a mirror."""
+    matrix = np.frombuffer(R).reshape(3, 3)
+    return float(np.abs(matrix @ matrix.T - np.eye(3)).max()) if np.linalg.det(matrix) > 0 else math.inf
 
 
 def _validate_people(record: Record, refuse: Any) -> None:
@@ -399,13 +476,20 @@ def _validate_people(record: Record, refuse: Any) -> None:
             refuse(name, f"a longest bone of {longest:g}", "100 to 10000 mm")
 
 
+@lru_cache(maxsize=64)
+def _bones(skeleton: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the two ends of every bone."""
+    a, b = np.array(skeleton_named(skeleton).bone_indices).T
+    return a, b
+
+
 def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> float | None:
     """Longest bone among people with at least half of their joints; None without such people.
 
     Joints of a face alone are too close together to tell centimetres from millimetres.
     """
     people = labelled.mean(axis=1) >= 0.5
-    a, b = np.array(skeleton_named(skeleton).bone_indices).T
+    a, b = _bones(skeleton)
     lengths = np.linalg.norm(joints[people][:, a] - joints[people][:, b], axis=-1)
     lengths = lengths[labelled[people][:, a] & labelled[people][:, b]]
     return float(lengths.max()) if lengths.size else None

@@ -1,16 +1,21 @@
 """Files on a local disk or in object storage, by path or URI (s3://bucket/path), through pyarrow.fs.
 
-Whatever is written appears whole or not at all: it is staged under a hidden name beside its place and renamed.
-Parquet shards are read row group by row group, so memory does not grow with the data.
+Whatever is written appears whole or not at all: it is staged under a hidden name beside its place and renamed (in
+object storage: copied there by the server, which shows an object when it is complete). Parquet shards are read row
+group by row group, so memory does not grow with the data.
+
+Object storage takes its address and credentials from AWS's own environment variables (AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, ...) or from options in the URI, such as ?endpoint_override=localhost:9000&scheme=http.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,11 @@ from pyarrow import fs
 
 from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
 
-_STAGED = ".staged-"
+MANIFEST = "manifest.json"
+"""Of a prepared folder; written last, so its presence says that the folder is complete."""
+
+STAGED = ".staged-"
+"""What the names of unfinished files begin with; a killed process leaves them."""
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -61,10 +70,11 @@ def delete(uri: str | Path) -> None:
     """Removes a file, or a folder with all it holds; nothing if there is none."""
     filesystem, path = locate(uri)
     kind = filesystem.get_file_info(path).type
-    if kind == fs.FileType.Directory:
-        filesystem.delete_dir(path)
-    elif kind != fs.FileType.NotFound:
-        filesystem.delete_file(path)
+    with suppress(FileNotFoundError):  # another process was faster
+        if kind == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind != fs.FileType.NotFound:
+            filesystem.delete_file(path)
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:
@@ -74,9 +84,7 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     if source_system.get_file_info(source_path).type != fs.FileType.Directory:
         raise ValueError(f"{source}: no such folder")
     target_system.create_dir(target_path, recursive=True)
-    fs.copy_files(
-        source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system
-    )
+    fs.copy_files(source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system)
 
 
 def read_bytes(uri: str | Path) -> bytes:
@@ -117,66 +125,77 @@ def refuse_other(uri: str | Path, **wanted: str) -> None:
 
 
 @contextmanager
-def staged(uri: str | Path) -> Iterator[tuple[fs.FileSystem, str]]:
+def staged(uri: str | Path, name: Callable[[], str] | None = None) -> Iterator[tuple[fs.FileSystem, str]]:
     """A file system and a hidden path beside ``uri``; renamed to it at the end, removed on any error.
 
-    A killed process leaves the hidden file, which no reader lists and ``clean`` removes.
+    A killed process leaves the hidden file, which no reader opens.
+
+    Args:
+        uri: the file.
+        name: called at the end, gives the file's name in place of ``uri``'s own: for names that say what is inside.
     """
     filesystem, path = locate(uri)
-    folder, _, name = path.rpartition("/")
+    folder, _, last = path.rpartition("/")
     if isinstance(filesystem, fs.LocalFileSystem):  # object storage has no folders
         filesystem.create_dir(folder, recursive=True)
-    hidden = f"{folder}/{_STAGED}{uuid.uuid4().hex}-{name}"
+    hidden = f"{folder}/{STAGED}{uuid.uuid4().hex}-{last}"
     try:
         yield filesystem, hidden
-        filesystem.move(hidden, path)
+        filesystem.move(hidden, f"{folder}/{name()}" if name else path)
     except BaseException:
         if filesystem.get_file_info(hidden).type != fs.FileType.NotFound:
             filesystem.delete_file(hidden)
         raise
 
 
-def clean(uri: str | Path) -> None:
-    """Removes what killed writers left in a folder."""
-    for name in names(uri):
-        if name.startswith(_STAGED):
-            delete(join(uri, name))
-
-
 def list_shards(prepared: str | Path, split: str) -> list[str]:
-    """The Parquet shards of one split of a prepared folder, in order; empty if there are none."""
-    shards = (name for name in names(join(prepared, split)) if name.endswith(".parquet"))
-    return [join(prepared, split, name) for name in shards if not name.startswith(_STAGED)]
+    """The Parquet shards of one split of a prepared folder, in order: those that its manifest names, and no others.
+
+    Empty without the split, and without a manifest: then the conversion did not finish.
+    """
+    manifest = join(prepared, MANIFEST)
+    if not exists(manifest):
+        return []
+    found = read_json(manifest)["splits"].get(split, {}).get("shards", ())
+    return [join(prepared, *shard.split("/")) for shard in found]
 
 
 def write_records(
-    uri: str | Path, records: Iterable[Record], rows_per_group: int = 64, bytes_per_group: int = 16 << 20
+    uri: str | Path,
+    records: Iterable[Record],
+    rows_per_group: int = 64,
+    bytes_per_group: int = 16 << 20,
+    validated: bool = False,
+    name: Callable[[], str] | None = None,
 ) -> None:
-    """Writes validated records as one Parquet shard, whole or not at all, holding one row group in memory.
+    """Writes records as one Parquet shard, whole or not at all, holding one row group in memory.
 
     Args:
         uri: the shard.
         records: read one by one.
         rows_per_group: a row group ends after so many records,
         bytes_per_group: or after so many bytes of images, whichever comes first.
+        validated: ``validate`` has seen all records already.
+        name: as in ``staged``.
 
     Raises:
         ValueError: from ``validate``; nothing is written then.
     """
-    # Compressing JPEGs again, or collecting dictionaries and statistics of them, only costs time.
+    # Compressing JPEGs again, or collecting dictionaries and statistics of them, only costs time; next to them the
+    # people are nothing.
     text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
-    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
-        with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text) as writer:
+    with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
             group: list[Record] = []
             size = 0
             for record in records:
                 group.append(record)
                 size += len(record.image)
                 if len(group) >= rows_per_group or size >= bytes_per_group:
-                    writer.write_table(to_table(group, str(uri)))
+                    writer.write_table(to_table(group, str(uri), validated))
                     group, size = [], 0
             if group:
-                writer.write_table(to_table(group, str(uri)))
+                writer.write_table(to_table(group, str(uri), validated))
 
 
 def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterator[Record]:
@@ -190,9 +209,9 @@ def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterat
     Raises:
         ValueError: no such file, no Parquet, another schema version, or a record that ``validate`` refuses.
     """
-    columns = [name for name in SCHEMA.names if images or name != "image"]
     with _parquet(uri) as file:
         check_schema(file.schema_arrow, str(uri))
+        columns = [name for name in file.schema_arrow.names if name in SCHEMA.names and (images or name != "image")]
         for batch in file.iter_batches(batch_size=rows, columns=columns):
             for row in batch.to_pylist():
                 yield from_row(row, str(uri))
@@ -212,15 +231,35 @@ def find_records(uris: Iterable[str], keys: Collection[str]) -> dict[str, Record
                 here = file.read_row_group(group, columns=["key"]).column("key").to_pylist()
                 rows = [row for row, key in enumerate(here) if key in wanted]
                 if rows:
-                    for row in file.read_row_group(group, columns=SCHEMA.names).take(rows).to_pylist():
+                    columns = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+                    for row in file.read_row_group(group, columns=columns).take(rows).to_pylist():
                         found[row["key"]] = from_row(row, str(uri))
     return found
 
 
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a table of plain columns (an index, predictions) as Parquet, whole or not at all."""
+    """Writes a table of plain columns (predictions, hashes) as Parquet, whole or not at all."""
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         pq.write_table(pa.table(dict(columns)), stream)
+
+
+def write_texts(
+    uri: str | Path, columns: Sequence[str], rows: Iterable[Sequence[str]], rows_per_group: int = 8192
+) -> None:
+    """Writes a table of texts (an index, a list of faults) as Parquet, whole or not at all, in bounded memory.
+
+    Args:
+        uri: the file.
+        columns: their names.
+        rows: read one by one; a text for each column.
+        rows_per_group: as many are in memory.
+    """
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    rows = iter(rows)
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, schema) as writer:
+            while group := list(islice(rows, rows_per_group)):
+                writer.write_table(pa.table([pa.array(texts, pa.string()) for texts in zip(*group)], schema=schema))
 
 
 def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[str, list[Any]]:

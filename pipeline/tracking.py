@@ -301,7 +301,7 @@ class Tracker:
         """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""
         self._event({"tags": {_name(k): _shortened(str(v), TAG_LENGTH) for k, v in tags.items()}})
 
-    def log_dataset(self, name: str, fingerprint: str, source: str, context: str) -> None:
+    def log_dataset(self, name: str, fingerprint: str, source: str, context: str, splits: str = "") -> None:
         """A dataset that the run reads.
 
         Args:
@@ -309,10 +309,11 @@ class Tracker:
             fingerprint: of its content, from the manifest; MLflow shows 36 characters, the tag holds all.
             source: folder or URI.
             context: train, val or test.
+            splits: identity of the split manifest that chose its frames.
         """
         dataset = {"name": name, "digest": fingerprint, "source": source, "context": context}
         self._event({"dataset": dataset})
-        self.set_tags({f"das.data.{context}.{name}": fingerprint})
+        self.set_tags({f"das.data.{context}.{name}": fingerprint, f"das.splits.{context}.{name}": splits})
 
     def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
         """A file, or a folder with all its content, to ``artifact_path`` in the run's artifacts.

@@ -177,7 +177,7 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
     with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder, parent) as tracker:
         tracker.log_params(flat(config))
         for manifest, where in zip(job.manifests, job.config.data, strict=True):
-            tracker.log_dataset(manifest.source, manifest.fingerprint, where, "train")
+            tracker.log_dataset(manifest.source, manifest.fingerprint, where, "train", manifest.split_manifest)
         trainer = _trainer(replace(job, run=tracker.handle), cluster.storage, callbacks)
         with _progress_bar(tracker, shown=parent is None):
             result = _run(trainer)

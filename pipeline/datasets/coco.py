@@ -24,6 +24,7 @@ from pipeline.datasets.source import (
     Person,
     Shard,
     box_xyxy,
+    check_place,
     cut,
     numbers,
     record,
@@ -93,8 +94,14 @@ def _load(path: Path) -> COCO:
 def _loaded(path: Path, changed: int) -> COCO:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            return COCO(str(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+            coco = COCO(str(path))
+            coco.getCatIds(catNms=["person"])
+        for id_, image in coco.imgs.items():
+            check_place(id_, image["file_name"])
+        for annotation in coco.anns.values():
+            coco.imgs[annotation["image_id"]]
+        return coco
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise ValueError(f"{path}: not a COCO annotation file ({error!r})") from error
 
 

@@ -13,7 +13,7 @@ with that reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from das.camera import project, transform
 from das.skeleton import COCO19, MPI15, Skeleton
 from pipeline.datasets.source import (
+    ANNOTATION_MISSING,
     Drop,
     Person,
     Shard,
@@ -32,7 +33,7 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.schema import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.splits import PANOPTIC, SplitManifest
 
 TERMS = (
@@ -129,7 +130,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     poses, field, skeleton = _pose_folder(sequence)
     for frame in shard.frames:
         bodies = read_bodies(poses / f"body3DScene_{frame:08d}.json", field, len(skeleton))
-        people = [person_in(camera, id_, world, confidence) for id_, world, confidence in bodies]
+        people = people_in(camera, bodies)
         yield record(
             shard,
             frame,
@@ -182,7 +183,7 @@ def read_camera(path: Path, name: str) -> Camera:
             t_mm=_MM_PER_CM * np.array(camera["t"], np.float64).reshape(3),
             size=(int(height), int(width)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: camera {name!r}: malformed field ({error!r})") from error
 
 
@@ -200,52 +201,85 @@ def read_bodies(path: Path, field: str, joints: int) -> list[tuple[int, np.ndarr
             if not np.isfinite(values).all():
                 raise ValueError(f"person {body['id']}: NaN or infinity in {field}")
             people.append((int(body["id"]), _MM_PER_CM * values[:, :3], values[:, 3]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         wanted = f"bodies with id and {field} of {joints} x 4 numbers"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     return people
 
 
 def person_in(camera: Camera, id_: int, world: np.ndarray, confidence: np.ndarray) -> Person:
-    """A person of the world, world joints (J, 3) mm and confidence (J,), as this camera sees them.
+    """One person of the world, joints (J, 3) mm and confidence (J,), as this camera sees them; see ``people_in``."""
+    return people_in(camera, [(id_, world, confidence)])[0]
+
+
+def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> list[Person]:
+    """The people of a frame (id, world joints (J, 3) mm, confidence (J,)) as this camera sees them, all in one go.
 
     Joints are labelled above the confidence of the protocol and where the camera can image them; the data do
     not tell occlusion, so every labelled joint is called visible. The box is the tight one of the labelled
     joints, clipped to the image. Valid people have at least 3 labelled joints and a box of more than a few
     pixels.
     """
-    cam = transform(world, camera.R, camera.t_mm)
-    uv = np.zeros((len(cam), 2))
+    if not bodies:
+        return []
+    confidence = np.stack([c for _, _, c in bodies])  # (N, J)
+    cam = transform(np.stack([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
+    uv = np.zeros((*confidence.shape, 2))
     # Missing joints (-1) have coordinates too, usually zeros: the confidence tells, the numbers do not.
     imaged = (confidence > 0) & _can_image(camera, cam)
     if imaged.any():
         uv[imaged] = project(cam[imaged], camera.K, camera.distortion)
     labelled = imaged & (confidence > _MIN_CONFIDENCE)
-    box = _clipped_box(uv[labelled], camera.size)
-    side = box[2:] - box[:2]
-    big = (side > _MIN_BOX_SIDE).all() and side.prod() > _MIN_BOX_AREA
-    return Person(
-        id=id_,
-        joints_uv=uv,
-        joints_cam=np.where(confidence[:, None] > 0, cam, 0.0),
-        confidence=confidence,
-        state=np.where(labelled, VISIBLE, UNLABELLED),
-        bbox=box,
-        valid=bool(labelled.sum() >= _MIN_JOINTS and big),
-    )
+    # Tight boxes, clipped to the image; zeros without joints.
+    limit = np.array([camera.size[1] - 1.0, camera.size[0] - 1.0])
+    low = np.where(labelled[..., None], uv, np.inf).min(axis=1).clip(0, limit)
+    high = np.where(labelled[..., None], uv, -np.inf).max(axis=1).clip(0, limit)
+    count = labelled.sum(axis=1)
+    boxes = np.where(count[:, None] > 0, np.concatenate([low, high], axis=1), 0.0)  # (N, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    big = (sides > _MIN_BOX_SIDE).all(axis=1) & (sides.prod(axis=1) > _MIN_BOX_AREA)
+    known = np.where(confidence[..., None] > 0, cam, 0.0)
+    state = np.where(labelled, VISIBLE, UNLABELLED)
+    return [
+        Person(
+            id=id_,
+            joints_uv=uv[i],
+            joints_cam=known[i],
+            confidence=confidence[i],
+            state=state[i],
+            bbox=boxes[i],
+            valid=bool(count[i] >= _MIN_JOINTS and big[i]),
+        )
+        for i, (id_, _, _) in enumerate(bodies)
+    ]
 
 
 def _can_image(camera: Camera, cam: np.ndarray) -> np.ndarray:
-    """Which camera-space points (J, 3) lie in front of the camera and within what its lens model describes."""
-    front = cam[:, 2] > 0
-    r2 = np.zeros(len(cam))
-    r2[front] = ((cam[front, :2] / cam[front, 2:]) ** 2).sum(axis=1)
-    return front & (r2 < camera.widest)
+    """Which camera-space points (..., 3) lie in front of the camera and within what its lens model describes."""
+    front = cam[..., 2] > 0
+    depth = np.where(front, cam[..., 2], 1.0)
+    return front & (((cam[..., :2] / depth[..., None]) ** 2).sum(axis=-1) < camera.widest)
 
 
-def _clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Tight box (4,) of the points (M, 2), clipped to the image; zeros without points."""
-    if not len(uv):
-        return np.zeros(4)
-    limit = np.array([size[1] - 1.0, size[0] - 1.0])
-    return np.concatenate([np.clip(uv.min(axis=0), 0, limit), np.clip(uv.max(axis=0), 0, limit)])
+def strays(
+    root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
+) -> Iterator[Drop]:
+    """Images of one split without a pose file between the first and the last frame that have one: lost downloads.
+
+    The owners' pose files begin some time after the cameras do and end before them, so images outside are normal.
+    """
+    for part in splits.of(split):
+        sequence = Path(root).resolve() / part.sequence
+        if not sequence.is_dir():
+            continue
+        poses, _, _ = _pose_folder(sequence)
+        frames = {int(name[1]) for name in (_POSE_FILE.fullmatch(path.name) for path in poses.iterdir()) if name}
+        first, last = min(frames, default=0), max(frames, default=-1)
+        for camera in splits.cameras:
+            pictures = _image(sequence, camera, 0).parent
+            names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures.glob("*.jpg"))
+            lost = sorted({int(name[1]) for name in names if name} - frames)
+            for frame in (f for f in lost if first < f < last):
+                file = _image(sequence, camera, frame).relative_to(sequence.parent).as_posix()
+                pose = f"no {poses.name}/body3DScene_{frame:08d}.json"
+                yield Drop(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)

@@ -3,6 +3,10 @@
 ``shards`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
 in bounded memory. Both are plain functions of picklable values, so any number of machines can share the work;
 a frame that cannot be used is a ``Drop`` with its reason, never silently absent.
+
+Who finds what: a mistake about the whole source (wrong folder, no annotation file, a sequence without calibration)
+is a ValueError of ``shards`` and refuses the conversion; a mistake in one frame is a ``Drop`` or a ValueError of
+``records`` and goes to quarantine.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +49,8 @@ class Shard:
     """Frame numbers or image ids, in order."""
     image_bytes: int
     """Estimated size of its images, for packing."""
+    split_manifest: str = ""
+    """Identity of the split manifest that chose the frames; the converter fills it in."""
 
     @property
     def name(self) -> str:
@@ -55,15 +61,27 @@ class Shard:
 
 @dataclass(frozen=True)
 class Drop:
-    """A frame that gives no record, and why; reasons are few and constant, so that they can be counted."""
+    """A frame that gives no record, and why.
+
+    It is a fault of the data, and goes to quarantine, unless a recipe asks for it.
+    """
 
     key: str
+    """Of the row that there would be."""
     reason: str
+    """Few and constant, so that they can be counted."""
+    file: str = field(default="", compare=False)
+    """The file to mend, relative to the source's root; "" where it is not known."""
+    detail: str = field(default="", compare=False)
+    """What was found, in words."""
+    recipe: bool = False
+    """A recipe leaves the frame out: nothing is wrong with it."""
 
 
 IMAGE_MISSING = "image missing"
 IMAGE_DAMAGED = "image damaged"
 IMAGE_OTHER_SIZE = "image size differs from annotation"
+ANNOTATION_MISSING = "image without annotation"
 
 
 class Source(Protocol):
@@ -85,10 +103,11 @@ class Source(Protocol):
         ...
 
     def records(self, shard: Shard) -> Iterator[Record | Drop]:
-        """One record or drop per frame of the shard, in order.
+        """Exactly one record or drop per frame of the shard, in order.
 
         Raises:
-            ValueError: an annotation is malformed; the message names its file.
+            ValueError: the annotation of the frame whose turn it is is malformed; the message names its file. The
+                converter puts that frame in quarantine and asks for those after it.
         """
         ...
 
@@ -139,7 +158,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
 
@@ -160,14 +179,23 @@ def _annotations_of(path: Path, changed: int) -> tuple[dict[int, Any], dict[int,
         annotations: dict[int, list[dict[str, Any]]] = {i: [] for i in images}
         for annotation in content["annotations"]:
             annotations[int(annotation["image_id"])].append(annotation)
-        names = {str(image["file_name"]) for image in images.values()}
-    except (ValueError, KeyError, TypeError) as error:
+        names = {check_place(i, image["file_name"]) for i, image in images.items()}
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         wanted = "images with id and file_name, annotations with the image_id of one of them"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     if not len(content["images"]) == len(images) == len(names):
         found = f"{len(content['images'])} images share {len(images)} ids and {len(names)} file names"
         raise ValueError(f"{path}: {found}, wanted one of each per image")
     return images, annotations
+
+
+def check_place(id_: object, file_name: object) -> str:
+    """The name of an image file, if it and the image's id can be those of a row; ValueError if not."""
+    if type(id_) is not int or not 0 <= id_ < 2**63:
+        raise ValueError(f"an image with id {id_!r}, wanted a whole number from 0")
+    if not isinstance(file_name, str) or not Path(file_name).name:
+        raise ValueError(f"image {id_} with file_name {file_name!r}, wanted the name of a file")
+    return file_name
 
 
 def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
@@ -178,7 +206,7 @@ def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: 
     """
     try:
         value = np.array(entry[field], np.float64).reshape(shape)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         found = f"size {np.size(entry[field])}" if field in entry else "nothing"
         raise ValueError(
             f"{path}: entry {entry.get('id')}: {field}: found {found}, wanted numbers of shape {shape}"
@@ -220,6 +248,10 @@ def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
     return sum(sizes) * len(images) // len(some)
 
 
+def _within(file: Path, root: str) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
 def record(
     shard: Shard,
     frame: int,
@@ -250,12 +282,13 @@ def record(
     try:
         data = image.read_bytes()
         found = image_size(data)
-    except FileNotFoundError:
-        return Drop(key, IMAGE_MISSING)
-    except ValueError:
-        return Drop(key, IMAGE_DAMAGED)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return Drop(key, IMAGE_MISSING, _within(image, shard.root))
+    except ValueError as error:
+        return Drop(key, IMAGE_DAMAGED, _within(image, shard.root), str(error))
     if found != size:
-        return Drop(key, IMAGE_OTHER_SIZE)
+        sizes = f"found {found[1]}x{found[0]} pixels, wanted {size[1]}x{size[0]}"
+        return Drop(key, IMAGE_OTHER_SIZE, _within(image, shard.root), sizes)
     joints = len(skeleton)
 
     def stack(name: str, dtype: type[np.generic], *shape: int) -> np.ndarray:
@@ -273,6 +306,7 @@ def record(
         camera=shard.camera,
         frame=frame,
         split=shard.split,
+        split_manifest=shard.split_manifest,
         activity=shard.activity,
         skeleton=skeleton.name,
         image=data,

@@ -39,3 +39,8 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
 def records(shard: Shard) -> Iterator[Record | Drop]:
     """Every frame of the shard seen by its camera, as ``panoptic.records`` gives it; raises likewise."""
     return panoptic.records(shard)
+
+
+def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> Iterator[Drop]:
+    """Images without annotation, as ``panoptic.strays`` gives them."""
+    return panoptic.strays(root, split, splits, source="synthetic")

@@ -89,13 +89,13 @@ def unfinished_conversion(desk):
 
 
 def manifest_of_another_version(desk):
-    edit_json(desk.prepared / "manifest.json", schema_version=2)
+    edit_json(desk.prepared / "manifest.json", schema_version=9)
     return desk.train()
 
 
 def parquet_of_another_version(desk):
     table = pq.read_table(desk.shard())
-    metadata = {key: b"2" if b"version" in key else value for key, value in table.schema.metadata.items()}
+    metadata = {key: b"9" if b"version" in key else value for key, value in table.schema.metadata.items()}
     assert metadata != table.schema.metadata
     pq.write_table(table.replace_schema_metadata(metadata), desk.shard())
     return desk.train()
@@ -198,8 +198,8 @@ def originals_without_a_known_sequence(desk):
 CASES = {
     missing_folder: ["nowhere does not exist", "wanted a folder made by `das prepare`"],
     unfinished_conversion: ["prepared holds no manifest", "wanted a folder made by `das prepare`"],
-    manifest_of_another_version: ["manifest.json: schema version 2, wanted 1"],
-    parquet_of_another_version: [".parquet", "version", "2", "wanted", "1"],
+    manifest_of_another_version: ["manifest.json: schema version 9, wanted 1 or 2"],
+    parquet_of_another_version: [".parquet", "version 9", "wanted 1 or 2"],
     parquet_without_bytes: [".parquet: not a Parquet file"],
     parquet_without_rows: ["prepared: its shards hold", "training rows, wanted 32"],
     parquet_without_a_column: [".parquet: column joints_uv is missing, wanted"],

@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory) -> Path:
         score_threshold=0.0,
         unsupervised_joints=("head",),
         recipe={},
-        data={"sources": [], "fingerprints": [], "terms": [], "split": "train"},
+        data={"sources": [], "fingerprints": [], "terms": ["research only", "free", "free"], "split": "train"},
         code_version="0",
         mean_pose=((0.0, 0.0, 0.0),) * J,
     )
@@ -177,7 +177,8 @@ def test_the_command_runs_on_several_files_and_says_where_results_are(checkpoint
     predict(PredictConfig((str(photo), str(second)), str(checkpoint), out=str(tmp_path / "out"), fov=70))
     assert len(written(tmp_path / "out")) == 6
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and str(photo) in lines[0] and "70 degrees" in lines[0] and str(second) in lines[1]
+    assert len(lines) == 4 and str(photo) in lines[0] and "70 degrees" in lines[0] and str(second) in lines[1]
+    assert lines[2:] == [f"terms of the model's training data: {terms}" for terms in ("research only", "free")]
 
 
 def test_the_command_takes_a_threshold_and_a_camera(checkpoint, photo, tmp_path):

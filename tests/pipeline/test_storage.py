@@ -148,16 +148,38 @@ write_records({str(tmp_path / "train" / "shard-00000.parquet")!r}, killed(), row
     assert done.returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path / "train")) == 1  # what was staged
     assert storage.list_shards(tmp_path, "train") == []
-    storage.clean(tmp_path / "train")
-    assert os.listdir(tmp_path / "train") == []
 
 
-def test_shards_are_listed_in_order_and_absent_splits_are_empty(tmp_path):
+def test_shards_are_those_that_the_manifest_names(tmp_path):
     for i in (2, 0, 1):
         storage.write_records(tmp_path / "val" / f"shard-{i:05d}.parquet", many(1))
-    (tmp_path / "val" / "_notes.json").write_text("{}")
-    assert [Path(p).name for p in storage.list_shards(tmp_path, "val")] == [f"shard-0000{i}.parquet" for i in range(3)]
+    assert storage.list_shards(tmp_path, "val") == [], "without a manifest nothing is finished"
+    named = ["val/shard-00002.parquet", "val/shard-00001.parquet"]
+    storage.write_json(tmp_path / "manifest.json", {"splits": {"val": {"shards": named}}})
+    assert storage.list_shards(tmp_path, "val") == [str(tmp_path / name) for name in named]
     assert storage.list_shards(tmp_path, "train") == []
+
+
+def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
+    seen = []
+
+    def records():
+        for r in many(3):
+            seen.append(r.frame)
+            yield r
+
+    storage.write_records(tmp_path / "shard", records(), validated=True, name=lambda: f"shard-{sum(seen)}.parquet")
+    assert os.listdir(tmp_path) == ["shard-3.parquet"]
+    assert [r.frame for r in storage.read_records(tmp_path / "shard-3.parquet")] == [0, 1, 2]
+
+
+def test_tables_of_texts_are_written_in_pieces(tmp_path):
+    rows = [(f"a{i}", f"b{i}") for i in range(7)]
+    storage.write_texts(tmp_path / "t.parquet", ("a", "b"), iter(rows), rows_per_group=3)
+    assert storage.read_columns(tmp_path / "t.parquet") == {"a": [a for a, _ in rows], "b": [b for _, b in rows]}
+    assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 3
+    storage.write_texts(tmp_path / "none.parquet", ("a", "b"), [])
+    assert storage.read_columns(tmp_path / "none.parquet") == {"a": [], "b": []}
 
 
 def test_paths_and_file_uris_are_the_same_place(tmp_path, monkeypatch):
@@ -208,7 +230,7 @@ def test_wrong_files_are_named(tmp_path):
     faults = {
         "empty.parquet": "not a Parquet file",
         "text.parquet": "not a Parquet file",
-        "other.parquet": "schema version none, wanted 1",
+        "other.parquet": "schema version none, wanted 1 or 2",
         "none.parquet": "no such file",
     }
     for name, reason in faults.items():

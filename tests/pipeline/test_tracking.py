@@ -169,13 +169,14 @@ def test_datasets_are_inputs_with_their_whole_fingerprint(store, tmp_path):
     tracker = start(store, "data", tmp_path)
     mark = "0123456789abcdef" * 4
     for _ in range(2):  # a restart logs it again
-        tracker.log_dataset("panoptic", mark, "/data/panoptic", "train")
+        tracker.log_dataset("panoptic", mark, "/data/panoptic", "train", "panoptic@0123456789ab")
     run = run_of(tracker)
     (found,) = run.inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("panoptic", mark[:36])
     assert json.loads(found.dataset.source) == {"uri": "/data/panoptic", "fingerprint": mark}
     assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "train")]
     assert run.data.tags["das.data.train.panoptic"] == mark
+    assert run.data.tags["das.splits.train.panoptic"] == "panoptic@0123456789ab"
 
 
 def test_files_folders_and_json_become_artifacts_beside_the_store(store, tmp_path, monkeypatch):

@@ -1,0 +1,46 @@
+"""Smaller images, on request: pixels, intrinsics, joints and boxes move together, by the convention of das.transforms.
+
+Distances do not change: a picture at half its size shows the same people through half the focal length. Lens
+distortion acts on normalised coordinates, before K, so its coefficients stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from das.camera import transform_intrinsics
+from das.transforms import InputSize, resize_matrix, warp
+from pipeline.schema import Record, decode_image
+
+# Of JPEG: visually lossless, so that what is lost is what was asked for, the resolution.
+_QUALITY = 95
+
+
+def reencoded(record: Record, long_side: int) -> Record:
+    """The record with its image resized to ``long_side`` pixels; unchanged, bytes and all, if it is no larger.
+
+    Raises:
+        ValueError: the image cannot be decoded.
+    """
+    if max(record.height, record.width) <= long_side:
+        return record
+    A, (height, width) = resize_matrix(record.height, record.width, InputSize(long_side, long_side))
+    image = warp(decode_image(record), A, height, width, cv2.BORDER_REPLICATE)
+    good, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert good, record.key
+    data = encoded.tobytes()
+    scale = np.array([A[0, 0], A[1, 1]])
+    return replace(
+        record,
+        image=data,
+        image_sha256=hashlib.sha256(data).hexdigest(),
+        height=height,
+        width=width,
+        K=None if record.K is None else transform_intrinsics(A, record.K),
+        joints_uv=(record.joints_uv * scale).astype(np.float32),
+        bbox=(record.bbox * np.tile(scale, 2)).astype(np.float32),
+    )

@@ -1,0 +1,80 @@
+"""The manifest: refused by what is wrong with it, and read in every version that there has been."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from das.skeleton import COCO19
+from pipeline.annotations import read_annotations
+from pipeline.ingest import read_split
+from pipeline.manifest import Manifest, load_manifest, read_quarantine, split_info
+from pipeline.schema import READABLE, VERSION, from_row, to_sample
+from pipeline.storage import find_records, list_shards, read_records
+
+OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1
+GOOD = Manifest(VERSION, 1, "0", "coco", "terms", ("coco17",), "coco@0", "f" * 64, "0" * 64, {})
+
+
+def write(folder: Path, content) -> None:
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_a_missing_manifest_is_told_from_a_missing_folder(tmp_path):
+    with pytest.raises(ValueError, match="nowhere does not exist; wanted a folder made by `das prepare`"):
+        load_manifest(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="holds no manifest: its conversion did not finish"):
+        load_manifest(str(tmp_path))
+    assert list_shards(tmp_path, "train") == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "content"),
+    [
+        ("schema version 9, wanted 1 or 2: prepare .* `das prepare --source coco --root", {"schema_version": 9}),
+        ("schema version 0, wanted 1 or 2", {"schema_version": 0}),
+        ("schema version None, wanted 1 or 2", {"schema_version": None}),
+        (r"schema version \[\], wanted a manifest", None),
+        ("not a manifest", {"colour": "red"}),
+        ("not a manifest .*shards", {"splits": {"train": {}}}),
+    ],
+)
+def test_manifests_are_refused_by_what_is_wrong_with_them(tmp_path, reason, content):
+    write(tmp_path, [] if content is None else {**vars(GOOD), **content})
+    with pytest.raises(ValueError, match=f"manifest.json: {reason}"):
+        load_manifest(str(tmp_path))
+
+
+def test_a_manifest_survives_its_file_and_knows_its_splits(tmp_path):
+    write(tmp_path, asdict(GOOD))
+    assert load_manifest(str(tmp_path)) == GOOD
+    with pytest.raises(ValueError, match="no split 'val', found"):
+        split_info(str(tmp_path), "val")
+    assert set(map(len, read_quarantine(str(tmp_path)).values())) == {0}
+
+
+def test_data_of_the_version_before_are_read_as_they_lie():
+    assert READABLE == (VERSION - 1, VERSION) and json.loads((OLD / "manifest.json").read_text())["schema_version"] == 1
+    manifest = load_manifest(str(OLD))
+    assert (manifest.schema_version, manifest.quarantine, manifest.reencode_long_side) == (1, {}, None)
+    assert (split_info(str(OLD), "train").images, split_info(str(OLD), "val").images) == (4, 2)
+    (shard,) = list_shards(OLD, "train")
+    records = list(read_records(shard))
+    assert [r.key for r in records] == [
+        f"panoptic/160224_haggling1/{c}/0000000{f}" for c in ("00_16", "00_30") for f in (0, 2)
+    ]
+    for record in records:
+        assert record.split_manifest == "" and record.skeleton == COCO19.name and len(record) == 2
+        sample, left_out = to_sample(record)
+        assert sample.image.shape == (36, 64, 3) and not left_out
+    assert find_records([shard], [records[1].key])[records[1].key].image == records[1].image
+    assert len(read_annotations([str(OLD)], "val").records) == 2
+
+
+def test_rows_of_both_versions_train_together(local_ray, prepared):
+    rows = read_split([str(OLD), str(prepared)], "train").take_all()
+    records = [from_row(row) for row in rows]
+    assert len(records) == 4 + 32
+    found = {record.source: record.split_manifest for record in records}
+    assert found["panoptic"] == "" and found["synthetic"] == load_manifest(str(prepared)).split_manifest

@@ -1,0 +1,393 @@
+"""Planted faults: each is a named, counted entry in quarantine or a clear refusal, and so are any bytes at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from original_layouts import HEIGHT, WIDTH, body, jpeg, write_muco, write_mupots, write_panoptic
+
+from das.skeleton import MPI15
+from pipeline import convert as convert_module
+from pipeline.annotations import read_annotations
+from pipeline.convert import ConvertConfig, convert
+from pipeline.datasets import coco, muco, mupots, panoptic
+from pipeline.datasets.source import Drop, Shard
+from pipeline.manifest import QUARANTINE, load_manifest, read_quarantine
+from pipeline.schema import Record, decode_image
+from pipeline.splits import MUCO, MUPOTS, PANOPTIC
+from pipeline.storage import list_shards, read_records
+from pipeline.work import checked, items
+
+SEQUENCE = "160224_mafia1"
+POSES = f"{SEQUENCE}/hdPose3d_stage1_coco19"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A sequence of 8 frames seen by two cameras; every second one is taken."""
+    return write_panoptic(tmp_path_factory.mktemp("whole"), SEQUENCE, frames=range(8))
+
+
+@pytest.fixture
+def raw(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "raw"))
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """Tasks run in this process: what is tested is what becomes of faults, not Ray."""
+    write = convert_module.write_shard
+    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write(w, records) for w in work])
+    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
+
+
+def pose(raw: Path, frame: int) -> Path:
+    return raw / POSES / f"body3DScene_{frame:08d}.json"
+
+
+def image(raw: Path, frame: int, camera: str = "00_16") -> Path:
+    return raw / SEQUENCE / "hdImgs" / camera / f"{camera}_{frame:08d}.jpg"
+
+
+def edit_pose(raw: Path, frame: int, bodies) -> None:
+    pose(raw, frame).write_text(json.dumps({"version": 0.7, "bodies": bodies}))
+
+
+def with_nan(raw):
+    person = body(0)
+    person["joints19"][5] = float("nan")
+    edit_pose(raw, 2, [person])
+
+
+def without_images(raw):
+    shutil.rmtree(raw / SEQUENCE / "hdImgs" / "00_30")
+
+
+def in_metres(raw):
+    person = body(0)
+    person["joints19"] = [x / 100 if i % 4 < 3 else x for i, x in enumerate(person["joints19"])]
+    edit_pose(raw, 2, [person])
+
+
+# What is planted: how, and what is counted. Frame 2 is seen by two cameras.
+PLANTED = {
+    "truncated JPEG": (lambda raw: image(raw, 2).write_bytes(image(raw, 2).read_bytes()[:900]), {"image damaged": 1}),
+    "empty JPEG": (lambda raw: image(raw, 2).write_bytes(b""), {"image damaged": 1}),
+    "no JPEG at all": (lambda raw: image(raw, 2).write_bytes(b"<html>404"), {"image damaged": 1}),
+    "JPEG without its image": (lambda raw: image(raw, 2).write_bytes(b"\xff\xd8\xff\xd9"), {"image damaged": 1}),
+    "image of another size": (
+        lambda raw: image(raw, 2).write_bytes(jpeg(90, 160)),
+        {"image size differs from annotation": 1},
+    ),
+    "image missing": (lambda raw: image(raw, 2).unlink(), {"image missing": 1}),
+    "camera without images": (without_images, {"image missing": 4}),
+    "zero-byte JSON": (lambda raw: pose(raw, 2).write_bytes(b""), {"annotation unreadable": 2}),
+    "cut JSON": (lambda raw: pose(raw, 2).write_bytes(pose(raw, 2).read_bytes()[:99]), {"annotation unreadable": 2}),
+    "bytes that are no text": (lambda raw: pose(raw, 2).write_bytes(b"\xff\xfe\x00{"), {"annotation unreadable": 2}),
+    "endless nesting": (lambda raw: pose(raw, 2).write_bytes(b"[" * 200_000), {"annotation unreadable": 2}),
+    "NaN joint": (with_nan, {"annotation unreadable": 2}),
+    "foreign joint count": (
+        lambda raw: edit_pose(raw, 2, [{"id": 0, "joints19": body(0, skeleton=MPI15)["joints15"]}]),
+        {"annotation unreadable": 2},
+    ),
+    "joints of another set": (lambda raw: edit_pose(raw, 2, [body(0, skeleton=MPI15)]), {"annotation unreadable": 2}),
+    "endless person id": (lambda raw: edit_pose(raw, 2, [{**body(0), "id": 1e999}]), {"annotation unreadable": 2}),
+    "metres for centimetres": (in_metres, {"joints_cam refused": 2}),
+    "two faulty frames": (
+        lambda raw: (pose(raw, 2).write_bytes(b""), pose(raw, 4).write_bytes(b"[]")),
+        {"annotation unreadable": 4},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_path, inline, fault):
+    plant, counted = PLANTED[fault]
+    plant(raw)
+    out = tmp_path / "out"
+    n = sum(counted.values())
+    (reason,) = counted
+    with pytest.raises(ValueError, match=f"panoptic: {n} frames in quarantine: {n} x {reason}") as caught:
+        convert(ConvertConfig("panoptic", str(raw), str(out)))
+    message = str(caught.value)
+    assert "\n" not in message and str(out / QUARANTINE) in message and "--allow-missing" in message
+    assert not (out / "manifest.json").exists()
+    before = read_quarantine(str(out))
+    assert len(before["key"]) == n and set(before["reason"]) == {reason}
+    assert all(key.startswith(f"panoptic/{SEQUENCE}/00_") for key in before["key"])
+    if reason.startswith("image"):
+        assert all((raw / file).parent.parent.name == "hdImgs" for file in before["file"])
+    else:
+        assert all(before["detail"])
+
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
+    assert manifest.quarantine == counted and manifest.splits["train"].images == 8 - n
+    assert read_quarantine(str(out)) == before and manifest == load_manifest(str(out))
+    kept = [r.key for shard in list_shards(out, "train") for r in read_records(shard)]
+    assert len(kept) == 8 - n and not set(kept) & set(before["key"])
+    assert f"in quarantine {n}: {reason}" in manifest.summary()
+    # To go on without the flag would be to take an incomplete folder for a complete one.
+    with pytest.raises(ValueError, match="was converted with --allow-missing and lacks frames"):
+        convert(ConvertConfig("panoptic", str(raw), str(out)))
+
+
+def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after_the_poses_are_not(
+    raw, tmp_path, inline
+):
+    for frame in (0, 5, 7):  # poses begin after the cameras do, and end before them
+        pose(raw, frame).unlink()
+    out = tmp_path / "out"
+    with pytest.raises(
+        ValueError, match="2 frames in quarantine: 2 x image without annotation, such as .*_00000005.jpg: no"
+    ):
+        convert(ConvertConfig("panoptic", str(raw), str(out)))
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
+    assert manifest.quarantine == {"image without annotation": 2}
+    entries = read_quarantine(str(out))
+    assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
+    assert [raw / file for file in entries["file"]] == [image(raw, 5, camera) for camera in ("00_16", "00_30")]
+    assert entries["split"] == ["train"] * 2 and "body3DScene_00000005.json" in entries["detail"][0]
+
+
+def test_what_is_mended_leaves_no_trace_of_the_fault(raw, whole, tmp_path, inline):
+    image(raw, 2).write_bytes(b"")
+    with pytest.raises(ValueError, match="1 frames in quarantine"):
+        convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
+    shutil.copy(image(whole, 2), image(raw, 2))
+    convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
+    convert(ConvertConfig("panoptic", str(whole), str(tmp_path / "never")))
+    found, wanted = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
+                     for f in (tmp_path / "out", tmp_path / "never"))  # fmt: skip
+    assert found == wanted
+
+
+REFUSED = {
+    "missing calibration": (
+        lambda raw: (raw / SEQUENCE / f"calibration_{SEQUENCE}.json").unlink(),
+        f"panoptic: calibration of {SEQUENCE}: no file .*calibration_",
+    ),
+    "zero-byte calibration": (
+        lambda raw: (raw / SEQUENCE / f"calibration_{SEQUENCE}.json").write_bytes(b""),
+        f"calibration_{SEQUENCE}.json: not JSON",
+    ),
+    "calibration without the camera": (
+        lambda raw: (raw / SEQUENCE / f"calibration_{SEQUENCE}.json").write_text('{"cameras": []}'),
+        f"calibration_{SEQUENCE}.json: no camera '00_16'",
+    ),
+    "no pose files": (
+        lambda raw: [p.unlink() for p in (raw / POSES).iterdir()],
+        "panoptic: no body3DScene_.*json in .*coco19",
+    ),
+    "no images at all": (lambda raw: shutil.rmtree(raw / SEQUENCE / "hdImgs"), "gives no image: 8 x image missing"),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_a_mistake_about_the_whole_source_is_refused_and_leaves_nothing(raw, tmp_path, inline, mistake, allow_missing):
+    plant, reason = REFUSED[mistake]
+    plant(raw)
+    with pytest.raises(ValueError, match=reason) as caught:
+        convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out"), allow_missing=allow_missing))
+    assert "\n" not in str(caught.value)
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_faults_of_coco_like_files_are_entries_of_their_own_image(tmp_path, inline):
+    names = [f"unaugmented_set/{i}.jpg" for i in range(100)]  # the last two are val
+    far = [[0.0, 0.0, -3000.0]] * 21
+    faults = {3: {"keypoints_cam": far}, 5: {"keypoints_img": [[0, 0]] * 17}, 7: {"bbox": [0, 0, None, 5]}}
+    root = write_muco(tmp_path / "muco", names, faults)
+    (root / names[9]).unlink()
+    manifest = convert(ConvertConfig("muco", str(root), str(tmp_path / "out"), allow_missing=True))
+    assert manifest.quarantine == {"annotation unreadable": 2, "image missing": 1, "joints_cam refused": 1}
+    entries = read_quarantine(str(tmp_path / "out"))
+    found = {key[-3:]: detail for key, detail in zip(entries["key"], entries["detail"], strict=True)}
+    assert "depth -3000" in found["003"] and "entry 5: keypoints_img" in found["005"] and "bbox" in found["007"]
+
+
+def test_an_image_named_twice_and_a_broken_annotation_file_are_refused(tmp_path, inline):
+    root = write_mupots(tmp_path / "twice", ["TS1/img_000000.jpg", "TS1/img_000000.jpg"])
+    with pytest.raises(ValueError, match="MuPoTS-3D.json: 2 images share 2 ids and 1 file names"):
+        convert(ConvertConfig("mupots", str(root), str(tmp_path / "out")))
+    (root / "MuPoTS-3D.json").write_bytes(b"")
+    with pytest.raises(ValueError, match="MuPoTS-3D.json: not JSON"):
+        convert(ConvertConfig("mupots", str(root), str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path, inline):
+    write_panoptic(raw, "160224_mafia2", frames=range(2))
+    shutil.rmtree(raw / "160224_mafia2" / "hdImgs")
+    out = tmp_path / "out"
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
+    assert manifest.quarantine == {"image missing": 2} and manifest == load_manifest(str(out))
+    val = manifest.splits["val"]
+    assert (val.images, val.shards, val.quarantine) == (0, (), {"image missing": 2}) and list_shards(out, "val") == []
+    with pytest.raises(ValueError, match="split 'val' holds no images"):
+        read_annotations([str(out)], "val")
+
+
+def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch):
+    read = panoptic.records
+
+    def fewer(shard):
+        for item in read(shard):
+            yield Drop(item.key, "one person", recipe=True) if item.frame == 4 else item
+
+    monkeypatch.setattr(panoptic, "records", fewer)
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
+    info = manifest.splits["train"]
+    assert (info.images, info.drops, info.quarantine) == (6, {"one person": 2}, {})
+    assert not (tmp_path / "out" / QUARANTINE).exists() and "left out 2: one person" in manifest.summary()
+
+
+def test_frames_after_a_fault_are_read_and_a_fault_of_all_frames_is_raised():
+    shard = Shard("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
+
+    def records(words):
+        def read(shard):
+            for frame in shard.frames:
+                if frame in (0, 2, 3, 5):
+                    raise ValueError(words(frame))
+                yield Drop(f"s/seq/0/{frame:08d}", "image missing")
+
+        return read
+
+    found = list(items(shard, records(lambda frame: f"file {frame}")))
+    assert [int(item.key[-1]) for item in found] == [*range(6)]
+    assert [item.frame for item in found if isinstance(item, Record)] == []
+    assert [item.reason for item in found].count("annotation unreadable") == 4
+    with pytest.raises(ValueError, match="no camera"):
+        list(items(shard, records(lambda frame: "no camera")))
+
+
+# ---- any bytes ----
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(
+        ("bodies", "id", "joints19", "images", "annotations", "image_id", "file_name", "height", "width", "f", "c",
+         "intrinsic", "keypoints", "keypoints_cam", "keypoints_img", "keypoints_vis", "bbox", "iscrowd", "category_id",
+         "categories", "name")), inner, max_size=6),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@st.composite
+def damaged(draw, good: bytes) -> bytes:
+    """Any bytes, any JSON, or good bytes that are cut, overwritten or shifted."""
+    kind = draw(st.sampled_from(("bytes", "json", "cut", "flip", "insert", "value")))
+    if kind == "bytes":
+        return draw(st.binary(max_size=200))
+    if kind == "json":
+        return json.dumps(draw(JSON)).encode()
+    at = draw(st.integers(0, len(good) - 1))
+    if kind == "cut":
+        return good[:at]
+    some = draw(st.binary(min_size=1, max_size=8))
+    if kind == "value":  # a number becomes another value
+        text = good.decode("latin1")
+        at = text.find(" ", at)
+        end = min((i for i in (text.find(c, at + 1) for c in ",]}") if i > 0), default=len(text))
+        value = draw(
+            st.sampled_from(("1e999", "NaN", "-1", '"x"', "null", "[]", "{}", "1e300", "true", "99999999999999999999"))
+        )
+        return (text[: at + 1] + value + text[end:]).encode("latin1") if at > 0 else good
+    return good[:at] + some + good[at + (len(some) if kind == "flip" else 0) :]
+
+
+# A loaded machine draws slowly, which says nothing about the code.
+UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+GOOD_POSE = json.dumps({"version": 0.7, "bodies": [body(0), body(3, 60, 40)]}).encode()
+GOOD_JPEG = jpeg(HEIGHT, WIDTH)
+
+
+def all_frames(shards, records) -> list[Record | Drop]:
+    """Every frame of a source as the converter sees it."""
+    return [item for shard in shards for item in checked(items(shard, records), None)]
+
+
+@MANY
+@given(damaged(GOOD_POSE))
+def test_any_pose_file_is_rows_or_faults(whole, tmp_path_factory, content):
+    root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
+    pose(root, 2).unlink()
+    pose(root, 2).write_bytes(content)
+    found = all_frames(panoptic.shards(root, "train", PANOPTIC)[:1], panoptic.records)
+    shutil.rmtree(root)
+    assert len(found) == 4
+    for item in found:
+        assert isinstance(item, Record) or item.reason.endswith((" unreadable", " refused"))
+        assert isinstance(item, Record) or item.key.endswith("/00000002")
+
+
+def hard_link(source, target):
+    Path(target).hardlink_to(source)
+
+
+@MANY
+@given(damaged(GOOD_JPEG))
+def test_any_image_file_is_a_row_or_a_fault_and_decodes_or_says_why_not(whole, tmp_path_factory, content):
+    root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
+    image(root, 2).unlink()
+    image(root, 2).write_bytes(content)
+    found = all_frames(panoptic.shards(root, "train", PANOPTIC)[:1], panoptic.records)
+    shutil.rmtree(root)
+    (item,) = (item for item in found if item.key.endswith("00000002"))
+    if isinstance(item, Drop):
+        assert item.reason in ("image damaged", "image size differs from annotation") and item.file and item.detail
+        return
+    assert item.image == content
+    try:
+        assert decode_image(item).shape == (HEIGHT, WIDTH, 3)
+    except ValueError as error:
+        assert item.key in str(error)
+
+
+@pytest.mark.parametrize("name", ["muco", "mupots", "coco"])
+def test_any_annotation_file_is_refused_or_read(name, tmp_path_factory):
+    root = tmp_path_factory.mktemp(name)
+    if name == "muco":
+        write_muco(root, [f"unaugmented_set/{i}.jpg" for i in range(3)])
+        module, splits, path = muco, MUCO, root / "MuCo-3DHP.json"
+    elif name == "mupots":
+        write_mupots(root, [f"TS1/img_{i:06d}.jpg" for i in range(3)])
+        module, splits, path = mupots, MUPOTS, root / "MuPoTS-3D.json"
+    else:
+        path = root / "annotations" / "person_keypoints_train2017.json"
+        path.parent.mkdir()
+        person = {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": [1, 2, 30, 40],
+            "keypoints": [9, 9, 2] * 17,
+        }
+        photo = {"id": 1, "file_name": "000000000001.jpg", "height": HEIGHT, "width": WIDTH}
+        categories = [{"id": 1, "name": "person"}]
+        path.write_text(json.dumps({"images": [photo], "annotations": [person], "categories": categories}))
+        (root / "train2017").mkdir()
+        (root / "train2017" / photo["file_name"]).write_bytes(GOOD_JPEG)
+        module, splits = coco, coco.SPLITS
+    good = path.read_bytes()
+
+    @MANY
+    @given(damaged(good))
+    def check(content):
+        path.write_bytes(content)
+        try:
+            shards = [s for split in ("train", "test") for s in module.shards(root, split, splits)]
+            found = all_frames(shards, module.records)
+        except ValueError as error:
+            assert path.name in str(error) or f"{name}/t" in str(error), error
+        else:
+            assert len(found) == sum(len(s.frames) for s in shards)
+            assert all(isinstance(item, Record) or item.reason for item in found)
+
+    check()
