@@ -72,6 +72,10 @@ class Score:
         """The score of a part of the images, a mask (F,) or indices."""
         return Score(self.numerator[images], self.denominator[images])
 
+    def columns(self) -> list[Score]:
+        """The G ratios of a mean of ratios, each a score of its own."""
+        return [Score(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]
+
     @staticmethod
     def _sums(column: np.ndarray) -> np.ndarray:
         return column.sum(axis=0).reshape(-1)
@@ -278,12 +282,18 @@ def _without_each(above: np.ndarray, below: np.ndarray, total: np.ndarray, whole
         # The common case, many times quicker. Only what no resample holds can leave nothing, and nobody asks for that.
         with np.errstate(divide="ignore", invalid="ignore"):
             return (total - above.T) / (whole - below.T)
-    mean, count = np.zeros((len(total), len(above))), np.zeros((len(total), len(above)))
-    for a, b, t, w in zip(above.T, below.T, total.T[..., None], whole.T[..., None], strict=True):
-        left = w - b
-        there = left > 1e-9 * w  # less is what rounding leaves of nothing
-        mean += np.divide(t - a, left, out=np.zeros_like(left), where=there)
-        count += there
+    there = whole > 0
+    ratios = np.divide(total, whole, out=np.zeros_like(total), where=there)
+    mean = np.repeat(ratios.sum(axis=1, keepdims=True), len(above), axis=1)
+    count = np.repeat(there.sum(axis=1, keepdims=True), len(above), axis=1)
+    for g in range(above.shape[1]):
+        # Of sequences, say, most clusters have a part in one alone.
+        touched = np.flatnonzero((below[:, g] > 0) | (above[:, g] != 0))
+        left = whole[:, [g]] - below[touched, g]
+        some = left > 1e-9 * whole[:, [g]]  # less is what rounding leaves of nothing
+        changed = np.divide(total[:, [g]] - above[touched, g], left, out=np.zeros_like(left), where=some)
+        mean[:, touched] += changed - ratios[:, [g]]
+        count[:, touched] += some.astype(np.int64) - there[:, [g]]
     return np.divide(mean, count, out=np.full_like(mean, np.nan), where=count > 0)
 
 

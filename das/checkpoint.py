@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,31 @@ def staged_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def load_tensors(path: str | Path, module: nn.Module) -> None:
+def fresh_tensors(folder: str | Path, model: DASConfig) -> tuple[str, ...]:
+    """Tensors that a model of this configuration cannot start from a checkpoint with: those of other joints.
+
+    None when the joints and their root are the same; else all whose shape follows from the number of joints, even
+    where the numbers agree, because a channel means another joint then.
+
+    Raises:
+        ValueError: as ``load_info``.
+    """
+    theirs, ours = load_info(folder).model.skeleton, model.skeleton
+    if (theirs.joints, theirs.root) == (ours.joints, ours.root):
+        return ()
+    more = replace(ours, joints=(*ours.joints, "one more"))
+    with torch.device("meta"):  # shapes alone
+        tensors, others = (DAS(replace(model, skeleton=s)).state_dict() for s in (ours, more))
+    return tuple(name for name in tensors if tensors[name].shape != others[name].shape)
+
+
+def load_tensors(path: str | Path, module: nn.Module, fresh: Collection[str] = ()) -> None:
     """Copies a safetensors file into a module of exactly these tensors, names and shapes.
+
+    Args:
+        path: the file.
+        module: what they are copied into.
+        fresh: tensors of the module that stay as they are, whatever the file has under their names.
 
     Raises:
         ValueError: unreadable file, or tensors that are missing, unknown or of another shape; the first ones
@@ -202,11 +225,11 @@ def load_tensors(path: str | Path, module: nn.Module) -> None:
         return str(tuple(tensors[name].shape)) if name in tensors else "nothing"
 
     names = [*wanted, *(name for name in found if name not in wanted)]
-    wrong = [name for name in names if shape(found, name) != shape(wanted, name)]
+    wrong = [name for name in names if name not in fresh and shape(found, name) != shape(wanted, name)]
     if wrong:
         first = "; ".join(f"{n}: found {shape(found, n)}, wanted {shape(wanted, n)}" for n in wrong[:3])
         raise ValueError(f"{path} is of another architecture, {len(wrong)} tensors differ: {first}")
-    module.load_state_dict(found)
+    module.load_state_dict({name: (wanted if name in fresh else found)[name] for name in wanted})
 
 
 def _write_tensors(path: Path, module: nn.Module) -> None:

@@ -107,6 +107,11 @@ class Predictions:
         """The rows of a mask (P,) or of indices; frames keep their numbers."""
         return replace(self, **_rows(self, rows))
 
+    def with_joints(self, index: Sequence[int]) -> Predictions:
+        """The same people in some of their joints, in that order."""
+        uv = None if self.joints_uv is None else self.joints_uv[:, list(index)]
+        return replace(self, joints_cam=self.joints_cam[:, list(index)], joints_uv=uv)
+
 
 Result = TypeVar("Result")
 
@@ -247,9 +252,9 @@ def auc(errors: np.ndarray, thresholds: np.ndarray, counted: np.ndarray | None =
 
 def per_frame(values: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
     """Sums over the rows of each image: values (N,) or (N, G) of rows in images (N,) give (F,) or (F, G)."""
-    columns = np.reshape(values, (len(frame), -1)).T
-    sums = [np.bincount(frame, column, frames) for column in columns]
-    return np.stack(sums, axis=1) if np.ndim(values) == 2 else sums[0]
+    if values.ndim == 1:
+        return np.bincount(frame, values, frames)
+    return np.stack([np.bincount(frame, column, frames) for column in values.T], axis=1)
 
 
 # ---- pairings: t, p, cost (M,) are truth row, prediction row and cost of every pair that may be chosen
@@ -264,13 +269,23 @@ def pairs_within_frames(truth: Truth, predictions: Predictions) -> tuple[np.ndar
     joints = truth.joints_cam.shape[1], predictions.joints_cam.shape[1]
     if joints[0] != joints[1]:
         raise ValueError(f"Predictions must have the {joints[0]} joints of Truth, found {joints[1]}")
-    order = np.argsort(predictions.frame, kind="stable")
-    frame = predictions.frame[order]
-    start, stop = (np.searchsorted(frame, truth.frame, side) for side in ("left", "right"))
+    return _pairs(truth.frame, predictions.frame)
+
+
+def _pairs(of: np.ndarray, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(to, kind="stable")
+    frame = to[order]
+    start, stop = (np.searchsorted(frame, of, side) for side in ("left", "right"))
     count = stop - start
     first = np.cumsum(count) - count
     within = np.arange(count.sum()) - np.repeat(first, count)
-    return np.repeat(np.arange(len(truth)), count), order[np.repeat(start, count) + within]
+    return np.repeat(np.arange(len(of)), count), order[np.repeat(start, count) + within]
+
+
+def pairs_of_people(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of two different people who share a frame, each pair in both orders: 2 x (M,)."""
+    a, b = _pairs(truth.frame, truth.frame)
+    return a[a != b], b[a != b]
 
 
 def chunks(count: int) -> list[slice]:

@@ -224,7 +224,7 @@ class PanopticSmap:
 
     Attributes:
         match: (T,) row of Predictions, MISSED, or NOT_COUNTED (root not visible).
-        found: (T, 15) bool, joints of matched people that were predicted: only these have errors.
+        found: (T, 15) bool, joints of matched people that were predicted and annotated: only these have errors.
         relative_errors: (T, 15) mm, root-aligned.
         absolute_errors: (T, 15) mm.
         neighbours: pairs of people who follow each other in the annotation of a frame and are both matched.
@@ -301,7 +301,11 @@ class PanopticSmap:
 
 
 def panoptic_smap(
-    truth: Truth, predictions: Predictions, scale: float | np.ndarray = 1.0, found: np.ndarray | None = None
+    truth: Truth,
+    predictions: Predictions,
+    scale: float | np.ndarray = 1.0,
+    found: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> PanopticSmap:
     """``panoptic-smap``: SMAP's Panoptic evaluator.
 
@@ -313,6 +317,7 @@ def panoptic_smap(
         predictions: with joints_uv.
         scale: ``smap_scale`` of all images or (F,) of each; 1 for pixels that are those of the network input already.
         found: (P, 15) bool, joints that were predicted at all; None means all.
+        known: (T, 15) bool, joints that were annotated at all; None means all. Others have no errors.
     """
     truth_uv = root_of(required(truth.joints_uv, "Truth.joints_uv"), _ROOT)
     predicted_uv = root_of(required(predictions.joints_uv, "Predictions.joints_uv"), _ROOT)
@@ -327,8 +332,10 @@ def panoptic_smap(
     matched = match != MISSED
     predicted = np.zeros_like(truth.joints_cam)
     predicted[matched] = predictions.joints_cam[match[matched]]
-    known = np.zeros(truth.scored.shape, dtype=bool)
-    known[matched] = True if found is None else found[match[matched]]
+    measured = np.zeros(truth.scored.shape, dtype=bool)
+    measured[matched] = True if found is None else found[match[matched]]
+    if known is not None:
+        measured &= known
     match[~counted] = NOT_COUNTED
 
     rows = np.flatnonzero(counted)[np.argsort(truth.frame[counted], kind="stable")]
@@ -338,7 +345,7 @@ def panoptic_smap(
     wrong = (true_depth[a] - true_depth[b]) * (depth[a] - depth[b]) < 0
     return PanopticSmap(
         match=match,
-        found=known,
+        found=measured,
         relative_errors=distances(root_aligned(predicted, _ROOT), root_aligned(truth.joints_cam, _ROOT)),
         absolute_errors=distances(predicted, truth.joints_cam),
         neighbours=int(both.sum()),

@@ -9,9 +9,12 @@ when they share its name; the few deliberate exceptions are the aliases below, e
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         known = set(self.joints)
+        if not self.name.strip():
+            raise ValueError("skeleton without a name, wanted one that tells it from other joint sets")
         if not self.root or not known or len(known) != len(self.joints):
             raise ValueError(f"skeleton {self.name!r}: wanted a root and joints, each once, found {self.joints}")
         for joint in (*self.root, *(joint for bone in self.bones for joint in bone)):
@@ -72,6 +77,14 @@ class Skeleton:
         """``flipped[k] = original[flip_permutation[k]]`` swaps left and right; an involution."""
         return tuple(self.index(_mirror(j)) for j in self.joints)
 
+    @property
+    def text(self) -> str:
+        """What a row's ``skeleton`` column holds: a known set's name, of any other set its whole definition as JSON.
+
+        So a row explains itself wherever it is read; ``skeleton_named`` inverts it.
+        """
+        return self.name if SKELETONS.get(self.name) == self else json.dumps(self.to_json())
+
     def to_json(self) -> dict[str, object]:
         """A plain dict for config.json; ``from_json`` inverts it."""
         return {"name": self.name, "joints": list(self.joints), "bones": [list(b) for b in self.bones],
@@ -80,12 +93,22 @@ class Skeleton:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Skeleton:
         """Inverse of ``to_json``; ValueError when a field is missing or malformed."""
+
+        def names(of: object, field: str) -> tuple[str, ...]:
+            if not isinstance(of, list) or not all(isinstance(name, str) for name in of):
+                wanted = f"{field} as a list of joint names"
+                raise ValueError(f"skeleton needs name, joints, bones and root; found {of!r}, wanted {wanted}")
+            return tuple(of)
+
         try:
+            name, bones = value["name"], [names(bone, "bones") for bone in value["bones"]]
+            if not isinstance(name, str) or any(len(bone) != 2 for bone in bones):
+                raise ValueError("skeleton needs name, joints, bones and root; wanted a text, and two joints a bone")
             return cls(
-                name=str(value["name"]),
-                joints=tuple(str(joint) for joint in value["joints"]),
-                bones=tuple((str(parent), str(child)) for parent, child in value["bones"]),
-                root=tuple(str(joint) for joint in value["root"]),
+                name=name,
+                joints=names(value["joints"], "joints"),
+                bones=tuple((parent, child) for parent, child in bones),
+                root=names(value["root"], "root"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"skeleton needs name, joints, bones and root, found {value!r}") from error
@@ -198,22 +221,70 @@ MUCO21 = Skeleton(
 SKELETONS = {s.name: s for s in (PANOPTIC15, COCO19, MPI15, COCO17, MUPOTS17, MUCO21)}
 
 
-def skeleton_named(name: str) -> Skeleton:
-    """The joint set of that name; ValueError lists the known ones."""
-    if name not in SKELETONS:
-        raise ValueError(f"unknown joint set {name!r}; known: {', '.join(SKELETONS)}")
-    return SKELETONS[name]
+@lru_cache(maxsize=64)  # rows carry texts, and there are many rows
+def skeleton_named(text: str) -> Skeleton:
+    """The joint set of that name, or the one that the text defines (``Skeleton.text``).
+
+    Raises:
+        ValueError: an unknown name (lists the known ones), a malformed definition, or one that takes the name of a
+            known set.
+    """
+    if not text.lstrip().startswith("{"):
+        if text not in SKELETONS:
+            raise ValueError(f"unknown joint set {text!r}; known: {', '.join(SKELETONS)}, or a skeleton as JSON")
+        return SKELETONS[text]
+    try:
+        skeleton = Skeleton.from_json(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"skeleton: not JSON ({error})") from error
+    if SKELETONS.get(skeleton.name, skeleton) != skeleton:
+        raise ValueError(f"skeleton: {skeleton.name!r} is a known set of other joints: choose another name")
+    return skeleton
 
 
-# (source set, source joint, target set, target joint): joints whose names differ though one may stand for the
-# other. The head of PANOPTIC15 is whatever the annotation offers; pelvis and mid-hip are one point.
+def read_skeleton(path: str | Path) -> Skeleton:
+    """A joint set from a JSON file with name, joints, bones and root; ValueError names the file and what is wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}), wanted a skeleton as JSON") from error
+    if not text.lstrip().startswith("{"):
+        raise ValueError(f"{path}: wanted a JSON object with name, joints, bones and root")
+    try:
+        return skeleton_named(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+# (source joint, target joint) by pairs of sets: joints whose names differ though one may stand for the other.
+# The head of PANOPTIC15 is whatever the annotation offers. Pelvis and mid-hip are both the middle of the hips.
 ALIASES = (
     ("mpi15", "head_top", "panoptic15", "head"),
     ("coco19", "nose", "panoptic15", "head"),
     ("coco17", "nose", "panoptic15", "head"),
-    ("mupots17", "pelvis", "panoptic15", "mid_hip"),
-    ("muco21", "pelvis", "panoptic15", "mid_hip"),
+    *((mpi, "pelvis", cmu, "mid_hip") for mpi in ("mupots17", "muco21") for cmu in ("panoptic15", "coco19", "mpi15")),
+    *((cmu, "mid_hip", mpi, "pelvis") for mpi in ("mupots17", "muco21") for cmu in ("panoptic15", "coco19", "mpi15")),
 )
+
+Synthesised = Literal["neck", "mid_hip"]
+
+_MIDDLE_OF_SHOULDERS = {"l_shoulder": 0.5, "r_shoulder": 0.5}
+_MIDDLE_OF_HIPS = {"l_hip": 0.5, "r_hip": 0.5}
+# MPI's neck lies an eighth of the trunk's length above the middle of the shoulders.
+_ABOVE_SHOULDERS = {"l_shoulder": 0.5625, "r_shoulder": 0.5625, "l_hip": -0.0625, "r_hip": -0.0625}
+# Joints that may be made up of others, by target set: weights of source joints, which sum to 1. How far the real
+# joint lies from it on average, measured on real labels: Panoptic's neck 9 mm and mid-hip 26 mm (160906_band1),
+# MuPoTS' neck 30 mm and pelvis 0 mm (TS1-10).
+SYNTHESIS: dict[Synthesised, dict[str, tuple[str, Mapping[str, float]]]] = {
+    "neck": {
+        **{name: ("neck", _MIDDLE_OF_SHOULDERS) for name in ("panoptic15", "coco19")},
+        **{name: ("neck", _ABOVE_SHOULDERS) for name in ("mupots17", "muco21")},
+    },
+    "mid_hip": {
+        **{name: ("mid_hip", _MIDDLE_OF_HIPS) for name in ("panoptic15", "coco19", "mpi15")},
+        **{name: ("pelvis", _MIDDLE_OF_HIPS) for name in ("mupots17", "muco21")},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -222,20 +293,32 @@ class Conversion:
 
     Attributes:
         index: for target joint k, the source joint it is read from, or -1 when the source has none.
+        mixtures: (target joint, (source joint, weight), ...) for joints made up of others; their index is -1.
     """
 
     source: Skeleton
     target: Skeleton
     index: tuple[int, ...]
+    mixtures: tuple[tuple[int, tuple[tuple[int, float], ...]], ...] = ()
 
     def __str__(self) -> str:
-        reads = (self.source.joints[i] if i >= 0 else "-" for i in self.index)
+        made = {
+            k: " + ".join(f"{weight:g} {self.source.joints[i]}" for i, weight in parts) for k, parts in self.mixtures
+        }
+        reads = (self.source.joints[i] if i >= 0 else made.get(k, "-") for k, i in enumerate(self.index))
         rows = (f"  {t} <- {s}" for t, s in zip(self.target.joints, reads, strict=True))
         return "\n".join((f"{self.source.name} -> {self.target.name}", *rows))
 
 
-def conversion(source: Skeleton, target: Skeleton) -> Conversion:
-    """Conversion by name, with the explicit aliases; nothing is synthesised."""
+def conversion(source: Skeleton, target: Skeleton, synthesise: Collection[Synthesised] = ()) -> Conversion:
+    """Conversion by name, with the explicit aliases.
+
+    Args:
+        source: the joints that there are.
+        target: the joints that are wanted.
+        synthesise: joints that are made up of others (``SYNTHESIS``) where the source lacks them; none by default,
+            as in the release.
+    """
     alias = {t: j for s, j, name, t in ALIASES if (s, name) == (source.name, target.name)}
 
     def read(joint: str) -> int:
@@ -243,4 +326,10 @@ def conversion(source: Skeleton, target: Skeleton) -> Conversion:
         name = alias.get(joint, joint)
         return source.joints.index(name) if name in source.joints else -1
 
-    return Conversion(source, target, tuple(read(j) for j in target.joints))
+    index = tuple(read(j) for j in target.joints)
+    mixtures = []
+    for kind in sorted(synthesise):
+        joint, weights = SYNTHESIS[kind].get(target.name, ("", {}))
+        if joint and index[target.index(joint)] < 0 and set(weights) <= set(source.joints):
+            mixtures.append((target.index(joint), tuple((source.index(j), w) for j, w in weights.items())))
+    return Conversion(source, target, index, tuple(mixtures))

@@ -146,23 +146,19 @@ class Strict:
             "f1": Score(2 * found, counted + predicted),
         }
 
-    def joint_scores(self, truth: Truth, frames: int) -> dict[str, list[Score]]:
-        """``mpjpe``, ``baseline_mpjpe`` and ``pck_150mm`` of every joint over matched people, as sums over images."""
-        there = self._joints(self.found)
-        values = {
-            "mpjpe": self.errors,
-            "baseline_mpjpe": self.baseline_errors,
-            "pck_150mm": (self.errors < _NEAR).astype(float),
-        }
+    def joint_scores(self, truth: Truth, frames: int) -> dict[str, Score]:
+        """``mpjpe``, ``baseline_mpjpe`` and ``pck_150mm`` over matched people, a column (F, J) for each joint."""
+        there, known = self._joints(self.found), np.isfinite(self.baseline_errors)
+        values = (
+            ("mpjpe", self.errors, there),
+            ("baseline_mpjpe", self.baseline_errors, there & known),
+            ("pck_150mm", self.errors < _NEAR, there),
+        )
         return {
-            name: [
-                Score(
-                    per_frame(np.where(there[:, j], value[:, j], 0.0), truth.frame, frames),
-                    per_frame(there[:, j], truth.frame, frames),
-                )
-                for j in range(there.shape[1])
-            ]
-            for name, value in values.items()
+            name: Score(
+                per_frame(np.where(counted, value, 0.0), truth.frame, frames), per_frame(counted, truth.frame, frames)
+            )
+            for name, value, counted in values
         }
 
     def of(self, people: np.ndarray | None = None, joints: np.ndarray | None = None) -> Strict:
@@ -189,14 +185,16 @@ class Strict:
         def over(errors: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.where(counted, errors, 0.0).sum(axis=1), counted.sum(axis=1)
 
-        mpjpe, baseline = over(self.errors, there), over(self.baseline_errors, there)
+        # Without a mean pose there is nothing to measure a miss by.
+        known = np.isfinite(self.baseline_errors)
+        mpjpe, baseline = over(self.errors, there), over(self.baseline_errors, there & known)
         with_misses = np.where(found[:, None], self.errors, self.baseline_errors)
         distance = np.linalg.norm(self.root_offset, axis=1)
         return {
             "mpjpe": mpjpe,
             "baseline_mpjpe": baseline,
             "mpjpe_over_baseline": (mpjpe[0], baseline[0]),
-            "mpjpe_with_misses": over(with_misses, self._joints(everyone)),
+            "mpjpe_with_misses": over(with_misses, self._joints(everyone) & known),
             "pa_mpjpe": over(self.aligned_errors, there & np.isfinite(self.aligned_errors)),
             "pck_150mm": over(self.errors < _NEAR, there),
             "recall": (found, everyone),
@@ -222,7 +220,7 @@ def strict(
         truth: people with joints_uv and bbox; ``scored`` marks labelled joints, occluded ones included.
         predictions: people with joints_uv.
         root: indices of the joints whose mean is the root (``Skeleton.root_indices``).
-        mean_pose: (J, 3) mm, the training split's mean root-aligned pose in camera axes.
+        mean_pose: (J, 3) mm, the training split's mean root-aligned pose in camera axes; NaN where it is not known.
         threshold: predictions count when their score is above it.
         taught: (J,) bool, joints that were ever supervised; None means all.
 

@@ -26,7 +26,7 @@ import numpy as np
 from das.camera import transform_intrinsics
 from das.config import check_types
 from das.sample import Sample
-from das.skeleton import COCO19, Skeleton, conversion
+from das.skeleton import COCO19, Conversion, Skeleton, Synthesised, conversion
 
 # ImageNet's mean, RGB: what lies outside the image is nearly zero for the network.
 BORDER_COLOUR = (123.675, 116.28, 103.53)
@@ -110,8 +110,12 @@ class RecipeConfig:
     """Images with fewer visible joints before augmentation, all people together, are dropped (release: 6)."""
     min_people: int = 1
     """Images with fewer people left after augmentation are dropped; 0 keeps background (release: 2)."""
+    keep_images_with_invalid_people: bool = True
+    """Images of which the source disowns a person keep the others; the release's converter drops them whole."""
     coco19_nose_is_head: bool = True
     """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
+    synthesised_joints: tuple[Synthesised, ...] = ()
+    """Joints made up of shoulders and hips where a source lacks them (das/skeleton.py); none in the release."""
     depth_scaled_for: Literal["everyone", "first_person"] = "everyone"
     """Whose normalised depth follows the window's scale; in the release the first person's alone."""
 
@@ -187,6 +191,7 @@ def _with_slips(recipe: RecipeConfig) -> RecipeConfig:
         recipe,
         min_visible_joints=6,
         min_people=2,
+        keep_images_with_invalid_people=False,
         coco19_nose_is_head=False,
         depth_scaled_for="first_person",
     )
@@ -334,12 +339,32 @@ class Drop:
     reason: str
 
 
-def conversion_index(source: Skeleton, target: Skeleton, recipe: RecipeConfig) -> np.ndarray:
-    """For each target joint the source joint that supervises it, -1 for none: (J,) int."""
-    index = np.array(conversion(source, target).index)
+def recipe_conversion(source: Skeleton, target: Skeleton, recipe: RecipeConfig) -> Conversion:
+    """How each target joint is supervised by the source's, as the recipe has it."""
+    table = conversion(source, target, recipe.synthesised_joints)
     if source == COCO19 and not recipe.coco19_nose_is_head:
-        index[index == COCO19.index("nose")] = -1
-    return index
+        nose = COCO19.index("nose")
+        table = replace(table, index=tuple(-1 if i == nose else i for i in table.index))
+    return table
+
+
+def convert_labels(known: np.ndarray, table: Conversion) -> np.ndarray:
+    """(N, K) bool of the source's joints -> (N, J) of the target's; a mixture is known when all its parts are."""
+    index = np.array(table.index)
+    converted = known[:, index] & (index >= 0)
+    for k, parts in table.mixtures:
+        converted[:, k] = known[:, [i for i, _ in parts]].all(axis=1)
+    return converted
+
+
+def convert_values(values: np.ndarray, table: Conversion) -> np.ndarray:
+    """(N, K, ...) of the source's joints -> (N, J, ...) of the target's, 0 where the source has none."""
+    index = np.array(table.index)
+    converted = values[:, index]
+    converted[:, index < 0] = 0
+    for k, parts in table.mixtures:
+        converted[:, k] = sum(weight * values[:, i] for i, weight in parts)
+    return converted
 
 
 def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sample:
@@ -348,15 +373,13 @@ def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sa
     Root position and depth stay the source's: people of COCO have a root, the middle of both hips, even where
     no joint of the target stands for it.
     """
-    index = conversion_index(sample.skeleton, target, recipe)
-    found = index >= 0
-    visible = sample.visible[:, index] & found
+    table = recipe_conversion(sample.skeleton, target, recipe)
     return replace(
         sample,
         skeleton=target,
-        joints_uv=np.where(found[:, None], sample.joints_uv[:, index], 0.0),
-        joints_depth=np.where(found, sample.joints_depth[:, index], 0.0),
-        visible=visible,
+        joints_uv=convert_values(sample.joints_uv, table),
+        joints_depth=convert_values(sample.joints_depth, table),
+        visible=convert_labels(sample.visible, table),
     )
 
 

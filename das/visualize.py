@@ -1,9 +1,11 @@
 """Pictures of poses and of what the model learned: plain functions from arrays to RGB uint8 images.
 
 ``draw_people`` puts skeletons on the photo, ``top_view`` shows the same people from above, in metres, and
-``panel`` is both in one picture. Three more show the method from within: ``draw_assignment`` (Section 3.2:
-which feature points learn which person, per level), ``draw_offsets`` (Eq. 3: where each point believes a
-joint to lie) and ``draw_distribution`` (Section 3.4: the density that the flow learned).
+``panel`` is both in one picture. ``draw_boxes`` and ``draw_ignored`` add what an annotation says besides joints,
+``captioned``, ``contact_sheet``, ``side_by_side`` and ``above_each_other`` arrange pictures. Three more show the
+method from within: ``draw_assignment`` (Section 3.2: which feature points learn which person, per level),
+``draw_offsets`` (Eq. 3: where each point believes a joint to lie) and ``draw_distribution`` (Section 3.4: the
+density that the flow learned).
 
 Every person has a hue of their own, the left limbs lighter and the right limbs darker than the middle.
 Nothing is drawn in place: images come back as copies.
@@ -54,6 +56,7 @@ def draw_people(
     valid: np.ndarray | None = None,
     labels: Sequence[str] | None = None,
     colors: Sequence[Color] | None = None,
+    occluded: np.ndarray | None = None,
 ) -> np.ndarray:
     """Skeletons on a copy of the image; the first person lies on top.
 
@@ -64,6 +67,7 @@ def draw_people(
         valid: (N, J) or (J,) bool, joints to draw; bones need both ends. None means all that are finite.
         labels: N short texts (scores, say), written above each person.
         colors: N RGB colours instead of one hue per person.
+        occluded: (N, J) bool, joints that are drawn as rings and not as discs.
     """
     out = image.copy()
     shown = _drawable(joints_uv, valid)
@@ -74,8 +78,39 @@ def draw_people(
             continue
         width = _line_width(image, points)
         _draw_skeleton(out, joints_uv[i], shown[i], skeleton, color, width)
+        if occluded is not None:
+            for k in np.flatnonzero(shown[i] & occluded[i]):
+                _circle(out, joints_uv[i][k], 1.5 * width, side_color(skeleton.joints[k], color))
+                _circle(out, joints_uv[i][k], 0.9 * width, (255, 255, 255))
         if labels is not None:
             _label(out, labels[i], points[points[:, 1].argmin()], color)
+    return out
+
+
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, colors: Sequence[Color] | None = None) -> np.ndarray:
+    """Outlines of boxes (N, 4), x0 y0 x1 y1 in pixels, on a copy of the image, in the colours of ``draw_people``."""
+    out = image.copy()
+    width = max(1.0, np.hypot(*image.shape[:2]) / 700)
+    for i in reversed(range(len(boxes))):
+        color = colors[i] if colors is not None else person_color(i)
+        _outline(out, _clamped(boxes[i]), color, width)
+    return out
+
+
+def draw_ignored(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4), x0 y0 x1 y1 in pixels, hatched on a copy of the image: areas that teach and count for nothing."""
+    out = image.copy()
+    height, width = image.shape[:2]
+    gap = max(8, round(np.hypot(height, width) / 60))
+    hatched = np.zeros((height, width), bool)
+    v, u = np.mgrid[:height, :width]
+    stripes = (u + v) % gap < max(2, gap // 6)
+    for box in boxes:
+        x0, y0, x1, y1 = _clamped(box)
+        hatched |= stripes & (u >= x0) & (u <= x1) & (v >= y0) & (v <= y1)
+    out[hatched] = (0.35 * out[hatched] + 0.65 * np.array(TRUTH_GREY)).astype(np.uint8)
+    for box in boxes:
+        _outline(out, _clamped(box), TRUTH_GREY, max(1.0, gap / 10))
     return out
 
 
@@ -137,6 +172,7 @@ def top_view(
     image_size: tuple[int, int] | None = None,
     down: np.ndarray | None = None,
     size: int = 640,
+    colors: Sequence[Color] | None = None,
 ) -> np.ndarray:
     """A bird's-eye picture: grid of metres, camera with its field of view, everybody's body and root.
 
@@ -150,6 +186,7 @@ def top_view(
         image_size: see K.
         down: (3,) gravity in the camera frame, see ``FloorPlan.around``.
         size: side of the picture in pixels.
+        colors: N RGB colours instead of one hue per person.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -166,7 +203,7 @@ def top_view(
     for body, ok in zip(truth_cam, truth_shown, strict=True):
         _draw_skeleton(out, plan.pixels(body), ok, skeleton, TRUTH_GREY, width, halo=False)
     for i in reversed(range(len(joints_cam))):
-        uv, color = plan.pixels(joints_cam[i]), person_color(i)
+        uv, color = plan.pixels(joints_cam[i]), colors[i] if colors is not None else person_color(i)
         _draw_skeleton(out, uv, shown[i], skeleton, color, width)
         root_joints = list(skeleton.root_indices)
         if shown[i][root_joints].all():
@@ -182,6 +219,43 @@ def side_by_side(*images: np.ndarray, gap: int = 8) -> np.ndarray:
     for image in images:
         row += [_at_height(image, height), np.full((height, gap, 3), 255, np.uint8)]
     return np.concatenate(row[:-1], axis=1)
+
+
+def captioned(image: np.ndarray, text: str) -> np.ndarray:
+    """The picture under a light strip with one line of text, cut where it is longer than the picture is wide."""
+    scale = max(0.45, image.shape[1] / 2000)
+    (_, h), base = cv2.getTextSize("Ag", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    strip = np.full((h + base + 8, image.shape[1], 3), _PAPER, np.uint8)
+    _text(strip, text, (4, h + 4), (30, 30, 30), scale)
+    return np.concatenate([strip, image])
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, width: int = 480, gap: int = 8) -> np.ndarray:
+    """Pictures in a grid, row by row, each scaled to ``width`` pixels: (H, W, 3) uint8 RGB."""
+    tiles = [_at_height(image, max(1, round(image.shape[0] * width / image.shape[1]))) for image in images]
+    # Rounding may leave them a pixel off.
+    tiles = [tile if tile.shape[1] == width else cv2.resize(tile, (width, tile.shape[0])) for tile in tiles]
+    columns = min(columns, len(tiles))
+    rows = []
+    for at in range(0, len(tiles), columns):
+        row = tiles[at : at + columns]
+        sheet = np.full((max(t.shape[0] for t in row), columns * (width + gap) - gap, 3), 255, np.uint8)
+        for i, tile in enumerate(row):
+            sheet[: tile.shape[0], i * (width + gap) : i * (width + gap) + width] = tile
+        rows.append(sheet)
+    return above_each_other(*rows, gap=gap)
+
+
+def above_each_other(*images: np.ndarray, gap: int = 8) -> np.ndarray:
+    """Pictures in one column at the first one's width, (sum of heights + gaps, W, 3) uint8 RGB."""
+    width = images[0].shape[1]
+    column: list[np.ndarray] = []
+    for image in images:
+        height = max(1, round(image.shape[0] * width / image.shape[1]))
+        method = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_LINEAR
+        fitted = image if image.shape[1] == width else cv2.resize(image, (width, height), interpolation=method)
+        column += [fitted, np.full((gap, width, 3), 255, np.uint8)]
+    return np.concatenate(column[:-1])
 
 
 def panel(
@@ -226,7 +300,24 @@ def draw_assignment(
     joints_uv: np.ndarray | None = None,
     skeleton: Skeleton | None = None,
 ) -> np.ndarray:
-    """Which feature points are positives of which person, one picture per pyramid level (Section 3.2).
+    """Which feature points are positives of which person, a picture per pyramid level in a row (Section 3.2).
+
+    Arguments as in ``assignment_tiles``.
+    """
+    return side_by_side(*assignment_tiles(image, strides, points, person, centerness, joints_uv, skeleton))
+
+
+def assignment_tiles(
+    image: np.ndarray,
+    strides: Sequence[int],
+    points: Sequence[np.ndarray],
+    person: Sequence[np.ndarray],
+    centerness: Sequence[np.ndarray] | None = None,
+    joints_uv: np.ndarray | None = None,
+    skeleton: Skeleton | None = None,
+    visible: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """The pictures of ``draw_assignment``, one per pyramid level.
 
     Args:
         image: (H, W, 3) uint8 RGB, the network input.
@@ -236,10 +327,11 @@ def draw_assignment(
         centerness: per level (P,) targets in 0..1: discs are filled in this proportion, fully without it.
         joints_uv: (N, J, 2) the people, drawn in grey with ``skeleton`` for orientation.
         skeleton: the joint set of ``joints_uv``.
+        visible: (N, J) bool, joints to draw. None means all that are finite.
     """
     faded = (0.45 * image + 0.55 * 255).astype(np.uint8)
     if joints_uv is not None and skeleton is not None:
-        faded = draw_people(faded, joints_uv, skeleton, colors=[TRUTH_GREY] * len(joints_uv))
+        faded = draw_people(faded, joints_uv, skeleton, visible, colors=[TRUTH_GREY] * len(joints_uv))
     tiles = []
     for level, stride in enumerate(strides):
         tile = faded.copy()
@@ -253,7 +345,7 @@ def draw_assignment(
             _circle(tile, uv, radius * np.sqrt(fill), color)
         _caption(tile, f"stride {stride}: {len(points[level])} positives")
         tiles.append(tile)
-    return side_by_side(*tiles)
+    return tiles
 
 
 def draw_offsets(image: np.ndarray, offsets: np.ndarray, stride: int, step: int = 2) -> np.ndarray:
@@ -367,6 +459,18 @@ def _draw_skeleton(
         _line(out, uv[a], uv[b], side_color(skeleton.joints[b], color), width)
     for k in np.flatnonzero(shown):
         _circle(out, uv[k], 0.9 * width, side_color(skeleton.joints[k], color))
+
+
+def _clamped(box: np.ndarray) -> np.ndarray:
+    """The box as finite numbers that can be drawn."""
+    return np.clip(np.nan_to_num(np.asarray(box, float)), -_FARTHEST_PX, _FARTHEST_PX)
+
+
+def _outline(out: np.ndarray, box: np.ndarray, color: Color, width: float) -> None:
+    x0, y0, x1, y1 = box
+    corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    for a, b in zip(corners, (*corners[1:], corners[0]), strict=True):
+        _line(out, a, b, color, width)
 
 
 def _draw_field_of_view(out: np.ndarray, plan: FloorPlan, K: np.ndarray, image_size: tuple[int, int]) -> None:

@@ -3,7 +3,12 @@
 
     python jobs/evaluate.py --model models:/das-panoptic@champion --data /data/prepared/panoptic --split test
 
-A few minutes a GPU for Panoptic's 9,600 frames. Data that the model was trained on is refused.
+A few minutes a GPU for Panoptic's 9,600 frames. Data that the model was trained on is refused. Without the model, from
+an earlier evaluation's predictions or those of another group, and two of them compared:
+
+    python jobs/evaluate.py --predictions A.parquet --compare B.parquet --data /data/prepared/panoptic
+
+docs/evaluation.md has the protocols, what the intervals mean, and the form of foreign predictions.
 """
 
 import sys

@@ -4,7 +4,8 @@
     python jobs/prepare.py --source panoptic --root /data/panoptic --out /data/prepared/panoptic
     ray job submit --working-dir . -- python jobs/prepare.py --source coco --root /data/coco --out s3://bucket/coco
 
-It is bound by the disks. The manifest it ends with counts images, people and drops by reason.
+It is bound by the disks. The manifest it ends with counts images and people. A file that is missing or broken is put
+in quarantine with its reason and fails the job in the end; --allow-missing finishes without it.
 """
 
 import sys

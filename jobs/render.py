@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Render the studio: licence-free people in the original CMU Panoptic layout.
+"""Render the studio: licence-free people in the original layout of CMU Panoptic, MuCo-3DHP, COCO or MuPoTS-3D.
 
     python jobs/render.py --out data/studio --studio.width 320 --studio.height 180
+    python jobs/render.py --out data/studio-coco --layout coco --studio.width 320 --studio.height 180
 
 About 2 minutes on 2 cores for 8,000 small images; full HD takes about 25 times as long.
 """

@@ -84,10 +84,11 @@ def check_joints(annotations: Annotations, skeleton: Skeleton) -> None:
     for record in annotations.records:
         if record.joints_cam is None:
             raise ValueError(f"{record.key}: annotated in 2D only, wanted joints in 3D to score against")
-        index = conversion(skeleton_named(record.skeleton), skeleton).index
+        native = skeleton_named(record.skeleton)
+        index = conversion(native, skeleton).index
         missing = [joint for joint in skeleton.root if index[skeleton.index(joint)] < 0]
         if missing:
             raise ValueError(
-                f"{record.key}: its joint set {record.skeleton} has no {missing[0]}, the root of the model's "
+                f"{record.key}: its joint set {native.name} has no {missing[0]}, the root of the model's "
                 f"{skeleton.name}: wanted data with that joint"
             )

@@ -30,6 +30,12 @@ def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[st
         return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
 
 
+def _subcommand(name: str, configs: dict[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
+    """The configuration of one of a command's own commands, such as `das data show`."""
+    with _mistakes_in_flags():
+        return tyro.extras.subcommand_cli_from_dict(configs, prog=f"das {name}", args=argv)
+
+
 @contextmanager
 def _mistakes_in_flags() -> Iterator[None]:
     """Tyro draws a box round a mistake in a flag; here it is a ValueError, one line like all others."""
@@ -47,10 +53,17 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 
 def render(argv: Sequence[str]) -> None:
-    """Render licence-free people in the original CMU Panoptic layout (the studio)."""
+    """Render licence-free people (the studio) in the original layout of Panoptic, MuCo, COCO or MuPoTS."""
     from pipeline.render import RenderConfig, render
 
     render(_parse("render", RenderConfig, argv))
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Look what is there of original data (`doctor data ROOT`), what is missing, and what to type next."""
+    from pipeline.doctor import DoctorConfig, doctor
+
+    sys.exit(doctor(_subcommand("doctor", {"data": DoctorConfig}, argv)))
 
 
 def prepare(argv: Sequence[str]) -> None:
@@ -58,6 +71,18 @@ def prepare(argv: Sequence[str]) -> None:
     from pipeline.convert import ConvertConfig, convert
 
     print(convert(_parse("prepare", ConvertConfig, argv)).summary())
+
+
+def data(argv: Sequence[str]) -> None:
+    """Look at prepared data: `data stats` for numbers and plots, `data show` for pictures."""
+    from pipeline.data_show import ShowConfig, show
+    from pipeline.data_stats import StatsConfig, stats
+
+    config = _subcommand("data", {"stats": StatsConfig, "show": ShowConfig}, argv)
+    if isinstance(config, ShowConfig):
+        show(config)
+    else:
+        print(stats(config).summary())
 
 
 def train_panoptic(argv: Sequence[str]) -> None:
@@ -75,10 +100,11 @@ def train_mupots(argv: Sequence[str]) -> None:
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Score a model (folder or registry URI) on prepared data under every protocol; all into MLflow."""
-    from pipeline.evaluate import EvaluateConfig, evaluate
+    """Score a model (folder or registry URI), or predictions, on prepared data under every protocol."""
+    from pipeline.evaluate import EvaluateConfig
+    from pipeline.rescore import judge
 
-    print(evaluate(_parse("evaluate", EvaluateConfig, argv)).summary())
+    print(judge(_parse("evaluate", EvaluateConfig, argv)).summary())
 
 
 def promote(argv: Sequence[str]) -> None:
@@ -89,6 +115,13 @@ def promote(argv: Sequence[str]) -> None:
     print(result.summary())
     if not result.champion:
         sys.exit(1)
+
+
+def registry(argv: Sequence[str]) -> None:
+    """Show a registered model's history or how two versions differ; roll back its champion; print its gate."""
+    from pipeline.history import RegistryConfig, ask
+
+    print(ask(_parse("registry", RegistryConfig, argv)))
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -121,7 +154,21 @@ def demo(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     f.__name__.replace("_", "-"): f
-    for f in (render, prepare, train_panoptic, train_mupots, evaluate, promote, predict, sweep, benchmark, demo)
+    for f in (
+        render,
+        doctor,
+        prepare,
+        data,
+        train_panoptic,
+        train_mupots,
+        evaluate,
+        promote,
+        registry,
+        predict,
+        sweep,
+        benchmark,
+        demo,
+    )
 }
 
 

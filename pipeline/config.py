@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
-from das.skeleton import skeleton_named
+from das.skeleton import SKELETONS, read_skeleton, skeleton_named
 from pipeline.cluster import ClusterConfig
 from pipeline.optim import OptimConfig
 
@@ -19,7 +19,7 @@ class ModelChoice:
     variant: Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"] = "small"
     """Which published or small model (das/config.py)."""
     joints: str | None = None
-    """Joint set to predict (panoptic15, muco21, ...); None keeps the variant's."""
+    """Joint set to predict: panoptic15, muco21, ..., or a skeleton file (JSON); None keeps the variant's."""
     backbone_width: int | None = None
     """Channels of the backbone's first stage."""
     fpn_channels: int | None = None
@@ -38,6 +38,11 @@ class ModelChoice:
     """lambda_2 of Eq. 10."""
     pose_weight: float | None = None
     """lambda_3 of Eq. 10."""
+
+    def __post_init__(self) -> None:
+        if self.joints is not None and self.joints not in SKELETONS and self.joints.endswith(".json"):
+            # The definition itself travels: workers and later runs need not see the file.
+            object.__setattr__(self, "joints", read_skeleton(self.joints).text)
 
     def build(self) -> DASConfig:
         """The model configuration; ValueError names a bad field."""

@@ -43,12 +43,12 @@ from tqdm import tqdm
 from das.skeleton import skeleton_named
 from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
-from pipeline.datasets import coco, muco, mupots, panoptic, synthetic
-from pipeline.datasets.source import Drop, Shard, Source
+from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
+from pipeline.datasets.source import Drop, Shard, Source, terms_of
 from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import key_of
-from pipeline.splits import SPLITS, Split, SplitManifest
+from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
 from pipeline.tracking import code_version
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
@@ -58,6 +58,8 @@ SOURCES: dict[str, Source] = {
     "muco": muco,
     "mupots": mupots,
     "coco": coco,
+    "mpi_inf_3dhp": mpi_inf_3dhp,
+    "custom": custom,
     "synthetic": synthetic,
 }
 
@@ -75,7 +77,7 @@ _MOST_FRAMES = 8192
 class ConvertConfig:
     """One conversion: which original data become which prepared folder."""
 
-    source: Literal["panoptic", "muco", "mupots", "coco", "synthetic"]
+    source: Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
     """Kind of the original data."""
     root: str
     """Folder of the original data, as their owners ship them; every node must see it."""
@@ -83,6 +85,9 @@ class ConvertConfig:
     """Prepared folder, or URI of object storage, to write."""
     splits: tuple[Split, ...] = SPLITS
     """Splits to convert."""
+    split_manifest: str | None = None
+    """Which sequences and frames belong to which split: a committed manifest's name (panoptic-release,
+    panoptic-smap, muco-release, ...) or a JSON file; None takes the source's own."""
     as_split: Split | None = None
     """Put all rows into this split: to train on photos of a test set, for example."""
     sequences: tuple[str, ...] = ()
@@ -177,7 +182,7 @@ def _done(config: ConvertConfig, inputs: str) -> Manifest | None:
 def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     """The split manifest in force, and all pieces of the source, in order."""
     source = SOURCES[config.source]
-    splits = source.SPLITS
+    splits = source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
     if config.sequences:
         known = {part.sequence for part in splits.parts}
         if strangers := set(config.sequences) - known:
@@ -312,7 +317,7 @@ def _finish(
         converter_version=CONVERTER_VERSION,
         code_version=code_version(),
         source=config.source,
-        terms=SOURCES[config.source].TERMS,
+        terms=terms_of(SOURCES[config.source], config.root),
         skeletons=tuple(skeletons),
         split_manifest=splits.id,
         fingerprint=fingerprint.hexdigest(),

@@ -8,13 +8,14 @@
     OUT/overlays/*.jpg         evenly spread frames and the worst ones
 
 and the same in one MLflow run. `score_predictions` computes all scores again from the predictions file, without the
-model.
+model (`das evaluate --predictions`, rescore.py). Of images annotated in 2D alone there are only COCO's numbers, and no
+scores.json (``evaluate_flat``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,11 +23,17 @@ import ray
 
 from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
+from das.skeleton import COCO17
 from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
-from pipeline.config import flat
+from pipeline.comparison import compare
+from pipeline.config import flat as flat_config
+from pipeline.evidence import gate_scores
+from pipeline.foreign import is_foreign, read_foreign
 from pipeline.gate import Scores
+from pipeline.ground_truth import flat_truth
 from pipeline.inference import predict_split, runtime_on, worker_count
+from pipeline.manifest import load_manifest
 from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
 from pipeline.predictions import Origin, PredictionSet
@@ -34,9 +41,10 @@ from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
 from pipeline.scoring import TRAIN_FIT, Sheet, score
+from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
 from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
-from pipeline.tables import Table
+from pipeline.tables import Numbers, Table
 from pipeline.tracking import Tracker, code_version
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
@@ -47,16 +55,20 @@ _FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "over
 class EvaluateConfig:
     """One model judged on one split of prepared data."""
 
-    model: str
+    model: str = ""
     """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
     """Prepared data folders (or URIs), scored together."""
     split: Split = "test"
     """Which of their splits."""
+    predictions: str | None = None
+    """Instead of a model: predictions of an earlier evaluation, or of another group (docs/evaluation.md)."""
+    compare: str | None = None
+    """Predictions of another model on the same images; the difference is told with its interval."""
     name: str | None = None
     """Identity of the evaluation: its folder and its MLflow run; by default data, split and the model's hash."""
     out: str | None = None
-    """Folder or URI for the results; by default evaluations/NAME in the storage."""
+    """Folder or URI for the results; by default evaluations/NAME in the storage, and for --predictions nowhere."""
     experiment: str = "das"
     """MLflow experiment."""
     threshold: float | None = None
@@ -79,6 +91,8 @@ class EvaluateConfig:
     """Where it runs and where results go."""
 
     def __post_init__(self) -> None:
+        if bool(self.model) == (self.predictions is not None):
+            raise ValueError(f"model = {self.model!r} and predictions = {self.predictions!r}, wanted one of the two")
         least = (("workers", 0), ("batch_size", 1), ("overlays", 0), ("worst", 0), ("runtime_images", 0))
         for name, wanted in least:
             if getattr(self, name) < wanted:
@@ -128,14 +142,18 @@ class EvaluationResult:
             "overlays": list(self.overlays),
         }
 
+    def headline(self) -> str:
+        """What counts, in a line or two."""
+        scores = self.scores
+        warning = f"{TRAIN_FIT}: some of these images may be training data\n" if scores.train_fit else ""
+        return (
+            f"{warning}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose "
+            f"{scores.baseline_mpjpe_mm:.1f} mm), recall {scores.recall:.3f}, precision {scores.precision:.3f}"
+        )
+
     def summary(self) -> str:
         """Headline, tables and places for the terminal."""
-        scores, r = self.scores, self.runtime
-        lines = [f"{TRAIN_FIT}: some of these images may be training data"] if scores.train_fit else []
-        lines += [
-            f"{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose {scores.baseline_mpjpe_mm:.1f} mm), "
-            f"recall {scores.recall:.3f}, precision {scores.precision:.3f}"
-        ]
+        r, lines = self.runtime, [self.headline()]
         lines += [table.text() for table in self.tables if not table.detail]
         if r is not None:
             lines.append(
@@ -155,6 +173,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
             trained on, or a name that the evaluation of another model or other data has taken; nothing is written.
     """
     job = _check(config)
+    other = None if config.compare is None else read_predictions(config.compare, job.annotations)
     cluster = connect(config.cluster)
     workers = worker_count(config.workers, config.gpu)
     with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
@@ -165,6 +184,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
         found.save(join(job.out, PREDICTIONS_FILE))
         sheet = score_predictions(join(job.out, PREDICTIONS_FILE), job.annotations, config.threshold)
+        if other is not None:
+            sheet = sheet.beside(compare(sheet, score(job.annotations, other)))
         runtime = None
         if config.runtime_images:
             images, size = config.runtime_images, config.batch_size
@@ -185,8 +206,79 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         )
         write_bytes(join(job.out, PAGE_FILE), page.encode())
         _write(result, config, job, pictures)
-        _log(result, tracker)
+        _log(result.out, result.metrics, tracker)
+        tracker.describe(result.headline())
     return result
+
+
+@dataclass(frozen=True)
+class FlatResult:
+    """What an evaluation on images without depth found: numbers that no promotion decides by.
+
+    Attributes:
+        out: folder or URI of the files. run_id, tracking_uri: the MLflow run.
+        numbers: COCO's.
+    """
+
+    out: str
+    run_id: str
+    tracking_uri: str
+    numbers: Numbers
+
+    def summary(self) -> str:
+        """Tables and places for the terminal."""
+        tables = [table.text() for table in self.numbers.tables]
+        return "\n".join((*tables, f"{self.out} (MLflow run {self.run_id}): {PREDICTIONS_FILE}, {REPORT_FILE}"))
+
+
+def evaluate_flat(config: EvaluateConfig) -> FlatResult:
+    """One evaluation on images annotated in 2D alone, as COCO's are; otherwise as ``evaluate``.
+
+    Raises:
+        ValueError: as ``evaluate``; another joint set than COCO's, or a comparison, which is of poses in space.
+    """
+    if config.compare is not None:
+        raise ValueError("compare: these images are annotated in 2D only, poses in space are compared")
+    job = _check(config, flat=True)
+    cluster = connect(config.cluster)
+    workers = worker_count(config.workers, config.gpu)
+    with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
+        _introduce(tracker, config, job)
+        for old in _FILES:
+            delete(join(job.out, old))
+        model = ray.put((job.model, job.info))
+        found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
+        found.save(join(job.out, PREDICTIONS_FILE))
+        numbers = score_flat(job.annotations, found)
+        for table in numbers.tables:
+            write_bytes(join(job.out, "tables", f"{table.name}.csv"), table.csv().encode())
+        write_json(join(job.out, REPORT_FILE), _about(config, job) | {
+            "metrics": {name: None if math.isnan(x) else x for name, x in numbers.metrics.items()},
+            "tables": [table.to_json() for table in numbers.tables],
+        })  # fmt: skip
+        _log(job.out, numbers.metrics, tracker)
+    return FlatResult(job.out, tracker.handle.run_id, cluster.tracking_uri, numbers)
+
+
+def is_flat(folders: Sequence[str]) -> bool:
+    """Whether prepared folders hold nothing but COCO's joint set, which is annotated in 2D alone."""
+    joint_sets = {name for folder in folders for name in load_manifest(folder).skeletons}
+    return joint_sets == {COCO17.name}
+
+
+def read_predictions(where: str, annotations: Annotations) -> PredictionSet:
+    """Predictions for these images: a file of this project, or the documented form of another group's.
+
+    Raises:
+        ValueError: from ``PredictionSet.load`` and ``read_foreign``; predictions that are paired with people, which
+            only their own protocol can score.
+    """
+    if not is_foreign(where):
+        return PredictionSet.load(where)
+    foreign = read_foreign(where)
+    if foreign.person is not None:
+        raise ValueError(f"{where}: predictions that are paired with people (person), wanted unpaired ones")
+    return foreign.to_predictions(annotations)
 
 
 def score_predictions(predictions: str, annotations: Annotations, threshold: float | None = None) -> Sheet:
@@ -201,23 +293,6 @@ def score_predictions(predictions: str, annotations: Annotations, threshold: flo
         ValueError: from ``PredictionSet.load`` and ``score``.
     """
     return score(annotations, PredictionSet.load(predictions), threshold)
-
-
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """What promotion decides by: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
-    return Scores(
-        protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
-        precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
-    )
 
 
 # ---- before Ray starts ----
@@ -235,13 +310,16 @@ class _Job:
     origin: Origin
 
 
-def _check(config: EvaluateConfig) -> _Job:
+def _check(config: EvaluateConfig, flat: bool = False) -> _Job:
     """Everything that can be wrong is looked at before the seconds that Ray takes to start."""
     storage, tracking_uri = config.cluster.locations()
     checkpoint = resolve_model(config.model, tracking_uri)
     model, info = load_model(checkpoint)
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
-    check_joints(annotations, info.model.skeleton)
+    if flat:
+        flat_truth(annotations.records, info.model.skeleton)
+    else:
+        check_joints(annotations, info.model.skeleton)
     train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)
     # Below all of these a candidate decides nothing, and decoding and suppressing a hundred of them would take longer
     # than the network.
@@ -265,7 +343,7 @@ def _default_name(annotations: Annotations, origin: Origin) -> str:
 
 def _introduce(tracker: Tracker, config: EvaluateConfig, job: _Job) -> None:
     """What is evaluated, into the MLflow run."""
-    tracker.log_params(flat(config))
+    tracker.log_params(flat_config(config))
     tracker.set_tags({"das.model": config.model, "das.model_fingerprint": job.origin.model_fingerprint})
     for manifest, folder in zip(job.annotations.manifests, job.annotations.folders, strict=True):
         tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split, manifest.split_manifest)
@@ -283,8 +361,13 @@ def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures
     for name, data in pictures.items():
         write_bytes(join(job.out, "overlays", name), data)
     write_json(result.scores_file, result.scores.to_json())
+    write_json(join(job.out, REPORT_FILE), _about(config, job) | result.to_json())
+
+
+def _about(config: EvaluateConfig, job: _Job) -> dict[str, Any]:
+    """What was evaluated, for the report."""
     annotations = job.annotations
-    report = {
+    return {
         "name": job.name,
         "model": config.model,
         "data": {
@@ -294,12 +377,10 @@ def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures
             "split_manifests": [manifest.split_manifest for manifest in annotations.manifests],
         },
         **job.origin.to_json(),
-        **result.to_json(),
     }
-    write_json(join(job.out, REPORT_FILE), report)
 
 
-def _log(result: EvaluationResult, tracker: Tracker) -> None:
+def _log(out: str, metrics: Mapping[str, float], tracker: Tracker) -> None:
     """Numbers and all files into the MLflow run."""
-    tracker.log_metrics(result.metrics, step=0)
-    tracker.log_files(result.out, _FILES)
+    tracker.log_metrics(metrics, step=0)
+    tracker.log_files(out, _FILES)

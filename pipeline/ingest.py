@@ -82,6 +82,9 @@ class RowTransform:
             print(f"left out: {error}", file=sys.stderr)
             return None
         self.left_out.update({f"people {reason}": n for reason, n in people.items()})
+        if people["invalid"] and not self.recipe.keep_images_with_invalid_people:
+            self.left_out["images with an invalid person"] += 1
+            return None
         sample = convert_joints(native, self.skeleton, self.recipe)
         rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(key.encode())])
         reason = ""

@@ -38,6 +38,10 @@ class Journal:
         lines = lines[: lines.rfind(b"\n") + 1]
         return [json.loads(line) for line in lines.splitlines()], start + len(lines)
 
+    def length(self) -> int:
+        """Events written so far, sent or not."""
+        return self.path.read_bytes().count(b"\n") if self.path.is_file() else 0
+
     def mark_sent(self, position: int) -> None:
         """The server has all events before ``position``."""
         staging = self._sent.with_suffix(".sent.staging")

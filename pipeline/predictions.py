@@ -39,8 +39,8 @@ class Origin:
     """Joint set of the J joints."""
     unsupervised_joints: tuple[str, ...]
     """Joints that training never labelled; nobody scores them."""
-    mean_pose: tuple[tuple[float, float, float], ...]
-    """J x (x, y, z) mm: the training split's mean root-aligned pose, the baseline."""
+    mean_pose: tuple[tuple[float, float, float], ...] | None
+    """J x (x, y, z) mm: the training split's mean root-aligned pose, the baseline; None where nobody knows it."""
     score_threshold: float
     """The model's own, chosen on val: what the strict protocol takes for a person."""
     release_threshold: float
@@ -68,6 +68,11 @@ class Origin:
             code_version=code_version,
         )
 
+    @property
+    def mean_pose_mm(self) -> np.ndarray:
+        """The mean pose as an array (J, 3); NaN where nobody knows it."""
+        return np.full((len(self.skeleton), 3), np.nan) if self.mean_pose is None else np.array(self.mean_pose)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; ``from_json`` inverts it."""
         return {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
@@ -84,7 +89,7 @@ class Origin:
         values = {name: value[name] for name in wanted}
         values["skeleton"] = Skeleton.from_json(value["skeleton"])
         values["unsupervised_joints"] = tuple(value["unsupervised_joints"])
-        values["mean_pose"] = tuple(tuple(joint) for joint in value["mean_pose"])
+        values["mean_pose"] = value["mean_pose"] and tuple(tuple(joint) for joint in value["mean_pose"])
         return cls(**values)
 
 
@@ -137,6 +142,19 @@ class PredictionSet:
             raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(place)} images)")
         frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
         return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
+
+    def only(self, keys: Sequence[str]) -> PredictionSet:
+        """The predictions for some of the images, in their order; ValueError for a key without a row."""
+        place = {key: i for i, key in enumerate(self.keys)}
+        missing = [key for key in keys if key not in place]
+        if missing:
+            raise ValueError(f"predictions have no row for {missing[0]} ({len(missing)} of {len(keys)} images)")
+        first = np.concatenate([[0], np.cumsum(self.counts)])
+        rows = [np.arange(first[at], first[at + 1]) for at in (place[key] for key in keys)]
+        people = np.concatenate([np.zeros(0, int), *rows])
+        counts = np.array([self.counts[place[key]] for key in keys], dtype=np.int64)
+        chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
+        return PredictionSet(self.origin, tuple(keys), counts, *chosen)
 
     def save(self, uri: str | Path) -> None:
         """Writes the file, whole or not at all."""

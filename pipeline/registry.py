@@ -1,4 +1,4 @@
-"""Model versions, the alias ``champion``, and the way from a URI to a predictor.
+"""Model versions, and the way from a URI to a predictor; what is known of a version stands in ``versions``.
 
 A version is a checkpoint folder, uploaded as it is to the artifacts of the run that trained it: no pickle is written
 or read. Its fingerprint (over names and bytes of all files) stands on the version, names the upload's folder, and is
@@ -23,22 +23,26 @@ from urllib.request import url2pathname
 
 from das.checkpoint import load_info
 from das.predictor import Predictor
-from pipeline.gate import Gate, Scores, Verdict
-from pipeline.tracking import mlflow_client, talking_to
+from pipeline.gate import Scores
+from pipeline.tracking import mlflow_client, refusal, talking_to
+from pipeline.turn import turn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_NAMES = {"panoptic": "das-panoptic", "mupots": "das-mupots", "demo": "das-demo"}
 """Task -> registered model."""
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases. The challenger is the newest version whose registered files load and give the scores of their evaluation
+again, unless it is the champion: what a gate refused by its numbers, or would have to decide on again."""
 
 SCORES_FILE = "scores.json"
 """Artifact of the evaluation run that holds its ``Scores``."""
 
 _UNREGISTERED = ("training_state.pt",)  # progress, not model
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-_SCORES, _FINGERPRINT, _VERDICT = "das.scores", "das.model_fingerprint", "das.verdict"
+FINGERPRINT = "das.model_fingerprint"
+"""Tag of a version: ``fingerprint`` of its files."""
 
 
 def fingerprint(checkpoint: str | Path) -> str:
@@ -93,20 +97,35 @@ def register(
     with talking_to(tracking_uri):
         client = mlflow_client(tracking_uri, must_exist=True)
         _require_run(client, run_id, tracking_uri)
-        if name not in _model_names(client):
-            client.create_registered_model(name)
-        for version in _versions(client, name):
-            if version.tags.get(_FINGERPRINT) == mark:
-                return int(version.version)
+        if not _is_registered(client, name):
+            _create(client, name)
+        if (known := _registered_as(client, name, mark)) is not None:
+            return known
         # One folder per content: a later checkpoint of the same run must not change an earlier version.
         target = f"checkpoints/{mark[:16]}"
         with tempfile.TemporaryDirectory() as staging:
             for path in _registered_files(folder):
                 shutil.copy2(path, staging)
             client.log_artifacts(run_id, staging, target)
-        labels = {_FINGERPRINT: mark, **_lineage(folder), **(tags or {})}
+        labels = {FINGERPRINT: mark, **_lineage(folder), **(tags or {})}
         source = f"runs:/{run_id}/{target}"
-        return int(client.create_model_version(name, source=source, run_id=run_id, tags=labels).version)
+        with turn(tracking_uri, name, source, run_id):
+            if (known := _registered_as(client, name, mark)) is not None:  # by another process, meanwhile
+                return known
+            return int(client.create_model_version(name, source=source, run_id=run_id, tags=labels).version)
+
+
+def _registered_as(client: MlflowClient, name: str, mark: str) -> int | None:
+    """The version that holds exactly these files."""
+    return next((int(v.version) for v in all_versions(client, name) if v.tags.get(FINGERPRINT) == mark), None)
+
+
+def _create(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except Exception as error:
+        if refusal(error) != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+            raise
 
 
 def _lineage(checkpoint: Path) -> dict[str, str]:
@@ -121,60 +140,28 @@ def _lineage(checkpoint: Path) -> dict[str, str]:
     }
 
 
-def promote(tracking_uri: str, name: str, version: int, scores: Scores, gate: Gate | None = None) -> Verdict:
-    """Lets the gate decide on a registered version, writes the verdict on it, and moves ``champion`` if it passed.
-
-    Args:
-        tracking_uri: absolute address of the MLflow store.
-        name: registered model.
-        version: the candidate.
-        scores: of the candidate.
-        gate: the conditions; the default gate if None.
-
-    Raises:
-        ValueError: no such model or version, or scores of another model.
-    """
-    with talking_to(tracking_uri):
-        client = mlflow_client(tracking_uri, must_exist=True)
-        mark = _version(client, name, version).tags[_FINGERPRINT]
-        if scores.model_fingerprint != mark:
-            found = scores.model_fingerprint
-            raise ValueError(f"the scores are of model {found[:16]}, but version {version} of {name} is {mark[:16]}")
-        champion = _aliases(client, name).get(CHAMPION)
-        if champion == version:
-            return Verdict(False, (f"version {version} is the champion already",))
-        held = None if champion is None else _scores(client, name, champion)
-        verdict = (gate or Gate()).judge(scores, held)
-        # All that the version has to say is written before the alias moves: a champion without scores could be
-        # compared with nothing.
-        label = {_SCORES: json.dumps(scores.to_json()), _VERDICT: str(verdict)}
-        if verdict.passed and champion is not None:
-            label["das.replaced"] = str(champion)
-        for key, value in label.items():
-            client.set_model_version_tag(name, str(version), key, value)
-        client.update_model_version(name, str(version), description=str(verdict))
-        if verdict.passed:
-            client.set_registered_model_alias(name, CHAMPION, str(version))
-        return verdict
-
-
 def champion_version(tracking_uri: str, name: str) -> int | None:
     """Number of the version that holds the alias ``champion``; None without one, or without such a model."""
     with talking_to(tracking_uri):
         client = mlflow_client(tracking_uri, must_exist=True)
-        return _aliases(client, name).get(CHAMPION) if name in _model_names(client) else None
+        return aliases(client, name).get(CHAMPION) if _is_registered(client, name) else None
 
 
 def read_scores(tracking_uri: str, run_id: str) -> Scores:
     """The scores that an evaluation run logged as SCORES_FILE; ValueError without such a run or file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Scores.from_json(json.loads(run_file(tracking_uri, run_id, SCORES_FILE, folder).read_text()))
+
+
+def run_file(tracking_uri: str, run_id: str, path: str, target: str | Path) -> Path:
+    """Copies one artifact of a run into a local folder; ValueError without such a run or artifact."""
     with talking_to(tracking_uri):
         client = mlflow_client(tracking_uri, must_exist=True)
         _require_run(client, run_id, tracking_uri)
-        if SCORES_FILE not in [file.path for file in client.list_artifacts(run_id)]:
-            raise ValueError(f"run {run_id} has no artifact {SCORES_FILE}, wanted a finished evaluation")
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(client.download_artifacts(run_id, SCORES_FILE, folder)).read_text()
-    return Scores.from_json(json.loads(text))
+        folder = path.rpartition("/")[0]
+        if path not in [file.path for file in client.list_artifacts(run_id, folder or None)]:
+            raise ValueError(f"run {run_id} has no artifact {path}, wanted a finished evaluation")
+        return Path(client.download_artifacts(run_id, path, str(target)))
 
 
 # ---- from a URI to a folder ----
@@ -215,10 +202,10 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         if "run" in parts:
             _require_run(client, parts["run"], tracking_uri)
             return _fetched(client, parts["run"], parts["path"], cache)
-        number = int(parts["version"]) if parts["version"] else _aliased(client, parts["name"], parts["alias"])
-        version = _version(client, parts["name"], number)
+        number = int(parts["version"]) if parts["version"] else aliased(client, parts["name"], parts["alias"])
+        version = find_version(client, parts["name"], number)
         path = version.source.removeprefix(f"runs:/{version.run_id}/")
-        wanted = version.tags[_FINGERPRINT]
+        wanted = version.tags[FINGERPRINT]
         folder = _fetched(client, version.run_id, path, cache, keep_as=wanted)
     found = fingerprint(folder)
     if found != wanted:
@@ -262,53 +249,66 @@ def _require_run(client: MlflowClient, run_id: str, tracking_uri: str) -> None:
         client.get_run(run_id)
 
 
+def _is_registered(client: MlflowClient, name: str) -> bool:
+    try:
+        client.get_registered_model(name)
+    except Exception as error:
+        if refusal(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
 def _model_names(client: MlflowClient) -> list[str]:
-    return sorted(model.name for model in client.search_registered_models())
+    """Registered models, for an answer that names them; the queues of ``turn`` are none."""
+    found = client.search_registered_models(max_results=1000)
+    return sorted(model.name for model in found if "das.queue" not in model.tags)
 
 
-def _aliases(client: MlflowClient, name: str) -> dict[str, int]:
+def aliases(client: MlflowClient, name: str) -> dict[str, int]:
     """Alias -> version; ValueError without such a model."""
-    with _missing(f"no registered model {name!r}; there are: {', '.join(_model_names(client)) or 'none'}"):
-        return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    try:
+        found = client.get_registered_model(name)
+    except Exception as error:
+        if refusal(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        there = ", ".join(_model_names(client)) or "none"
+        raise ValueError(f"no registered model {name!r}; there are: {there}") from error
+    return {alias: int(version) for alias, version in found.aliases.items()}
 
 
-def _versions(client: MlflowClient, name: str) -> list[Any]:
-    return list(client.search_model_versions(f"name = '{name}'"))
+def all_versions(client: MlflowClient, name: str) -> list[Any]:
+    """MLflow's entities of all versions, the oldest first."""
+    found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    return sorted(found, key=lambda version: int(version.version))
 
 
-def _version(client: MlflowClient, name: str, version: int) -> Any:
-    _aliases(client, name)
-    there = ", ".join(map(str, sorted(int(v.version) for v in _versions(client, name))))
+def find_version(client: MlflowClient, name: str, version: int) -> Any:
+    """MLflow's entity of a version; ValueError where there is none, or one that ``register`` did not make."""
+    aliases(client, name)
+    there = ", ".join(str(version.version) for version in all_versions(client, name))
     with _missing(f"model {name!r} has no version {version}; there are: {there or 'none'}"):
         found = client.get_model_version(name, str(version))
-    if _FINGERPRINT not in found.tags:
-        raise ValueError(f"version {version} of {name!r} has no tag {_FINGERPRINT}: not registered by `register`")
+    if FINGERPRINT not in found.tags:
+        raise ValueError(f"version {version} of {name!r} has no tag {FINGERPRINT}: not registered by `register`")
     return found
 
 
-def _aliased(client: MlflowClient, name: str, alias: str) -> int:
-    aliases = _aliases(client, name)
-    if alias not in aliases:
-        there = ", ".join(f"{a} (version {v})" for a, v in sorted(aliases.items()))
+def aliased(client: MlflowClient, name: str, alias: str) -> int:
+    """The version that holds an alias; ValueError where no version does."""
+    found = aliases(client, name)
+    if alias not in found:
+        there = ", ".join(f"{a} (version {v})" for a, v in sorted(found.items()))
         raise ValueError(f"model {name!r} has no alias {alias!r}; there are: {there or 'none'}")
-    return aliases[alias]
-
-
-def _scores(client: MlflowClient, name: str, version: int) -> Scores:
-    text = _version(client, name, version).tags.get(_SCORES)
-    if text is None:
-        raise ValueError(f"version {version} of {name} is champion but was never scored; remove its alias first")
-    return Scores.from_json(json.loads(text))
+    return found[alias]
 
 
 @contextmanager
 def _missing(message: str) -> Iterator[None]:
     """Turns MLflow's "does not exist" into one line."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    except Exception as error:
+        if refusal(error) != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ValueError(message) from error

@@ -11,7 +11,16 @@ from tqdm import tqdm
 
 from pipeline.cluster import ClusterConfig, connect
 from pipeline.storage import read_json, write_json
-from pipeline.studio import StudioConfig, StudioShard, plan, render_shard
+from pipeline.studio import (
+    VERSION,
+    Layout,
+    StudioConfig,
+    StudioShard,
+    finish,
+    layout_plan,
+    render_shard_as,
+    views_per_frame,
+)
 
 
 @dataclass(frozen=True)
@@ -19,39 +28,52 @@ class RenderConfig:
     """Where rendered people go, and what is rendered."""
 
     out: str
-    """Folder that receives the Panoptic layout; all nodes must see it."""
+    """Folder that receives the pictures and annotations; all nodes must see it."""
     studio: StudioConfig = field(default_factory=StudioConfig)
     """Sizes, sequences and seed."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs, when Ray is not running yet."""
+    layout: Layout = "panoptic"
+    """Whose original layout is written: panoptic (for `das prepare --source synthetic`), muco, coco or mupots (for the
+    source of that name)."""
 
 
 def render(config: RenderConfig) -> int:
     """Renders everything, or finds it done; returns the number of pictures.
 
     Raises:
-        ValueError: the folder holds what another configuration rendered.
+        ValueError: the folder holds what another configuration or another studio rendered, or the layout has no
+            sequences.
     """
     out = Path(config.out).resolve()
     done = out / "studio.json"
     if done.exists():
-        if read_json(done)["config"] != _plain(config.studio):
+        # Fields that came later than the folder had their defaults when it was rendered.
+        before = {"layout": "panoptic", "version": 1, **read_json(done)}
+        before["config"] = {**_plain(StudioConfig()), **before["config"]}
+        if before["version"] != VERSION:
+            raise ValueError(f"{done}: rendered by version {before['version']} of the studio, this is version "
+                             f"{VERSION}: choose another folder or delete it")  # fmt: skip
+        if (before["layout"], before["config"]) != (config.layout, _plain(config.studio)):
             raise ValueError(f"{done}: this folder was rendered with other settings: choose another or delete it")
         print(f"{out}: rendered before, nothing to do")
-        return int(read_json(done)["pictures"])
+        return int(before["pictures"])
+    shards = layout_plan(config.studio, config.layout)
     if not ray.is_initialized():
         connect(config.cluster)
-    shards = plan(config.studio)
     task = ray.remote(num_cpus=1)(_render_one)
-    waiting = [task.remote(config.studio, shard, out) for shard in shards]
+    waiting = [task.remote(config.studio, config.layout, shard, out) for shard in shards]
     pictures = 0
-    with tqdm(total=sum(2 * s.count for s in shards), unit=" pictures", delay=2, desc="render") as progress:
+    total = sum(views_per_frame(config.layout) * shard.count for shard in shards)
+    with tqdm(total=total, unit=" pictures", delay=2, desc="render") as progress:
         while waiting:
             (ready,), waiting = ray.wait(waiting, num_returns=1)
             made = ray.get(ready)
             pictures += made
             progress.update(made)
-    write_json(done, {"config": _plain(config.studio), "pictures": pictures})
+    finish(config.studio, config.layout, out)
+    what = {"version": VERSION, "layout": config.layout, "config": _plain(config.studio)}
+    write_json(done, {**what, "pictures": pictures})
     return pictures
 
 
@@ -59,6 +81,6 @@ def _plain(studio: StudioConfig) -> dict[str, object]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(studio).items()}
 
 
-def _render_one(config: StudioConfig, shard: StudioShard, root: Path) -> int:
+def _render_one(config: StudioConfig, layout: Layout, shard: StudioShard, root: Path) -> int:
     cv2.setNumThreads(1)  # one task, one CPU
-    return render_shard(config, shard, root)
+    return render_shard_as(config, layout, shard, root)

@@ -20,7 +20,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -173,16 +173,16 @@ class Record:
     def content_hash(self) -> str:
         """Hash of every field; the image enters by its own hash. Equal for equal records on any machine."""
         digest = hashlib.sha256()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "image":
+        for name in SCHEMA.names:
+            value = getattr(self, name)
+            if name == "image":
                 continue
             if isinstance(value, np.ndarray):
-                digest.update(f"{field.name}{value.shape}=".encode())
+                digest.update(f"{name}{value.shape}=".encode())
                 # Little-endian bytes of the schema's own type: the same on every platform.
                 digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data)
             else:
-                digest.update(f"{field.name}={value}\n".encode())
+                digest.update(f"{name}={value}\n".encode())
         return digest.hexdigest()
 
 
@@ -466,7 +466,7 @@ def _validate_people(record: Record, refuse: Any) -> None:
         joints = getattr(record, name)
         if joints is None or not labelled.any():
             continue
-        depth = joints[labelled][:, 2]
+        depth = joints[..., 2][labelled]
         if depth.min() <= 0:
             refuse(name, f"a labelled joint at depth {depth.min():g}", "depth above 0 mm, z forward")
         if not 500 <= depth.max() <= 200_000:
@@ -488,11 +488,13 @@ def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> fl
 
     Joints of a face alone are too close together to tell centimetres from millimetres.
     """
-    people = labelled.mean(axis=1) >= 0.5
     a, b = _bones(skeleton)
-    lengths = np.linalg.norm(joints[people][:, a] - joints[people][:, b], axis=-1)
-    lengths = lengths[labelled[people][:, a] & labelled[people][:, b]]
-    return float(lengths.max()) if lengths.size else None
+    whole = 2 * labelled.sum(axis=1) >= labelled.shape[1]
+    known = labelled[:, a] & labelled[:, b] & whole[:, None]
+    if not known.any():
+        return None
+    bones = joints[:, a] - joints[:, b]
+    return float(np.sqrt(np.einsum("nbi,nbi->nb", bones, bones)[known].max()))
 
 
 def _validate_image(record: Record, refuse: Any) -> None:
@@ -559,12 +561,31 @@ def decode_image(record: Record) -> np.ndarray:
     return image
 
 
-def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
+def left_out(record: Record) -> np.ndarray:
+    """Why each of the N people can neither be learnt nor scored, "" for those who can: (N,) str.
+
+    Ignore areas, people whose annotation the source does not stand behind, and people who miss a part of their
+    root (COCO: one of the hips).
+    """
+    labelled = record.state > UNLABELLED
+    root = list(skeleton_named(record.skeleton).root_indices)
+    return np.select(
+        [record.ignore, ~record.valid, ~labelled[:, root].all(axis=1)],
+        ["ignored", "invalid", "root unlabelled"],
+        "",
+    )
+
+
+def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, Counter[str]]:
     """The decoded image with the people that can be learnt or scored, in the record's own joint set.
 
     A joint is visible when it is labelled (occluded ones included) and inside the image. People are left out,
-    and counted by reason, when they are ignore areas, not valid, or miss a part of their root (COCO: one of
-    the hips). The root is the mean of the skeleton's root joints. A person has depth when the record is 3D.
+    and counted by reason, as ``left_out`` says. The root is the mean of the skeleton's root joints. A person has
+    depth when the record is 3D.
+
+    Args:
+        record: the stored row.
+        image: (H, W, 3) uint8 RGB to take instead of decoding the record's own.
 
     Returns:
         the sample, and how many people were left out for which reason.
@@ -572,15 +593,12 @@ def to_sample(record: Record) -> tuple[Sample, Counter[str]]:
     Raises:
         ValueError: from ``decode_image``.
     """
-    image = decode_image(record)
+    if image is None:
+        image = decode_image(record)
     skeleton = skeleton_named(record.skeleton)
     labelled = record.state > UNLABELLED
     root = list(skeleton.root_indices)
-    reasons = np.select(
-        [record.ignore, ~record.valid, ~labelled[:, root].all(axis=1)],
-        ["ignored", "invalid", "root unlabelled"],
-        "",
-    )
+    reasons = left_out(record)
     keep = reasons == ""
     uv = record.joints_uv[keep].astype(np.float64)
     cam, K = record.joints_cam, record.K

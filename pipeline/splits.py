@@ -3,6 +3,9 @@
 A manifest is committed, named and hashed; its identity travels with every prepared data set, so a number can
 always be traced to the frames it was measured on. Validation is held out from training sequences (tuning,
 early stopping and calibration see nothing else) and test is touched by evaluation and promotion alone.
+
+Every source has a manifest of its own; ``read_splits`` gives any other by its name, or from a JSON file in the form
+of ``SplitManifest.to_json``.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -33,6 +38,13 @@ class Part:
     """First frame, as a fraction of the sequence's frames in order."""
     stop: float = 1.0
     """End (exclusive), as such a fraction."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"{self.sequence}: split = {self.split!r}, wanted one of {', '.join(SPLITS)}")
+        if not 0 <= self.start < self.stop <= 1:
+            found = f"start = {self.start}, stop = {self.stop}"
+            raise ValueError(f"{self.sequence}: {found}, wanted 0 <= start < stop <= 1")
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,23 @@ class SplitManifest:
         """``name@hash``: the name and the first 12 digits of the hash of the whole table."""
         content = json.dumps(asdict(self), sort_keys=True).encode()
         return f"{self.name}@{hashlib.sha256(content).hexdigest()[:12]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for a JSON file; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> SplitManifest:
+        """Inverse of ``to_json``, defaults may be left out; ValueError names what is unknown, missing or wrong."""
+        top = _checked(cls, value, "split manifest")
+        parts = top.get("parts")
+        if not isinstance(parts, list) or not parts:
+            raise ValueError(f"split manifest: parts = {parts!r}, wanted a list of parts")
+        read = [Part(**_checked(Part, part, f"parts[{i}]")) for i, part in enumerate(parts)]
+        for a, b in pairwise(sorted(read, key=lambda part: (part.sequence, part.start))):
+            if a.sequence == b.sequence and b.start < a.stop:
+                raise ValueError(f"{a.sequence} is in {a.split} and in {b.split}, wanted every frame once")
+        return cls(**{**top, "parts": tuple(read), "cameras": tuple(top.get("cameras", ()))})
 
     def of(self, split: str) -> tuple[Part, ...]:
         """The parts of one split; ValueError for an unknown split."""
@@ -94,20 +123,74 @@ class SplitManifest:
         return tuple(frames[int(i)] for i in np.linspace(0, len(frames) - 1, wanted))
 
 
-def _panoptic() -> tuple[Part, ...]:
-    train = ("haggling1", "mafia1", "ultimatum1", "ultimatum2")
-    test = ("160226_haggling1", "160422_haggling1", "160226_mafia1", "160422_mafia2", "160422_ultimatum1",
-            "160906_pizza1")  # fmt: skip
-    return (
-        *(Part(f"160224_{name}", "train", name[:-1]) for name in train),
-        Part("160226_mafia2", "train", "mafia"),
-        Part("160224_mafia2", "val", "mafia"),
-        *(Part(name, "test", name[7:-1]) for name in test),
-    )
+def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> dict[str, Any]:
+    """A JSON object with the fields of the class, each of a fitting type."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: found {type(value).__name__}, wanted an object")
+    known = {f.name: f for f in fields(cls)}
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}, wanted some of {', '.join(known)}")
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,), "Split": (str,), "float": (int, float), "int": (int,), "int | None": (int, type(None)),
+        "tuple[str, ...]": (list,), "tuple[Part, ...]": (list,),
+    }  # fmt: skip
+    for name, item in value.items():
+        fits = isinstance(item, kinds[str(known[name].type)]) and not isinstance(item, bool)
+        if not fits or (name == "cameras" and not all(isinstance(camera, str) for camera in item)):
+            raise ValueError(f"{where}: {name} = {item!r}, wanted {known[name].type}")
+    for name in ("name", "parts") if cls is SplitManifest else ("sequence", "split"):
+        if not value.get(name):
+            raise ValueError(f"{where}: {name} is missing")
+    return value
+
+
+_TRAIN = ("160224_haggling1", "160226_mafia2", "160224_mafia1", "160224_mafia2", "160224_ultimatum1",
+          "160224_ultimatum2")  # fmt: skip
+_TEST = ("160226_haggling1", "160422_haggling1", "160226_mafia1", "160422_mafia2", "160422_ultimatum1",
+         "160906_pizza1")  # fmt: skip
+
+
+def _panoptic(split: Split, sequences: Sequence[str]) -> tuple[Part, ...]:
+    return tuple(Part(name, split, name[7:-1]) for name in sequences)
 
 
 # The released sequences and cameras, one training sequence held out for validation. Pizza is in test alone.
-PANOPTIC = SplitManifest("panoptic", _panoptic(), cameras=("00_16", "00_30"), step=2, test_frames=2400)
+PANOPTIC = SplitManifest(
+    "panoptic",
+    (
+        *_panoptic("train", [_TRAIN[i] for i in (0, 2, 4, 5, 1)]),
+        *_panoptic("val", [_TRAIN[3]]),
+        *_panoptic("test", _TEST),
+    ),
+    cameras=("00_16", "00_30"),
+    step=2,
+    test_frames=2400,
+)
+
+# What the release trains and tests on, nothing held out. It spreads the test frames over those in which somebody is
+# annotated in that camera, this manifest over all that have a pose file: they differ where a camera sees nobody.
+PANOPTIC_RELEASE = SplitManifest(
+    "panoptic-release",
+    (*_panoptic("train", _TRAIN), *_panoptic("test", _TEST)),
+    cameras=("00_16", "00_30"),
+    step=2,
+    test_frames=2400,
+)
+
+# SMAP (Zhen et al., ECCV 2020), as its authors write in the issues of their repository (numbers 1 and 24): the same
+# training sequences, 160226_ultimatum1 tested instead of 160422_mafia2, which validates; 2400 frames per activity,
+# spread evenly. How their training frames were chosen is not published: all are taken here.
+PANOPTIC_SMAP = SplitManifest(
+    "panoptic-smap",
+    (
+        *_panoptic("train", _TRAIN),
+        *_panoptic("val", ["160422_mafia2"]),
+        *_panoptic("test", ["160226_haggling1", "160422_haggling1", "160226_mafia1", "160226_ultimatum1",
+                            "160422_ultimatum1", "160906_pizza1"]),
+    ),
+    cameras=("00_16", "00_30"),
+    test_frames=2400,
+)  # fmt: skip
 
 # A test set by its protocol. Training on some of its photos is possible by naming the split (convert's
 # as_split).
@@ -124,5 +207,42 @@ MUCO = SplitManifest(
     ),
 )
 
+# What the release trains on: all of both sets.
+MUCO_RELEASE = SplitManifest("muco-release", tuple(Part(f"{s}augmented_set", "train") for s in ("un", "")))
+
 # The labels of the test images are not public.
 COCO = SplitManifest("coco", (Part("train2017", "train"), Part("val2017", "val")))
+
+# The owners' training and test sets; one of the eight training people is held out. MuCo is composed of all eight.
+MPI_INF_3DHP = SplitManifest(
+    "mpi_inf_3dhp",
+    (
+        *(Part(f"S{i}_Seq{j}", "train" if i < 8 else "val") for i in range(1, 9) for j in (1, 2)),
+        *(Part(f"TS{i}", "test") for i in range(1, 7)),
+    ),
+)
+
+# Files of a person's own (datasets/custom.py): train.jsonl, val.jsonl, test.jsonl.
+CUSTOM = SplitManifest("custom", tuple(Part(split, split) for split in get_args(Split)))
+
+_NAMED = (PANOPTIC, PANOPTIC_RELEASE, PANOPTIC_SMAP, MUPOTS, MUCO, MUCO_RELEASE, COCO, MPI_INF_3DHP, CUSTOM)
+MANIFESTS = {manifest.name: manifest for manifest in _NAMED}
+
+
+def read_splits(name: str) -> SplitManifest:
+    """The manifest of that name, or the one in a JSON file of that path.
+
+    Raises:
+        ValueError: an unknown name (lists the known ones), or a file that is missing or malformed.
+    """
+    if name in MANIFESTS:
+        return MANIFESTS[name]
+    if not name.endswith(".json"):
+        raise ValueError(f"split manifest {name!r} is unknown, wanted a JSON file or one of {', '.join(MANIFESTS)}")
+    try:
+        manifest = SplitManifest.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    if manifest.name in MANIFESTS:
+        raise ValueError(f"{name}: its name {manifest.name!r} is taken by another manifest")
+    return manifest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
-from das.transforms import RecipeConfig, conversion_index, ours
+from das.transforms import RecipeConfig, convert_labels, convert_values, ours, recipe_conversion
 from pipeline.schema import UNLABELLED, Record
 
 
@@ -49,16 +49,16 @@ def pose_statistics(
     total = np.zeros((len(skeleton), 3))
     for record in records:
         native = skeleton_named(record.skeleton)
-        index = conversion_index(native, skeleton, recipe)
+        table = recipe_conversion(native, skeleton, recipe)
         root = list(native.root_indices)
         known = record.state > UNLABELLED
         usable = record.valid & ~record.ignore & known[:, root].all(axis=1)
-        known = known[usable][:, index] & (index >= 0)  # (N, J)
+        known = convert_labels(known[usable], table)  # (N, J)
         people += int(usable.sum())
         labelled += known.sum(axis=0)
         if record.joints_cam is not None:
             joints = record.joints_cam[usable].astype(np.float64)
             aligned = joints - joints[:, root].mean(axis=1, keepdims=True)
-            total += np.where(known[..., None], aligned[:, index], 0.0).sum(axis=0)
+            total += np.where(known[..., None], convert_values(aligned, table), 0.0).sum(axis=0)
             in_3d += known.sum(axis=0)
     return PoseStatistics(skeleton, people, labelled, total / np.maximum(in_3d, 1)[:, None])

@@ -106,9 +106,9 @@ class Numbers:
         scores: those of the metrics that are ratios of sums over images, by name: what intervals are made of.
     """
 
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    scores: Mapping[str, Score] = field(default_factory=dict)
+    metrics: dict[str, float]
+    tables: tuple[Table, ...]
+    scores: dict[str, Score]
 
 
 def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:
@@ -117,7 +117,9 @@ def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:
 
 
 def _ends(interval: Interval | None, form: str) -> str:
-    return "" if interval is None else f"{_shown(interval.low, form)}..{_shown(interval.high, form)}"
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return f"{_shown(interval.low, form)}..{_shown(interval.high, form)}"
 
 
 def _plain(number: float) -> float | None:

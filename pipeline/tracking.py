@@ -9,6 +9,9 @@ from there to the server. While the server is lost, training goes on and the jou
 is sent once the server answers, at the latest when the run is opened again. Events carry their own time, so
 sending one twice changes nothing.
 
+While its block lasts, a run also tells how busy its machine is (``sampler``), and at both ends its page gets a
+description in words (``story``).
+
 mlflow is imported when first needed: it costs more than a second, and asks at import whether it may report
 usage.
 """
@@ -21,6 +24,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -32,12 +36,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.journal import Journal, journal_folder
+from pipeline.sampler import Monitor, Sampler
 from pipeline.storage import copy_folder
+from pipeline.story import Input, Story, Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-IDENTITY_TAG = "das.identity"
+IDENTITY_TAG, SUMMARY_TAG = "das.identity", "das.summary"
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 PARAM_LENGTH = 500
@@ -46,7 +52,11 @@ PARAM_LENGTH = 500
 TAG_LENGTH = 5000
 """Characters of a tag's value, likewise (MLflow allows 8000)."""
 
+NOTE_LENGTH = 7500
+"""Characters of a description, likewise."""
+
 _PROJECT = Path(__file__).resolve().parent.parent
+_NOTE = "mlflow.note.content"  # what MLflow shows as the run's description
 _RETRY_AFTER = 30.0  # seconds without a new attempt after the server was lost; attempts block the training
 _log = logging.getLogger(__name__)
 
@@ -120,7 +130,7 @@ def talking_to(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_loss(error):
+        if not is_loss(error):
             raise
         raise ConnectionError(f"MLflow does not answer at {tracking_uri}: {_first_line(error)}") from error
 
@@ -203,6 +213,8 @@ class RunHandle:
     """The MLflow run."""
     folder: str
     """Folder or object-storage URI of the run; the journal lies in its ``tracking/``."""
+    host: str = ""
+    """Machine of the driver, whose load the driver reports."""
 
 
 class Tracker:
@@ -217,6 +229,7 @@ class Tracker:
         self.resumed = resumed
         self._journal = Journal(journal_folder(handle.folder) / f"{handle.run_id}.{writer}.jsonl")
         self._retry_at = 0.0  # monotonic seconds; 0 while the server answers
+        self._sampler: Sampler | None = None
 
     @classmethod
     def open(
@@ -254,9 +267,9 @@ class Tracker:
             else:
                 first = {IDENTITY_TAG: identity} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
                 run_id = client.create_run(experiment_id, tags=first, run_name=identity).info.run_id
-        tracker = cls(RunHandle(tracking_uri, run_id, str(folder)), "driver", resumed=bool(found))
+        tracker = cls(RunHandle(tracking_uri, run_id, str(folder), socket.gethostname()), "driver", resumed=bool(found))
         tracker._event({"status": "RUNNING"})
-        tracker.set_tags({"das.code_version": code_version(), **(tags or {})})
+        tracker.set_tags({"das.code_version": code_version(), "das.host": tracker.handle.host, **(tags or {})})
         tracker.backfill()
         return tracker
 
@@ -264,9 +277,14 @@ class Tracker:
     def join(cls, handle: RunHandle, writer: str = "worker") -> Tracker:
         """The same run from another process, which logs but does not own the status. Contacts no server.
 
-        ``writer`` tells the processes' journals apart: two that write at the same time need two names.
+        ``writer`` tells the processes' journals apart: two that write at the same time need two names. A process on
+        another machine than the driver's also reports that machine's load, for as long as it lives.
         """
-        return cls(handle, writer)
+        tracker = cls(handle, writer)
+        here = socket.gethostname()
+        if handle.host not in ("", here):
+            tracker._start_sampler(f"{writer}-system", f"system/{here}/")
+        return tracker
 
     def log_params(self, values: Any) -> None:
         """Configuration: nested mappings or a dataclass, flattened; the whole of it also as params.json.
@@ -292,7 +310,7 @@ class Tracker:
         try:
             run = mlflow_client(self.handle.tracking_uri).get_run(self.handle.run_id)
         except Exception as error:
-            if not _is_loss(error):
+            if not is_loss(error):
                 raise
             return {}
         return dict(run.data.metrics)
@@ -300,6 +318,10 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""
         self._event({"tags": {_name(k): _shortened(str(v), TAG_LENGTH) for k, v in tags.items()}})
+
+    def describe(self, summary: str) -> None:
+        """The run's result in Markdown: the head of its description in MLflow, whose rest is told by the run itself."""
+        self.set_tags({SUMMARY_TAG: summary})
 
     def log_dataset(self, name: str, fingerprint: str, source: str, context: str, splits: str = "") -> None:
         """A dataset that the run reads.
@@ -347,10 +369,13 @@ class Tracker:
 
     def finish(self, status: Status = "FINISHED", error: BaseException | None = None) -> bool:
         """Ends the run and sends all that is missing, workers' journals included; True when it all arrived."""
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
         if error is not None:
             self.set_tags({"das.error": f"{type(error).__name__}: {_first_line(error)}"})
         self._event({"status": status})
-        complete = self.backfill()
+        complete = self.backfill() and self._tell()
         if not complete:
             _log.warning(
                 "MLflow at %s is lost: the end of run %s waits in %s, is sent when the run is opened again",
@@ -370,6 +395,8 @@ class Tracker:
         return all([self._flush(Journal(path)) for path in journals])
 
     def __enter__(self) -> Tracker:
+        self._tell()
+        self._start_sampler("system", "system/")
         return self
 
     def __exit__(
@@ -377,6 +404,28 @@ class Tracker:
     ) -> None:
         failed: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
         self.finish(failed if error is not None else "FINISHED", error)
+
+    def _start_sampler(self, writer: str, prefix: str) -> None:
+        """Reports this machine's load from a thread, through a journal of its own."""
+        aside = Tracker(self.handle, writer)
+
+        def log(metrics: Mapping[str, float], step: int) -> None:
+            aside.log_metrics({prefix + name: value for name, value in metrics.items()}, step)
+
+        self._sampler = Sampler(_monitors(), log, first_step=aside._journal.length())
+        self._sampler.start()
+
+    def _tell(self) -> bool:
+        """Writes the run's description from what the server knows of the run; False while it is lost."""
+        client = mlflow_client(self.handle.tracking_uri)
+        try:
+            text = _story(client, self.handle.run_id).text()
+            client.set_tag(self.handle.run_id, _NOTE, _shortened(text, NOTE_LENGTH))
+        except Exception as error:
+            if not is_loss(error):
+                raise
+            return False
+        return True
 
     def _event(self, event: dict[str, Any]) -> None:
         self._journal.append({**event, "time_ms": int(time.time() * 1000)})
@@ -390,7 +439,7 @@ class Tracker:
         try:
             _send(self.handle, events)
         except Exception as error:
-            if not _is_loss(error):
+            if not is_loss(error):
                 raise
             if not self._retry_at:
                 _log.warning("MLflow is lost (%s); metrics are kept in %s", _first_line(error), journal.path)
@@ -476,7 +525,56 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
             client.set_terminated(handle.run_id, status=status[0], end_time=status[1])
 
 
-def _is_loss(error: BaseException) -> bool:
+def _monitors() -> list[Monitor]:
+    """MLflow's own readers of CPU, memory, disk, network and, where there are any, GPUs."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    try:
+        found.append(GPUMonitor())
+    except RuntimeError:  # no NVIDIA driver here
+        pass
+    return found
+
+
+def _story(client: MlflowClient, run_id: str) -> Story:
+    """What the server knows of a run, for its description."""
+    run = client.get_run(run_id)
+    identity = run.data.tags.get(IDENTITY_TAG, "")
+    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000)
+    parent = run.data.tags.get("mlflow.parentRunId")
+    return Story(
+        name=identity or str(run.info.run_name),
+        status=run.info.status,
+        began_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
+        tags=run.data.tags,
+        params=run.data.params,
+        metrics=run.data.metrics,
+        inputs=tuple(_input(found) for found in (run.inputs.dataset_inputs if run.inputs else ())),
+        files=tuple(file.path + ("/" if file.is_dir else "") for file in client.list_artifacts(run_id)),
+        trials=tuple(Trial(c.info.run_name, c.info.status, c.data.metrics) for c in children),
+        parent=None if parent is None else client.get_run(parent).info.run_name,
+    )
+
+
+def _input(found: Any) -> Input:
+    source = json.loads(found.dataset.source)
+    context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "")
+    return Input(found.dataset.name, context, source.get("fingerprint", found.dataset.digest), source.get("uri", ""))
+
+
+def refusal(error: BaseException) -> str | None:
+    """MLflow's code for what it refused, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""
+    from mlflow.exceptions import MlflowException
+
+    return str(error.error_code) if isinstance(error, MlflowException) else None
+
+
+def is_loss(error: BaseException) -> bool:
     """Whether a later attempt may succeed: no answer, or an answer that blames the server."""
     import requests
     from mlflow.exceptions import MlflowException

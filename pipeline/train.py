@@ -23,7 +23,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo, load_tensors
+from das.checkpoint import ModelInfo, fresh_tensors, load_tensors
 from das.config import DASConfig
 from das.model import DAS
 from das.transforms import (
@@ -253,7 +253,12 @@ def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Itera
 def _check_pretrained(path: str, model: DASConfig) -> None:
     """ValueError before anything starts where initial weights are missing or of another architecture."""
     if Path(path).is_dir():
-        load_tensors(Path(path) / "model.safetensors", DAS(model))
+        fresh = fresh_tensors(path, model)
+        load_tensors(Path(path) / "model.safetensors", DAS(model), fresh)
+        if fresh:
+            layers = dict.fromkeys(name.rsplit(".", 1)[0] for name in fresh)
+            print(f"{path} predicts other joints than {model.skeleton.name}: {len(layers)} layers start fresh "
+                  f"({', '.join(layers)}), all others from it")  # fmt: skip
     elif not Path(path).is_file():
         raise ValueError(f"pretrained = {path!r} does not exist, wanted a checkpoint folder, a file or a URL")
     elif not model.backbone.startswith("resnet"):

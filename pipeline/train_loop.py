@@ -27,6 +27,7 @@ from das.assign import assign
 from das.backbone import ResNet
 from das.checkpoint import (
     ModelInfo,
+    fresh_tensors,
     load_criterion,
     load_tensors,
     load_training_state,
@@ -216,7 +217,10 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) -> None:
     """Weights of a new training: ImageNet or a checkpoint where given, and offsets that start at the mean pose."""
     if config.pretrained is not None and Path(config.pretrained).is_dir():
-        load_tensors(Path(config.pretrained) / "model.safetensors", step.model)
+        fresh = fresh_tensors(config.pretrained, step.model.config)
+        if fresh:  # new joints start at their mean; what is known of the rest is loaded over it
+            step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
+        load_tensors(Path(config.pretrained) / "model.safetensors", step.model, fresh)
         return
     if config.pretrained is not None:
         backbone = step.model.backbone

@@ -218,6 +218,7 @@ def sweep(config: SweepConfig) -> SweepResult:
             publish(local, join(folder, "best"), tracker)
         tracker.log_metrics({SELECT_BY: trials[0].score, "trials": len(trials)}, step=0)
         tracker.set_tags({"das.best.trial": trials[0].name, "das.best.checkpoint": join(folder, "best")})
+        tracker.describe(f"Best trial {trials[0].line()}")
         tracker.log_json("trials.json", [asdict(t) for t in trials])
     write_json(join(folder, "finished.json"), {"run_id": tracker.handle.run_id, "trials": [asdict(t) for t in trials]})
     return _ended(folder, finished_before=False)

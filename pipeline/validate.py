@@ -13,8 +13,8 @@ from das.model import DAS
 from das.predictor import Prediction, Predictor
 from das.strict import best_threshold, strict
 from pipeline.config import TrainConfig
+from pipeline.ground_truth import predicted, strict_truth
 from pipeline.schema import Record, decode_image, from_row
-from pipeline.scoring import predicted, strict_truth
 
 # Candidates below this score never decide the threshold; there are very many, and each costs time in suppression.
 LEAST_SCORE = 0.05

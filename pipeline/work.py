@@ -187,8 +187,15 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
             if words == said:
                 raise ValueError(words if isinstance(error, ValueError) else f"{shard.name}: {words}") from error
             said = words
-            yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, detail=said)
+            yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
             at += 1
+
+
+def _file_and_fault(words: str, root: str) -> tuple[str, str]:
+    """The file that a message begins with, relative to ``root`` ("" if it names none), and what it says of it."""
+    words = words.replace(f"{root}/", "")
+    file, _, fault = words.partition(": ")
+    return (file, fault) if (Path(root) / file).is_file() else ("", words)
 
 
 def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> Iterator[Record | Drop]:

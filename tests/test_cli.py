@@ -18,14 +18,18 @@ from pipeline import cli
 
 PROJECT = Path(__file__).resolve().parent.parent
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
-# Where the function behind each command lives.
+# Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {
     "render": "pipeline.render.render",
+    "doctor data": "pipeline.doctor.doctor",
     "prepare": "pipeline.convert.convert",
+    "data stats": "pipeline.data_stats.stats",
+    "data show": "pipeline.data_show.show",
     "train-panoptic": "pipeline.train.fit",
     "train-mupots": "pipeline.train.fit",
-    "evaluate": "pipeline.evaluate.evaluate",
+    "evaluate": "pipeline.rescore.judge",
     "promote": "pipeline.promote.promote",
+    "registry": "pipeline.history.ask",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
     "benchmark": "pipeline.benchmark.benchmark",
@@ -59,7 +63,8 @@ def understood(monkeypatch):
 def documented() -> list[list[str]]:
     """Arguments of `das` in every command that the jobs' docstrings and the README show."""
     texts = [ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{job}.py").read_text())) for job in JOBS]
-    texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("data/*.md"))):
+        texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
     found = []
     for line in "\n".join(texts).replace("\\\n", " ").splitlines():
         command = re.match(r"\s*(?:ray job submit .*-- )?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", line)
@@ -83,7 +88,7 @@ def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, m
 
 
 def test_every_job_is_documented_and_is_the_command_of_its_name():
-    assert {job.replace("_", "-") for job in JOBS} == cli.COMMANDS.keys() == FUNCTIONS.keys()
+    assert {job.replace("_", "-") for job in JOBS} == cli.COMMANDS.keys() == {name.split()[0] for name in FUNCTIONS}
     assert {command for command, *_ in documented()} >= cli.COMMANDS.keys() - {"demo"}
     for job in JOBS:
         path = PROJECT / "jobs" / f"{job}.py"
@@ -138,7 +143,7 @@ def test_help_needs_no_ray_and_no_model():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["fly"], "unknown command 'fly', wanted one of render, prepare, train-panoptic"),
+        (["fly"], "unknown command 'fly', wanted one of render, doctor, prepare"),
         (["train-panoptic"], "Expected one of {release, ours, paper, small}"),
         (["train-panoptic", "huge"], "Unrecognized options: huge. Available subcommands: release, ours, paper, small"),
         (["train-panoptic", "small", "--wings", "2"], "Unrecognized options: --wings, 2"),
@@ -149,6 +154,12 @@ def test_help_needs_no_ray_and_no_model():
         (["sweep", "small", "--trials", "0"], "trials = 0, wanted at least 1"),
         (["prepare", "--source", "films", "--root", "a", "--out", "b"], "invalid choice 'films'"),
         (["render"], "--out"),
+        (["doctor"], "Expected one of {data}"),
+        (["data"], "Expected one of {stats, show}"),
+        (["data", "draw"], "draw"),
+        (["doctor", "data", "a", "--names", "-1"], "names = -1, wanted at least 0"),
+        (["data", "show", "a", "--count", "0"], "count = 0, wanted at least 1"),
+        (["data", "stats", "a", "--assigned", "-1"], "assigned = -1, wanted at least 0"),
     ],
 )
 def test_a_mistake_in_the_flags_is_one_line_and_status_2(understood, capsys, arguments, line):

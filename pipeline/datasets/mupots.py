@@ -1,10 +1,12 @@
-"""MuPoTS-3D (Mehta et al., 3DV 2018) in the COCO-like form that followed 3DMPPE (Moon et al., ICCV 2019).
+"""MuPoTS-3D (Mehta et al., 3DV 2018): as its owners ship it, or in Moon's form; a test set.
 
-    ROOT/annotations/MuPoTS-3D.json  or  ROOT/MuPoTS-3D.json
-    ROOT/TS1/img_000000.jpg  or  ROOT/MultiPersonTestSet/TS1/img_000000.jpg
+    ROOT/MultiPersonTestSet/TS1/annot.mat, occlusion.mat       the owners' (mupots_mat.py)
+    ROOT/MultiPersonTestSet/TS1/img_000000.jpg                 or in ROOT/TS1/
+    ROOT/annotations/MuPoTS-3D.json  or  ROOT/MuPoTS-3D.json   COCO-like, as 3DMPPE gives it out (Moon et al., 2019)
 
-The set is a test set. Optional fields beside Moon's: ``keypoints_univ`` (the universal skeleton that the
-benchmark scores) and ``occlusion`` (1 = occluded).
+A sequence with an annot.mat is read from it: it alone holds every frame, the universal skeleton that the benchmark
+scores, and what is occluded. The owners give no intrinsics; they are the JSON's where it is there. Beside Moon's own
+fields the JSON may have ``keypoints_univ`` (the universal skeleton) and ``occlusion`` (1 = occluded).
 """
 
 from __future__ import annotations
@@ -18,15 +20,21 @@ import numpy as np
 
 from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton
+from pipeline.datasets import mupots_mat
 from pipeline.datasets.source import (
     Drop,
+    EncodedImage,
+    NoImage,
     Person,
     Shard,
     annotations_of,
     box_xyxy,
+    clipped_box,
     cut,
+    no_record,
     numbers,
     pinhole,
+    read_image,
     record,
     require_file,
     require_folder,
@@ -48,19 +56,24 @@ _MAX_MISFIT = 0.01  # of the longer image side
 
 
 def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
-    """The sequences of one split that the annotation file mentions.
+    """The sequences of one split that are annotated.
 
     Raises:
-        ValueError: the folder or the annotation file is missing or malformed.
+        ValueError: the folder or every annotation file is missing, or one is no such file.
     """
     folder = require_folder(root, "mupots")
-    path = _annotations(folder)
-    images, _ = annotations_of(path)
+    mats = {part.sequence: _mats(folder, part.sequence) for part in splits.parts}
+    frames: dict[str, list[int]] = {}
+    if not any(mats.values()) or any(path.is_file() for path in _json_places(folder)):
+        path = _annotations(folder)
+        for image in annotations_of(path)[0].values():
+            sequence, frame = _place(image, path)
+            frames.setdefault(sequence, []).append(frame)
     found = []
     for part in splits.of(split):
-        places = (_place(image, path) for image in images.values())
-        frames = sorted(frame for sequence, frame in places if sequence == part.sequence)
-        taken = splits.select(part, frames)
+        if mat := mats[part.sequence]:
+            frames[part.sequence] = list(range(mupots_mat.frame_count(mat)))
+        taken = splits.select(part, sorted(frames.get(part.sequence, [])))
         files = [_image(folder, part.sequence, frame) for frame in taken]
         found += cut("mupots", folder, part, _CAMERA, taken, files)
     return found
@@ -73,6 +86,9 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
     folder = Path(shard.root)
+    if mat := _mats(folder, shard.sequence):
+        yield from _from_mats(shard, mat)
+        return
     path = _annotations(folder)
     images, annotations = annotations_of(path)
     by_place = {_place(image, path): image for image in images.values()}
@@ -84,9 +100,42 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
         yield record(shard, frame, _image(folder, shard.sequence, frame), size, MUPOTS17, people, K=K)
 
 
+def _from_mats(shard: Shard, mats: Path) -> Iterator[Record | Drop]:
+    folder = Path(shard.root)
+    frames = mupots_mat.read_sequence(mats)
+    K = _intrinsics(folder, shard.sequence, frames)
+    for frame in shard.frames:
+        image = read_image(_image(folder, shard.sequence, frame))
+        if isinstance(image, NoImage):
+            yield no_record(shard, frame, image)
+            continue
+        people = [_mat_person(i, entry, K, image) for i, entry in enumerate(frames[frame])]
+        yield record(shard, frame, image, image.size, MUPOTS17, people, K=K)
+
+
+def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.Frames) -> np.ndarray:
+    """K (3, 3) of a sequence: Moon's, else of a file of intrinsics, else fitted to the annotations themselves."""
+    for path in _json_places(folder):
+        if path.is_file():
+            for image in annotations_of(path)[0].values():
+                if _place(image, path)[0] == sequence:
+                    return pinhole(numbers(image, "intrinsic", (4,), path))
+    given = mupots_mat.given_intrinsics(folder, sequence)
+    return mupots_mat.fit_intrinsics(frames) if given is None else given
+
+
+def _mats(folder: Path, sequence: str) -> Path | None:
+    """The folder with the owners' annotations of a sequence, if there is one."""
+    places = (folder / "MultiPersonTestSet" / sequence, folder / sequence)
+    return next((place for place in places if (place / "annot.mat").is_file()), None)
+
+
+def _json_places(folder: Path) -> tuple[Path, Path]:
+    return folder / "annotations" / "MuPoTS-3D.json", folder / "MuPoTS-3D.json"
+
+
 def _annotations(folder: Path) -> Path:
-    places = (folder / "annotations" / "MuPoTS-3D.json", folder / "MuPoTS-3D.json")
-    return require_file(places, "mupots: annotations")
+    return require_file(_json_places(folder), "mupots: annotations")
 
 
 def _place(image: dict[str, Any], path: Path) -> tuple[str, int]:
@@ -111,18 +160,39 @@ def _person(annotation: dict[str, Any], K: np.ndarray, size: tuple[int, int], pa
         state[numbers(annotation, "occlusion", (17,), path) > 0] = OCCLUDED
     unlabelled = (numbers(annotation, "keypoints_vis", (17,), path) == 0) | (cam[:, 2] <= 0)
     state[unlabelled] = UNLABELLED
-    projected = np.where(unlabelled[:, None], uv, 0.0)
-    projected[~unlabelled] = project(cam[~unlabelled], K)
-    wrong = np.linalg.norm(uv - projected, axis=1) > _MAX_MISFIT * max(size)
     universal = None
     if "keypoints_univ" in annotation:
         universal = numbers(annotation, "keypoints_univ", (17, 3), path)
     return Person(
         id=int(annotation["id"]),
-        joints_uv=np.where(wrong[:, None], projected, uv),
+        joints_uv=_mended(uv, cam, ~unlabelled, K, size),
         joints_cam=cam,
         joints_cam_univ=universal,
         state=state,
         bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
         valid=bool(annotation.get("is_valid", 1)),
     )
+
+
+def _mat_person(id_: int, entry: mupots_mat.MatPerson, K: np.ndarray, image: EncodedImage) -> Person:
+    labelled = entry.cam[:, 2] > 0
+    uv = _mended(entry.uv, entry.cam, labelled, K, image.size)
+    return Person(
+        id=id_,
+        joints_uv=uv,
+        joints_cam=entry.cam,
+        joints_cam_univ=entry.universal,
+        state=np.where(labelled, np.where(entry.occluded, OCCLUDED, VISIBLE), UNLABELLED),
+        bbox=clipped_box(uv[labelled], image.size),
+        valid=entry.valid,
+    )
+
+
+def _mended(
+    uv: np.ndarray, cam: np.ndarray, labelled: np.ndarray, K: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Image positions (17, 2), those that contradict the labelled joint in 3D replaced by its projection."""
+    projected = np.where(labelled[:, None], 0.0, uv)
+    projected[labelled] = project(cam[labelled], K)
+    wrong = np.linalg.norm(uv - projected, axis=1) > _MAX_MISFIT * max(size)
+    return np.where(wrong[:, None], projected, uv)

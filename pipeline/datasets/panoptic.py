@@ -2,7 +2,11 @@
 
     ROOT/<sequence>/calibration_<sequence>.json                      cameras, centimetres
     ROOT/<sequence>/hdPose3d_stage1_coco19/body3DScene_%08d.json     19 joints; older: hdPose3d_stage1, 15
-    joints ROOT/<sequence>/hdImgs/<camera>/<camera>_%08d.jpg                HD frames, distorted
+    ROOT/<sequence>/hdImgs/<camera>/<camera>_%08d.jpg                HD frames, distorted
+    ROOT/<sequence>/hdVideos/hd_<camera>.mp4                         or the videos that they are cut from
+
+A camera without a folder of images is read from its video (frames.py): pose file n belongs to the video's n-th
+frame, counted from 0, and its frames become JPEGs of quality 95, about a terabyte less to store beforehand.
 
 World coordinates are centimetres with y down; this file turns them into millimetres of the camera frame,
 once. Boxes and image positions are not part of the data: both follow from the projection with the sequence's
@@ -22,9 +26,12 @@ import numpy as np
 
 from das.camera import project, transform
 from das.skeleton import COCO19, MPI15, Skeleton
+from pipeline.datasets.frames import video_frame
 from pipeline.datasets.source import (
     ANNOTATION_MISSING,
     Drop,
+    EncodedImage,
+    NoImage,
     Person,
     Shard,
     cut,
@@ -50,6 +57,9 @@ _MIN_CONFIDENCE = 0.1
 # use.
 _MIN_JOINTS = 3
 _MIN_BOX_SIDE, _MIN_BOX_AREA = 1.0, 64.0
+
+# An HD frame as a JPEG of the quality below, for packing only.
+_VIDEO_FRAME_BYTES = 600_000
 
 _POSE_FILE = re.compile(r"body3DScene_(\d{8})\.json")
 # (folder, field, joint set), the preferred one first.
@@ -114,7 +124,10 @@ def shards(
             raise ValueError(f"{source}: no body3DScene_*.json in {poses}")
         taken = splits.select(part, frames)
         for camera in splits.cameras:
-            images = [_image(sequence, camera, frame) for frame in taken]
+            if _video(sequence, camera) is None:
+                images: list[Path] | int = [_image(sequence, camera, frame) for frame in taken]
+            else:
+                images = _VIDEO_FRAME_BYTES
             found += cut(source, folder, part, camera, taken, images)
     return found
 
@@ -134,7 +147,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
         yield record(
             shard,
             frame,
-            _image(sequence, shard.camera, frame),
+            _frame(sequence, shard.camera, frame),
             camera.size,
             skeleton,
             people,
@@ -151,6 +164,17 @@ def _calibration(sequence: Path) -> Path:
 
 def _image(sequence: Path, camera: str, frame: int) -> Path:
     return sequence / "hdImgs" / camera / f"{camera}_{frame:08d}.jpg"
+
+
+def _video(sequence: Path, camera: str) -> Path | None:
+    """The camera's video, where its frames are read from it: there is no folder of images."""
+    video = sequence / "hdVideos" / f"hd_{camera}.mp4"
+    return video if video.is_file() and not _image(sequence, camera, 0).parent.is_dir() else None
+
+
+def _frame(sequence: Path, camera: str, frame: int) -> Path | EncodedImage | NoImage:
+    video = _video(sequence, camera)
+    return _image(sequence, camera, frame) if video is None else video_frame(video, frame)
 
 
 def _pose_folder(sequence: Path) -> tuple[Path, str, Skeleton]:
@@ -222,8 +246,8 @@ def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray
     """
     if not bodies:
         return []
-    confidence = np.stack([c for _, _, c in bodies])  # (N, J)
-    cam = transform(np.stack([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
+    confidence = np.array([c for _, _, c in bodies])  # (N, J)
+    cam = transform(np.array([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
     uv = np.zeros((*confidence.shape, 2))
     # Missing joints (-1) have coordinates too, usually zeros: the confidence tells, the numbers do not.
     imaged = (confidence > 0) & _can_image(camera, cam)
@@ -237,7 +261,7 @@ def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray
     count = labelled.sum(axis=1)
     boxes = np.where(count[:, None] > 0, np.concatenate([low, high], axis=1), 0.0)  # (N, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
-    big = (sides > _MIN_BOX_SIDE).all(axis=1) & (sides.prod(axis=1) > _MIN_BOX_AREA)
+    big = (sides > _MIN_BOX_SIDE).all(axis=1) & (sides[:, 0] * sides[:, 1] > _MIN_BOX_AREA)
     known = np.where(confidence[..., None] > 0, cam, 0.0)
     state = np.where(labelled, VISIBLE, UNLABELLED)
     return [

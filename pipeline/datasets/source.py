@@ -84,13 +84,30 @@ IMAGE_OTHER_SIZE = "image size differs from annotation"
 ANNOTATION_MISSING = "image without annotation"
 
 
+@dataclass(frozen=True)
+class EncodedImage:
+    """A JPEG or PNG, and its (height, width) in pixels."""
+
+    data: bytes
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NoImage:
+    """Why a frame has no image that can be used: one of the reasons above, the file, and what was found in it."""
+
+    reason: str
+    file: Path
+    detail: str = ""
+
+
 class Source(Protocol):
     """What each module of this folder offers (modules are checked against it where they are listed)."""
 
     TERMS: str
     """Terms under which the owners give the data out, in a sentence, and where to read them."""
     SKELETONS: tuple[Skeleton, ...]
-    """Joint sets its records may have."""
+    """Joint sets its records may have; none for data that bring their own."""
     SPLITS: SplitManifest
     """Split manifest it uses when none is given."""
 
@@ -133,6 +150,24 @@ class Person:
     confidence: np.ndarray | None = None
     ignore: bool = False
     valid: bool = True
+
+
+def terms_of(source: Source, root: str | Path) -> str:
+    """The source's terms; a file ``terms.txt`` in its folder adds what only the person who brings the data knows.
+
+    Raises:
+        ValueError: the file is empty or no text.
+    """
+    path = Path(root) / "terms.txt"
+    if not path.is_file():
+        return source.TERMS
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: found bytes that are no UTF-8, wanted a sentence or two") from error
+    if not words:
+        raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
+    return f"{source.TERMS}: {' '.join(words)}"
 
 
 def require_folder(root: str | Path, what: str) -> Path:
@@ -227,14 +262,25 @@ def box_xyxy(xywh: np.ndarray) -> np.ndarray:
     return np.concatenate([xywh[:2], xywh[:2] + xywh[2:]])
 
 
+def clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Tight box (4,) x0 y0 x1 y1 of the points (M, 2), clipped to (height, width) pixels; zeros without points."""
+    if not len(uv):
+        return np.zeros(4)
+    limit = np.array([size[1] - 1.0, size[0] - 1.0])
+    return np.concatenate([np.clip(uv.min(axis=0), 0, limit), np.clip(uv.max(axis=0), 0, limit)])
+
+
 def cut(
-    source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path]
+    source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path] | int
 ) -> list[Shard]:
-    """The frames (their image files beside them) as shards of at most ``FRAMES_PER_SHARD``."""
+    """The frames as shards of at most ``FRAMES_PER_SHARD``; beside them their files, or the bytes of a usual one."""
     shards = []
     for at in range(0, len(frames), FRAMES_PER_SHARD):
         chunk = tuple(frames[at : at + FRAMES_PER_SHARD])
-        size = _estimated_bytes(images[at : at + FRAMES_PER_SHARD])
+        if isinstance(images, int):
+            size = images * len(chunk)
+        else:
+            size = _estimated_bytes(images[at : at + FRAMES_PER_SHARD])
         shards.append(
             Shard(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size)
         )
@@ -252,10 +298,27 @@ def _within(file: Path, root: str) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
+def read_image(path: Path) -> EncodedImage | NoImage:
+    """An image file's bytes as they lie on the disk, or why they cannot be used."""
+    try:
+        data = path.read_bytes()
+        return EncodedImage(data, image_size(data))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return NoImage(IMAGE_MISSING, path)
+    except ValueError as error:
+        return NoImage(IMAGE_DAMAGED, path, str(error))
+
+
+def no_record(shard: Shard, frame: int, why: NoImage) -> Drop:
+    """What a frame of the shard without a usable image gives instead of a record."""
+    key = key_of(shard.source, shard.sequence, shard.camera, frame)
+    return Drop(key, why.reason, _within(why.file, shard.root), why.detail)
+
+
 def record(
     shard: Shard,
     frame: int,
-    image: Path,
+    image: Path | EncodedImage | NoImage,
     size: tuple[int, int],
     skeleton: Skeleton,
     people: Sequence[Person],
@@ -269,7 +332,7 @@ def record(
     Args:
         shard: where the frame belongs.
         frame: its number, one of the shard's.
-        image: path of the image file.
+        image: path of the image file, the image itself, or why there is none.
         size: (height, width) pixels that the annotation refers to.
         skeleton: joint set of the people.
         people: may be empty; optional 3D columns are given by all of them or by none.
@@ -279,16 +342,14 @@ def record(
         t_mm: (3,) beside R.
     """
     key = key_of(shard.source, shard.sequence, shard.camera, frame)
-    try:
-        data = image.read_bytes()
-        found = image_size(data)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return Drop(key, IMAGE_MISSING, _within(image, shard.root))
-    except ValueError as error:
-        return Drop(key, IMAGE_DAMAGED, _within(image, shard.root), str(error))
-    if found != size:
-        sizes = f"found {found[1]}x{found[0]} pixels, wanted {size[1]}x{size[0]}"
-        return Drop(key, IMAGE_OTHER_SIZE, _within(image, shard.root), sizes)
+    file = image if isinstance(image, Path) else None
+    if isinstance(image, Path):
+        image = read_image(image)
+    if isinstance(image, NoImage):
+        return no_record(shard, frame, image)
+    if image.size != size:
+        sizes = f"found {image.size[1]}x{image.size[0]} pixels, wanted {size[1]}x{size[0]}"
+        return Drop(key, IMAGE_OTHER_SIZE, _within(file, shard.root) if file else "", sizes)
     joints = len(skeleton)
 
     def stack(name: str, dtype: type[np.generic], *shape: int) -> np.ndarray:
@@ -308,9 +369,9 @@ def record(
         split=shard.split,
         split_manifest=shard.split_manifest,
         activity=shard.activity,
-        skeleton=skeleton.name,
-        image=data,
-        image_sha256=hashlib.sha256(data).hexdigest(),
+        skeleton=skeleton.text,
+        image=image.data,
+        image_sha256=hashlib.sha256(image.data).hexdigest(),
         height=size[0],
         width=size[1],
         K=K,

@@ -1,10 +1,25 @@
-"""The studio: rendered people in a rendered room, written in CMU Panoptic's original layout. Licence-free.
+"""The studio: rendered people in a rendered room, written in the original layouts of recorded data. Licence-free.
 
 Read in this order: config, geometry, person, motion, stage (who does what where), skin, outfit, body (what they
-look like), cameras, room, render (pictures), annotate, layout (files), produce (the work, in shards).
+look like), cameras, room, render (pictures), joints, shots (what a picture shows), annotate, layout, produce (CMU
+Panoptic's files, in shards), moon_json, coco_json, export (the other layouts).
 """
 
-from pipeline.studio.config import StudioConfig, StudioShard, plan
-from pipeline.studio.produce import render, render_shard, write_calibration
+from pipeline.studio.config import VERSION, StudioConfig, StudioShard, plan
+from pipeline.studio.export import Layout, finish, layout_plan, render, render_shard_as, views_per_frame
+from pipeline.studio.produce import render_shard, write_calibration
 
-__all__ = ["StudioConfig", "StudioShard", "plan", "render", "render_shard", "write_calibration"]
+__all__ = [
+    "VERSION",
+    "Layout",
+    "StudioConfig",
+    "StudioShard",
+    "finish",
+    "layout_plan",
+    "plan",
+    "render",
+    "render_shard",
+    "render_shard_as",
+    "views_per_frame",
+    "write_calibration",
+]

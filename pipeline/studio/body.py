@@ -52,9 +52,12 @@ def dress(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
         _hand(surface, person, outfit, side)
         _shoe(surface, person, outfit, side)
     if outfit.skirt:
-        _skirt(surface, person, outfit)
+        _skirt(surface, person, outfit, outfit.skirt, outfit.trousers, 1.0)
+    if outfit.coat:
+        _skirt(surface, person, outfit, outfit.coat, outfit.top, 1.06)
     _head(surface, person, outfit)
     _hair(surface, person, outfit)
+    _head_wear(surface, person, outfit)
     _face(surface, person, outfit)
     return surface.build()
 
@@ -137,7 +140,10 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     end = outfit.trouser
 
     def paint(s: float, angles: ndarray) -> ndarray:
-        # Under a skirt the leg takes its colour: where the cloth is too coarse to cover it, nothing shines through.
+        # Under a skirt or coat the leg takes its colour: where the cloth is too coarse to cover it, nothing shines
+        # through.
+        if outfit.coat and s < outfit.coat - 0.08:
+            return np.tile(outfit.top, (len(angles), 1))
         return np.tile(outfit.trousers if s < max(end, outfit.skirt - 0.08) else outfit.skin, (len(angles), 1))
 
     def shape(s: float, angles: ndarray) -> ndarray:
@@ -147,8 +153,11 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
 
     # Trouser legs fall straight: towards the hem they keep more of the thigh's width.
     loose = outfit.loose
-    profile = [(s, a + (s < end) * loose * 0.6 * max(s, 0), b + (s < end) * loose * 0.6 * max(s, 0))
-               for s, a, b in _scaled(LEG, person.girth)]  # fmt: skip
+    profile = [
+        (s, a + flare, b + flare)
+        for s, a, b in _scaled(LEG, person.girth)
+        for flare in [(s < end) * loose * 0.6 * max(s, 0) + (s < end) * outfit.wide * max(s, 0)]
+    ]
     surface.tube(line, _with_edge(profile, end, 0.5 * loose, -1), lambda s: {f"{side}_leg": 1.0}, paint, shape)
 
 
@@ -191,9 +200,12 @@ def _shoe(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     surface.tube(line, profile, lambda s: {f"{side}_foot": 1.0}, _plain(outfit.shoes), shape)
 
 
-def _skirt(surface: Surface, person: Person, outfit: Outfit) -> None:
-    """Hangs from the waist and follows both legs: its left half the left leg, its right half the right one."""
-    thick = person.girth * (1.0 + 0.06 * outfit.loose)
+def _skirt(surface: Surface, person: Person, outfit: Outfit, end: float, colour: ndarray, over: float) -> None:
+    """A skirt, or a coat below the waist: its left half follows the left leg, its right half the right one.
+
+    Ends at ``end`` of hip 0, knee 1, ankle 2; ``over`` widens what is worn over something else.
+    """
+    thick = over * person.girth * (1.0 + 0.06 * outfit.loose)
 
     def leg(side: str) -> Callable[[float], tuple[Mix, Mix]]:
         down = bent_line(at(f"{side}_hip"), at(f"{side}_knee"), at(f"{side}_ankle"), 0.3)
@@ -206,10 +218,9 @@ def _skirt(surface: Surface, person: Person, outfit: Outfit) -> None:
         (centre, one), (_, other) = left(s), right(s)
         return centre, mix((1, one), (1, other), (-25 if s < 0 else 0, {"pelvis_up": 1.0}))
 
-    end = outfit.skirt
     profile = [(-0.30, 14.8, 10.6), (-0.20, 16.6, 11.0), (-0.02, 17.6, 12.0), (0.02, 8.6, 12.2), (0.4 * end, 9.4, 12.6),
                (0.75 * end, 10.0, 12.4), (end, 10.8, 12.6), (end + 0.02, 9.6, 11.0)]  # fmt: skip
-    surface.tube(line, _scaled(profile, thick), lambda s: {"pelvis_left": 1.0}, _plain(outfit.trousers),
+    surface.tube(line, _scaled(profile, thick), lambda s: {"pelvis_left": 1.0}, _plain(colour),
                  twin=lambda s: right(s)[0])  # fmt: skip
 
 
@@ -227,11 +238,13 @@ def _head(surface: Surface, person: Person, outfit: Outfit) -> None:
         return at("head", head_up=s * h, head_forward=forward * h), {"head_up": 1.0}
 
     volume = {"bald": 0.0, "short": 0.05, "full": 0.16, "long": 0.13, "bun": 0.07, "tail": 0.08}[outfit.hair_style]
+    hood = outfit.head_wear == "hood"
+    volume = 0.34 if hood else volume
 
     def covered(s: float, angles: ndarray) -> ndarray:
         """1 where hair grows: above a line that runs from the forehead over the ears to the nape."""
         away = np.degrees(np.abs(np.angle(np.exp(1j * (angles - np.pi / 2)))))
-        nape = -0.95 if outfit.hair_style in ("full", "long") else -0.6
+        nape = -0.95 if outfit.hair_style in ("full", "long") or hood else -0.6
         hairline = np.interp(away, (0, 45, 70, 95, 125, 180), (0.60, 0.55, 0.25, -0.15, nape, nape))
         return ease((s - hairline) / 0.16 + 0.5)
 
@@ -241,11 +254,12 @@ def _head(surface: Surface, person: Person, outfit: Outfit) -> None:
 
     def paint(s: float, angles: ndarray) -> ndarray:
         hair = covered(s, angles)[:, None] if outfit.hair_style != "bald" else np.zeros((len(angles), 1))
+        tone = outfit.top if hood else outfit.hair
         face = np.tile(outfit.skin, (len(angles), 1))
         away = np.abs(np.angle(np.exp(1j * (angles - np.pi / 2))))
         if outfit.beard and s < -0.42:
             face[away < 1.5] = 0.35 * outfit.skin + 0.65 * outfit.hair
-        return hair * outfit.hair + (1 - hair) * face
+        return hair * tone + (1 - hair) * face
 
     surface.tube(line, [(y, a * h, b * h) for y, a, b, _ in HEAD], lambda s: {"head_left": 1.0}, paint, shape)
 
@@ -284,6 +298,21 @@ def _hair(surface: Surface, person: Person, outfit: Outfit) -> None:
             (2.0, 0.05 * h, 0.05 * h),
         )
         surface.tube(bent_line(a, b, c, 0.6), profile, lambda s: {"head_left": 1.0}, paint)
+
+
+def _head_wear(surface: Surface, person: Person, outfit: Outfit) -> None:
+    """A cap with a peak or a hat with a brim; a hood is part of the head."""
+    h = person.head
+    if outfit.head_wear not in ("cap", "hat"):
+        return
+    paint = _plain(outfit.accent)
+    low, high = (at("head", head_up=up * h, head_forward=-0.04 * h) for up in (0.42, 1.22))
+    crown = ((-0.02, 0.74, 0.92), (0.0, 0.80, 0.98), (0.45, 0.76, 0.94), (0.8, 0.52, 0.66), (1.0, 0.04, 0.05))
+    wide, long, ahead = (1.30, 1.50, 0.0) if outfit.head_wear == "hat" else (0.72, 0.62, 0.92)
+    below, above = (at("head", head_up=up * h, head_forward=(ahead - 0.04) * h) for up in (0.42, 0.50))
+    brim = ((-0.1, 0.1, 0.1), (0.0, wide, long), (0.9, wide, long), (1.0, 0.1, 0.1))
+    for line, rows in ((straight_line(low, high), crown), (straight_line(below, above), brim)):
+        surface.tube(line, [(s, a * h, b * h) for s, a, b in rows], lambda s: {"head_left": 1.0}, paint)
 
 
 def _face(surface: Surface, person: Person, outfit: Outfit) -> None:

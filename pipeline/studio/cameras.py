@@ -1,12 +1,13 @@
-"""The two HD cameras of every sequence, calibrated as CMU Panoptic calibrates its own: 00_16 and 00_30.
+"""The cameras: two of the dome's HD cameras, calibrated as CMU Panoptic calibrates its own, and those of other data.
 
-They hang at the edge of the stage like two cameras of the dome, about 100 degrees apart; each sequence's
-calibration differs by a little, so no other sequence's calibration fits.
+00_16 and 00_30 hang at the edge of the stage like two cameras of the dome, about 100 degrees apart; each sequence's
+calibration differs by a little, so no other sequence's calibration fits. MuCo's and MuPoTS's annotations know no
+distortion: their pictures are a pinhole's. A photo like COCO's is taken from anywhere, with any lens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy import ndarray
@@ -48,12 +49,7 @@ def sequence_cameras(config: StudioConfig, sequence: str) -> list[StudioCamera]:
         a = np.radians(azimuth)
         eye = to_world(np.array([distance * np.sin(a), height, distance * np.cos(a)]))
         target = to_world(np.array([rng.normal(0, 4), aim, rng.normal(0, 4)]))
-        forward = (target - eye) / np.linalg.norm(target - eye)
-        right = np.cross(np.array([0.0, 1.0, 0.0]), forward)  # the world's y axis points down
-        right /= np.linalg.norm(right)
-        roll = rng.normal(0, 0.012)
-        down = np.cross(forward, right)
-        R = np.stack([np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right, forward])
+        R = _looking(eye, target, rng.normal(0, 0.012))
         fx = rng.normal(1400, 8)
         # K of the full size; pixel centres lie on integers, hence the halves when it shrinks.
         K = np.array(
@@ -69,3 +65,63 @@ def sequence_cameras(config: StudioConfig, sequence: str) -> list[StudioCamera]:
         cameras.append(StudioCamera(name, config.width, config.height, np.round(K, 5), np.round(distortion, 8),
                                     np.round(R, 10), np.round(-R @ eye, 8)))  # fmt: skip
     return cameras
+
+
+def undistorted(camera: StudioCamera) -> StudioCamera:
+    """The same camera with a perfect lens."""
+    return replace(camera, distortion=np.zeros(5))
+
+
+def film_camera(config: StudioConfig, sequence: str) -> StudioCamera:
+    """The one camera of a sequence like MuPoTS-3D's: at eye level, wide, without distortion."""
+    rng = config.rng(sequence, 1 << 22)
+    place = rng.uniform(0, 360), rng.uniform(320, 390), rng.uniform(120, 185), rng.uniform(80, 105)
+    return _pinhole("0", config.width, config.height, rng, place, rng.uniform(0.575, 0.62), rng.normal(0, 0.01))
+
+
+def photo_camera(config: StudioConfig, sequence: str, take: int) -> StudioCamera:
+    """Somebody's camera, another one in every take: landscape or portrait, near or far, wide or long."""
+    rng = config.rng(sequence, 1 << 22, take)
+    shape = rng.choice([16 / 9, 4 / 3, 3 / 4], p=[0.2, 0.55, 0.25])
+    place = rng.uniform(0, 360), rng.uniform(290, 430), rng.uniform(80, 205), rng.uniform(70, 115)
+    width = round(config.height * shape)
+    return _pinhole("unknown", width, config.height, rng, place, rng.uniform(0.7, 1.4), rng.normal(0, 0.04))
+
+
+def _pinhole(
+    name: str,
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    place: tuple[float, float, float, float],
+    focal: float,
+    roll: float,
+) -> StudioCamera:
+    """A camera that looks at the stage's axis.
+
+    Args:
+        name: of the camera.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        rng: of small deviations.
+        place: azimuth in degrees; distance, height and height looked at, in cm.
+        focal: focal length, as a share of the picture's longer side.
+        roll: radians about the optical axis.
+    """
+    azimuth, distance, high, aim = place
+    a = np.radians(azimuth)
+    eye = to_world(np.array([distance * np.sin(a), high, distance * np.cos(a)]))
+    R = _looking(eye, to_world(np.array([rng.normal(0, 15), aim, rng.normal(0, 15)])), roll)
+    f = focal * max(width, height)
+    cx, cy = (width - 1) / 2 + 0.01 * width * rng.normal(), (height - 1) / 2 + 0.01 * height * rng.normal()
+    K = np.array([[f, 0, cx], [0, f * rng.normal(1, 0.001), cy], [0, 0, 1]])
+    return StudioCamera(name, width, height, np.round(K, 5), np.zeros(5), R, -R @ eye)
+
+
+def _looking(eye: ndarray, target: ndarray, roll: float) -> ndarray:
+    """Rotation (3, 3) of a camera at ``eye`` that looks at ``target`` (world), turned by ``roll`` radians."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(np.array([0.0, 1.0, 0.0]), forward)  # the world's y axis points down
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    return np.stack([np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right, forward])

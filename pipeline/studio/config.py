@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VERSION = 1
+"""Raised whenever the same config gives other files."""
 SPLITS = ("train", "val", "test")
 ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
 
@@ -72,13 +74,19 @@ class StudioConfig:
     )
     """Names of the test sequences; pizza is allowed here alone."""
     frame_seconds: float = 0.7
-    """Time between two frames; a recording has 1 / 29.97, a long step gives more variety for the same disk."""
+    """Time between two frames; 0.0333667 is a recording's (29.97 a second: takes of some hundred frames are videos), a
+    long step gives more variety for the same disk."""
     take_frames: int = 8
     """Frames after which new people come on stage."""
     people_min: int = 1
     """Fewest people in a take."""
     people_max: int = 8
     """Most people in a take; fewer stand there when the stage has no room for more."""
+    interactions: float = 0.0
+    """Share of takes that stage an interaction: all seated round a table, in a row on a bench, or walking across each
+    other's ways."""
+    layers: float = 0.0
+    """Share of people in coats, hoods, hats or wide trousers, whose silhouettes are not their bodies'."""
     shard_frames: int = 96
     """Frames of one unit of work, rounded up to whole takes."""
     supersampling: int = 2
@@ -100,6 +108,9 @@ class StudioConfig:
         if not 1 <= self.people_min <= self.people_max <= 8:
             raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= 8, "
                              f"found {self.people_min} and {self.people_max}")  # fmt: skip
+        for name in ("interactions", "layers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share, 0 to 1, found {getattr(self, name)}")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must be 1 to 100, found {self.jpeg_quality}")
         if self.seed < 0:

@@ -5,7 +5,7 @@ One material serves both sides of the body, so left and right look as alike as t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -41,6 +41,9 @@ class Outfit:
         pattern: plain, rows, columns, checks, block or open (a jacket open in front).
         hair_style: bald, short, full, long, bun or tail.
         loose: cm by which clothes stand off the body.
+        wide: cm that trouser legs are wider at the hem.
+        coat: how far a coat reaches along hip 0, knee 1, ankle 2; 0 for none.
+        head_wear: none, hood, cap or hat.
     """
 
     skin: ndarray
@@ -59,6 +62,9 @@ class Outfit:
     beard: bool
     loose: float
     stripes: float
+    wide: float = 0.0
+    coat: float = 0.0
+    head_wear: str = "none"
 
     def paint_top(self, s: float, angles: ndarray) -> ndarray:
         """The top's colour at position s along a trunk or sleeve, (S, 3)."""
@@ -124,3 +130,20 @@ def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
         loose=float(rng.uniform(0.3, 1.8)),
         stripes=float(rng.integers(4, 8)),
     )
+
+
+def add_layers(rng: np.random.Generator, outfit: Outfit) -> Outfit:
+    """The same person in a coat, with something on the head or in wide trousers: one of these at least."""
+    worn = rng.random(3) < (0.5, 0.5, 0.4)
+    worn[rng.integers(3)] = True
+    coat, head, wide = worn.tolist()
+    if coat:  # of one cloth from the shoulders down, with sleeves
+        cloth = _tone(rng, TROUSER_TONES) if rng.random() < 0.6 else _cloth(rng)
+        outfit = replace(outfit, top=cloth, accent=cloth, sleeve=1.96, hem=0.3, pattern="plain",
+                         coat=float(rng.uniform(0.35, 1.35)), loose=float(rng.uniform(1.2, 3.0)))  # fmt: skip
+    if head:
+        wear = str(rng.choice(["hood", "cap", "hat"]))
+        outfit = replace(outfit, head_wear=wear, hair_style="short" if wear == "hood" else outfit.hair_style)
+    if wide and not outfit.skirt:
+        outfit = replace(outfit, wide=float(rng.uniform(1.0, 3.2)), trouser=1.9)
+    return outfit

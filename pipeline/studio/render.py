@@ -75,9 +75,14 @@ def shade(solid: Solid, light: ndarray) -> ndarray:
     return solid.colours * (ambient + 0.54 * direct)[:, None]
 
 
-def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> None:
-    """Paints visible quads far to near onto a BGR uint8 canvas of the camera's view."""
-    scale = canvas.shape[1] / camera.width
+def drawn_quads(camera: StudioCamera, solid: Solid, width: int, height: int) -> tuple[ndarray, ndarray]:
+    """What a ``width`` x ``height`` canvas of the camera's view shows, far to near.
+
+    Returns:
+        Indices (M,) of the faces that face the camera, and their corners (M, 4, 2) in pixels with ``_SHIFT`` binary
+        digits.
+    """
+    scale = width / camera.width
     cam = transform(to_world(solid.vertices), camera.R, camera.t)
     depth = np.maximum(cam[:, 2], 1.0)
     flat = cam / depth[:, None]
@@ -86,7 +91,7 @@ def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> 
     pixels = np.round(uv * (1 << _SHIFT)).clip(-1e6, 1e6).astype(np.int32)
     # Far outside the picture the distortion polynomial folds back: leave out what no lens would show.
     shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1 + _WIDEST**2)
-    shown &= ((uv > -_MARGIN * scale) & (uv < np.array(canvas.shape[1::-1]) + _MARGIN * scale)).all(-1)
+    shown &= ((uv > -_MARGIN * scale) & (uv < np.array([width, height]) + _MARGIN * scale)).all(-1)
     distance = np.sqrt(np.einsum("vi,vi->v", cam, cam))
 
     a, b, c, d = solid.faces.T
@@ -94,10 +99,25 @@ def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> 
     facing = one[:, 0].astype(float) * other[:, 1] > one[:, 1].astype(float) * other[:, 0]
     chosen = np.flatnonzero(facing & shown[a] & shown[b] & shown[c] & shown[d])
     order = chosen[np.argsort(-(distance[a] + distance[c])[chosen], kind="stable")]
-    quads = pixels[solid.faces[order]]
+    return order, pixels[solid.faces[order]]
+
+
+def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> None:
+    """Paints visible quads far to near onto a BGR uint8 canvas of the camera's view."""
+    order, quads = drawn_quads(camera, solid, canvas.shape[1], canvas.shape[0])
     colours = (255 * lit[order, ::-1].clip(0, 1)).tolist()
     for quad, colour in zip(quads, colours):
         cv2.fillConvexPoly(canvas, quad, colour, cv2.LINE_8, _SHIFT)
+
+
+def seen_faces(camera: StudioCamera, solid: Solid) -> ndarray:
+    """(H, W) int32: index of the face that the middle of each pixel shows, -1 where none is."""
+    # Twice the size, as pictures are painted: the filler widens what it fills by half a canvas pixel.
+    faces = np.full((2 * camera.height, 2 * camera.width), -1, np.int32)
+    order, quads = drawn_quads(camera, solid, 2 * camera.width, 2 * camera.height)
+    for quad, face in zip(quads, order.tolist()):
+        cv2.fillConvexPoly(faces, quad, face, cv2.LINE_8, _SHIFT)
+    return faces[1::2, 1::2]
 
 
 @dataclass(frozen=True)

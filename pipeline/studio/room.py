@@ -83,6 +83,27 @@ def make_room(number: int, density: float) -> Room:
     )
 
 
+def green_room(density: float) -> Room:
+    """A studio for cutting people out: green walls and floor, unevenly lit, and nothing in it."""
+    rng = np.random.default_rng([7351, ROOMS])
+    green = np.array([0.24, 0.62, 0.30])
+
+    def cloth(width: float, height: float, tone: ndarray) -> ndarray:
+        sheet = _Sheet(width, height, density, tone)
+        for cell, amount in ((3, 0.01), (25, 0.02), (120, 0.05)):
+            sheet.speckle(rng, cell, amount)
+        return sheet.pixels
+
+    light = np.array([0.2, 0.95, 0.24])
+    return Room(
+        floor=cloth(2 * HALF, 2 * HALF, green),
+        walls=[cloth(2 * HALF, WALL, 0.95 * green) for _ in range(4)],
+        furniture=[],
+        light=light / np.linalg.norm(light),
+        density=density,
+    )
+
+
 def _floor(rng: np.random.Generator, number: int, density: float) -> ndarray:
     size = 2 * HALF
     tone = np.array([(0.46, 0.44, 0.40), (0.52, 0.40, 0.28), (0.40, 0.42, 0.44)][number % 3])

@@ -14,7 +14,7 @@ from numpy import ndarray
 from pipeline.studio.bubbles import Box, Bubbles, body_bubbles, box_bubbles, overlap
 from pipeline.studio.config import StudioConfig, sequence_activity
 from pipeline.studio.motion import Pose, Walk, reach, sit, stand, walk
-from pipeline.studio.outfit import Outfit, draw_outfit
+from pipeline.studio.outfit import Outfit, add_layers, draw_outfit
 from pipeline.studio.person import Person, draw_person
 
 STAGE_RADIUS = 165.0
@@ -40,6 +40,10 @@ DOING = {
     "ultimatum": {"stand": 3.0, "walk": 3.0, "sit": 2.0, "reach": 2.0},
     "pizza": {"sit": 3.0, "stand": 2.0, "reach": 3.0, "walk": 2.0},
 }
+# What everybody does in a take that stages an interaction, and how many take part.
+INTERACTIONS = {"table": ("sit", 2, 8), "bench": ("sit", 2, 5), "crossing": ("walk", 2, 4)}
+SEAT_WIDTH = 58.0
+"""Room for one person on a bench, cm."""
 STOOL_TONES = ((0.42, 0.30, 0.20), (0.25, 0.25, 0.27), (0.75, 0.73, 0.70), (0.30, 0.36, 0.44))
 
 
@@ -63,7 +67,10 @@ class Take:
 
 @dataclass(frozen=True)
 class Formation:
-    """How people are arranged: ``kind`` circle, table, row or scatter, about ``middle`` (x, z), turned by ``angle``."""
+    """How people are arranged about ``middle`` (x, z), turned by ``angle``.
+
+    ``kind`` is circle, table, row, bench, crossing or scatter.
+    """
 
     kind: str
     count: int
@@ -83,6 +90,10 @@ class Formation:
             step = min(72 * self.spread, 300 / self.count)
             spot = self.middle + (i - (self.count - 1) / 2) * step * across
             yaw = self.angle + rng.normal(0, 0.3)
+        elif self.kind == "bench":
+            across = np.array([np.cos(self.angle), -np.sin(self.angle)])
+            spot = self.middle + ((i - (self.count - 1) / 2) * SEAT_WIDTH + rng.normal(0, 1.5)) * across
+            return spot, float(self.angle + rng.normal(0, 0.08))
         else:
             spot = rng.uniform(-STAGE_RADIUS, STAGE_RADIUS, 2)
             yaw = rng.uniform(0, 2 * np.pi)
@@ -101,8 +112,13 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
     t = np.arange(config.take_frames) * config.frame_seconds
     weights = dict(enumerate(PEOPLE[activity], start=1))
     count = int(np.clip(_pick(rng, weights), config.people_min, config.people_max))
+    together = _interaction(config, sequence, take)
+    if together is not None:
+        _, fewest, most = INTERACTIONS[together]
+        count = int(np.clip(np.clip(count, fewest, most), config.people_min, config.people_max))
+    kind = _pick(rng, FORMATIONS[activity])
     formation = Formation(
-        kind=_pick(rng, FORMATIONS[activity]),
+        kind=kind if together is None else together,
         count=count,
         middle=rng.uniform(-35, 35, 2),
         angle=rng.uniform(0, 2 * np.pi),
@@ -110,14 +126,21 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
     )
     boxes = _table(rng, formation.middle) if formation.kind == "table" else []
     occupied = [box_bubbles(box, len(t)) for box in boxes]
+    bench = _bench(rng, formation) if formation.kind == "bench" else None
     actors = []
     for i in range(count):
         person = draw_person(rng)
         outfit = draw_outfit(rng, person.female)
+        layers = config.rng(sequence, take, 6, i)
+        if layers.random() < config.layers:
+            outfit = add_layers(layers, outfit)
         for attempt in range(ATTEMPTS):
             spot, yaw = formation.place(rng, i, attempt)
-            doing = _pick(rng, DOING[activity]) if attempt < ATTEMPTS // 2 else "stand"
-            pose, stool = _act(rng, doing, person, t, spot, yaw, formation.kind == "table")
+            if together is not None:
+                doing = INTERACTIONS[together][0]
+            else:
+                doing = _pick(rng, DOING[activity]) if attempt < ATTEMPTS // 2 else "stand"
+            pose, stool = _act(rng, doing, person, t, spot, yaw, formation.kind, bench)
             body = body_bubbles(pose, person.girth)
             filled = [body] if stool is None else [body, box_bubbles(stool, len(t))]
             if np.linalg.norm(body.centres[..., [0, 2]], axis=-1).max() > STAGE_RADIUS + 45:
@@ -128,7 +151,14 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
             occupied += filled
             boxes += [] if stool is None else [stool]
             break
-    return Take(actors, boxes)
+    # Everybody sits on it and nobody else comes, so it need not keep clear of people.
+    return Take(actors, boxes if bench is None else [*boxes, bench])
+
+
+def _interaction(config: StudioConfig, sequence: str, take: int) -> str | None:
+    """What the people of a take do together, if anything; its draws are its own."""
+    rng = config.rng(sequence, take, 5)
+    return _pick(rng, dict.fromkeys(INTERACTIONS, 1.0)) if rng.random() < config.interactions else None
 
 
 Choice = TypeVar("Choice")
@@ -151,22 +181,44 @@ def _table(rng: np.random.Generator, middle: ndarray) -> list[Box]:
     ]
 
 
+def _bench(rng: np.random.Generator, formation: Formation) -> Box:
+    """A block as long as its people need, under and a little behind them."""
+    half = np.array([formation.count * SEAT_WIDTH / 2, rng.uniform(20, 23), 18.0])
+    back = 5 * np.array([np.sin(formation.angle), np.cos(formation.angle)])
+    middle = np.array([formation.middle[0] - back[0], half[1], formation.middle[1] - back[1]])
+    return Box(middle, half, formation.angle, np.array(STOOL_TONES[rng.integers(len(STOOL_TONES))]))
+
+
 def _act(
-    rng: np.random.Generator, doing: str, person: Person, t: ndarray, spot: ndarray, yaw: float, table: bool
+    rng: np.random.Generator,
+    doing: str,
+    person: Person,
+    t: ndarray,
+    spot: ndarray,
+    yaw: float,
+    kind: str,
+    bench: Box | None,
 ) -> tuple[Pose, Box | None]:
-    """A motion, and the stool if it needs one."""
+    """A motion in a formation, and the stool if it needs one."""
+    if doing == "walk" and kind == "crossing":
+        # Long loops about one middle, each its own way round: they cross, and who walks them meets.
+        half_axes = (rng.uniform(105, 150), rng.uniform(55, 90))
+        path = Walk(0.15 * spot, half_axes, rng.uniform(0, np.pi), rng.choice([-1.0, 1.0]), rng.uniform())
+        return walk(rng, person, t, path), None
     if doing == "walk":
         half_axes = (rng.uniform(50, 130), rng.uniform(35, 110))
         path = Walk(0.45 * spot, half_axes, rng.uniform(0, np.pi), rng.choice([-1.0, 1.0]), rng.uniform())
         return walk(rng, person, t, path), None
     if doing == "reach":
         return reach(rng, person, t, spot, yaw), None
+    if doing == "sit" and bench is not None:
+        return sit(rng, person, t, spot, yaw, 2 * float(bench.half[1]), table=False), None
     if doing == "sit":
         seat = float(np.clip(rng.normal(0.25, 0.02) * person.stature, 34, 52))
         back = 0.04 * person.stature * np.array([np.sin(yaw), np.cos(yaw)])
         colour = np.array(STOOL_TONES[rng.integers(len(STOOL_TONES))])
         middle = np.array([spot[0] + back[0], seat / 2, spot[1] + back[1]])
         stool = Box(middle, np.array([17.0, seat / 2, 17.0]), yaw, colour)
-        return sit(rng, person, t, spot, yaw, seat, table), stool
+        return sit(rng, person, t, spot, yaw, seat, kind == "table"), stool
     assert doing == "stand", doing
     return stand(rng, person, t, spot, yaw), None

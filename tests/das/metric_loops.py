@@ -155,6 +155,30 @@ def strict(truth, predictions, mean_pose, threshold, root=2) -> dict[str, float]
     }
 
 
+def root_average_precision(truth, predictions, radius=250.0, root=2) -> float:
+    """Average precision of roots, prediction by prediction in order of falling score."""
+    people = _by_frame(truth)
+    annotated = sum(bool(scored[root]) for scored in truth.scored)
+    taken, right, curve = set(), 0, []
+    for place, p in enumerate(np.argsort(-predictions.scores, kind="stable").tolist(), start=1):
+        best, nearest = None, radius
+        for t in people.get(int(predictions.frame[p]), []):
+            if t in taken or not truth.scored[t, root]:
+                continue
+            gap = np.linalg.norm(truth.joints_cam[t, root] - predictions.joints_cam[p, root])
+            if gap < nearest:
+                best, nearest = t, gap
+        if best is not None:
+            taken.add(best)
+            right += 1
+        curve.append((right / place, best is not None))
+    total, envelope = 0.0, 0.0
+    for precision, hit in reversed(curve):
+        envelope = max(envelope, precision)
+        total += envelope if hit else 0.0
+    return total / annotated
+
+
 _PARENT = [1, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, 14, 14, 1]
 _ORDER = [15, 1, 0, 16, *range(2, 14)]
 

@@ -129,6 +129,49 @@ def test_a_mean_of_groups_weighs_groups_alike_and_leaves_out_what_nothing_was_me
     assert np.isnan(Score(np.zeros(2), np.zeros(2)).value)
 
 
+def plain_loop(scores, cluster):
+    """The interval of a score, or of the difference of two, resample by resample and cluster by cluster."""
+    count = cluster.max() + 1
+    sums = [
+        [np.array([column[cluster == c].sum(axis=0) for c in range(count)]) for column in (s.numerator, s.denominator)]
+        for s in scores
+    ]
+
+    def value(drawn):
+        means = []
+        for above, below in sums:
+            whole = below[drawn].sum(axis=0)
+            means.append((above[drawn].sum(axis=0)[whole > 0] / whole[whole > 0]).mean())
+        return means[0] - (means[1] if len(means) > 1 else 0.0)
+
+    def error(drawn):
+        whole = value(drawn)
+        return np.sqrt(sum((value([*drawn[:i], *drawn[i + 1 :]]) - whole) ** 2 for i in range(len(drawn))))
+
+    own, spread = value([*range(count)]), error([*range(count)])
+    distances = []
+    for row in np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=1999):
+        drawn = np.repeat(np.arange(count), row).tolist()
+        distances.append((value(drawn) - own) / max(error(drawn), 0.3 * spread))
+    low, high = np.quantile(distances, [0.025, 0.975], method="weibull")
+    spread *= np.sqrt(count / (count - 1))
+    return own - high * spread, own - low * spread
+
+
+@pytest.mark.parametrize("kind", ["ratio", "mean of ratios", "difference"])
+def test_an_interval_is_that_of_a_plain_loop(kind):
+    rng = np.random.default_rng(5)
+    cluster, groups = np.arange(9).repeat(2), np.eye(3)[np.arange(18) % 5 % 3]
+    below = 1.0 + rng.integers(0, 3, (18, 1)) * np.ones((1, 1 if kind != "mean of ratios" else 3))
+    if kind == "mean of ratios":
+        below = below * groups
+    scores = [Score(below * rng.gamma(2, 1, (18, 1)), below)]
+    if kind == "difference":
+        scores.append(Score(below * rng.gamma(2, 1, (18, 1)), below))
+    found = paired_interval(*scores, alone(cluster)) if len(scores) == 2 else interval(scores[0], alone(cluster))
+    assert (found.low, found.high) == pytest.approx(plain_loop(scores, cluster), rel=1e-9)
+
+
 def test_one_group_is_the_plain_ratio_and_equal_columns_change_nothing():
     cluster, score = skewed_errors(np.random.default_rng(3))
     found = interval(score, cluster)

@@ -11,8 +11,10 @@ from torch import nn
 
 from das.checkpoint import (
     ModelInfo,
+    fresh_tensors,
     load_criterion,
     load_model,
+    load_tensors,
     load_training_state,
     save_criterion,
     save_model,
@@ -21,7 +23,7 @@ from das.checkpoint import (
 )
 from das.config import DASConfig, small
 from das.model import DAS
-from das.skeleton import MUCO21
+from das.skeleton import MPI15, MUCO21, PANOPTIC15
 from das.transforms import InputSize, RecipeConfig
 
 
@@ -254,3 +256,38 @@ def test_staged_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="exists already"), staged_folder(target):
         pass
     assert (target / "a").read_text() == "1"
+
+
+# A checkpoint as the start of a model with other joints.
+
+
+@pytest.mark.parametrize("update", ["none", "single", "multi", "release"])
+def test_other_joints_keep_all_but_the_layers_whose_channels_are_joints(update, tmp_path):
+    layers = {} if update != "none" else {"update_layers": 0}
+    ours, theirs = (tiny(update=update, skeleton=s, **layers) for s in (MUCO21, PANOPTIC15))
+    source = DAS(theirs)
+    save_model(tmp_path, source, info_of(theirs))
+    fresh = fresh_tensors(tmp_path, ours)
+    model = DAS(ours)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    load_tensors(tmp_path / "model.safetensors", model, fresh)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name in fresh else source.state_dict()[name]), name
+    assert {"head.joints.out.weight", "head.joints.out.bias"} <= set(fresh)
+    assert all(name.startswith(("head.joints.out", "head.sigma.out", "update.")) for name in fresh)
+    assert any(name.startswith("update.") for name in fresh) == (update in ("multi", "release"))
+
+
+def test_as_many_joints_of_other_names_start_fresh_and_equal_ones_do_not(saved, tmp_path):
+    folder, _, _ = saved
+    head_top = replace(MPI15, name="mine")
+    assert len(head_top) == len(PANOPTIC15)
+    assert "head.joints.out.weight" in fresh_tensors(folder, tiny(skeleton=head_top))
+    assert fresh_tensors(folder, tiny(skeleton=replace(PANOPTIC15, name="mine"))) == ()
+
+
+def test_a_start_of_another_architecture_is_refused_whatever_its_joints(saved):
+    folder, _, _ = saved
+    wider = replace(tiny(skeleton=MUCO21), backbone_width=16)
+    fresh = fresh_tensors(folder, wider)
+    refused(lambda: load_tensors(folder / "model.safetensors", DAS(wider), fresh), "another architecture", "backbone.")

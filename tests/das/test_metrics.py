@@ -179,6 +179,14 @@ def test_average_precision_of_a_case_worked_by_hand():
     assert root_average_precision(truth, predictions, (0,)) == pytest.approx((1 + 0.5) / 3)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_average_precision_is_that_of_a_loop_over_predictions(seed):
+    scene = loops.make_scene(np.random.default_rng(seed), frames=5, people=4, noise=150)
+    found = root_average_precision(scene.truth, scene.predictions, (2,))
+    assert found == pytest.approx(loops.root_average_precision(scene.truth, scene.predictions))
+
+
 def test_average_precision_of_perfect_and_of_no_predictions():
     truth = loops.make_scene(np.random.default_rng(0)).truth
     truth = replace(truth, scored=np.ones_like(truth.scored))

@@ -295,6 +295,22 @@ def test_release_is_that_of_a_loop_over_people(seed, parent_bug):
     assert (result.relative.mean_pck, result.absolute.mean_pck) == pytest.approx(expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.booleans())
+def test_scores_by_image_are_the_means_over_sequences(seed, everyone):
+    scene = make_scene(seed, frames=6, people=3, noise=80)
+    sequence = np.array(["TS1", "TS1", "TS2", "TS2", "TS2", "TS3"])
+    result = mupots_matlab(scene.truth, scene.predictions, sequence, everyone=everyone)
+    found = {n: 100 * s.value for n, s in result.scores(scene.truth, sequence, MATLAB_THRESHOLDS).items()}
+    means = {"pck": "mean_pck", "auc": "mean_auc"}
+    expected = {
+        f"{measure}_{kind}": getattr(scores, mean)
+        for kind, scores in (("rel", result.relative), ("abs", result.absolute))
+        for measure, mean in means.items()
+    }
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.integers(1, 4))
 def test_exact_predictions_are_perfect_under_every_protocol(seed, people):

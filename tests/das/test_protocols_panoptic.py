@@ -300,6 +300,45 @@ def test_smap_is_that_of_a_loop_over_people_in_any_order(seed):
     assert (result.mpjpe, result.recall) == (pytest.approx(mpjpe), pytest.approx(recall))
 
 
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_scores_by_image_are_the_protocols_numbers(seed):
+    scene = loops.make_scene(np.random.default_rng(seed), frames=6, people=3, miss=0.3)
+    truth, predictions = scene.truth, scene.predictions
+    assume(truth.scored[:, 2].any())
+    release = panoptic_release(truth, predictions, scene.world_mean, scene.R)
+    assert release.score(6).value == pytest.approx(release.mpjpe)
+    result = panoptic_smap(truth, predictions, smap_scale(1920, 1080))
+    assume(result.matched > 0)
+    found = {name: score.value for name, score in result.scores(truth, 6).items()}
+    assert found == pytest.approx(
+        {
+            "mpjpe": result.mpjpe,
+            "mpjpe_absolute": result.joint_absolute().mean(),
+            "pck": result.joint_pck().mean(),
+            "pck_absolute": result.joint_pck_absolute().mean(),
+            "recall": result.recall,
+        }
+    )
+
+
+def test_smap_measures_annotated_joints_alone():
+    scene = loops.make_scene(np.random.default_rng(0), noise=10)
+    known = np.ones(scene.truth.scored.shape, bool)
+    known[:, 4] = False
+    wrong = replace(scene.truth, joints_cam=np.where(known[..., None], scene.truth.joints_cam, 0.0))
+    result = panoptic_smap(wrong, scene.predictions, known=known)
+    assert np.isnan(result.joint_mpjpe()[4]) and np.delete(result.joint_mpjpe(), 4).max() < 40
+    assert result.scores(wrong, 12)["mpjpe"].value < 40, "a joint that nobody annotated is no part of the mean"
+
+
+def test_smap_scales_every_image_by_itself():
+    joints, uv = np.zeros((2, 15, 3)), np.zeros((2, 15, 2))
+    truth = Truth([0, 1], joints, np.ones((2, 15), bool), uv)
+    predictions = Predictions([0, 1], joints, [1.0, 1.0], uv + [50, 0])
+    assert panoptic_smap(truth, predictions, np.array([0.5, 1.0])).match.tolist() == [0, MISSED]
+
+
 def test_smap_pixels_are_those_of_its_network_input():
     assert smap_scale(1920, 1080) == pytest.approx(832 / 1920)
     assert smap_scale(1000, 1000) == pytest.approx(0.512)

@@ -1,5 +1,8 @@
+import json
 from itertools import product
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +16,10 @@ from das.skeleton import (
     MUPOTS17,
     PANOPTIC15,
     SKELETONS,
+    SYNTHESIS,
     Skeleton,
     conversion,
+    read_skeleton,
     skeleton_named,
 )
 
@@ -175,3 +180,87 @@ def test_flips_follow_from_names_in_any_order(parts, random):
     skeleton = Skeleton("toy", tuple(joints), (), ("root",))
     swapped = [joints[k] for k in skeleton.flip_permutation]
     assert [j.replace("l_", "R_").replace("r_", "l_").lower() for j in joints] == swapped
+
+
+# Joint sets that are no known ones, and joints that are made up of others.
+
+
+def test_a_set_of_ones_own_is_its_own_text():
+    toy = Skeleton("toy", ("a", "b"), (("a", "b"),), ("a",))
+    assert skeleton_named(toy.text) == toy and json.loads(toy.text) == toy.to_json()
+    assert all(s.text == s.name and skeleton_named(s.text) is s for s in SKELETONS.values())
+    impostor = Skeleton("coco17", ("a", "b"), (), ("a",))
+    with pytest.raises(ValueError, match="'coco17' is a known set of other joints"):
+        skeleton_named(impostor.text)
+    with pytest.raises(ValueError, match="not JSON"):
+        skeleton_named("{toy")
+
+
+def test_a_skeleton_file_is_read_or_named(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(MPI15.to_json()))
+    assert read_skeleton(path) == MPI15
+    path.write_text("mpi15")
+    with pytest.raises(ValueError, match="mine.json: wanted a JSON object"):
+        read_skeleton(path)
+    with pytest.raises(ValueError, match="none.json: cannot be read"):
+        read_skeleton(tmp_path / "none.json")
+
+
+def test_pelvis_and_mid_hip_stand_for_each_other_both_ways():
+    for cmu in (PANOPTIC15, COCO19, MPI15):
+        for mpi in (MUPOTS17, MUCO21):
+            assert conversion(cmu, mpi).index[mpi.index("pelvis")] == cmu.index("mid_hip")
+            assert conversion(mpi, cmu).index[cmu.index("mid_hip")] == mpi.index("pelvis")
+
+
+@pytest.mark.parametrize("pair", list(product(SKELETONS.values(), repeat=2)), ids=lambda p: "-".join(s.name for s in p))
+def test_joints_are_made_up_only_on_request_and_only_where_they_lack(pair):
+    source, target = pair
+    plain, made = conversion(source, target), conversion(source, target, ("neck", "mid_hip"))
+    assert plain.mixtures == () and made.index == plain.index
+    for k, parts in made.mixtures:
+        assert plain.index[k] == -1 and sum(weight for _, weight in parts) == 1
+        assert f"{target.joints[k]} <- 0.5" in str(made)
+        # Left and right enter alike, so mixtures commute with flips.
+        flipped = {(source.flip_permutation[i], weight) for i, weight in parts}
+        assert flipped == set(parts) and target.flip_permutation[k] == k
+
+
+def test_coco_reaches_neck_and_root_of_both_models_on_request():
+    made = {PANOPTIC15.name: {"neck", "mid_hip"}, MUCO21.name: {"neck", "pelvis"}}
+    for target in (PANOPTIC15, MUCO21):
+        table = conversion(COCO17, target, ("neck", "mid_hip"))
+        assert {target.joints[k] for k, _ in table.mixtures} == made[target.name]
+    assert [PANOPTIC15.joints[k] for k, _ in conversion(COCO17, PANOPTIC15, ("neck",)).mixtures] == ["neck"]
+
+
+def made_up(joints, skeleton, name):
+    """Distance (n,) of the real joints from the mixture that stands for them."""
+    kind = {"neck": "neck"}.get(name, "mid_hip")
+    joint, weights = SYNTHESIS[kind][skeleton.name]
+    assert joint == name
+    mixture = sum(weight * joints[:, skeleton.index(part)] for part, weight in weights.items())
+    return np.linalg.norm(joints[:, skeleton.index(name)] - mixture, axis=-1)
+
+
+def test_made_up_joints_lie_where_the_table_says_on_real_labels(das_data):
+    bodies = [
+        np.array(body["joints19"]).reshape(19, 4)
+        for file in sorted((das_data / "panoptic/160906_band1/hdPose3d_stage1_coco19").iterdir())
+        for body in json.loads(file.read_text())["bodies"]
+    ]
+    panoptic = 10 * np.array(bodies)[..., :3]
+    assert made_up(panoptic, COCO19, "neck").mean() < 10 and made_up(panoptic, COCO19, "mid_hip").mean() < 30
+    frames = json.loads((das_data / "mupots_small/annotations/MuPoTS-3D.json").read_text())["annotations"]
+    mupots = np.array([a["keypoints_cam"] for a in frames], float)
+    assert made_up(mupots, MUPOTS17, "neck").mean() < 40 and made_up(mupots, MUPOTS17, "pelvis").max() < 0.1
+
+
+def test_the_page_of_joint_sets_lists_every_alias_and_set():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "joint_sets.md").read_text()
+    for skeleton in SKELETONS.values():
+        assert f"| {skeleton.name} | {len(skeleton)} | " in page
+    for source, joint, target, name in ALIASES:
+        rows = [row.split("|") for row in page.splitlines() if row.count("|") == 5]
+        assert any(source in r[1] and r[2].strip() == joint and target in r[3] and r[4].strip() == name for r in rows)

@@ -45,6 +45,53 @@ def test_the_order_of_rows_does_not_matter(seed):
     assert again == pytest.approx(numbers, nan_ok=True)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_scores_by_image_are_the_numbers_and_a_part_of_them_is_that_part_alone(seed):
+    scene = loops.make_scene(np.random.default_rng(seed), frames=6, miss=0.4)
+    truth, predictions = scene.truth, scene.predictions
+    result = strict(truth, predictions, ROOT, scene.world_mean, 0.3)
+    scores = result.scores(truth, predictions, 6)
+    numbers = result.numbers()
+    assert set(numbers) - set(scores) == {"people", "matched", "predictions"}
+    assert {n: s.value for n, s in scores.items()} == pytest.approx({n: numbers[n] for n in scores}, nan_ok=True)
+    some = np.array([True, False, True, False, False, True])
+    tables = truth.where(some[truth.frame]), predictions.where(some[predictions.frame])
+    alone = strict(*tables, ROOT, scene.world_mean, 0.3).numbers()
+    part = {name: score.where(some).value for name, score in scores.items()}
+    assert part == pytest.approx({name: alone[name] for name in scores}, nan_ok=True)
+    joints = result.joint_scores(truth, 6)
+    for name, values in (("mpjpe", result.joint_mpjpe()), ("pck_150mm", result.joint_pck())):
+        np.testing.assert_allclose([column.value for column in joints[name].columns()], values)
+
+
+def test_a_part_of_the_people_keeps_its_pairing_and_has_no_precision():
+    scene = loops.make_scene(np.random.default_rng(0), frames=6)
+    result = strict(scene.truth, scene.predictions, ROOT, scene.world_mean)
+    left = scene.truth.joints_cam[:, 2, 0] < 0
+    parts = [result.of(people=side) for side in (left, ~left)]
+    assert sum(part.people for part in parts) == result.people
+    for part, side in zip(parts, (left, ~left), strict=True):
+        assert part.mpjpe == pytest.approx(result.errors[result.scored & (result.found & side)[:, None]].mean())
+        assert np.isnan(part.precision) and 0 < part.recall < 1
+    first = np.zeros(scene.truth.scored.shape, bool)
+    first[:, 4] = True
+    assert result.of(joints=first).mpjpe == pytest.approx(result.joint_mpjpe()[4])
+
+
+def test_without_a_mean_pose_nothing_is_measured_by_it():
+    scene = loops.make_scene(np.random.default_rng(0), frames=6)
+    known = strict(scene.truth, scene.predictions, ROOT, scene.world_mean)
+    result = strict(scene.truth, scene.predictions, ROOT, np.full((15, 3), np.nan))
+    numbers = result.numbers()
+    unknown = ("baseline_mpjpe", "mpjpe_over_baseline", "mpjpe_with_misses")
+    assert np.isnan([numbers[name] for name in unknown]).all()
+    assert {n: v for n, v in numbers.items() if n not in unknown} == {
+        n: v for n, v in known.numbers().items() if n not in unknown
+    }
+    assert np.isnan(result.scores(scene.truth, scene.predictions, 6)["mpjpe_with_misses"].value)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.integers(1, 4))
 def test_exact_predictions_are_perfect(seed, people):

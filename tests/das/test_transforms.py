@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from das import transforms
 from das.camera import back_project, mean_focal, project
 from das.sample import Sample
-from das.skeleton import COCO17, COCO19, MPI15, MUCO21, PANOPTIC15
+from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from das.transforms import (
     BORDER_COLOUR,
     Augmentation,
@@ -641,6 +641,24 @@ def test_converting_and_flipping_commute():
     )
 
 
+def test_coco_people_get_a_neck_and_a_mid_hip_on_request_where_all_parts_are_seen():
+    recipe = replace(ours(), synthesised_joints=("neck", "mid_hip"))
+    people = sample(skeleton=MUPOTS17)
+    s = convert_joints(people, COCO17, ours())
+    s.visible[1, COCO17.index("r_hip")] = False
+    plain, made = (convert_joints(s, PANOPTIC15, r) for r in (ours(), recipe))
+    neck, mid_hip = PANOPTIC15.index("neck"), PANOPTIC15.index("mid_hip")
+    assert not plain.visible[:, [neck, mid_hip]].any() and (plain.joints_uv[:, [neck, mid_hip]] == 0).all()
+    assert made.visible[:, mid_hip].tolist() == [v and k != 1 for k, v in enumerate(s.visible[:, 12])]
+    hips = [COCO17.index(f"{side}_hip") for side in "lr"]
+    np.testing.assert_allclose(made.joints_uv[:, mid_hip], s.joints_uv[:, hips].mean(axis=1))
+    np.testing.assert_allclose(made.joints_depth[:, mid_hip], s.joints_depth[:, hips].mean(axis=1))
+    others = [k for k in range(15) if k not in (neck, mid_hip)]
+    assert np.array_equal(made.visible[:, others], plain.visible[:, others])
+    # A source that has the joints keeps its own.
+    same(convert_joints(people, MUPOTS17, recipe), people)
+
+
 # Recipes.
 
 
@@ -659,10 +677,17 @@ def test_release_recipes_have_the_published_numbers():
         assert recipe.flip_probability == 0.5
         assert (recipe.min_people, recipe.min_visible_joints) == (2, 6)
         assert recipe.depth_scaled_for == "first_person" and not recipe.coco19_nose_is_head
+        assert not recipe.keep_images_with_invalid_people and recipe.synthesised_joints == ()
 
 
 def test_ours_differs_from_the_release_in_its_slips_alone():
-    slips = {"min_people", "min_visible_joints", "depth_scaled_for", "coco19_nose_is_head"}
+    slips = {
+        "min_people",
+        "min_visible_joints",
+        "keep_images_with_invalid_people",
+        "depth_scaled_for",
+        "coco19_nose_is_head",
+    }
     for mended, release in ((ours(), release_panoptic_recipe()), (ours_mupots(), release_mupots_recipe())):
         different = {f.name for f in fields(mended) if getattr(mended, f.name) != getattr(release, f.name)}
         assert different == slips
@@ -708,6 +733,8 @@ BAD = [
     (RecipeConfig, {"min_people": -1}, "min_people"),
     (RecipeConfig, {"min_people": 0}, "min_visible_joints"),
     (RecipeConfig, {"coco19_nose_is_head": "yes"}, "coco19_nose_is_head"),
+    (RecipeConfig, {"keep_images_with_invalid_people": 1}, "keep_images_with_invalid_people"),
+    (RecipeConfig, {"synthesised_joints": ("tail",)}, "synthesised_joints"),
     (RecipeConfig, {"depth_scaled_for": "nobody"}, "depth_scaled_for"),
 ]
 

@@ -13,10 +13,16 @@ from das.flow import RealNVP
 from das.sample import Sample, collate
 from das.skeleton import PANOPTIC15, Skeleton
 from das.visualize import (
+    TRUTH_GREY,
     FloorPlan,
+    above_each_other,
+    captioned,
+    contact_sheet,
     distribution_grid,
     draw_assignment,
+    draw_boxes,
     draw_distribution,
+    draw_ignored,
     draw_offsets,
     draw_people,
     panel,
@@ -87,6 +93,77 @@ def test_nobody_leaves_the_image_as_it_is():
     image = grey_image()
     for uv, labels in ((np.zeros((0, 3, 2)), []), (np.full((1, 3, 2), np.nan), ["0.9"])):
         np.testing.assert_array_equal(draw_people(image, uv, STICK, labels=labels), image)
+
+
+def test_occluded_joints_are_rings():
+    image = grey_image()
+    uv = np.array([[[160, 60], [220, 180], [100, 180]]], float)
+    rings = draw_people(image, uv, STICK, occluded=np.array([[False, True, False]]))
+    discs = draw_people(image, uv, STICK)
+    assert tuple(rings[180, 220]) == (255, 255, 255) and tuple(rings[180, 100]) == tuple(discs[180, 100])
+    far = np.hypot(*(np.mgrid[:240, :320] - np.array([180, 220])[:, None, None])) > 8
+    assert not changed(rings, discs)[far].any()
+
+
+def test_boxes_are_outlines_and_the_first_lies_on_top():
+    image = grey_image()
+    boxes = np.array([[40.0, 30, 200, 180], [40, 30, 120, 220]])
+    out = draw_boxes(image, boxes)
+    edges = [
+        ((x0, y0), (x1, y1))
+        for box in boxes
+        for x0, y0, x1, y1 in (box[[0, 1, 2, 1]], box[[2, 1, 2, 3]], box[[0, 3, 2, 3]], box[[0, 1, 0, 3]])
+    ]
+    assert not changed(image, out)[~near_segments(image.shape, edges, 3)].any()
+    assert changed(image, out)[near_segments(image.shape, edges, 0.4)].all()
+    for at, person in (((100, 40), 0), ((220, 80), 1)):
+        off = [np.abs(out[at].astype(int) - person_color(i)).sum() for i in (0, 1)]
+        assert off[person] < 60 < off[1 - person]
+    for nothing in (np.zeros((0, 4)), np.array([[-90.0, -80, -50, -40]])):
+        np.testing.assert_array_equal(draw_boxes(image, nothing), image)
+    draw_boxes(image, np.array([[-1e30, np.nan, 1e30, np.inf]]))  # absurd boxes are no error
+
+
+def test_ignored_areas_are_hatched_and_nothing_else():
+    image = grey_image()
+    out = draw_ignored(image, np.array([[100.0, 60, 220, 160]]))
+    diff = changed(image, out)
+    assert 0.1 < diff[63:158, 103:218].mean() < 0.5, "stripes, through which the image is seen"
+    diff[57:164, 97:224] = False
+    assert not diff.any()
+    np.testing.assert_array_equal(draw_ignored(image, np.zeros((0, 4))), image)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_a_contact_sheet_holds_every_picture_in_order(count):
+    images = [np.full((60 + 10 * i, 90, 3), 10 * i + 5, np.uint8) for i in range(count)]
+    sheet = contact_sheet(images, columns=3, width=45, gap=4)
+    columns = min(3, count)
+    assert sheet.shape[1] == columns * 49 - 4
+    heights = [round(image.shape[0] / 2) for image in images]
+    top = 0
+    for row in range(0, count, 3):
+        for i in range(row, min(row + 3, count)):
+            u = (i - row) * 49
+            assert (sheet[top : top + heights[i], u : u + 45] == 10 * i + 5).all()
+            assert (sheet[top : top + heights[i], u + 45 : u + 49] == 255).all()
+        top += max(heights[row : row + 3]) + 4
+    assert sheet.shape[0] == top - 4
+
+
+def test_a_caption_stands_above_and_pictures_in_a_column_have_one_width():
+    image = grey_image(50, 70)
+    out = captioned(image, "a caption that is far too long for such a narrow picture")
+    np.testing.assert_array_equal(out[-50:], image)
+    assert out.shape[1] == 70 and out[:-50].min() < 120 and len(out) < 80
+    column = above_each_other(image, np.zeros((20, 35, 3), np.uint8), gap=2)
+    assert column.shape == (50 + 2 + 40, 70, 3) and not column[52:].any() and (column[50:52] == 255).all()
+
+
+def test_top_view_takes_the_colours_it_is_given():
+    joints = np.array([[[0, 0, 3000], [400, 0, 3000], [-400, 0, 3000]]], float)
+    out = top_view(joints, STICK, colors=[TRUTH_GREY])
+    assert not (out == person_color(0)).all(-1).any() and (out == TRUTH_GREY).all(-1).any()
 
 
 def test_the_first_person_lies_on_top():

@@ -18,7 +18,7 @@ from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
 from pipeline.manifest import load_manifest, read_quarantine
 from pipeline.schema import VERSION, to_sample
-from pipeline.splits import Part, SplitManifest
+from pipeline.splits import Part, SplitManifest, read_splits
 from pipeline.storage import list_shards, read_columns, read_records
 from pipeline.work import finished, write_shard
 
@@ -301,3 +301,22 @@ def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_pat
 def test_options_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         ConvertConfig(**{"source": "coco", "root": "raw", "out": "out", **change})
+
+
+def test_another_split_manifest_is_chosen_by_name_or_file_and_named_in_the_result(local_ray, raw, tmp_path):
+    mine = tmp_path / "mine.json"
+    parts = [{"sequence": "160224_mafia1", "split": "test", "activity": "mafia"}]
+    mine.write_text(json.dumps({"name": "mine", "parts": parts, "cameras": ["00_30"]}))
+    found = {}
+    for number, name in enumerate(("panoptic-release", str(mine))):
+        manifest = convert(config(raw, tmp_path / str(number), split_manifest=name, allow_missing=True))
+        found[manifest.split_manifest] = {s: set(info.sequences) for s, info in manifest.splits.items()}
+    assert found == {
+        read_splits("panoptic-release").id: {
+            "train": {"160224_haggling1", "160224_mafia1", "160224_mafia2"},
+            "test": {"160906_pizza1"},
+        },
+        read_splits(str(mine)).id: {"test": {"160224_mafia1"}},
+    }
+    with pytest.raises(ValueError, match="split manifest 'panoptic_smap' is unknown, wanted a JSON file or one of"):
+        convert(config(raw, tmp_path / "none", split_manifest="panoptic_smap"))

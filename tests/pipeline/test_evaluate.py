@@ -23,6 +23,7 @@ from pipeline.predict import read_photo
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
 from pipeline.registry import fingerprint, read_scores
+from pipeline.rescore import judge
 from pipeline.schema import decode_image
 from pipeline.storage import write_records
 from pipeline.tracking import Tracker, mlflow_client
@@ -77,7 +78,9 @@ def result(place, local_ray):
 def test_all_files_are_there(place, result):
     assert result.out == str(place / "runs" / "evaluations" / "tiny")
     found = {name for name in files(Path(result.out)) if not name.startswith("tracking/")}
-    tables = ("strict_activities", "strict_sequences", "strict_joints", "panoptic_release")
+    tables = {table.name for table in result.tables}
+    named = {"strict_activities", "strict_sequences", "strict_joints", "strict_roots", "strict_distance"}
+    assert tables >= named | {"panoptic_release", "panoptic_smap"}
     assert found == {
         "predictions.parquet",
         "scores.json",
@@ -115,7 +118,8 @@ def test_scoring_the_file_again_needs_no_model_and_gives_the_same(place, result)
 def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
     run, report = run_of(result), read(Path(result.out) / "report.json")
     assert run.info.status == "FINISHED"
-    assert same(run.data.metrics, report["metrics"]) and same(report["metrics"], result.metrics)
+    logged = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+    assert same(logged, report["metrics"]) and same(report["metrics"], result.metrics)
     for name in ("strict/mpjpe", "strict/recall", "strict/recall/mafia", "baseline/mpjpe", "panoptic_release/mpjpe",
                  "panoptic_release/mpjpe/haggling", "runtime/latency_ms_median"):  # fmt: skip
         assert name in run.data.metrics, name
@@ -135,11 +139,11 @@ def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
 def test_tables_and_report_say_the_same(result):
     report = {t["name"]: t for t in read(Path(result.out) / "report.json")["tables"]}
     for table in result.tables:
-        rows = [*csv.reader((Path(result.out) / "tables" / f"{table.name}.csv").read_text().splitlines())]
-        assert [row[0] for row in rows[1:]] == [*table.rows] == [*report[table.name]["rows"]]
-        for name, *cells in rows[1:]:
-            numbers = [float(cell) if cell else None for cell in cells]
-            assert numbers == report[table.name]["rows"][name]
+        rows = [*csv.DictReader((Path(result.out) / "tables" / f"{table.name}.csv").read_text().splitlines())]
+        assert [row[table.name] for row in rows] == [*table.rows] == [*report[table.name]["rows"]]
+        for row in rows:
+            numbers = [float(row[name]) if row[name] else None for name, _ in table.columns]
+            assert numbers == report[table.name]["rows"][row[table.name]]
 
 
 def test_the_page_shows_this_evaluation_and_its_pictures(result):
@@ -176,9 +180,9 @@ def test_an_evaluation_promotes_by_the_id_of_its_run(place, result):
     tracking_uri = result.tracking_uri
     with Tracker.open(tracking_uri, "das", "training", place / "runs" / "training") as training:
         pass
-    lenient = Gate(min_recall=-1, min_precision=-1)
-    config = PromoteConfig(str(place / "model"), result.run_id, "das-panoptic", training.handle.run_id, lenient)
-    found = promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs"))))
+    config = PromoteConfig(str(place / "model"), result.run_id, "das-panoptic", training.handle.run_id)
+    lenient = Gate(min_recall=0, min_precision=0)
+    found = promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs"))), lenient)
     # An untrained model finds nobody, or worse than the mean pose does.
     assert not found.champion and found.version == 1
     assert any("MPJPE" in reason or "recall" in reason for reason in found.verdict.reasons)
@@ -203,16 +207,14 @@ def test_training_images_are_refused_unless_allowed(place, tmp_path, index):
 
 def test_allowed_training_images_mark_everything_and_promote_nothing(place, tmp_path, local_ray):
     write_checkpoint(tmp_path / "model", trained_on=scene(frames=1))
-    fit = evaluate(
-        config_of(place, model=str(tmp_path / "model"), name="fit", allow_overlap=True, overlays=0, worst=0)
-    )
+    fit = evaluate(config_of(place, model=str(tmp_path / "model"), name="fit", allow_overlap=True, overlays=0, worst=0))
     assert fit.scores.train_fit and fit.metrics
-    assert all(name.startswith("train-fit/") for name in run_of(fit).data.metrics | fit.metrics)
+    assert all(name.startswith(("train-fit/", "system/")) for name in run_of(fit).data.metrics | fit.metrics)
     assert "train-fit/runtime/latency_ms_median" in fit.metrics
     assert all(p.name.startswith("train-fit_") for p in (Path(fit.out) / "tables").iterdir())
     assert fit.summary().startswith("train-fit") and all("train-fit" in t.title for t in fit.tables)
     perfect = replace(fit.scores, mpjpe_mm=1.0, baseline_mpjpe_mm=100.0, recall=1.0, precision=1.0)
-    assert "train-fit" in str(Gate().judge(perfect, None))
+    assert "train-fit" in Gate().incomparable(perfect, None)[0].text
 
 
 # ---- what is refused ----
@@ -254,6 +256,8 @@ def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeyp
         ({"threshold": 1.0}, "threshold"),
         ({"workers": -1}, "workers"),
         ({"name": "a/b"}, "name"),
+        ({"model": ""}, "wanted one of the two"),
+        ({"predictions": "also.parquet"}, "wanted one of the two"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(place, change, part):
@@ -278,6 +282,28 @@ def test_the_default_name_belongs_to_model_and_data(place, local_ray):
     name = f"panoptic-test-{scores.model_fingerprint[:8]}-{scores.data_fingerprint[:8]}"
     assert Path(found.out).name == name and run_of(found).data.tags["das.identity"] == f"evaluation/{name}"
     assert found.metrics["strict/threshold"] == 0.5
+
+
+def test_images_without_depth_get_cocos_numbers_and_no_scores_to_promote_by(place, tmp_path, local_ray):
+    records = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
+    write_prepared(tmp_path / "flat", records)
+    found = judge(config_of(place, data=(str(tmp_path / "flat"),), name="flat"))
+    assert found.numbers.metrics["oks/people"] == 8 and 0 <= found.numbers.metrics["oks/ap"] <= 1
+    assert same(run_of(found).data.metrics, found.numbers.metrics)
+    assert {"predictions.parquet", "report.json", "tables/oks.csv"} <= files(Path(found.out))
+    assert not (Path(found.out) / "scores.json").exists() and "13 of 17 joints" in found.summary()
+    again = judge(
+        EvaluateConfig(data=(str(tmp_path / "flat"),), predictions=str(Path(found.out) / "predictions.parquet"))
+    )
+    assert same(again.numbers.metrics, found.numbers.metrics)
+
+
+def test_an_evaluation_is_compared_with_earlier_predictions(place, result, local_ray):
+    earlier = str(Path(result.out) / "predictions.parquet")
+    found = judge(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
+    assert found.metrics["compare/strict/recall"] == 0, "of the same model"
+    assert "comparison" in {t.name for t in found.tables} and "paired comparison" in found.summary()
+    assert run_of(found).data.metrics["compare/strict/recall_low"] == 0
 
 
 # Last, because Ray keeps the actor of a failed prediction for a while.

@@ -1,7 +1,9 @@
 """From stored rows to batches: repeatable draws, nothing lost in silence, and every row once an epoch."""
 
 import dataclasses
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -110,7 +112,8 @@ def spoilt(prepared, tmp_path_factory):
             column = table.schema.get_field_index("image")
             table = table.set_column(column, table.schema.field(column), [images])
         (folder / "train").mkdir(exist_ok=True)
-        pq.write_table(table, folder / "train" / f"shard-{number:05d}.parquet")
+        pq.write_table(table, folder / "train" / Path(shard).name)
+    shutil.copy(prepared / "manifest.json", folder)
     return folder, key
 
 

@@ -1,25 +1,30 @@
-"""A checkpoint becomes a version and, if the gate lets it, champion; on real sqlite stores, without Ray."""
+"""A checkpoint becomes a version and, if the gate lets it, champion; on real stores and evaluations, without Ray."""
 
 import json
-import math
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from evaluation_cases import MODEL, write_checkpoint
+from evaluation_cases import write_prepared
+from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of, write_evaluation
 
-from das.checkpoint import save_training_state
 from das.skeleton import MUCO21
-from pipeline import registry
+from pipeline import registry, versions
 from pipeline.cli import main
-from pipeline.cluster import ClusterConfig
-from pipeline.gate import Gate, Scores
-from pipeline.promote import PromoteConfig, promote
+from pipeline.history import History, RegistryConfig, Rollback, ask
+from pipeline.predictions import PredictionSet
+from pipeline.promote import promote
 from pipeline.registry import champion_version, fingerprint, resolve_model
 from pipeline.storage import write_json
 from pipeline.tracking import Tracker, mlflow_client
+from pipeline.turn import queue_name, turn
 
-NAME = "das-demo"
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def refused(call, *parts):
@@ -29,46 +34,17 @@ def refused(call, *parts):
     assert all(part in message for part in parts) and "\n" not in message, message
 
 
-class Place:
-    """A storage with trainings and scores in it."""
+def aliases(place):
+    return {k: int(v) for k, v in mlflow_client(place.uri).get_registered_model(NAME).aliases.items()}
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.uri = f"sqlite:///{folder}/mlflow.db"
 
-    def trained(self, name, config=MODEL, seed=0):
-        """The folder of a finished training's best checkpoint."""
-        best = write_checkpoint(self.folder / name / "best", config, seed=seed)
-        save_training_state(best, {"epoch": 3})
-        with Tracker.open(self.uri, "das", name, self.folder / name) as tracker:
-            tracker.log_metrics({"loss": 1.0}, step=0)
-        write_json(self.folder / name / "finished.json", {"run_id": tracker.handle.run_id, "metrics": {}})
-        return best
+def count(place):
+    return len(mlflow_client(place.uri).search_model_versions(f"name = '{NAME}'"))
 
-    def scored(self, checkpoint, name=None, **changes):
-        """The scores.json of an evaluation of that checkpoint."""
-        scores = Scores(
-            protocol="strict",
-            split="synthetic/test",
-            skeleton="panoptic15",
-            data_fingerprint="d1",
-            model_fingerprint=fingerprint(checkpoint),
-            train_fit=False,
-            mpjpe_mm=90.0,
-            recall=0.95,
-            precision=0.9,
-            baseline_mpjpe_mm=150.0,
-        )
-        path = self.folder / "evaluations" / (name or checkpoint.parent.name) / "scores.json"
-        write_json(path, replace(scores, **changes).to_json())
-        return path
 
-    def config(self, checkpoint, scores, **changes):
-        cluster = ClusterConfig(storage=str(self.folder))
-        return replace(PromoteConfig(str(checkpoint), str(scores), NAME, cluster=cluster), **changes)
-
-    def versions(self, name=NAME):
-        return len(mlflow_client(self.uri).search_model_versions(f"name = '{name}'"))
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -80,124 +56,355 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, empty_store):
+def place(tmp_path, prepared, empty_store):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return Place(tmp_path)
+    return Place(tmp_path, prepared)
+
+
+# ---- the first version ----
 
 
 def test_a_good_first_version_becomes_champion_and_can_be_loaded(place):
-    best = place.trained("first")
-    result = promote(place.config(best, place.scored(best)))
+    config = place.candidate("first", 2.0)
+    result = promote(config)
     assert result.champion and result.verdict.passed and (result.version, result.holder) == (1, 1)
-    assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) == fingerprint(best)
-    summary = result.summary().splitlines()
-    assert summary[0] == "das-demo version 1 promoted; champion is version 1"
-    assert any("MPJPE 90 mm is better than the mean pose's 150 mm" in line for line in summary)
-    assert summary[-1] == "  terms of its training data: research only"
-
-
-def test_a_version_lies_in_its_training_run(place):
-    best = place.trained("lineage")
-    result = promote(place.config(best, place.scored(best)))
-    version = mlflow_client(place.uri).get_model_version(NAME, str(result.version))
-    assert version.run_id == json.loads((best.parent / "finished.json").read_text())["run_id"]
-    assert version.tags["das.skeleton"] == "panoptic15" and "research only" in version.tags["das.data.terms"]
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"mpjpe_mm": 95.0}, "MPJPE 95 mm is not better than the champion's 90 mm"),
-        ({"mpjpe_mm": 80.0, "recall": 0.94, "precision": 0.95}, "recall 0.94 is not better"),
-        ({"mpjpe_mm": 1.0, "recall": 1.0, "precision": 1.0, "train_fit": True}, "train-fit"),
-        ({"mpjpe_mm": 1.0, "recall": 1.0, "precision": 1.0, "data_fingerprint": "d2"}, "data_fingerprint is d2"),
-        ({"mpjpe_mm": math.nan, "baseline_mpjpe_mm": math.nan, "recall": 0.0, "precision": 0.0}, "nobody was matched"),
-    ],
-)
-def test_a_worse_or_incomparable_candidate_is_kept_without_the_alias_and_told_why(place, change, reason):
-    champion, candidate = place.trained("champion"), place.trained("candidate", seed=1)
-    promote(place.config(champion, place.scored(champion)))
-    result = promote(place.config(candidate, place.scored(candidate, **change)))
-    assert not result.champion and (result.version, result.holder) == (2, 1)
-    assert champion_version(place.uri, NAME) == 1
+    assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) == fingerprint(config.model)
     lines = result.summary().splitlines()
-    assert lines[0] == "das-demo version 2 not promoted; champion is version 1"
-    assert any(reason in line for line in lines[1:]), lines
-    assert reason in mlflow_client(place.uri).get_model_version(NAME, "2").description
+    assert lines[0] == "das-demo version 1 promoted; champion is version 1"
+    for part in ("is better than the mean pose's", "the scores of the evaluation again", "12 evaluated images"):
+        assert any(part in line for line in lines), part
+    assert lines[-1] == "  terms of its training data: research only"
+    assert aliases(place) == {"champion": 1}
 
 
-def test_a_better_candidate_takes_over(place):
-    first, second = place.trained("first"), place.trained("second", seed=1)
-    promote(place.config(first, place.scored(first)))
-    better = place.scored(second, mpjpe_mm=80.0, recall=0.96, precision=0.91)
-    assert promote(place.config(second, better)).holder == 2
+def test_a_version_lies_in_its_training_run_with_its_lineage_verdict_and_predictions(place):
+    config = place.candidate("lineage", 2.0)
+    promote(config)
+    version = mlflow_client(place.uri).get_model_version(NAME, "1")
+    assert version.run_id == json.loads((Path(config.model).parent / "finished.json").read_text())["run_id"]
+    assert version.tags["das.skeleton"] == "panoptic15" and "research only" in version.tags["das.data.terms"]
+    assert version.description.startswith("**Promoted**") and "- passed, artefact:" in version.description
+    assert json.loads(version.tags["das.gate"])["min_recall"] == 0.9
+    kept = versions.read_predictions(place.uri, versions.read_version(place.uri, NAME, "champion"))
+    assert kept.origin.model_fingerprint == fingerprint(config.model)
 
 
-def test_promoting_the_champion_again_changes_nothing(place):
-    best = place.trained("again")
-    config = place.config(best, place.scored(best))
-    first, second = promote(config), promote(config)
-    assert second.champion and second.version == first.version and place.versions() == 1
+def test_a_poor_first_version_is_refused_judged_again_by_a_milder_gate_and_stays_one_version(place, tmp_path):
+    config = place.candidate("mild", 20.0)
+    result = promote(config)
+    assert result.holder is None and "champion is nobody" in result.summary()
+    assert any("is not better than the mean pose's" in reason for reason in result.verdict.reasons)
+    assert aliases(place) == {"challenger": 1}  # it loads, it gives its scores again, it is not champion
+    strange = tmp_path / "gate.json"
+    write_json(strange, {"min_recal": 0.5})
+    refused(lambda: promote(replace(config, gate=str(strange))), "gate.json", "min_recal", "known: protocol")
+    good = place.candidate("good", 2.0)
+    write_json(strange, {"min_recall": 1.0})
+    assert not promote(replace(good, gate=str(strange))).champion  # nothing is above 1
+    assert promote(good).champion and count(place) == 2
+    assert aliases(place) == {"champion": 2}
+
+
+# ---- against a champion ----
+
+
+def test_a_better_candidate_takes_over_and_worse_and_equal_ones_are_told_why(place):
+    first, better = place.candidate("first", 2.0), place.candidate("better", 1.0)
+    assert promote(first).champion
+    result = promote(better)
+    assert result.champion and result.holder == 2
+    reasons = " ".join(result.verdict.reasons)
+    assert "mpjpe_with_misses" in reasons and "is better than the champion's" in reasons and "latency" in reasons
+    assert "95 %, 12 blocks of frames" in reasons
+
+    worse = promote(place.candidate("worse", 3.0))
+    assert not worse.champion and (worse.version, worse.holder) == (3, 2)
+    assert worse.summary().splitlines()[0] == "das-demo version 3 not promoted; champion is version 2"
+    assert any("is not better than the champion's" in reason for reason in worse.verdict.reasons)
+    told = mlflow_client(place.uri).get_model_version(NAME, "3")
+    assert "is not better than the champion's" in told.description and told.tags["das.verdict"].startswith("refused: ")
+    assert aliases(place) == {"champion": 2, "challenger": 3}
+
+    equal = promote(place.candidate("equal", 1.0, code="another"))
+    assert not equal.champion and equal.version == 4
+    assert any("difference +0.00 mm" in reason for reason in equal.verdict.reasons)
+    assert aliases(place) == {"champion": 2, "challenger": 4}
+
+
+def test_promoting_the_champion_again_changes_nothing_but_its_evaluation(place, prepared, tmp_path):
+    """On new data nobody can be compared with a champion that was scored on the old ones: it is scored there first."""
+    old = place.candidate("again", 2.0)
+    first, second = promote(old), promote(old)
+    assert second.champion and second.version == first.version and count(place) == 1
     assert "champion already" in second.summary()
+    new = write_prepared(tmp_path / "new data", truth_of(prepared.parent / "right", sequences=5))
+    best = place.trained("better", 1.0)
+    config = place.config(best, write_evaluation(best, new, tmp_path / "new scores"))
+    result = promote(config)
+    assert not result.champion and any("data_fingerprint is" in reason for reason in result.verdict.reasons)
+    again = write_evaluation(Path(old.model), new, tmp_path / "old model, new scores")
+    assert promote(place.config(old.model, again)).champion
+    assert promote(config).champion
 
 
-def test_a_refused_version_can_be_judged_again_by_a_milder_gate(place):
-    best = place.trained("mild")
-    config = place.config(best, place.scored(best, recall=0.5))
-    assert promote(config).holder is None and "champion is nobody" in promote(config).summary()
-    assert promote(replace(config, gate=Gate(min_recall=0.4))).champion and place.versions() == 1
+def test_a_champion_that_somebody_else_crowned_is_compared_with_by_nobody(place):
+    first = place.candidate("first", 2.0)
+    run = json.loads((Path(first.model).parent / "finished.json").read_text())["run_id"]
+    number = registry.register(place.uri, NAME, run, first.model)
+    mlflow_client(place.uri).set_registered_model_alias(NAME, "champion", str(number))
+    result = promote(place.candidate("better", 1.0))
+    assert not result.champion and "is champion but was never scored" in result.summary()
 
 
-def test_scores_are_found_by_file_folder_and_run(place):
-    best = place.trained("found")
-    path = place.scored(best)
-    with Tracker.open(place.uri, "das", "evaluation/found", place.folder / "evaluations" / "found") as tracker:
-        tracker.log_artifact(path)
-    for where in (path, path.parent, tracker.handle.run_id):
-        assert promote(place.config(best, where)).champion
+# ---- what a candidate is, not what it scores ----
 
 
-def test_a_checkpoint_among_a_runs_artifacts_is_promoted_by_its_uri(place):
-    best = place.trained("uri")
-    with Tracker.open(place.uri, "das", "uri", place.folder / "uri") as tracker:
-        for file in best.iterdir():
-            if file.name != "training_state.pt":
-                tracker.log_artifact(file, "checkpoint")
-    run_id = tracker.handle.run_id
-    assert promote(place.config(f"runs:/{run_id}/checkpoint", place.scored(best))).champion
-    assert mlflow_client(place.uri).get_model_version(NAME, "1").run_id == run_id
+def test_a_tampered_artefact_is_refused_whatever_it_scores(place):
+    first, better = place.candidate("first", 2.0), place.candidate("better", 1.0)
+    promote(first)
+    run = json.loads((Path(better.model).parent / "finished.json").read_text())["run_id"]
+    number = registry.register(place.uri, NAME, run, better.model)
+    stored = resolve_model(f"models:/{NAME}/{number}", place.uri) / "config.json"
+    stored.write_text(stored.read_text().replace('"code_version": "0"', '"code_version": "1"'))
+    result = promote(better)
+    assert not result.champion and result.version == number and "its files were changed" in result.summary()
+    assert aliases(place) == {"champion": 1}  # not even challenger
 
 
-def test_what_does_not_belong_together_is_refused_and_nothing_is_registered(place):
-    best, other = place.trained("one"), place.trained("other", seed=1)
-    muco = place.trained("muco", replace(MODEL, skeleton=MUCO21))
-    lonely = write_checkpoint(place.folder / "lonely")
-    scores, nowhere = place.scored(best), str(place.folder / "nowhere")
+def test_files_that_do_not_give_their_scores_are_refused(place):
+    """Scores and predictions that name the right model but were made by another one."""
+    config, other = place.candidate("claimed", 3.0), place.trained("other", 1.0)
+    foreign = place.evaluated(other)
+    found = PredictionSet.load(foreign / "predictions.parquet")
+    mark = fingerprint(config.model)
+    replace(found, origin=replace(found.origin, model_fingerprint=mark)).save(foreign / "predictions.parquet")
+    scores = json.loads((foreign / "scores.json").read_text())
+    write_json(foreign / "scores.json", {**scores, "model_fingerprint": mark})
+    result = promote(replace(config, scores=str(foreign)))
+    assert not result.champion and "the registered files give on 8 images mpjpe_with_misses" in result.summary()
+    assert "instead of" in result.summary() and aliases(place) == {}
+
+
+def test_a_model_that_was_trained_on_the_evaluated_images_is_refused(place, prepared):
+    seen = truth_of(prepared.parent / "right")[:2]
+    marked = place.trained("marked", 1.0, seen=seen)
+    told = promote(place.config(marked, place.evaluated(marked, train_fit=True)))
+    assert not told.champion and "train-fit" in told.summary()
+    silent = place.trained("silent", 1.0, seen=seen, code="1")
+    found = promote(place.config(silent, place.evaluated(silent)))  # says nothing of it
+    assert not found.champion and "the model was trained on 2 of 12 images" in found.summary()
+    assert aliases(place) == {"challenger": 1}
+
+
+def test_what_does_not_belong_together_is_refused_and_nothing_is_registered(place, prepared):
+    config, other = place.candidate("one", 2.0), place.trained("other", 1.0)
+    best, scores, nowhere = Path(config.model), Path(config.scores), str(place.folder / "nowhere")
+    lonely = checkpoint_of(place.folder / "lonely", 1.0)
+    muco = place.trained("muco", config=replace(MODEL, skeleton=MUCO21))
+    muco_scores = place.folder / "evaluations" / "muco"
+    shutil.copytree(scores, muco_scores)
+    as_muco = json.loads((scores / "scores.json").read_text()) | {"model_fingerprint": fingerprint(muco)}
+    write_json(muco_scores / "scores.json", as_muco)
+
+    def copied(name, **changes):
+        folder = place.folder / "evaluations" / name
+        shutil.copytree(scores, folder)
+        write_json(folder / "scores.json", json.loads((scores / "scores.json").read_text()) | changes)
+        return folder
+
+    bare, better = copied("bare"), copied("better", mpjpe_mm=1.0)
+    (bare / "predictions.parquet").unlink()
+    moved = copied("moved")
+    write_json(moved / "report.json", {"data": {"folders": [nowhere]}})
     for change, parts in (
         ({"model": nowhere}, (nowhere, "checkpoint folder")),
         ({"scores": nowhere}, (nowhere, "scores.json")),
-        ({"scores": str(best / "config.json")}, ("unknown fields",)),
         ({"scores": "0" * 32}, ("0" * 32, "is not in")),
+        ({"scores": str(bare)}, ("predictions.parquet", "no such file")),
+        ({"scores": str(moved)}, (nowhere, "--data")),
+        ({"scores": str(better)}, ("mpjpe_mm = 1.0, but its predictions give", "--threshold")),
+        ({"scores": str(copied("on val", split="panoptic/val"))}, ("panoptic/val", "test")),
         ({"model": str(other)}, (fingerprint(other)[:12], fingerprint(best)[:12])),
-        ({"model": str(muco), "scores": str(place.scored(muco))}, ("muco21", "das-demo", "panoptic15")),
-        ({"model": str(lonely), "scores": str(place.scored(lonely))}, ("lonely", "finished.json", "--run")),
+        ({"model": str(muco), "scores": str(muco_scores)}, ("muco21", "das-demo", "panoptic15")),
+        ({"model": str(lonely), "scores": str(place.evaluated(lonely, "lonely"))}, ("finished.json", "--run")),
         ({"run": "0" * 32}, ("0" * 32, "is not in")),
-        ({"scores": str(place.scored(best, "on val", split="synthetic/val"))}, ("synthetic/val", "test")),
-    ):
-        refused(lambda c=change: promote(replace(place.config(best, scores), **c)), *parts)
-    assert place.versions() == 0
+        ({"gate": nowhere}, (nowhere, "no such file")),
+    ):  # fmt: skip
+        refused(lambda c=change: promote(replace(config, **c)), *parts)
+    assert not mlflow_client(place.uri).search_registered_models()
+    assert promote(replace(config, scores=str(moved), data=(str(prepared),))).champion
 
 
-def test_the_command_ends_with_1_and_the_reasons_when_refused(place, capsys):
-    best = place.trained("command")
+def test_scores_are_found_by_file_and_run_and_a_checkpoint_by_its_run(place):
+    config = place.candidate("found", 2.0)
+    with Tracker.open(place.uri, "das", "evaluation/found", config.scores) as evaluation:
+        for name in ("scores.json", "report.json", "predictions.parquet"):
+            evaluation.log_artifact(Path(config.scores) / name)
+    with Tracker.open(place.uri, "das", "uri", place.folder / "uri") as training:
+        for file in Path(config.model).iterdir():
+            if file.name != "training_state.pt":
+                training.log_artifact(file, "checkpoint")
+    model = f"runs:/{training.handle.run_id}/checkpoint"
+    assert promote(replace(config, model=model, scores=evaluation.handle.run_id)).champion
+    assert mlflow_client(place.uri).get_model_version(NAME, "1").run_id == training.handle.run_id
+    assert promote(replace(config, scores=str(Path(config.scores) / "scores.json"))).champion
 
-    def call(scores):
-        arguments = ["--model", str(best), "--scores", str(scores), "--name", NAME]
-        main(["promote", *arguments, "--cluster.storage", str(place.folder)])
 
+# ---- the way back, and what is told ----
+
+
+def call(place, *arguments, capsys):
+    main([*arguments, "--cluster.storage", str(place.folder), "--cluster.tracking-uri", place.uri])
+    return capsys.readouterr().out
+
+
+def test_rollback_restores_exactly_the_version_before_and_the_history_tells_all(place, capsys):
+    marks = []
+    for name, off in (("a", 3.0), ("b", 2.0), ("c", 1.0)):
+        config = place.candidate(name, off)
+        assert promote(config).champion
+        marks.append(fingerprint(config.model))
+    refused_one = promote(place.candidate("d", 4.0))
+    assert not refused_one.champion
+
+    told = call(place, "registry", "rollback", NAME, "--reason", "rain", capsys=capsys)
+    assert told == "das-demo: champion is version 2 again, instead of version 3\n"
+    assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) == marks[1]
+    call(place, "registry", "rollback", NAME, capsys=capsys)
+    assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) == marks[0]
+    call(place, "registry", "rollback", NAME, "--to", "3", capsys=capsys)
+    assert aliases(place) == {"champion": 3, "challenger": 4}
+
+    history = call(place, "registry", "history", NAME, capsys=capsys)
+    lines = history.splitlines()
+    assert lines[0] == "das-demo: challenger is version 4, champion is version 3"
+    moves = [line.split("  ")[2] for line in lines[lines.index("changes of champion:") + 1 :]]
+    assert moves == ["nobody -> 1", "1 -> 2", "2 -> 3", "3 -> 2", "2 -> 1", "1 -> 3"]
+    assert "rollback: rain" in history and history.count("refused: ") == 1
+
+    diff = call(place, "registry", "diff", NAME, "1", "champion", capsys=capsys)
+    assert diff.startswith("das-demo version 1 -> version 3\n") and "trained by run" in diff
+    assert "mpjpe_with_misses: difference -" in diff and "by joint, mm:" in diff
+
+
+def test_a_rollback_that_leads_nowhere_moves_nothing(place, capsys):
+    def refused_with(line, *arguments):
+        with pytest.raises(SystemExit) as ended:
+            call(place, "registry", *arguments, capsys=capsys)
+        assert ended.value.code == 2 and line in capsys.readouterr().err
+
+    refused_with("das-demo has no champion, so nothing to roll back", "rollback", NAME)
+    for name, off in (("a", 2.0), ("b", 1.0)):
+        assert promote(place.candidate(name, off)).champion
+    promote(place.candidate("c", 3.0))
+    refused_with("version 3 of das-demo was never champion, wanted one of [1, 2]", "rollback", NAME, "--to", "3")
+    refused_with("version 2 of das-demo is the champion already", "rollback", NAME, "--to", "2")
+    refused_with("no version 9; there are: 1, 2, 3", "rollback", NAME, "--to", "9")
+    refused_with("has no alias 'chmpion'", "diff", NAME, "1", "chmpion")
+    stored = resolve_model(f"models:/{NAME}/1", place.uri) / "config.json"
+    stored.write_text(stored.read_text() + " ")
+    refused_with("its files were changed", "rollback", NAME)
+    assert aliases(place)["champion"] == 2
+    assert len(versions.read_moves(place.uri, NAME)) == 2
+
+
+def test_the_gate_that_is_printed_can_be_given_back(place, tmp_path, capsys):
+    main(["registry", "gate", NAME])
+    (tmp_path / "gate.json").write_text(capsys.readouterr().out)
+    config = place.candidate("command", 20.0)
+    arguments = ["--model", config.model, "--scores", config.scores, "--name", NAME]
     with pytest.raises(SystemExit) as exit_:
-        call(place.scored(best, mpjpe_mm=150.0))
+        call(place, "promote", *arguments, "--gate", str(tmp_path / "gate.json"), capsys=capsys)
     assert exit_.value.code == 1 and "not better than the mean pose's" in capsys.readouterr().out
-    call(place.scored(best))
-    assert "promoted; champion is version 1" in capsys.readouterr().out
-    assert registry.CHAMPION == "champion"
+    good = place.candidate("good", 2.0)
+    arguments = ["--model", good.model, "--scores", good.scores, "--name", NAME]
+    assert "promoted; champion is version 2" in call(place, "promote", *arguments, capsys=capsys)
+
+
+# ---- at the same time ----
+
+
+def started(config):
+    """`das promote` in a process of its own."""
+    command = [sys.executable, str(PROJECT / "jobs" / "promote.py"), "--model", config.model, "--scores", config.scores]
+    command += ["--name", NAME, "--cluster.storage", config.cluster.storage]
+    command += ["--cluster.tracking-uri", config.cluster.tracking_uri]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process):
+    out, error = process.communicate(timeout=500)
+    assert process.returncode in (0, 1), error
+    return process.returncode == 0, out
+
+
+def contest(place):
+    """Champion C, and two candidates that improve on it: A, which is better than B, and B, which is not than A."""
+    assert promote(place.candidate("c", 3.0)).champion
+    a, b = place.candidate("a", 1.0), place.candidate("b", 2.0)
+    numbers = []
+    for config in (a, b):  # registering takes a turn too; here it is over before the contest
+        run = json.loads((Path(config.model).parent / "finished.json").read_text())["run_id"]
+        numbers.append(registry.register(place.uri, NAME, run, config.model))
+    return a, b, *numbers
+
+
+def one_after_the_other(place, first, second):
+    """Both compare with C and then queue behind a turn that ends when both are there, in this order."""
+    client = mlflow_client(place.uri)
+    source = client.get_model_version(NAME, "1")
+
+    def wait_for(tickets, process):
+        patience = time.monotonic() + 400
+        while len(client.search_model_versions(f"name = '{queue_name(NAME)}'")) < tickets:
+            assert time.monotonic() < patience and process.poll() is None, process.communicate()
+            time.sleep(0.1)
+
+    with turn(place.uri, NAME, source.source, source.run_id):
+        one = started(first)
+        wait_for(2, one)
+        two = started(second)
+        wait_for(3, two)
+    return ended(one), ended(two)
+
+
+@pytest.mark.slow
+def test_two_candidates_at_once_end_with_the_better_one_in_either_order(place, tmp_path, prepared, empty_store):
+    a, b, best, _ = contest(place)
+    (a_won, _), (b_won, why) = one_after_the_other(place, a, b)
+    assert a_won and not b_won and f"champion is version {best}" in why
+    assert "is not better than the champion's" in why  # compared with A, though C was champion when it started
+
+    other = tmp_path / "other order"
+    other.mkdir()
+    shutil.copy(empty_store, other / "mlflow.db")
+    place = Place(other, prepared)
+    a, b, best, second = contest(place)
+    (b_won, _), (a_won, _) = one_after_the_other(place, b, a)
+    assert a_won and b_won and champion_version(place.uri, NAME) == best
+    assert [(m.before, m.after) for m in versions.read_moves(place.uri, NAME)] == [
+        (None, 1),
+        (1, second),
+        (second, best),
+    ]
+
+
+@pytest.mark.slow
+def test_all_of_it_on_a_server_over_http(mlflow_server, prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # downloads are cached there
+    place = Place(tmp_path / "here", prepared, mlflow_server.uri)
+    place.folder.mkdir()
+    a, b, best, second = contest(place)
+    processes = [started(a), started(b)]  # whoever is faster
+    (a_won, why_a), (b_won, why_b) = map(ended, processes)
+    assert a_won, why_a
+    assert champion_version(place.uri, NAME) == best and aliases(place)["champion"] == best
+    moves = [(move.before, move.after) for move in versions.read_moves(place.uri, NAME)]
+    assert moves == ([(None, 1), (1, second), (second, best)] if b_won else [(None, 1), (1, best)]), why_b
+    assert not mlflow_client(place.uri).search_model_versions(f"name = '{queue_name(NAME)}'")
+    equal = promote(place.candidate("equal", 1.0, code="another"))
+    assert not equal.champion and "difference +0.00 mm" in equal.summary()
+    ask(RegistryConfig(Rollback(NAME, cluster=a.cluster)))
+    assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) != fingerprint(a.model)
+    assert "rollback: not given" in ask(RegistryConfig(History(NAME, cluster=a.cluster)))

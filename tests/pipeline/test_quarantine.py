@@ -121,7 +121,9 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
     if reason.startswith("image"):
         assert all((raw / file).parent.parent.name == "hdImgs" for file in before["file"])
     else:
-        assert all(before["detail"])
+        assert all(before["detail"]) and not any(str(raw) in detail for detail in before["detail"])
+    if reason == "annotation unreadable":
+        assert all((raw / file).parent == raw / POSES for file in before["file"])
 
     manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
     assert manifest.quarantine == counted and manifest.splits["train"].images == 8 - n

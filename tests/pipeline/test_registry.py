@@ -1,4 +1,4 @@
-"""Versions without pickles, a gate that says why, and URIs that lead to exactly the registered files."""
+"""Versions without pickles, and URIs that lead to exactly the registered files."""
 
 import json
 import math
@@ -12,12 +12,11 @@ from das.config import small
 from das.model import DAS
 from das.transforms import InputSize
 from pipeline import registry
-from pipeline.gate import Gate, Scores
+from pipeline.gate import Scores
 from pipeline.registry import (
     champion_version,
     fingerprint,
     load_predictor,
-    promote,
     read_scores,
     register,
     resolve_model,
@@ -38,65 +37,9 @@ SCORES = Scores(
     precision=0.9,
     baseline_mpjpe_mm=150.0,
 )
-BETTER = replace(SCORES, mpjpe_mm=80.0, recall=0.96, precision=0.91)
 
 
-# ---- the gate alone ----
-
-
-def test_the_first_version_must_beat_the_mean_pose_and_the_minima():
-    gate = Gate(min_recall=0.9, min_precision=0.8)
-    assert gate.judge(SCORES, None).passed
-    for change, reason in (
-        ({"mpjpe_mm": 150.0}, "MPJPE 150 mm is not better than the mean pose's 150 mm"),
-        ({"recall": 0.9}, "recall 0.9 is not better than the minimum 0.9"),
-        ({"precision": 0.7}, "precision 0.7 is not better than the minimum 0.8"),
-    ):
-        verdict = gate.judge(replace(SCORES, **change), None)
-        assert not verdict.passed and verdict.reasons == (reason,)
-
-
-def test_a_better_candidate_passes_and_every_number_must_be_better():
-    verdict = Gate().judge(BETTER, SCORES)
-    assert verdict.passed and str(verdict).startswith(
-        "promoted: MPJPE 80 mm is better than the champion's 90 mm; recall"
-    )
-    for name in ("mpjpe_mm", "recall", "precision"):
-        verdict = Gate().judge(replace(BETTER, **{name: getattr(SCORES, name)}), SCORES)
-        assert not verdict.passed and len(verdict.reasons) == 1 and "not better than the champion's" in str(verdict)
-
-
-def test_the_equal_is_refused_also_when_nothing_can_be_better_than_1():
-    perfect = replace(SCORES, recall=1.0, precision=1.0)
-    assert not Gate().judge(SCORES, SCORES).passed
-    assert not Gate().judge(perfect, perfect).passed
-    assert Gate().judge(replace(perfect, mpjpe_mm=80.0), perfect).passed
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("split", "panoptic/val", "split is panoptic/val, the champion's scores are of panoptic/test"),
-        ("skeleton", "muco21", "skeleton is muco21, the champion's scores are of panoptic15"),
-        ("data_fingerprint", "d2", "data_fingerprint is d2, the champion's scores are of d1"),
-        ("protocol", "panoptic-release", "protocol is panoptic-release, the gate decides by strict"),
-        ("train_fit", True, "the scores are train-fit"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_however_good(name, value, reason):
-    verdict = Gate().judge(replace(BETTER, mpjpe_mm=1.0, **{name: value}), SCORES)
-    assert not verdict.passed and reason in str(verdict) and "better" not in str(verdict)
-
-
-def test_train_fit_is_refused_as_first_version_too():
-    assert not Gate().judge(replace(SCORES, train_fit=True), None).passed
-
-
-def test_undefined_numbers_never_pass():
-    nobody = replace(SCORES, mpjpe_mm=math.nan, baseline_mpjpe_mm=math.nan, recall=0.0, precision=math.nan)
-    assert "MPJPE is undefined: nobody was matched" in str(Gate().judge(nobody, None))
-    assert not Gate().judge(nobody, SCORES).passed
-    assert not Gate().judge(SCORES, nobody).passed
+# ---- scores ----
 
 
 def test_scores_round_trip_as_json_with_null_for_nan():
@@ -166,8 +109,8 @@ def trained(store, tmp_path):
     return tracker
 
 
-def scored(folder, **change):
-    return replace(SCORES, model_fingerprint=fingerprint(folder), **change)
+def crown(store, name, version):
+    mlflow_client(store).set_registered_model_alias(name, registry.CHAMPION, str(version))
 
 
 def test_a_registered_checkpoint_comes_back_file_by_file_without_training_state(store, checkpoint, trained):
@@ -192,7 +135,9 @@ def test_a_registered_checkpoint_comes_back_file_by_file_without_training_state(
 def test_a_predictor_is_loaded_from_every_form_of_uri(store, checkpoint, trained):
     folder = checkpoint(1)
     version = register(store, "das-load", trained.handle.run_id, folder)
-    assert promote(store, "das-load", version, scored(folder)).passed
+    assert champion_version(store, "das-load") is None
+    crown(store, "das-load", version)
+    assert champion_version(store, "das-load") == version
     path = mlflow_client(store).get_model_version("das-load", str(version)).source
     image = np.zeros((72, 128, 3), np.uint8)
     for uri in ("models:/das-load@champion", f"models:/das-load/{version}", path, str(folder)):
@@ -206,40 +151,6 @@ def test_the_same_checkpoint_is_one_version_and_another_one_does_not_change_it(s
     assert register(store, "das-same", run, first) == version
     assert register(store, "das-same", run, checkpoint(2)) == version + 1  # of the same run
     assert fingerprint(resolve_model(f"models:/das-same/{version}", store)) == fingerprint(first)
-
-
-def test_better_is_promoted_and_worse_equal_and_foreign_are_refused(store, checkpoint, trained):
-    name, run = "das-promote", trained.handle.run_id
-    folders = [checkpoint(seed) for seed in range(3)]
-    a, b, c = (register(store, name, run, folder) for folder in folders)
-    assert champion_version(store, name) is None
-
-    poor = promote(store, name, a, scored(folders[0], mpjpe_mm=160.0))
-    assert not poor.passed and champion_version(store, name) is None
-    assert promote(store, name, a, scored(folders[0])).passed and champion_version(store, name) == a
-    assert "champion already" in str(promote(store, name, a, scored(folders[0])))
-
-    for change in (
-        {},
-        {"mpjpe_mm": 95.0, "recall": 0.99},
-        {"mpjpe_mm": 1.0, "data_fingerprint": "d2"},
-        {"train_fit": True},
-    ):
-        verdict = promote(store, name, b, scored(folders[1], **change))
-        assert not verdict.passed and champion_version(store, name) == a
-        found = mlflow_client(store).get_model_version(name, str(b))
-        assert found.tags["das.verdict"] == found.description == str(verdict)
-
-    better = {"mpjpe_mm": 80.0, "recall": 0.96, "precision": 0.95}
-    assert promote(store, name, c, scored(folders[2], **better)).passed and champion_version(store, name) == c
-    tags = mlflow_client(store).get_model_version(name, str(c)).tags
-    assert tags["das.replaced"] == str(a) and Scores.from_json(json.loads(tags["das.scores"])).mpjpe_mm == 80.0
-
-
-def test_scores_of_another_model_promote_nothing(store, checkpoint, trained):
-    version = register(store, "das-others", trained.handle.run_id, checkpoint(1))
-    with pytest.raises(ValueError, match="the scores are of model"):
-        promote(store, "das-others", version, scored(checkpoint(2)))
 
 
 def test_changed_files_of_a_version_are_refused(store, checkpoint, trained):
@@ -256,7 +167,7 @@ def test_versions_of_a_server_are_downloaded_once_and_checked_each_time(mlflow_s
     with Tracker.open(uri, "tests", "training", tmp_path / "run") as tracker:
         pass
     version = register(uri, "das-remote", tracker.handle.run_id, folder)
-    assert promote(uri, "das-remote", version, scored(folder)).passed
+    crown(uri, "das-remote", version)
     loaded = resolve_model("models:/das-remote@champion", uri, cache)
     assert loaded == cache / fingerprint(folder) and fingerprint(loaded) == fingerprint(folder)
     written = loaded.stat().st_mtime_ns
@@ -305,7 +216,7 @@ def test_a_wrong_uri_is_answered_with_what_there_is(store, checkpoint, trained, 
     client = mlflow_client(store)
     if "das-known" not in [model.name for model in client.search_registered_models()]:
         folder = checkpoint(1)
-        promote(store, "das-known", register(store, "das-known", trained.handle.run_id, folder), scored(folder))
+        crown(store, "das-known", register(store, "das-known", trained.handle.run_id, folder))
     run = client.get_model_version("das-known", "1").run_id
     with pytest.raises(ValueError, match=message) as caught:
         resolve_model(uri.replace("RUN", run), store)
@@ -321,8 +232,7 @@ def test_wrong_arguments_of_registering_are_refused(store, checkpoint, trained):
         register(f"{store}x", "das-x", trained.handle.run_id, checkpoint(1))
     with pytest.raises(ValueError, match="needs tracking_uri"):
         resolve_model("models:/das-x@champion")
-    with pytest.raises(ValueError, match="no registered model 'das-x'"):
-        promote(store, "das-x", 1, SCORES)
+    assert champion_version(store, "das-x") is None
 
 
 def test_a_version_that_somebody_else_made_is_refused(store, trained):

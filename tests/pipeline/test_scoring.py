@@ -1,5 +1,6 @@
 """Predictions and annotations become the right tables: perfect ones score perfectly, recorded ones as recorded."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -18,9 +19,12 @@ from evaluation_cases import (
     standing,
 )
 
+from das.bootstrap import SURE, WITHIN
 from das.camera import back_project
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
+from pipeline.ground_truth import image_clusters
 from pipeline.predictions import PredictionSet, collect
+from pipeline.schema import OCCLUDED
 from pipeline.scoring import score
 from pipeline.storage import read_lists, write_lists
 
@@ -262,7 +266,65 @@ def test_recorded_panoptic_cases_give_the_recorded_numbers_from_rows(golden):
     assert len(names) > 10
 
 
-# ---- mupots-release ----
+# ---- panoptic-smap ----
+
+
+def test_smap_pairs_by_the_root_in_the_image_and_missed_people_lower_recall_alone():
+    records = scene(MPI15)
+    people = moved(records, np.array([0, 0, 100.0]))
+    people[0] = people[0][:1]
+    people[2] = people[2] + np.array([2000.0, 0, 0])  # far from everybody in the image
+    found = metrics(records, predictions_of(records, people))
+    assert found["panoptic_smap/recall"] == pytest.approx(5 / 8)
+    assert found["panoptic_smap/recall/haggling"] == pytest.approx(1 / 4)
+    assert found["panoptic_smap/mpjpe"] == pytest.approx(0, abs=1e-3)
+    assert found["panoptic_smap/mpjpe_absolute"] == pytest.approx(100, abs=1e-2)
+    assert (found["panoptic_smap/pck"], found["panoptic_smap/pck_absolute"]) == (1, 1)
+    assert found["strict/recall"] == pytest.approx(5 / 8)
+
+
+# ---- intervals ----
+
+
+def test_every_ratio_of_the_headline_has_an_interval_round_it():
+    records = scene(frames=12)
+    rng = np.random.default_rng(0)
+    noisy = [p + rng.normal(0, 50, p.shape) for p in joints_as(records, PANOPTIC15)]
+    noisy[3] = noisy[3][:1]
+    sheet = score(annotations_of(records), predictions_of(records, noisy))
+    for name in ("strict/mpjpe", "strict/mpjpe_with_misses", "strict/recall", "strict/root_error", "strict/pa_mpjpe",
+                 "panoptic_release/mpjpe", "panoptic_smap/mpjpe"):  # fmt: skip
+        low, value, high = (sheet.metrics[name + end] for end in ("_low", "", "_high"))
+        assert low < value <= high, name
+    assert sheet.metrics["strict/recall_high"] == 1, "no share is above one"
+    assert sheet.metrics["strict/precision_low"] == sheet.metrics["strict/precision_high"] == 1, "no variation"
+    assert sheet.scores["strict/mpjpe"].value == pytest.approx(sheet.metrics["strict/mpjpe"])
+    for table in sheet.tables:
+        assert table.intervals, table.name
+
+
+def test_blocks_of_a_recording_are_five_seconds_and_photos_stand_alone():
+    first = scene(frames=2)
+    video = [replace(r, frame=frame) for r in first for frame in range(0, 1800, 10)]
+    clusters = image_clusters(video)
+    assert clusters.label == SURE and clusters.count == 2 * (1791 // 150)
+    photos = [replace(r, source="coco", sequence="val2017", joints_cam=None) for r in scene(COCO17, frames=9)]
+    assert image_clusters(photos).of.tolist() == [*range(9)]
+    assert image_clusters(scene(frames=9)).label == WITHIN, "two sequences of a fraction of a second"
+
+
+# ---- where people stand ----
+
+
+def test_roots_within_25_cm_are_found_and_farther_ones_are_not():
+    records = scene()
+    near = metrics(records, predictions_of(records, moved(records, np.array([0, 0, 240.0]))))
+    far = metrics(records, predictions_of(records, moved(records, np.array([0, 0, 260.0]))))
+    assert (near["strict/root_ap_250mm"], far["strict/root_ap_250mm"]) == (1, 0)
+    assert near["strict/root_depth_error"] == pytest.approx(240, abs=1e-3)
+
+
+# ---- mupots ----
 
 
 def mupots_scene(frames=4):
@@ -297,6 +359,38 @@ def test_missed_people_are_wrong_among_all_and_absent_among_matched():
     assert found["mupots_release/pck_abs_matched/seq0"] == pytest.approx(0), "400 mm behind where it stands"
     assert found["mupots_release/pck_rel_all"] == pytest.approx(75), "the mean of the sequences"
     assert table.rows["seq0"][-2:] == [4, 2] and table.rows["mean"][-2:] == [8, 6]
+
+
+def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaling():
+    """Everybody predicted 1.2 times too large about the pelvis, which rescaling mends; univ_annot3 is 1.1 times."""
+    records = mupots_scene()
+    people = as_muco(records)
+    root = MUPOTS17.root_index
+    for r, predicted in zip(records, people, strict=True):
+        predicted[:] = predicted[:, [root]] + 1.2 * (predicted - predicted[:, [root]])
+        joints = r.joints_cam.astype(np.float64)
+        r.joints_cam_univ = (joints[:, [root]] + 1.1 * (joints - joints[:, [root]])).astype(np.float32)
+        r.state[:, MUPOTS17.index("l_wrist")] = OCCLUDED
+    sheet = score(annotations_of(records), predictions_of(records, people, MUCO21))
+    found, tables = sheet.metrics, {t.name: t for t in sheet.tables}
+    for name in ("mupots_matlab", "mupots_matlab_annot3"):
+        for part in ("pck_rel_all", "pck_abs_all", "pck_rel_matched"):
+            assert found[f"{name}/{part}"] == pytest.approx(100), name
+        assert found[f"{name}/auc_rel_all"] == pytest.approx(100 * 30 / 31), "at threshold 0 nothing is right"
+    off = found["mupots_matlab_annot3_unscaled/pck_rel_all"]
+    assert off < found["mupots_matlab_unscaled/pck_rel_all"] <= 100 and off < 90
+    assert tables["mupots_matlab_occlusion"].rows["rel"][2] == 13 * 8
+    assert tables["mupots_matlab_occlusion"].rows["rel"][5] == 8
+    assert tables["mupots_matlab"].rows["mean"][0] == found["mupots_matlab/pck_rel_all"]
+
+
+def test_the_toolbox_measures_pixels_of_the_original_images():
+    """TS1 is 2048 pixels wide and these images are 320: 6 pixels here are 38 there, 7 are 45."""
+    for off, wanted in ((6.0, 100), (7.0, 0)):
+        records = scene(MUPOTS17, 2, source="mupots", activity="", sequence="TS1")
+        found = predictions_of(records, as_muco(records), MUCO21)
+        found = replace(found, joints_uv=found.joints_uv + [off, 0])
+        assert metrics(records, found)["mupots_matlab_annot3/pck_rel_all"] == pytest.approx(wanted)
 
 
 def test_invalid_people_of_mupots_are_no_ground_truth():
@@ -350,9 +444,9 @@ def test_recorded_mupots_scenarios_give_the_recorded_numbers_from_rows(golden, m
 
 
 def test_data_that_cannot_judge_the_model_are_refused_in_one_line():
-    records = scene()
+    records = scene(COCO17)
     everyone = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
-    refused(lambda: metrics(records, everyone), records[0].key, "coco19 has no pelvis", "muco21")
+    refused(lambda: metrics(records, everyone), records[0].key, "coco17 has no pelvis", "muco21")
     flat = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
     refused(lambda: metrics(flat, replace(predictions_of(records), origin=origin_of(flat))), "2D only", flat[0].key)
     hidden = scene()
@@ -397,9 +491,12 @@ def test_tables_align_and_keep_all_digits():
     text = score(annotations_of(records), predictions_of(records)).tables[0].text().splitlines()
     assert len({len(line) for line in text[1:]}) == 1
     table = score(annotations_of(records), predictions_of(records)).tables[0]
-    head, *rows = [line.split(",") for line in table.csv().splitlines()]
-    assert head[1:] == [name for name, _ in table.columns]
-    assert {row[0]: [float(x) for x in row[1:]] for row in rows} == {n: list(r) for n, r in table.rows.items()}
+    for row in csv.DictReader(table.csv().splitlines()):
+        name = row["strict_activities"]
+        assert [float(row[column]) for column, _ in table.columns] == list(table.rows[name])
+        for (column, _), interval in zip(table.columns, table.intervals[name], strict=True):
+            if interval is not None:
+                assert (float(row[f"{column} low"]), float(row[f"{column} high"])) == (interval.low, interval.high)
 
 
 # ---- the predictions file ----

@@ -19,7 +19,7 @@ from pipeline.studio.config import sequence_activity, sequence_names, sequence_s
 from pipeline.studio.geometry import to_world
 from pipeline.studio.layout import bodies_path, calibration_path, image_path
 from pipeline.studio.motion import ELBOW_LIMIT, KNEE_LIMIT, Aim, Walk, reach, sit, solve, stand, walk
-from pipeline.studio.outfit import draw_outfit
+from pipeline.studio.outfit import add_layers, draw_outfit
 from pipeline.studio.person import draw_person
 from pipeline.studio.render import Solid, paint, shade
 from pipeline.studio.room import floor_points, pixel_rays
@@ -157,10 +157,13 @@ def test_splits_share_no_sequence_and_pizza_is_in_test_alone():
         ("take_frames", 0),
         ("jpeg_quality", 0),
         ("seed", -1),
+        ("interactions", 1.1),
+        ("layers", -0.1),
     ],
 )
 def test_the_config_refuses_nonsense_and_names_it(field, value):
     wanted = "pizza in test alone|belongs to|wanted studio_|height|people_max|frame_seconds|take_frames|jpeg|seed"
+    wanted += "|interactions|layers"
     with pytest.raises(ValueError, match=wanted):
         replace(StudioConfig(), **{field: value})
 
@@ -349,6 +352,8 @@ def test_left_and_right_look_the_same(seed):
     rng = np.random.default_rng(seed)
     person = draw_person(rng)
     outfit = draw_outfit(rng, person.female)
+    if seed % 2:
+        outfit = add_layers(rng, outfit)
     eye = np.eye(3)[None]
     hand, elbow = np.array([[0.3, -0.7, 0.3]]), np.array([[0.5, -0.3, -0.8]])
     ankles = {side: np.array([[s * 12.0, person.ankle_height, 0]]) for side, s in (("l", 1), ("r", -1))}

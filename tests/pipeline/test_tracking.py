@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline import tracking
+from pipeline import sampler, tracking
 from pipeline.journal import Journal, journal_folder
 from pipeline.tracking import RunHandle, Tracker, absolute_tracking_uri, code_version, flatten, mlflow_client
 
@@ -48,7 +48,7 @@ def test_the_same_identity_continues_the_same_run(store, tmp_path):
     runs = mlflow_client(store).search_runs([run_of(first).info.experiment_id], "tags.`das.identity` = 'resumed'")
     assert [run.info.run_id for run in runs] == [first.handle.run_id]
     assert history(second, "loss") == [(1, 3.0), (2, 2.0)]
-    assert second.latest_metrics() == {"loss": 2.0}
+    assert second.latest_metrics()["loss"] == 2.0
     assert runs[0].info.status == "FINISHED"
     assert runs[0].info.run_name == "resumed"
 
@@ -197,6 +197,76 @@ def test_files_folders_and_json_become_artifacts_beside_the_store(store, tmp_pat
         tracker.log_artifact("nothing.png")
 
 
+# ---- the machine ----
+
+
+def test_a_run_reports_its_machines_load_and_goes_on_with_it_after_a_restart(store, tmp_path):
+    with start(store, "load", tmp_path) as tracker:
+        pass  # however short a block is, there is one sample at its end
+    with start(store, "load", tmp_path):
+        pass
+    metrics = run_of(tracker).data.metrics
+    names = ("cpu_utilization_percentage", "system_memory_usage_percentage", "disk_usage_percentage")
+    for name in (*names, "network_receive_megabytes"):
+        assert 0 <= metrics[f"system/{name}"], name
+    assert [step for step, _ in history(tracker, "system/disk_usage_percentage")] == [0, 1]
+
+
+def test_a_worker_elsewhere_reports_its_own_machine(store, tmp_path, monkeypatch):
+    driver = start(store, "nodes", tmp_path)
+    monkeypatch.setattr(sampler.Sampler.__init__, "__defaults__", (0, 0.02))
+    assert Tracker.join(driver.handle)._sampler is None  # the driver reports this one
+    monkeypatch.setattr(tracking.socket, "gethostname", lambda: "gpu-node")
+    worker = Tracker.join(driver.handle)
+    patience = time.monotonic() + 20
+    while not any(name.startswith("system/gpu-node/cpu") for name in worker.latest_metrics()):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+    worker._sampler.stop()
+    assert "system/cpu_utilization_percentage" not in run_of(driver).data.metrics
+
+
+# ---- the description ----
+
+
+def note(tracker):
+    return run_of(tracker).data.tags["mlflow.note.content"]
+
+
+def test_the_page_of_a_run_describes_it_from_start_to_end(store, tmp_path):
+    with start(store, "evaluation/told", tmp_path) as tracker:
+        tracker.log_dataset("panoptic", "0123456789abcdef" * 4, "/data/panoptic", "test")
+        assert "is running" in note(tracker)
+        tracker.log_params({"model": "runs/a/best", "cluster": {"address": "local"}})
+        tracker.log_metrics({"strict/mpjpe": 91.234567, "strict/recall": 0.9, "other": 1.0}, step=0)
+        tracker.log_json("scores.json", {})
+        tracker.describe("All is **well**.")
+    text = note(tracker)
+    for part in (
+        "Evaluation `evaluation/told` finished after",
+        "All is **well**.",
+        "| `strict/mpjpe` | 91.23 |",
+        "| panoptic | test | `0123456789ab` | `/data/panoptic` |",
+        "`model = runs/a/best`",
+        "- `scores.json`: what promotion decides by",
+        code_version(),
+    ):
+        assert part in text, (part, text)
+    assert "other" not in text and "cluster.address" not in text
+
+
+def test_the_page_says_why_a_run_failed_and_what_a_sweep_found(store, tmp_path):
+    with pytest.raises(RuntimeError), start(store, "told sweep", tmp_path) as sweep:
+        for i, error in enumerate((90.0, 80.0)):
+            with start(store, f"told sweep-{i}", tmp_path / str(i), parent=sweep.handle) as trial:
+                trial.log_metrics({"val/mpjpe_with_misses": error}, step=3)
+        raise RuntimeError("no | GPU")
+    text = note(sweep)
+    assert "Sweep of 2 trials `told sweep` failed" in text and "RuntimeError: no / GPU" in text
+    assert text.index("| told sweep-1 | finished | 80 |") < text.index("| told sweep-0 | finished | 90 |")
+    assert "Trial of the sweep told sweep" in note(trial)
+
+
 # ---- a lost server ----
 
 
@@ -206,6 +276,7 @@ def test_a_lost_server_costs_no_metric(mlflow_server, tmp_path, monkeypatch, cap
     driver = start(mlflow_server.uri, "lost", tmp_path / "run")
     worker = Tracker.join(driver.handle)
     worker.log_metrics({"loss": 3.0}, step=1)
+    away = start(mlflow_server.uri, "away", tmp_path / "away").__enter__()
     mlflow_server.stop()
     with caplog.at_level(logging.WARNING):
         before = time.monotonic()
@@ -215,16 +286,26 @@ def test_a_lost_server_costs_no_metric(mlflow_server, tmp_path, monkeypatch, cap
         worker.log_artifact(tmp_path / "picture.txt")
         assert time.monotonic() - before < 10
         assert driver.finish() is False
+        away.log_params({"seed": 1})
+        away.log_dataset("panoptic", "d" * 64, "/data", "train")
+        away.describe("told")
+        away.__exit__(None, None, None)
     assert "MLflow is lost" in caplog.text and "sent when the run is opened again" in caplog.text
     with pytest.raises(ConnectionError, match="MLflow does not answer at http://127.0.0.1"):
         start(mlflow_server.uri, "another", tmp_path / "other")
     mlflow_server.start()
+    start(mlflow_server.uri, "away", tmp_path / "away").finish()
+    run = run_of(away)
+    assert run.data.params == {"seed": "1"} and len(run.inputs.dataset_inputs) == 1
+    assert run.data.metrics["system/disk_usage_percentage"] > 0
+    assert run.info.status == "FINISHED" and "told" in run.data.tags["mlflow.note.content"]
     again = start(mlflow_server.uri, "lost", tmp_path / "run")
     assert again.handle == driver.handle
     assert history(again, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
     assert [f.path for f in mlflow_client(mlflow_server.uri).list_artifacts(again.handle.run_id)] == ["picture.txt"]
     assert again.finish() is True
     assert run_of(again).info.status == "FINISHED"
+    assert "finished" in run_of(again).data.tags["mlflow.note.content"]
 
 
 def test_the_server_is_asked_again_after_a_while(store, tmp_path, monkeypatch):

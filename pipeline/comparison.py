@@ -1,0 +1,72 @@
+"""Two models on the same images: every score of both, and how sure their difference is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from das.bootstrap import Interval, paired_interval
+from pipeline.scoring import TRAIN_FIT, Sheet
+from pipeline.tables import Numbers, Table
+
+# Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
+_COMPARED = (
+    *(f"strict/{n}" for n in ("mpjpe", "mpjpe_with_misses", "pa_mpjpe", "pck_150mm", "recall", "precision", "f1")),
+    *("strict/root_error", "strict/root_depth_error"),
+    *("panoptic_release/mpjpe", "panoptic_smap/mpjpe", "panoptic_smap/recall"),
+    *(f"mupots_{p}/pck_{k}_all" for p in ("release", "matlab", "matlab_annot3") for k in ("rel", "abs")),
+)
+_COLUMNS = (
+    ("this", ".3f"),
+    ("other", ".3f"),
+    ("this - other", ".3f"),
+    ("sequences lower", ".0f"),
+    ("equal", ".0f"),
+    ("higher", ".0f"),
+)
+
+
+def compare(this: Sheet, other: Sheet) -> Numbers:
+    """Paired differences this - other, with intervals and in how many sequences they have which sign.
+
+    Metrics are named compare/..., where the interval's ends are ..._low and ..._high.
+
+    Raises:
+        ValueError: only one of the two was measured on its own training images.
+    """
+    marks = [next(iter(sheet.metrics)).startswith(TRAIN_FIT) for sheet in (this, other)]
+    if marks[0] != marks[1]:
+        which = "this model" if marks[0] else "the other model"
+        raise ValueError(f"{which} was trained on some of these images and the other was not: nothing to compare")
+    mark = f"{TRAIN_FIT}/" if marks[0] else ""
+    rows: dict[str, list[float | Interval]] = {}
+    metrics: dict[str, float] = {}
+    for name in _COMPARED:
+        first, second = this.scores.get(mark + name), other.scores.get(mark + name)
+        if first is None or second is None or first.numerator.shape != second.numerator.shape:
+            continue
+        found = paired_interval(first, second, this.clusters)
+        if math.isnan(found.value):
+            continue
+        signs = np.array([*(found.signs or {}).values()])
+        rows[name] = [first.value, second.value, found, *(float((signs == sign).sum()) for sign in (-1, 0, 1))]
+        metrics |= {f"{mark}compare/{name}": found.value}
+        metrics |= {f"{mark}compare/{name}_{end}": getattr(found, end) for end in ("low", "high")}
+    title = "paired comparison: this model less the other on the same images, the same blocks drawn for both"
+    return Numbers(metrics, (Table.of("comparison", title, _COLUMNS, rows),), {})
+
+
+def verdict(numbers: Numbers) -> str:
+    """The comparison's main line in words: whether the error over all people surely differs.
+
+    Without a mean pose to measure missed people by, it is the error over matched people.
+    """
+    found = {name.removeprefix(f"{TRAIN_FIT}/"): value for name, value in numbers.metrics.items()}
+    names = {"mpjpe_with_misses": "error with misses", "mpjpe": "error over matched people"}
+    name = next((n for n in names if f"compare/strict/{n}" in found), "mpjpe")
+    value, low, high = (found.get(f"compare/strict/{name}{end}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(low):
+        return "how sure the difference is cannot be said: too few blocks of frames, or nobody was matched"
+    sure = "surely smaller" if high < 0 else "surely larger" if low > 0 else "not surely different"
+    return f"{names[name]} {value:+.1f} mm ({low:+.1f} to {high:+.1f}): {sure}"

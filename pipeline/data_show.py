@@ -1,0 +1,227 @@
+"""`das data show PREPARED`: pictures of prepared data, to see with one's own eyes that joints sit on people.
+
+    OUT/sheet_SPLIT.jpg     frames evenly spread over the split: skeletons, boxes, areas to ignore
+    OUT/KEY.jpg             single frames: the same large, everybody from above, and the feature points that answer
+                            for them, level by level (Section 3.2)
+
+Joints are discs, occluded ones rings. People whom nobody answers for are grey, and their label says why. Boxes and
+skeletons are as stored; feature points are those of a chosen model at the size of a chosen recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import tyro
+
+from das.skeleton import skeleton_named
+from das.visualize import (
+    TRUTH_GREY,
+    Color,
+    above_each_other,
+    assignment_tiles,
+    captioned,
+    contact_sheet,
+    draw_boxes,
+    draw_ignored,
+    draw_people,
+    person_color,
+    side_by_side,
+    top_view,
+)
+from pipeline.manifest import INDEX, Manifest, load_manifest
+from pipeline.predict import encode_image
+from pipeline.schema import OCCLUDED, UNLABELLED, Record, decode_image
+from pipeline.splits import Split
+from pipeline.storage import find_records, join, list_shards, read_columns, write_bytes
+from pipeline.targets import Network, Recipe, Targets, Variant, network, targets_of
+
+# The world's down where cameras have a place in it: Panoptic's y axis, and the studio's.
+_WORLD_DOWN = np.array([0.0, 1.0, 0.0])
+# Width of a single frame, pixels; smaller pictures are enlarged so that lines on them stay fine.
+_LEAST_WIDTH, _MOST_WIDTH = 800, 1200
+_TILE_WIDTH = 480
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Which frames of prepared data are drawn, and through which network's eyes."""
+
+    prepared: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]
+    """Prepared folder, or its URI."""
+    split: Split | None = None
+    """Split to draw; None takes the first that the folder has."""
+    keys: tuple[str, ...] = ()
+    """Draw these frames, by their keys (source/sequence/camera/frame), instead of evenly spread ones."""
+    count: int = 12
+    """Frames on the contact sheet."""
+    single: int = 3
+    """How many of those also get a picture of their own."""
+    columns: int = 4
+    """Frames side by side on the contact sheet."""
+    variant: Variant | None = None
+    """Model whose feature points are shown; None takes the released one for these joints."""
+    recipe: Recipe | None = None
+    """Recipe whose size the network sees images at; None takes the one that belongs to these joints."""
+    out: str = "data-show"
+    """Folder for the pictures."""
+    format: Literal["jpg", "png"] = "jpg"
+    """Kind of picture files."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("single", 0), ("columns", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
+
+
+def show(config: ShowConfig) -> list[str]:
+    """Draws, prints and returns the files it wrote.
+
+    Raises:
+        ValueError: no finished prepared folder, no such split or key in it, or an image that cannot be decoded.
+    """
+    manifest = load_manifest(config.prepared)
+    split, keys = _chosen(config, manifest)
+    found = find_records(list_shards(config.prepared, split), keys)
+    records = [found[key] for key in keys]
+    eyes = network(config.variant, config.recipe, manifest.skeletons)
+    written = []
+    if not config.keys:
+        tiles = [captioned(overlay(r, targets_of(r, eyes), _TILE_WIDTH, short=True), r.key) for r in records]
+        sheet = contact_sheet(tiles, config.columns, _TILE_WIDTH)
+        written.append(_write(config, f"sheet_{split}", sheet))
+    singles = records if config.keys else [records[i] for i in _even(len(records), config.single)]
+    for record in singles:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", record.key)
+        written.append(_write(config, name, page(record, eyes)))
+    for file in written:
+        print(file)
+    return written
+
+
+def _chosen(config: ShowConfig, manifest: Manifest) -> tuple[str, list[str]]:
+    """The split, and the keys of the frames to draw."""
+    index = read_columns(join(config.prepared, INDEX), ("split", "key"))
+    where = dict(zip(index["key"], index["split"], strict=True))
+    if config.keys:
+        if strangers := [key for key in config.keys if key not in where]:
+            some = ", ".join([*where][:3])
+            raise ValueError(f"keys: {config.prepared} has no {strangers[0]!r}; it has {len(where)}, such as {some}")
+        splits = {where[key] for key in config.keys}
+        if len(splits) > 1 or config.split not in (None, *splits):
+            raise ValueError(
+                f"keys are of {', '.join(sorted(splits))}, wanted keys of one split: {config.split or 'any'}"
+            )
+        return splits.pop(), list(config.keys)
+    split: str = config.split if config.split is not None else next(iter(manifest.splits))
+    keys = [key for key, its in where.items() if its == split]
+    if not keys:
+        raise ValueError(f"{config.prepared}: no split {split!r}, found {', '.join(manifest.splits)}")
+    return split, [keys[i] for i in _even(len(keys), config.count)]
+
+
+def _even(n: int, count: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, n - 1, min(n, count)).round()]
+
+
+def _write(config: ShowConfig, name: str, picture: np.ndarray) -> str:
+    file = join(config.out, f"{name}.{config.format}")
+    write_bytes(file, encode_image(picture, f".{config.format}"))
+    return file
+
+
+def overlay(record: Record, targets: Targets, width: int, short: bool = False) -> np.ndarray:
+    """The stored image at ``width`` pixels with all that its annotation says; ``short`` leaves out labels."""
+    image, scale = _at_width(decode_image(record), width)
+    skeleton = skeleton_named(record.skeleton)
+    colors = _colors(targets)
+    out = draw_ignored(image, _scaled(record.bbox[record.ignore], scale))
+    shown = ~record.ignore
+    kept = [colors[i] for i in np.flatnonzero(shown)]
+    out = draw_boxes(out, _scaled(record.bbox[shown], scale), kept)
+    return draw_people(
+        out,
+        _scaled(record.joints_uv[shown], scale),
+        skeleton,
+        record.state[shown] > UNLABELLED,
+        None if short else [_label(int(i), targets) for i in np.flatnonzero(shown)],
+        kept,
+        record.state[shown] == OCCLUDED,
+    )
+
+
+def page(record: Record, eyes: Network) -> np.ndarray:
+    """One frame: annotation, view from above where there is depth, and every level that has positives."""
+    targets = targets_of(record, eyes)
+    width = int(np.clip(record.width, _LEAST_WIDTH, _MOST_WIDTH))
+    top = overlay(record, targets, width)
+    if record.joints_cam is not None:
+        shown = ~record.ignore
+        above = top_view(
+            record.joints_cam[shown].astype(np.float64),
+            skeleton_named(record.skeleton),
+            record.state[shown] > UNLABELLED,
+            K=record.K,
+            image_size=(record.height, record.width),
+            down=None if record.R is None else record.R @ _WORLD_DOWN,
+            size=top.shape[0],
+            colors=[color for color, there in zip(_colors(targets), shown, strict=True) if there],
+        )
+        top = side_by_side(top, above)
+    rows = [top]
+    if tiles := _levels(targets, eyes):
+        columns = min(3, max(2, len(tiles)))
+        sheet = contact_sheet(tiles, columns, (top.shape[1] - 8 * (columns - 1)) // columns)
+        rows.append(np.pad(sheet, ((0, 0), (0, top.shape[1] - sheet.shape[1]), (0, 0)), constant_values=255))
+    people, taught = int((~record.ignore).sum()), int((targets.points > 0).sum())
+    ignored = f", {len(record) - people} areas to ignore" if people < len(record) else ""
+    network_size = "{1}x{0}".format(*targets.sample.image.shape[:2])
+    seen = captioned(above_each_other(*rows), f"levels and points of {eyes.name}, image at {network_size}")
+    what = f"{record.split}, {record.skeleton}, {record.width}x{record.height}"
+    return captioned(seen, f"{record.key} ({what}): {people} people, {taught} taught{ignored}")
+
+
+def _levels(targets: Targets, eyes: Network) -> list[np.ndarray]:
+    """A picture of every level that has positives, in the colours of the record's people."""
+    used = [i for i, level in enumerate(targets.positives) if len(level.person)]
+    levels = [targets.positives[i] for i in used]
+    return assignment_tiles(
+        targets.sample.image,
+        [eyes.model.strides[i] for i in used],
+        [level.points.numpy() for level in levels],
+        [targets.people[level.person.numpy()] for level in levels],
+        [level.centerness.numpy() for level in levels],
+        targets.sample.joints_uv,
+        targets.sample.skeleton,
+        targets.sample.visible,
+    )
+
+
+def _colors(targets: Targets) -> list[Color]:
+    """A hue for everybody of the record who is taught, grey for the others."""
+    return [TRUTH_GREY if why else person_color(i) for i, why in enumerate(targets.why)]
+
+
+def _label(person: int, targets: Targets) -> str:
+    if targets.why[person]:
+        return f"{person}: {targets.why[person]}"
+    at = int(np.flatnonzero(targets.people == person)[0])
+    return f"{person}: level {targets.level[at]}, {targets.points[at]} points"
+
+
+def _at_width(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image at another width, and (2,) the factors on u and v."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    method = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
+    scale = np.array([width / image.shape[1], height / image.shape[0]])
+    return cv2.resize(image, (width, height), interpolation=method), scale
+
+
+def _scaled(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Pixels (..., 2) or boxes (..., 4) of the image in pixels of the resized one: corners stay corners."""
+    factors = np.resize(scale, points.shape[-1])
+    return (points.astype(np.float64) + 0.5) * factors - 0.5

@@ -1,0 +1,193 @@
+"""Your own images: one JSON object a line, and a skeleton (docs/bring_your_own.md).
+
+    ROOT/skeleton.json                       name, joints, bones, root (das.skeleton.Skeleton.to_json)
+    ROOT/train.jsonl, val.jsonl, test.jsonl  an image a line; a split manifest may name and divide other files
+    ROOT/...                                 images, by the paths that the lines give
+    ROOT/terms.txt                           the data's terms in a sentence or two; optional
+
+A line:
+
+    image       path of a JPEG or PNG, relative to ROOT
+    K           [fx, fy, cx, cy] or 3 x 3, pixels of that image; null where the camera is unknown
+    distortion  k1 k2 p1 p2 k3 (OpenCV); may be absent
+    people      a list, empty where nobody is annotated and nobody is to be seen
+
+and each of its people:
+
+    joints_uv   J x [u, v], pixels of the image as it is stored; [0, 0] for a joint without a label
+    joints_cam  J x [x, y, z], millimetres, camera frame (x right, y down, z forward); null for 2D only
+    state       J numbers: 0 no label, 1 occluded, 2 visible
+    id, bbox (x0 y0 x1 y1 pixels), ignore, valid    may be absent: place in the list, box of the labelled joints,
+                                                    false, true
+
+Frame numbers are line numbers, counted from 0. The joint set travels with every row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das.skeleton import Skeleton, read_skeleton
+from pipeline.datasets.source import (
+    Drop,
+    NoImage,
+    Person,
+    Shard,
+    clipped_box,
+    cut,
+    no_record,
+    numbers,
+    pinhole,
+    read_image,
+    record,
+    require_file,
+    require_folder,
+)
+from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.splits import CUSTOM, SplitManifest
+
+TERMS = "data of your own"
+SKELETONS: tuple[Skeleton, ...] = ()  # whatever skeleton.json says
+SPLITS = CUSTOM
+
+_CAMERA = "0"
+_LINE_FIELDS = {"image", "K", "distortion", "people"}
+_PERSON_FIELDS = {"joints_uv", "joints_cam", "state", "id", "bbox", "ignore", "valid"}
+
+
+def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+    """The lines of one split's files, in order; absent files give none.
+
+    Raises:
+        ValueError: no such folder, no skeleton or a malformed one, or none of the manifest's files.
+    """
+    folder = require_folder(root, "custom")
+    _skeleton(folder)
+    require_file((_file(folder, part.sequence) for part in splits.parts), "custom: annotations")
+    found = []
+    for part in splits.of(split):
+        path = _file(folder, part.sequence)
+        if path.is_file():
+            taken = splits.select(part, range(len(_starts_of(path))))
+            found += cut("custom", folder, part, _CAMERA, taken, _usual_bytes(folder, path, taken))
+    return found
+
+
+def records(shard: Shard) -> Iterator[Record | Drop]:
+    """Every line of the shard.
+
+    Raises:
+        ValueError: a line is malformed; names file, line (counted from 1), field, what was found and wanted.
+    """
+    folder = Path(shard.root)
+    skeleton, path = _skeleton(folder), _file(folder, shard.sequence)
+    for frame in shard.frames:
+        line = _line(path, frame)
+        image = read_image(folder / line["image"])
+        if isinstance(image, NoImage):
+            yield no_record(shard, frame, image)
+            continue
+        K = _intrinsics(line, path)
+        distortion = None if line.get("distortion") is None else numbers(line, "distortion", (5,), path)
+        people = [_person(entry, i, line, skeleton, image.size, path) for i, entry in enumerate(line["people"])]
+        in_3d = {person.joints_cam is not None for person in people}
+        if len(in_3d) == 2 or (in_3d == {True} and K is None):
+            found = "no K" if K is None else "some null"
+            wanted = "joints in 3D of everybody in the image or of nobody, and K beside them"
+            raise ValueError(f"{path}: {line['id']}: joints_cam: found {found}, wanted {wanted}")
+        yield record(shard, frame, image, image.size, skeleton, people, K=K, distortion=distortion)
+
+
+def _file(folder: Path, sequence: str) -> Path:
+    return folder / f"{sequence}.jsonl"
+
+
+def _skeleton(folder: Path) -> Skeleton:
+    return read_skeleton(require_file([folder / "skeleton.json"], "custom: skeleton"))
+
+
+def _starts_of(path: Path) -> np.ndarray:
+    return _read_starts(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # 8 bytes a line: a shard's lines are found without reading those before them
+def _read_starts(path: Path, changed: int) -> np.ndarray:
+    """Where each line that is not empty begins, in bytes."""
+    starts, at = [], 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                starts.append(at)
+            at += len(line)
+    return np.array(starts, np.int64)
+
+
+def _usual_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:
+    """Mean size of a few evenly spread images, for packing."""
+    sizes = []
+    for frame in frames[:: max(1, len(frames) // samples)]:
+        try:
+            sizes.append((folder / _line(path, frame)["image"]).stat().st_size)
+        except (ValueError, OSError):  # whoever reads this line will say what is wrong with it
+            continue
+    return sum(sizes) // max(1, len(sizes))
+
+
+def _line(path: Path, frame: int) -> dict[str, Any]:
+    """Line number ``frame`` of those that are not empty; its ``id`` says where it is."""
+    with path.open("rb") as file:
+        file.seek(int(_starts_of(path)[frame]))
+        text = file.readline()
+    where = f"image {frame + 1}"
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {where}: not JSON ({error})") from error
+    _check_fields(line, _LINE_FIELDS, {"image", "K", "people"}, path, where)
+    if not isinstance(line["image"], str) or not isinstance(line["people"], list):
+        raise ValueError(f"{path}: {where}: wanted image as a path and people as a list")
+    return {**line, "id": where}
+
+
+def _check_fields(entry: Any, known: set[str], needed: set[str], path: Path, where: str) -> None:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: {where}: found {type(entry).__name__}, wanted an object")
+    if wrong := sorted(set(entry) - known) or sorted(needed - set(entry)):
+        problem = "unknown" if wrong[0] in entry else "missing"
+        raise ValueError(f"{path}: {where}: field {wrong[0]!r} is {problem}, wanted {', '.join(sorted(known))}")
+
+
+def _intrinsics(line: dict[str, Any], path: Path) -> np.ndarray | None:
+    if line["K"] is None:
+        return None
+    return pinhole(numbers(line, "K", (4,), path)) if np.size(line["K"]) == 4 else numbers(line, "K", (3, 3), path)
+
+
+def _person(
+    entry: Any, place: int, line: dict[str, Any], skeleton: Skeleton, size: tuple[int, int], path: Path
+) -> Person:
+    where = f"{line['id']}, person {place + 1}"
+    _check_fields(entry, _PERSON_FIELDS, {"joints_uv", "joints_cam", "state"}, path, where)
+    joints, entry = len(skeleton), {**entry, "person": entry.get("id", place), "id": where}
+    uv = numbers(entry, "joints_uv", (joints, 2), path)
+    state = numbers(entry, "state", (joints,), path)
+    if not set(state.tolist()) <= {UNLABELLED, 1, VISIBLE}:
+        raise ValueError(f"{path}: {where}: state: found {state.tolist()}, wanted 0, 1 or 2")
+    flags = {"ignore": entry.get("ignore", False), "valid": entry.get("valid", True)}
+    if not all(isinstance(flag, bool) for flag in flags.values()) or type(entry["person"]) is not int:
+        raise ValueError(f"{path}: {where}: wanted id as a whole number, ignore and valid as true or false")
+    given = entry.get("bbox") is not None
+    return Person(
+        id=entry["person"],
+        joints_uv=uv,
+        joints_cam=None if entry["joints_cam"] is None else numbers(entry, "joints_cam", (joints, 3), path),
+        state=state.astype(np.uint8),
+        bbox=numbers(entry, "bbox", (4,), path) if given else clipped_box(uv[state > UNLABELLED], size),
+        **flags,
+    )

@@ -1,0 +1,71 @@
+"""Single frames out of videos, exact and in bounded memory, as JPEGs.
+
+Seeking in a compressed video lands where its index and its time stamps say, which is not always the frame that was
+asked for, and differs between versions of the decoder. So frames are only ever counted: a video is decoded from its
+start, frame after frame. One open video stays at its place between calls; a reader that walks through a sequence
+decodes it once, and shards that one process reads in turn share the walk. Going back starts again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, EncodedImage, NoImage
+
+JPEG_QUALITY = 95
+"""Of the JPEGs made from video frames (libjpeg's scale): close to the video's own losses."""
+
+
+@dataclass
+class _OpenVideo:
+    """A video being decoded; ``next`` is the number of the frame that the next step gives."""
+
+    capture: cv2.VideoCapture
+    next: int = 0
+
+
+def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
+    """One frame of a video, counted from 0, as a JPEG; or the reason why there is none.
+
+    Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, or
+    cannot be decoded at all.
+
+    Raises:
+        ValueError: no such file.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    changed = path.stat().st_mtime_ns
+    video = _opened(path, changed)
+    if video.next > frame:
+        _opened.cache_clear()
+        video = _opened(path, changed)
+    while video.next < frame and video.capture.grab():
+        video.next += 1
+    pixels = video.capture.read()[1] if video.next == frame else None
+    if pixels is None:
+        found = f"the video ends before frame {video.next}" if video.next else "no frame can be decoded"
+        return NoImage(IMAGE_MISSING if video.next else IMAGE_DAMAGED, path, found)
+    video.next += 1
+    return jpeg_of(pixels)
+
+
+@lru_cache(maxsize=1)  # one decoder a process: each holds a few uncompressed frames
+def _opened(path: Path, changed: int) -> _OpenVideo:
+    # Several threads in every reading process would only take turns, and decode in an order of their own.
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
+    # Frames as they are stored, whatever a rotation tag says: annotations refer to them.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    return _OpenVideo(capture)
+
+
+def jpeg_of(pixels: np.ndarray) -> EncodedImage:
+    """An image (H, W, 3) uint8 BGR as a JPEG of ``JPEG_QUALITY``."""
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done, pixels.shape
+    return EncodedImage(data.tobytes(), (pixels.shape[0], pixels.shape[1]))

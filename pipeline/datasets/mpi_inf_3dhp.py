@@ -1,0 +1,198 @@
+"""MPI-INF-3DHP (Mehta et al., 3DV 2017): one person in front of calibrated cameras, in two forms.
+
+As mmpose's preprocessing leaves it, arrays and single images (seen on real files):
+
+    ROOT/mpi_inf_3dhp_train.npz, mpi_inf_3dhp_test_{valid,all}.npz     imgname, part (F, 17, 3) px, S (F, 17, 4) metres
+    ROOT/cameras_train.pkl, cameras_test.pkl                           f, c, R, T by S1_Seq1_Cam0 or TS1
+    ROOT/S1_Seq1_Cam0_000001.jpg, ROOT/TS1_000001.jpg                  or in ROOT/images/
+
+and as its owners ship the training people (mpi_inf_3dhp_original.py, not yet seen on real files):
+
+    ROOT/S1/Seq1/annot.mat, camera.calibration, imageSequence/video_0.avi
+
+The arrays count where both are there. Both give the 17 joints of MuPoTS-3D, in millimetres of the camera frame. The
+owners' test set (annot_data.mat, HDF5) is read in mmpose's form only.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das.skeleton import MUPOTS17, Skeleton
+from pipeline.datasets import mpi_inf_3dhp_original as original
+from pipeline.datasets.source import (
+    Drop,
+    NoImage,
+    Person,
+    Shard,
+    clipped_box,
+    cut,
+    no_record,
+    pinhole,
+    read_image,
+    record,
+    require_folder,
+)
+from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.splits import MPI_INF_3DHP, SplitManifest
+
+TERMS = (
+    "MPI-INF-3DHP: non-commercial research use only; see https://vcai.mpi-inf.mpg.de/3dhp-dataset and cite "
+    "Mehta et al., 3DV 2017"
+)
+SKELETONS: tuple[Skeleton, ...] = (MUPOTS17,)
+SPLITS = MPI_INF_3DHP
+
+_MM_PER_METRE = 1000.0
+_ARRAYS = {
+    "train": ("mpi_inf_3dhp_train.npz", "test_3dhp_train.npz"),
+    "test": ("mpi_inf_3dhp_test_valid.npz", "mpi_inf_3dhp_test_all.npz", "test_3dhp_test.npz"),
+}
+_NAME = re.compile(r"(?P<sequence>S\d+_Seq\d+|TS\d+)(?:_Cam(?P<camera>\d+))?_(?P<frame>\d+)\.jpg")
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """One .npz file, its rows found by (sequence, camera), then by frame."""
+
+    path: Path
+    uv: np.ndarray
+    cam: np.ndarray
+    names: tuple[str, ...]
+    rows: dict[tuple[str, str], dict[int, int]]
+
+
+def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+    """The work of one split, camera by camera.
+
+    Raises:
+        ValueError: no such folder; neither form in it; a file of it missing or malformed.
+    """
+    folder = require_folder(root, "mpi_inf_3dhp")
+    if not (any(_arrays_file(folder, kind) for kind in _ARRAYS) or original.present(folder)):
+        wanted = f"{_ARRAYS['train'][0]}, {_ARRAYS['test'][0]} or S1/Seq1/annot.mat"
+        raise ValueError(f"mpi_inf_3dhp: annotations: no file {folder}/{wanted}")
+    found = []
+    for part in splits.of(split):
+        arrays = _arrays_of(folder, part.sequence)
+        if arrays is None:
+            found += original.shards(folder, part, splits)
+            continue
+        for sequence, camera in sorted(arrays.rows):
+            if sequence == part.sequence:
+                rows = arrays.rows[sequence, camera]
+                taken = splits.select(part, sorted(rows))
+                images = [_image(folder, arrays.names[rows[frame]]) for frame in taken]
+                found += cut("mpi_inf_3dhp", folder, part, camera, taken, images)
+    return found
+
+
+def records(shard: Shard) -> Iterator[Record | Drop]:
+    """Every frame of the shard.
+
+    Raises:
+        ValueError: an annotation or a camera is missing or malformed; names the file.
+    """
+    folder = Path(shard.root)
+    arrays = _arrays_of(folder, shard.sequence)
+    if arrays is None:
+        yield from original.records(shard)
+        return
+    K = _camera(folder, shard.sequence, shard.camera)
+    for frame in shard.frames:
+        row = arrays.rows[shard.sequence, shard.camera][frame]
+        image = read_image(_image(folder, arrays.names[row]))
+        if isinstance(image, NoImage):
+            yield no_record(shard, frame, image)
+            continue
+        uv, cam = arrays.uv[row], arrays.cam[row]
+        labelled = (uv[:, 2] > 0) & (cam[:, 3] > 0)
+        person = Person(
+            id=0,
+            joints_uv=uv[:, :2],
+            joints_cam=_MM_PER_METRE * cam[:, :3],
+            state=np.where(labelled, VISIBLE, UNLABELLED),
+            bbox=clipped_box(uv[labelled, :2], image.size),
+        )
+        # The size is the image's own: the training cameras' `h` reads 204 for images of 2048 rows.
+        yield record(shard, frame, image, image.size, MUPOTS17, [person], K=K)
+
+
+def _kind(sequence: str) -> str:
+    return "test" if sequence.startswith("TS") else "train"
+
+
+def _arrays_file(folder: Path, kind: str) -> Path | None:
+    places = (place / name for place in (folder, folder / "annotations") for name in _ARRAYS[kind])
+    return next((path for path in places if path.is_file()), None)
+
+
+def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
+    path = _arrays_file(folder, _kind(sequence))
+    return None if path is None else _read_arrays(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)  # the shards that one process reads share the files, train and test
+def _read_arrays(path: Path, changed: int) -> _Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(str(name).rsplit("/", 1)[-1] for name in file["imgname"])
+            uv = np.asarray(file["part"], np.float64).reshape(len(names), 17, 3)
+            cam = np.asarray(file["S"], np.float64).reshape(len(names), 17, 4)
+    except Exception as error:  # zip, format and key errors have no common type
+        wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
+        raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
+    if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
+        row = int(np.argmin(np.isfinite(uv).all(axis=(1, 2)) & np.isfinite(cam).all(axis=(1, 2))))
+        raise ValueError(f"{path}: {names[row]}: found NaN or infinity, wanted numbers")
+    rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    for row, name in enumerate(names):
+        parts = _NAME.fullmatch(name)
+        if parts is None:
+            raise ValueError(f"{path}: imgname {name!r}, wanted S1_Seq1_Cam0_000001.jpg or TS1_000001.jpg")
+        frames = rows[parts["sequence"], parts["camera"] or "0"]
+        if int(parts["frame"]) in frames:
+            raise ValueError(f"{path}: imgname {name!r} appears twice")
+        frames[int(parts["frame"])] = row
+    return _Arrays(path, uv, cam, names, dict(rows))
+
+
+def _image(folder: Path, name: str) -> Path:
+    """In ROOT or in ROOT/images; the latter where neither has it."""
+    return folder / name if (folder / name).is_file() else folder / "images" / name
+
+
+def _camera(folder: Path, sequence: str, camera: str) -> np.ndarray:
+    """K (3, 3) of one camera; ValueError names the file and the camera."""
+    kind = _kind(sequence)
+    arrays = _arrays_file(folder, kind)
+    assert arrays is not None
+    path = arrays.with_name(f"cameras_{kind}.pkl")
+    name = sequence if kind == "test" else f"{sequence}_Cam{camera}"
+    try:
+        with path.open("rb") as file:
+            found = _PlainUnpickler(file).load()[name]
+        return pinhole([*np.asarray(found["f"], float).reshape(2), *np.asarray(found["c"], float).reshape(2)])
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such file, wanted the cameras of {arrays.name}") from error
+    except (KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: camera {name}: wanted f and c of two numbers each ({error!r})") from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads NumPy arrays and plain values; a pickle may otherwise run whatever its writer liked."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        plain = {"_reconstruct", "scalar", "ndarray", "dtype"} if module.startswith("numpy") else {"encode"}
+        if name in plain and module.split(".")[0] in ("numpy", "_codecs"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"holds {module}.{name}, wanted arrays and plain values only")

@@ -1,0 +1,160 @@
+"""MPI-INF-3DHP's training people as their owners ship them; not yet seen on real files.
+
+Written from descriptions and tested on files that the tests make up: look at the first overlays before you trust it.
+
+    ROOT/S1/Seq1/annot.mat              annot2 {14}(F, 56) px, annot3 {14}(F, 84) mm of the camera, cell per camera
+    ROOT/S1/Seq1/camera.calibration     text: intrinsic and extrinsic, 4 x 4 row by row, of every camera
+    ROOT/S1/Seq1/imageSequence/video_0.avi                or, cut into images,
+    ROOT/S1/Seq1/imageFrames/video_0/frame_000001.jpg     the frame of row 0
+
+Row n of the annotations is the video's n-th frame, counted from 0. 28 joints are annotated; the 17 that MuPoTS-3D
+has are kept, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from das.skeleton import MUPOTS17
+from pipeline.datasets.frames import video_frame
+from pipeline.datasets.source import (
+    Drop,
+    EncodedImage,
+    NoImage,
+    Person,
+    Shard,
+    clipped_box,
+    cut,
+    record,
+    require_file,
+)
+from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.splits import Part, SplitManifest
+
+# The joints of annot.mat, by our names.
+_ALL = (
+    "spine3", "spine4", "spine2", "spine", "pelvis", "neck", "head", "head_top",
+    "l_clavicle", "l_shoulder", "l_elbow", "l_wrist", "l_hand",
+    "r_clavicle", "r_shoulder", "r_elbow", "r_wrist", "r_hand",
+    "l_hip", "l_knee", "l_ankle", "l_foot", "l_toe",
+    "r_hip", "r_knee", "r_ankle", "r_foot", "r_toe",
+)  # fmt: skip
+_KEPT = [_ALL.index(joint) for joint in MUPOTS17.joints]
+# The cameras at the height of a person; the others look down from the ceiling and are left out by usual loaders.
+CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
+# A frame of 2048 x 2048 pixels as a JPEG, for packing only.
+_FRAME_BYTES = 900_000
+
+
+def present(folder: Path) -> bool:
+    """Whether the folder holds a sequence in this form."""
+    return any(folder.glob("S?/Seq?/annot.mat"))
+
+
+def shards(folder: Path, part: Part, splits: SplitManifest) -> list[Shard]:
+    """The work of one sequence, none if it is absent: cameras at a person's height, or the manifest's own.
+
+    Raises:
+        ValueError: annotations or calibration missing or malformed.
+    """
+    sequence = _folder(folder, part.sequence)
+    if not sequence.is_dir() or part.sequence.startswith("TS"):
+        return []
+    uv, _ = _annotations(sequence)
+    read_calibration(sequence / "camera.calibration")
+    taken = splits.select(part, range(uv.shape[1]))
+    cameras = splits.cameras or tuple(map(str, CAMERAS))
+    return [s for camera in cameras for s in cut("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES)]
+
+
+def records(shard: Shard) -> Iterator[Record | Drop]:
+    """Every frame of the shard; raises as ``shards``."""
+    sequence = _folder(Path(shard.root), shard.sequence)
+    every_uv, every_cam = _annotations(sequence)
+    cameras = read_calibration(sequence / "camera.calibration")
+    number = int(shard.camera) if shard.camera.isdecimal() else -1
+    if number not in cameras or number >= len(every_uv):
+        found = f"camera.calibration has {len(cameras)} cameras, annot.mat {len(every_uv)}"
+        raise ValueError(f"{sequence}: camera {number} is not in both: {found}")
+    K, size = cameras[number]
+    for frame in shard.frames:
+        uv, cam = every_uv[number, frame], every_cam[number, frame]
+        labelled = cam[:, 2] > 0
+        person = Person(
+            id=0,
+            joints_uv=uv,
+            joints_cam=cam,
+            state=np.where(labelled, VISIBLE, UNLABELLED),
+            bbox=clipped_box(uv[labelled], size),
+        )
+        yield record(shard, frame, _frame(sequence, number, frame), size, MUPOTS17, [person], K=K)
+
+
+def _folder(root: Path, sequence: str) -> Path:
+    """S1_Seq2 lies in S1/Seq2."""
+    return root.joinpath(*sequence.split("_"))
+
+
+def _frame(sequence: Path, camera: int, frame: int) -> Path | EncodedImage | NoImage:
+    images = sequence / "imageFrames" / f"video_{camera}"
+    video = sequence / "imageSequence" / f"video_{camera}.avi"
+    if images.is_dir() or not video.is_file():
+        return images / f"frame_{frame + 1:06d}.jpg"
+    return video_frame(video, frame)
+
+
+def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:
+    path = require_file([sequence / "annot.mat"], "mpi_inf_3dhp: annotations")
+    return _read_annotations(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # hundreds of megabytes, shared by the shards that one process reads
+def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(C, F, 17, 2) pixels and (C, F, 17, 3) mm of the camera."""
+    try:
+        content = scipy.io.loadmat(path, variable_names=["annot2", "annot3"])
+        uv, cam = (
+            np.stack([np.asarray(cell, np.float64).reshape(-1, len(_ALL), width) for cell in content[name].ravel()])
+            for name, width in (("annot2", 2), ("annot3", 3))
+        )
+        if uv.shape[:2] != cam.shape[:2] or not (np.isfinite(uv).all() and np.isfinite(cam).all()):
+            raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}, or NaN in them")
+    except Exception as error:  # scipy has no common type for what is no .mat file
+        wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
+        raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
+    return uv[:, :, _KEPT], cam[:, :, _KEPT]
+
+
+def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]]:
+    """K (3, 3) and (height, width) in pixels of every camera in a ``camera.calibration``.
+
+    Joints are given in each camera's frame, so the extrinsics are not needed.
+
+    Raises:
+        ValueError: naming the file, and the camera whose entry is malformed.
+    """
+    path = require_file([path], "mpi_inf_3dhp: calibration")
+    cameras: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
+    name, entry = "", dict[str, list[str]]()
+    try:
+        for line in [*path.read_text(encoding="ascii").splitlines(), "name end"]:
+            field, *values = line.split() or [""]
+            if field == "name":
+                if name:
+                    width, height = map(int, entry["size"])
+                    K = np.array(entry["intrinsic"], np.float64).reshape(4, 4)[:3, :3]
+                    cameras[int(name)] = K, (height, width)
+                name, entry = values[0], {}
+            elif field:
+                entry[field] = values
+    except (KeyError, ValueError, IndexError) as error:
+        wanted = "name, size of 2 and intrinsic of 16 numbers"
+        raise ValueError(f"{path}: camera {name or '?'}: wanted {wanted} ({error!r})") from error
+    if not cameras:
+        raise ValueError(f"{path}: no camera, wanted entries that begin with `name`")
+    return cameras

@@ -1,0 +1,148 @@
+"""MuPoTS-3D's own annotation files: ``annot.mat`` and ``occlusion.mat`` of one sequence, every frame and person.
+
+``annotations{frame, person}`` has annot2 (2, 17) px, annot3 and univ_annot3 (3, 17) mm of the camera (y down), and
+isValidFrame; ``occlusion_labels{frame, person}`` (1, 17), 1 = occluded. Frames count from 0, as the images do.
+univ_annot3 is annot3 scaled about the pelvis. There are no intrinsics in them, and none are given out: see
+``given_intrinsics`` and ``fit_intrinsics``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from das.skeleton import MUPOTS17
+from pipeline.datasets.source import numbers, pinhole, read_json
+
+_SPINE = MUPOTS17.index("spine")
+# {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
+_INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
+_FIELD = "intrinsic_fx_fy_cx_cy"
+
+
+@dataclass(frozen=True)
+class MatPerson:
+    """One person in one frame.
+
+    Attributes:
+        uv: (17, 2) pixels, as labelled: the spine of some people is wrong.
+        cam: (17, 3) annot3, mm. universal: (17, 3) univ_annot3, mm.
+        occluded: (17,) bool. valid: isValidFrame.
+    """
+
+    uv: np.ndarray
+    cam: np.ndarray
+    universal: np.ndarray
+    occluded: np.ndarray
+    valid: bool
+
+
+Frames = tuple[tuple[MatPerson, ...], ...]
+
+
+def frame_count(folder: Path) -> int:
+    """Frames of a sequence, from the head of its annot.mat alone; ValueError names the file when it is none."""
+    path = folder / "annot.mat"
+    try:
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        return int(shapes["annotations"][0])
+    except Exception as error:  # scipy has no common type for what is no .mat file
+        raise ValueError(f"{path}: wanted a .mat file with annotations ({error!r})") from error
+
+
+def read_sequence(folder: Path) -> Frames:
+    """All people of all frames of TS1, ...: ``frames[frame][person]``, the same people in every frame.
+
+    Raises:
+        ValueError: a file is missing, no .mat file, or an entry is malformed; names the file and the entry.
+    """
+    annotations, occlusion = folder / "annot.mat", folder / "occlusion.mat"
+    for path in (annotations, occlusion):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+    return _read(annotations, annotations.stat().st_mtime_ns, occlusion, occlusion.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # the shards that one process reads share the sequence
+def _read(annotations: Path, changed: int, occlusion: Path, occlusion_changed: int) -> Frames:
+    people = _table(annotations, "annotations")
+    hidden = _table(occlusion, "occlusion_labels")
+    if people.shape != hidden.shape:
+        raise ValueError(f"{occlusion}: (frames, people) {hidden.shape}, wanted {people.shape} as annot.mat has")
+    return tuple(
+        tuple(
+            _person(people[i, k], hidden[i, k], annotations, f"frame {i}, person {k}") for k in range(people.shape[1])
+        )
+        for i in range(people.shape[0])
+    )
+
+
+def _table(path: Path, name: str) -> np.ndarray:
+    try:
+        table = scipy.io.loadmat(path, variable_names=[name])[name]
+    except Exception as error:  # scipy has no common type for what is no .mat file
+        raise ValueError(f"{path}: wanted a .mat file with {name} ({error!r})") from error
+    if table.ndim != 2 or table.dtype != object:
+        raise ValueError(f"{path}: {name} of shape {table.shape}, wanted cells by frame and person")
+    return table
+
+
+def _person(entry: Any, hidden: Any, path: Path, where: str) -> MatPerson:
+    try:
+        fields: dict[str, Any] = {name: entry[name][0, 0] for name in entry.dtype.names}
+    except (TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"{path}: {where}: wanted a structure ({error!r})") from error
+    fields |= {"id": where, "occlusion": hidden}
+    return MatPerson(
+        uv=numbers(fields, "annot2", (2, 17), path).T,
+        cam=numbers(fields, "annot3", (3, 17), path).T,
+        universal=numbers(fields, "univ_annot3", (3, 17), path).T,
+        occluded=numbers(fields, "occlusion", (17,), path) > 0,
+        valid=bool(numbers(fields, "isValidFrame", (1,), path)[0]),
+    )
+
+
+def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
+    """K (3, 3) of a sequence from the folder's intrinsics.json; None when there is no such file.
+
+    Raises:
+        ValueError: the file does not hold four numbers for this sequence.
+    """
+    path = next((folder / name for name in _INTRINSICS if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    content = read_json(path)
+    table = content.get(_FIELD) if isinstance(content, dict) else None
+    if not isinstance(table, dict):
+        raise ValueError(f'{path}: wanted {{"{_FIELD}": {{"TS1": [fx, fy, cx, cy], ...}}}}')
+    return pinhole(numbers({**table, "id": _FIELD}, sequence, (4,), path))
+
+
+def fit_intrinsics(frames: Frames) -> np.ndarray:
+    """K (3, 3) that projects annot3 onto annot2, rounded to a thousandth of a pixel.
+
+    Each axis is a straight line, u = fx X / Z + cx, fitted by least squares; then again without labels that lie more
+    than 3 medians off, some of which are wrong by hundreds of pixels. Spines are left out from the beginning.
+    """
+    body = [k for k in range(17) if k != _SPINE]
+    people = [person for frame in frames for person in frame if person.valid]
+    if not people:
+        raise ValueError("no valid person to fit intrinsics to, wanted a file of intrinsics")
+    uv = np.concatenate([person.uv[body] for person in people])
+    cam = np.concatenate([person.cam[body] for person in people])
+    focal, centre = np.zeros(2), np.zeros(2)
+    for axis in (0, 1):
+        x, y = cam[:, axis] / cam[:, 2], uv[:, axis]
+        use = np.ones(len(x), bool)
+        for _ in range(10):
+            dx = x[use] - x[use].mean()
+            focal[axis] = dx @ y[use] / (dx @ dx)
+            centre[axis] = y[use].mean() - focal[axis] * x[use].mean()
+            off = np.abs(focal[axis] * x + centre[axis] - y)
+            use = off <= 3 * np.median(off[use]) + 1e-9
+    return pinhole(np.round([*focal, *centre], 3))

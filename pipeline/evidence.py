@@ -1,0 +1,76 @@
+"""What a gate decides by, from a predictions file: the strict protocol's sums, image by image.
+
+A registered version keeps the predictions of its evaluation, not only their scores. So a promotion scores both models
+again, with the same code on the same annotations, and pairs them image by image; no model runs for that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pipeline.annotations import Annotations
+from pipeline.gate import Evidence, Scores, Slice
+from pipeline.predictions import Origin, PredictionSet
+from pipeline.scoring import Sheet, score
+from pipeline.slices import people_slices
+
+
+def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidence:
+    """Scores predictions at the model's own threshold, as it would be used.
+
+    Raises:
+        ValueError: from ``score``: predictions that are not for exactly these images.
+    """
+    sheet = score(annotations, predictions)
+    records = annotations.records
+    sequence = np.array([record.sequence for record in records])
+    activity = np.array([record.activity for record in records])
+    groups = {"sequence": sequence}
+    if (activity != "").any():
+        groups["activity"] = np.where(activity == "", "no activity", activity)
+    slices = {
+        kind: {str(n): _slice(sheet, len(records), people=(names == n)[sheet.truth.frame]) for n in np.unique(names)}
+        for kind, names in groups.items()
+    }
+    skeleton = predictions.origin.skeleton
+    for kind, classes in people_slices(records, sheet.truth, skeleton).items():
+        slices[kind] = {name: _slice(sheet, len(records), people=people) for name, people in classes.items()}
+    joints = skeleton.joints
+    slices["joint"] = {
+        joint: _slice(sheet, len(records), joints=np.arange(len(joints)) == i)
+        for i, joint in enumerate(joints)
+        if sheet.strict.scored[:, i].any()
+    }
+    return Evidence(
+        scores=gate_scores(sheet, predictions.origin, annotations),
+        clusters=sheet.clusters,
+        metrics=sheet.strict.scores(sheet.truth, sheet.people, len(records)),
+        slices=slices,
+    )
+
+
+def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
+    """The headline: the strict protocol; nobody predicted is precision 0, which passes no gate."""
+    precision = sheet.strict.precision
+    return Scores(
+        protocol="strict",
+        split=annotations.name,
+        skeleton=origin.skeleton.name,
+        data_fingerprint=origin.data_fingerprint,
+        model_fingerprint=origin.model_fingerprint,
+        train_fit=origin.train_fit,
+        mpjpe_mm=sheet.strict.mpjpe,
+        recall=sheet.strict.recall,
+        precision=0.0 if math.isnan(precision) else precision,
+        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
+    )
+
+
+def _slice(sheet: Sheet, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None) -> Slice:
+    """Some of the people (T,) bool, or some of their joints (J,) bool."""
+    part = sheet.strict.of(people, joints)
+    scores = part.scores(sheet.truth, sheet.people, images)
+    del scores["precision"]  # no prediction belongs to a part of the people
+    return Slice(part.people, scores)

@@ -1,0 +1,244 @@
+"""Predictions of other groups, without a model: the documented form (docs/evaluation.md) and one published form.
+
+    FILE.npz or FILE.mat       one row per predicted person
+    FOLDER                     MuPots_TS1_camCentric.mat, ... as Cheng et al. (CVPR 2021) give them out
+
+Rows may say which annotated person each prediction is of (``person``): such predictions are scored as they are paired,
+all others like this project's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from das.camera import project
+from das.skeleton import MUPOTS17, Skeleton, skeleton_named
+from pipeline.annotations import Annotations
+from pipeline.predictions import Origin, PredictionSet
+from pipeline.schema import Record, key_of
+
+_REQUIRED = ("key", "joints_cam", "skeleton")
+_OPTIONAL = ("score", "joints_uv", "person")
+# Cheng et al. mark people who were not detected by this coordinate, mm.
+_UNDETECTED = 1e5
+_CHENG = re.compile(r"MuPots_(TS\d+)_camCentric\.mat")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """P predicted people of another group.
+
+    Attributes:
+        where: the file or folder. fingerprint: hash of its content.
+        skeleton: joint set of the J joints.
+        keys: (P,) key of each person's image.
+        joints_cam: (P, J, 3) mm, camera frame. joints_uv: (P, J, 2) px of the stored image, or None.
+        scores: (P,).
+        person: (P,) place of the annotated person among the image's valid ones, in order of annotation, from 0; None
+            where predictions are not paired with people.
+        padded: rows of a person whom the image does not have are padding, and no mistake.
+    """
+
+    where: str
+    fingerprint: str
+    skeleton: Skeleton
+    keys: np.ndarray
+    joints_cam: np.ndarray
+    joints_uv: np.ndarray | None
+    scores: np.ndarray
+    person: np.ndarray | None
+    padded: bool = False
+
+    def __post_init__(self) -> None:
+        people, joints = len(self.keys), len(self.skeleton)
+        wanted = {
+            "joints_cam": (people, joints, 3),
+            "joints_uv": (people, joints, 2),
+            "score": (people,),
+            "person": (people,),
+        }
+        for name, shape in wanted.items():
+            value = getattr(self, "scores" if name == "score" else name)
+            if value is None:
+                continue
+            if value.shape != shape:
+                of = f"{people} keys and the {joints} joints of {self.skeleton.name}"
+                raise ValueError(f"{self.where}: {name} has shape {value.shape}, wanted {shape} for {of}")
+            wrong = ~np.isfinite(value).reshape(people, -1).all(axis=1)
+            if wrong.any():
+                raise ValueError(f"{self.where}: {self.keys[wrong.argmax()]}: {name} holds NaN or infinity")
+        if self.person is not None:
+            pairs, first, count = np.unique(
+                np.stack([self.keys.astype(str), self.person.astype(str)], axis=1),
+                axis=0, return_index=True, return_counts=True,
+            )  # fmt: skip
+            if (count > 1).any():
+                at = first[(count > 1).argmax()]
+                found = f"person {self.person[at]} has {count.max()} predictions"
+                raise ValueError(f"{self.where}: {self.keys[at]}: {found}, wanted one")
+
+    def to_predictions(self, annotations: Annotations) -> PredictionSet:
+        """The predictions as if a model of this project had made them, for exactly these images.
+
+        Pixels that are not given are those of ``joints_cam`` seen by the image's camera. Everybody counts: the score
+        threshold is below the lowest score. Nobody knows a mean pose, nor what the model was trained on.
+
+        Raises:
+            ValueError: an image that is not among the annotations, or whose camera is not known; names the key.
+        """
+        place = {record.key: i for i, record in enumerate(annotations.records)}
+        strangers = set(self.keys.tolist()) - place.keys()
+        if strangers:
+            some = f"{min(strangers)} ({len(strangers)} in all)"
+            raise ValueError(f"{self.where}: predictions for other images than {annotations.name} has, such as {some}")
+        image = np.array([place[key] for key in self.keys.tolist()], dtype=np.int64)
+        order = np.lexsort((-self.scores, image))
+        uv = self._pixels(annotations.records, image) if self.joints_uv is None else self.joints_uv
+        least = float(self.scores.min(initial=1.0)) - 1.0
+        origin = Origin(
+            model_fingerprint=self.fingerprint,
+            data_fingerprint=annotations.fingerprint,
+            train_fit=False,
+            skeleton=self.skeleton,
+            unsupervised_joints=(),
+            mean_pose=None,
+            score_threshold=least,
+            release_threshold=least,
+            least_score=least,
+            code_version="foreign",
+        )
+        return PredictionSet(
+            origin=origin,
+            keys=tuple(annotations.keys),
+            counts=np.bincount(image, minlength=len(place)),
+            scores=self.scores[order],
+            joints_uv=uv[order],
+            joints_cam=self.joints_cam[order],
+        )
+
+    def _pixels(self, records: Sequence[Record], image: np.ndarray) -> np.ndarray:
+        uv = np.zeros((*self.joints_cam.shape[:2], 2))
+        for i in np.unique(image).tolist():
+            record, rows = records[i], image == i
+            if record.K is None:
+                raise ValueError(f"{self.where}: joints_uv is missing, and the camera of {record.key} is not known")
+            behind = self.joints_cam[rows, :, 2] <= 0
+            if behind.any():
+                raise ValueError(f"{self.where}: {record.key}: joints_cam holds a depth that is not above 0 mm")
+            uv[rows] = project(self.joints_cam[rows], record.K, record.distortion)
+        return uv
+
+
+def is_foreign(where: str) -> bool:
+    """Whether this is no predictions file of this project but one of the forms read here."""
+    return where.endswith((".npz", ".mat")) or ("://" not in where and Path(where).is_dir())
+
+
+def read_foreign(where: str) -> Foreign:
+    """Reads one of the forms.
+
+    Raises:
+        ValueError: naming the file, and the field or the image, where something is missing or malformed.
+    """
+    path = Path(where)
+    if path.is_dir():
+        return _cheng(path)
+    if not path.is_file():
+        raise ValueError(f"{where}: no such file")
+    fields = _fields(path)
+    unknown, missing = set(fields) - {*_REQUIRED, *_OPTIONAL}, set(_REQUIRED) - set(fields)
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
+    keys = _texts(fields["key"], where, "key")
+    names = _texts(fields["skeleton"], where, "skeleton")
+    if len(names) != 1:
+        raise ValueError(f"{where}: skeleton = {names.tolist()}, wanted the name of one joint set")
+    try:
+        skeleton = skeleton_named(str(names[0]))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+    def numbers(name: str) -> np.ndarray | None:
+        if name not in fields:
+            return None
+        value = np.asarray(fields[name])
+        if value.dtype.kind not in "fiu":
+            raise ValueError(f"{where}: {name} is {value.dtype}, wanted numbers")
+        # MATLAB has no vectors: a column stands for one.
+        return value.reshape(-1).astype(np.float64) if name in ("score", "person") else value.astype(np.float64)
+
+    joints_cam, person, scores = numbers("joints_cam"), numbers("person"), numbers("score")
+    assert joints_cam is not None
+    return Foreign(
+        where=where,
+        fingerprint=_hash([path]),
+        skeleton=skeleton,
+        keys=keys,
+        joints_cam=joints_cam,
+        joints_uv=numbers("joints_uv"),
+        scores=np.ones(len(keys)) if scores is None else scores,
+        person=None if person is None else person.astype(np.int64),
+    )
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".mat":
+            return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # neither reader has a common type for what is no such file
+        raise ValueError(f"{path}: wanted a {path.suffix} file of arrays ({error!r})") from error
+
+
+def _texts(value: Any, where: str, name: str) -> np.ndarray:
+    """Texts (n,), also from MATLAB's cells and padded rows of letters."""
+    found: np.ndarray = np.asarray(value).reshape(-1)
+    if found.dtype == object:
+        found = np.array([str(np.asarray(cell).reshape(-1)[0]) if np.size(cell) else "" for cell in found.tolist()])
+    if found.dtype.kind != "U":
+        raise ValueError(f"{where}: {name} is {found.dtype}, wanted texts")
+    return np.char.strip(found)
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cheng(folder: Path) -> Foreign:
+    """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 where nobody was detected."""
+    files = {m[1]: path for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
+    if not files:
+        raise ValueError(f"{folder}: no MuPots_TS*_camCentric.mat, wanted them or a .npz, .mat or .parquet file")
+    keys, joints, person = [], [], []
+    for sequence, path in sorted(files.items()):
+        fields = _fields(path)
+        data = np.asarray(fields.get("data", np.zeros(0)), dtype=np.float64)
+        if data.ndim != 4 or data.shape[2:] != (3, 17):
+            raise ValueError(f"{path}: data has shape {data.shape}, wanted (frames, people, 3, 17)")
+        for frame, who in np.argwhere((np.abs(data) < _UNDETECTED).all(axis=(2, 3))).tolist():
+            keys.append(key_of("mupots", sequence, "0", frame))
+            joints.append(data[frame, who].T)
+            person.append(who)
+    return Foreign(
+        where=str(folder),
+        fingerprint=_hash([files[sequence] for sequence in sorted(files)]),
+        skeleton=MUPOTS17,
+        keys=np.array(keys),
+        joints_cam=np.array(joints),
+        joints_uv=None,
+        scores=np.ones(len(keys)),
+        person=np.array(person, dtype=np.int64),
+        padded=True,
+    )

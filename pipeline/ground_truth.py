@@ -1,0 +1,243 @@
+"""Rows of prepared data become the tables that protocols score against: which people, which joints, which pixels.
+
+Every protocol has its own idea of ground truth, and every table here is one of them. Frame i of a table is records[i].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from das.bootstrap import SECONDS, Clusters, blocks
+from das.metrics import Predictions, Truth
+from das.predictor import Prediction
+from das.protocols_panoptic import annotated, release_truth
+from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
+from das.transforms import inside
+from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
+
+# Sources in Panoptic's layout, on which its published evaluators are defined.
+_PANOPTIC_SOURCES = ("panoptic", "synthetic")
+# The release drops people with fewer annotated joints.
+_LEAST_JOINTS = 3
+# Frame numbers per second of recordings. Photos are no recording: each stands for itself.
+_RATES = {"panoptic": 29.97, "synthetic": 29.97, "coco": 1 / SECONDS}
+# Of recordings whose rate is not published: blocks are then long enough at any usual one.
+_HIGHEST_RATE = 60.0
+
+
+def image_clusters(records: Sequence[Record]) -> Clusters:
+    """Blocks of neighbouring images that show nearly the same, for intervals."""
+    several = len({record.source for record in records}) > 1
+    names = [f"{record.source}/{record.sequence}" if several else record.sequence for record in records]
+    return clusters_of([record.source for record in records], names, [record.frame for record in records])
+
+
+def clusters_of(sources: Sequence[str], sequences: Sequence[str], frames: Sequence[int]) -> Clusters:
+    """The same from the images' sources, sequences and frame numbers, F each."""
+    rates = np.array([_RATES.get(source, _HIGHEST_RATE) for source in sources])
+    return blocks(np.array(sequences, dtype=str), np.array(frames, dtype=np.int64), rates)
+
+
+# ---- strict ----
+
+
+def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
+    """People of images in the joints that the model predicts, for the strict protocol; frame i is records[i].
+
+    Scored are labelled joints (occluded ones included) inside the image, what training supervises. People without
+    joints or that the source does not stand behind are ignored: neither to be found nor to be punished.
+
+    Raises:
+        ValueError: if an image has no 3D joints; names its key.
+    """
+    frame, cam, uv, scored, bbox, ignore = [], [], [], [], [], []
+    for i, record in enumerate(records):
+        if record.joints_cam is None:
+            raise ValueError(f"{record.key}: 2D annotations only, the strict protocol needs joints_cam")
+        index = np.array(conversion(skeleton_named(record.skeleton), skeleton).index)
+        labelled = (record.state > UNLABELLED) & inside(record.joints_uv, record.height, record.width)
+        frame.append(np.full(len(record), i))
+        cam.append(record.joints_cam[:, index])
+        uv.append(record.joints_uv[:, index])
+        scored.append(labelled[:, index] & (index >= 0))
+        bbox.append(record.bbox)
+        ignore.append(record.ignore | ~record.valid)
+    return Truth(
+        frame=_rows(frame, ()),
+        joints_cam=_rows(cam, (len(skeleton), 3)),
+        scored=_rows(scored, (len(skeleton),)),
+        joints_uv=_rows(uv, (len(skeleton), 2)),
+        bbox=_rows(bbox, (4,)),
+        ignore=_rows(ignore, ()),
+    )
+
+
+def predicted(predictions: Iterable[Prediction], n_joints: int) -> Predictions:
+    """People predicted on images, one Prediction per image; frame i is the i-th."""
+    people = [p.people for p in predictions]
+    return Predictions(
+        frame=_rows([np.full(len(p.scores), i) for i, p in enumerate(people)], ()),
+        joints_cam=_rows([p.joints_cam for p in people], (n_joints, 3)),
+        scores=_rows([p.scores for p in people], ()),
+        joints_uv=_rows([p.joints_uv for p in people], (n_joints, 2)),
+    )
+
+
+# ---- CMU Panoptic ----
+
+
+@dataclass(frozen=True)
+class PanopticTruth:
+    """What ``panoptic_release`` takes besides predictions; T people in F images.
+
+    Attributes:
+        truth: the release's ground truth.
+        joints_cam: (T, 15, 3) mm, true camera-space joints, and known: (T, 15) bool: of its mean pose.
+        R: (F, 3, 3) world to camera. activity: (F,) names.
+    """
+
+    truth: Truth
+    joints_cam: np.ndarray
+    known: np.ndarray
+    R: np.ndarray
+    activity: np.ndarray
+
+
+def panoptic_truth(records: Sequence[Record]) -> PanopticTruth:
+    """Rows in Panoptic's layout as the release annotates them; frame i is records[i].
+
+    A joint is known above confidence 0.1, joint 1 only where it is the head top (mpi15); it is scored when it is
+    also inside the image. Ground truth is the distorted pixel, back-projected by the pinhole alone.
+    """
+    parts, cam, known, R = [], [], [], []
+    for i, record in enumerate(records):
+        assert record.joints_cam is not None and record.confidence is not None and record.K is not None
+        native = skeleton_named(record.skeleton)
+        index = np.array(conversion(native, PANOPTIC15).index)
+        joints_cam = record.joints_cam[:, index].astype(np.float64)
+        here = annotated(record.confidence[:, index], np.full(len(record), native == MPI15))
+        parts.append(
+            release_truth(
+                frame=np.full(len(record), i),
+                joints_uv=record.joints_uv[:, index].astype(np.float64),
+                depth=joints_cam[..., 2],
+                K=np.broadcast_to(record.K, (len(record), 3, 3)),
+                # Joints that the lens cannot image have no pixel: the source leaves them unlabelled.
+                known=here & (record.state[:, index] > UNLABELLED),
+                width=record.width,
+                height=record.height,
+                ignore=record.ignore | ~record.valid | (here.sum(axis=1) < _LEAST_JOINTS),
+            )
+        )
+        cam.append(joints_cam)
+        known.append(here)
+        R.append(record.R)
+    truth = Truth(
+        frame=_rows([part.frame for part in parts], ()),
+        joints_cam=_rows([part.joints_cam for part in parts], (15, 3)),
+        scored=_rows([part.scored for part in parts], (15,)),
+        ignore=_rows([part.ignore for part in parts if part.ignore is not None], ()),
+    )
+    activity = np.array([record.activity or "no activity" for record in records])
+    return PanopticTruth(truth, _rows(cam, (15, 3)), _rows(known, (15,)), np.array(R), activity)
+
+
+def in_panoptic_layout(record: Record) -> bool:
+    """Whether Panoptic's published evaluators are defined on this row."""
+    annotated_so = record.skeleton in (COCO19.name, MPI15.name) and record.confidence is not None
+    return record.source in _PANOPTIC_SOURCES and annotated_so and record.R is not None
+
+
+def smap_truth(records: Sequence[Record]) -> tuple[Truth, np.ndarray]:
+    """Rows in Panoptic's layout as SMAP's evaluator takes them, and which joints are annotated at all, (T, 15) bool.
+
+    Scored are joints that are seen inside the image (of which only the root's decides anything); ground truth is the
+    camera-space joint itself. Joint 1 is whatever the source annotates there.
+    """
+    frame, cam, uv, scored, known, ignore = [], [], [], [], [], []
+    for i, record in enumerate(records):
+        assert record.joints_cam is not None and record.confidence is not None
+        index = np.array(conversion(skeleton_named(record.skeleton), PANOPTIC15).index)
+        seen = (record.state == VISIBLE) & inside(record.joints_uv, record.height, record.width)
+        frame.append(np.full(len(record), i))
+        cam.append(record.joints_cam[:, index])
+        uv.append(record.joints_uv[:, index])
+        scored.append(seen[:, index])
+        known.append(record.confidence[:, index] >= 0)
+        ignore.append(record.ignore | ~record.valid)
+    truth = Truth(
+        frame=_rows(frame, ()),
+        joints_cam=_rows(cam, (15, 3)),
+        scored=_rows(scored, (15,)),
+        joints_uv=_rows(uv, (15, 2)),
+        ignore=_rows(ignore, ()),
+    )
+    return truth, _rows(known, (15,))
+
+
+# ---- MuPoTS-3D ----
+
+
+GroundTruth = Literal["annot3", "univ_annot3"]
+
+
+def mupots_truth(records: Sequence[Record], ground_truth: GroundTruth = "annot3") -> tuple[Truth, np.ndarray]:
+    """Valid people of MuPoTS-3D and which of their joints are occluded, (T, 17) bool; all joints count.
+
+    Ground truth is ``annot3``, in millimetres, or ``univ_annot3``, scaled to one universal skeleton, where the rows
+    have that. Pixels are those of the stored image.
+    """
+    frame, cam, uv, occluded = [], [], [], []
+    for i, record in enumerate(records):
+        joints = record.joints_cam if ground_truth == "annot3" else record.joints_cam_univ
+        assert joints is not None
+        use = record.valid & ~record.ignore
+        frame.append(np.full(use.sum(), i))
+        cam.append(joints[use])
+        uv.append(record.joints_uv[use])
+        occluded.append(record.state[use] == OCCLUDED)
+    joints_cam = _rows(cam, (17, 3))
+    everything = np.ones(joints_cam.shape[:2], bool)
+    return Truth(_rows(frame, ()), joints_cam, everything, _rows(uv, (17, 2))), _rows(occluded, (17,))
+
+
+# ---- COCO ----
+
+
+def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
+    """People annotated in the image alone, and the joints of COCO17 that a model of this joint set predicts.
+
+    Scored are labelled joints, occluded ones included; the columns are those joints, and ``joints_cam`` is all zeros.
+
+    Raises:
+        ValueError: rows of another joint set than COCO17; names the key.
+    """
+    joints = tuple(j for j, at in zip(COCO17.joints, conversion_back(skeleton), strict=True) if at >= 0)
+    columns = [COCO17.index(joint) for joint in joints]
+    for record in records:
+        if record.skeleton != COCO17.name:
+            raise ValueError(f"{record.key}: joint set {record.skeleton}, OKS is defined on {COCO17.name}")
+    uv = _rows([record.joints_uv[:, columns] for record in records], (len(joints), 2))
+    truth = Truth(
+        frame=_rows([np.full(len(record), i) for i, record in enumerate(records)], ()),
+        joints_cam=np.zeros((*uv.shape[:2], 3)),
+        scored=_rows([record.state[:, columns] > UNLABELLED for record in records], (len(joints),)),
+        joints_uv=uv,
+        bbox=_rows([record.bbox for record in records], (4,)),
+        ignore=_rows([record.ignore for record in records], ()),
+    )
+    return truth, joints
+
+
+def conversion_back(skeleton: Skeleton) -> tuple[int, ...]:
+    """For each joint of COCO17 the model's joint that stands for it, or -1: the inverse of what trained it."""
+    trained = conversion(COCO17, skeleton).index
+    return tuple(trained.index(k) if k in trained else -1 for k in range(len(COCO17)))
+
+
+def _rows(parts: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate(parts) if len(parts) else np.zeros((0, *shape))

@@ -1,0 +1,114 @@
+"""What is there of MuPoTS-3D: the owners' annot.mat or Moon's annotation file, and the images of TS1 to TS20."""
+
+from __future__ import annotations
+
+import re
+
+from scipy.io import whosmat
+from scipy.io.matlab import MatReadError
+
+from pipeline.datasets import mupots as reader
+from pipeline.datasets.source import Source
+from pipeline.inventory.coco_like import IMAGES, first_of, read, size_of
+from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
+from pipeline.inventory.tree import Tree
+from pipeline.splits import Part, SplitManifest
+
+TITLE = "MuPoTS-3D"
+LAYOUT = "MultiPersonTestSet/TS1 to TS20 with annot.mat, or MuPoTS-3D.json (or annotations/MuPoTS-3D.json)"
+PAGE = "docs/data/mupots.md"
+SOURCE: Source = reader
+
+_PLACES = ("annotations/MuPoTS-3D.json", "MuPoTS-3D.json")
+_OWNERS = "MultiPersonTestSet"
+_CAMERA = "0"
+_NOTHING_READ = "no annotation file"
+_NAME = re.compile(r"(?:.*/)?(TS\d+)/img_(\d+)\.jpg")
+
+
+def recognises(tree: Tree) -> bool:
+    """Whether the annotation file or a folder of the owners is where it belongs."""
+    sequences = (name for name in tree.folders() if re.fullmatch(r"TS\d+", name))
+    if tree.root.name != _OWNERS and any(
+        "annot.mat" in tree.names(name) or any(n.startswith("img_") for n in tree.names(name)) for name in sequences
+    ):
+        return not tree.has("mpi_inf_3dhp_test_set")
+    return any(map(tree.has, (*_PLACES, _OWNERS)))
+
+
+def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
+    """TS1 to TS20, as the annotation file lists them, or the owners' files where there is none."""
+    found = Inventory(read=_NOTHING_READ)
+    found.notes += archives(tree, ("", "annotations", _OWNERS))
+    path = first_of(tree, _PLACES)
+    frames: dict[str, dict[int, tuple[int, int] | None]] = {}
+    if path is not None:
+        content = read(tree, path, found)
+        if content is None:
+            return found
+        for image in content[0].values():
+            if match := _NAME.fullmatch(str(image["file_name"])):
+                frames.setdefault(match[1], {})[int(match[2])] = size_of(image)
+            else:
+                found.troubles.append(Trouble(path, f"file_name {image['file_name']!r}, wanted TS1/img_000000.jpg"))
+    # The owners' files come first where they are: they alone have every frame.
+    frames |= _of_mat_files(tree, splits, found)
+    for part in splits.parts:
+        if part.sequence in frames:
+            found.views.append(_view(tree, part, frames[part.sequence], splits))
+        else:
+            images = len(_images(tree, part.sequence))
+            what = f"{images} images without annotations" if images else "no images and no annotations"
+            found.absent.append(Trouble(f"{part.sequence} ({part.split})", what))
+    return found
+
+
+def _view(tree: Tree, part: Part, frames: dict[int, tuple[int, int] | None], splits: SplitManifest) -> View:
+    folder = _folder(tree, part.sequence)
+    numbered = sorted(frames)
+    others = _images(tree, part.sequence) - {f"img_{frame:06d}.jpg" for frame in numbered}
+    return view_of(
+        tree,
+        part,
+        _CAMERA,
+        numbered,
+        splits,
+        lambda frame: f"{folder}/img_{frame:06d}.jpg",
+        frames.__getitem__,
+        len(others),
+    )
+
+
+def _of_mat_files(tree: Tree, splits: SplitManifest, found: Inventory) -> dict[str, dict[int, tuple[int, int] | None]]:
+    """Frames by sequence as annot.mat has them; their number is in its header."""
+    frames: dict[str, dict[int, tuple[int, int] | None]] = {}
+    for part in splits.parts:
+        folder = _folder(tree, part.sequence)
+        counts = {}
+        for file, variable in (("annot.mat", "annotations"), ("occlusion.mat", "occlusion_labels")):
+            path = f"{folder}/{file}"
+            if tree.size(path) is None:
+                continue
+            try:
+                shapes = {name: shape for name, shape, _ in whosmat(tree.root / path)}
+                counts[file] = int(shapes[variable][0])
+            except (ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
+                found.troubles.append(Trouble(path, f"not the owners' file ({error!r})"))
+        if len(counts) == 1:
+            found.troubles.append(Trouble(folder, f"only {[*counts][0]}, wanted annot.mat and occlusion.mat"))
+        if "annot.mat" in counts:
+            frames[part.sequence] = dict.fromkeys(range(counts["annot.mat"]))
+    if frames:
+        also = "" if found.read == _NOTHING_READ else f"{found.read}, "
+        found.read = f"{also}headers of annot.mat and occlusion.mat of {len(frames)} sequences"
+    return frames
+
+
+def _folder(tree: Tree, sequence: str) -> str:
+    """Where a sequence's images lie: as the owners ship them, or beside the annotation file."""
+    owners = f"{_OWNERS}/{sequence}"
+    return owners if sequence in tree.folders(_OWNERS) else sequence
+
+
+def _images(tree: Tree, sequence: str) -> set[str]:
+    return {name for name in tree.names(_folder(tree, sequence)) if name.lower().endswith(IMAGES)}

@@ -1,0 +1,74 @@
+"""The files below a folder, listed folder by folder when they are first asked for, and never opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class Tree:
+    """Names and sizes below ``root``. Paths are relative to it, with ``/``; the root itself is ``""``.
+
+    Folders are read once: the answers are those of the first look.
+    """
+
+    def __init__(self, root: Path, progress: tqdm | None = None) -> None:
+        self.root = root
+        self._progress = progress
+        self._names: dict[str, tuple[list[str], list[str]]] = {}
+        self._files: dict[str, dict[str, int]] = {}
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders in a folder, in order; none if there is no such folder."""
+        return self._list(folder)[0]
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files in a folder, in order, without their sizes: one call for all of them."""
+        return self._list(folder)[1]
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Size in bytes of every file in a folder, by name."""
+        if folder not in self._files:
+            where = self.root / folder
+            found = {}
+            for name in self.names(folder):
+                found[name] = _size(where / name)
+                if self._progress is not None:
+                    self._progress.update()
+            self._files[folder] = found
+        return self._files[folder]
+
+    def size(self, path: str) -> int | None:
+        """Size in bytes of one file, None if there is none."""
+        folder, _, name = path.rpartition("/")
+        return self.files(folder).get(name)
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        folder, _, name = path.rpartition("/")
+        return name in self.names(folder) or name in self.folders(folder)
+
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        if folder not in self._names:
+            folders: list[str] = []
+            files: list[str] = []
+            try:
+                with os.scandir(self.root / folder) as entries:
+                    for entry in entries:
+                        (folders if entry.is_dir() else files).append(entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                raise ValueError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error
+            self._names[folder] = sorted(folders), sorted(files)
+        return self._names[folder]
+
+
+def _size(path: Path) -> int:
+    """A link to nowhere is a file without content: whoever wants to read it finds nothing there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

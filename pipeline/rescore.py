@@ -1,0 +1,139 @@
+"""Scores from predictions alone, no model and no cluster: an earlier evaluation's file, or another group's predictions.
+
+    das evaluate --predictions FILE --data PREPARED [--compare OTHER] [--out FOLDER]
+
+With ``out``, tables and numbers are written there, and for this project's own predictions what promotion reads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.annotations import read_annotations
+from pipeline.cluster import absolute_storage
+from pipeline.comparison import compare, verdict
+from pipeline.evaluate import (
+    REPORT_FILE,
+    EvaluateConfig,
+    EvaluationResult,
+    FlatResult,
+    evaluate,
+    evaluate_flat,
+    is_flat,
+    read_predictions,
+)
+from pipeline.evidence import gate_scores
+from pipeline.foreign import is_foreign, read_foreign
+from pipeline.paired import score_paired
+from pipeline.registry import SCORES_FILE
+from pipeline.scoring import Sheet, score
+from pipeline.scoring_flat import score_flat
+from pipeline.storage import exists, join, write_bytes, write_json
+from pipeline.tables import Numbers
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What a predictions file is worth.
+
+    Attributes:
+        predictions: the file. data: name of the images.
+        numbers: of every protocol that fits; with a comparison, if asked for.
+        out: folder or URI of the files; None where nothing was written.
+        remarks: sentences for the terminal.
+    """
+
+    predictions: str
+    data: str
+    numbers: Numbers
+    out: str | None
+    remarks: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the report; null where nothing was there to measure."""
+        return {
+            "predictions": self.predictions,
+            "data": self.data,
+            "metrics": {name: None if math.isnan(x) else x for name, x in self.numbers.metrics.items()},
+            "tables": [table.to_json() for table in self.numbers.tables],
+        }
+
+    def summary(self) -> str:
+        """Tables and remarks for the terminal."""
+        lines = [f"{self.predictions} on {self.data}"]
+        lines += [table.text() for table in self.numbers.tables if not table.detail]
+        return "\n".join((*lines, *self.remarks, *([self.out] if self.out else [])))
+
+
+def judge(config: EvaluateConfig) -> EvaluationResult | FlatResult | Rescored:
+    """What `das evaluate` does: a model or predictions, on images with depth or without.
+
+    Raises:
+        ValueError: from ``evaluate``, ``evaluate_flat`` or ``rescore``.
+    """
+    if config.predictions is not None:
+        return rescore(config)
+    if config.data and is_flat([absolute_storage(folder) for folder in config.data]):
+        return evaluate_flat(config)
+    return evaluate(config)
+
+
+def rescore(config: EvaluateConfig) -> Rescored:
+    """Scores ``config.predictions``, against ``config.compare`` too if that is given.
+
+    Raises:
+        ValueError: predictions or data that do not exist, are mutilated or do not belong together, or an ``out`` that
+            holds an evaluation already; nothing is written.
+    """
+    assert config.predictions is not None
+    out = None if config.out is None else absolute_storage(config.out)
+    if out is not None and exists(join(out, REPORT_FILE)):
+        raise ValueError(f"{out} holds an evaluation already: choose another --out")
+    if is_foreign(config.predictions):
+        foreign = read_foreign(config.predictions)
+        if foreign.person is not None:
+            if config.compare is not None:
+                raise ValueError(f"{config.predictions}: predictions that are paired with people cannot be compared")
+            numbers = score_paired(foreign, config.data, config.split)
+            found = Rescored(config.predictions, " ".join(config.data), numbers, out, ())
+            _write(found)
+            return found
+    folders = [absolute_storage(folder) for folder in config.data]
+    annotations = read_annotations(folders, config.split)
+    predictions = read_predictions(config.predictions, annotations)
+    if is_flat(folders):
+        if config.compare is not None:
+            raise ValueError("compare: these images are annotated in 2D only, poses in space are compared")
+        found = Rescored(config.predictions, annotations.name, score_flat(annotations, predictions), out, ())
+        _write(found)
+        return found
+    sheet = score(annotations, predictions, config.threshold)
+    remarks = _headline(sheet)
+    if config.compare is not None:
+        difference = compare(sheet, score(annotations, read_predictions(config.compare, annotations)))
+        sheet, remarks = sheet.beside(difference), (*remarks, verdict(difference))
+    found = Rescored(config.predictions, annotations.name, sheet, out, remarks)
+    _write(found)
+    if out is not None and not is_foreign(config.predictions):
+        write_json(join(out, SCORES_FILE), gate_scores(sheet, predictions.origin, annotations).to_json())
+    return found
+
+
+def _headline(sheet: Sheet) -> tuple[str, ...]:
+    strict = sheet.strict
+    baseline = "" if math.isnan(strict.baseline_mpjpe) else f" (mean pose {strict.baseline_mpjpe:.1f} mm)"
+    return (
+        f"strict MPJPE {strict.mpjpe:.1f} mm{baseline}, recall {strict.recall:.3f}, "
+        f"precision {strict.precision:.3f}, people above score {sheet.threshold:.3g}",
+    )
+
+
+def _write(found: Rescored) -> None:
+    """All tables; the report, which says that there is an evaluation, last."""
+    if found.out is None:
+        return
+    for table in found.numbers.tables:
+        write_bytes(join(found.out, "tables", f"{table.name}.csv"), table.csv().encode())
+    write_json(join(found.out, REPORT_FILE), found.to_json())

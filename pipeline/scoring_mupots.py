@@ -1,0 +1,223 @@
+"""The published protocols of MuPoTS-3D: the DAS release's, the toolbox's, and that for predictions already paired.
+
+    mupots_release, mupots_release_mended           the DAS release, and the same with every bone's own parent
+    mupots_matlab                                   Moon et al.: univ_annot3, bones rescaled; most published numbers
+    mupots_matlab_unscaled                          the same without rescaling
+    mupots_matlab_annot3, ..._annot3_unscaled       the same in millimetres
+    mupots_paired, mupots_paired_univ               no pairing and no rescaling; annot3 and univ_annot3
+
+Numbers are percent. ``all`` counts missed people as wrong in every joint, ``matched`` leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from das.bootstrap import Clusters, Interval, Score, interval
+from das.metrics import Predictions, Truth, root_aligned, root_of
+from das.protocols_mupots import (
+    COLUMNS,
+    MATLAB_THRESHOLDS,
+    RELEASE_THRESHOLDS,
+    Mupots,
+    mupots_matlab,
+    mupots_paired,
+    mupots_release,
+    occlusion_tables,
+)
+from das.skeleton import MUPOTS17, conversion
+from pipeline.ground_truth import GroundTruth, mupots_truth
+from pipeline.predictions import Origin
+from pipeline.schema import Record
+from pipeline.scoring_strict import natural
+from pipeline.tables import Numbers, Table, ends_as_metrics
+
+_ROOT = MUPOTS17.root_indices
+# The toolbox pairs people by pixels of the original images, whose longer side is this.
+_WIDE, _SQUARE = 1920, 2048
+_SQUARE_SEQUENCES = tuple(f"TS{i}" for i in range(1, 6))
+_PARTS = ("pck_rel", "pck_abs", "auc_rel", "auc_abs")
+
+
+def mupots_numbers(
+    records: Sequence[Record], candidates: Predictions, origin: Origin, clusters: Clusters
+) -> list[Numbers]:
+    """All protocols that pair people; nothing for other rows, or a model without all 17 joints."""
+    index = np.array(conversion(origin.skeleton, MUPOTS17).index)
+    if (index < 0).any() or any(record.skeleton != MUPOTS17.name for record in records):
+        return []
+    truth, occluded = mupots_truth(records)
+    if not len(truth):
+        return []
+    sequence = np.array([record.sequence for record in records])
+    zoom = np.array([_original_side(record) / max(record.height, record.width) for record in records])
+    found = candidates.with_joints(index.tolist())
+    assert found.joints_uv is not None
+    found = replace(found, joints_uv=found.joints_uv * zoom[found.frame, None, None])
+    numbers = [_release(truth, found, sequence, origin, clusters, bug) for bug in (True, False)]
+    kinds: list[GroundTruth] = ["annot3"]
+    if all(record.joints_cam_univ is not None for record in records):
+        kinds = ["univ_annot3", "annot3"]
+    for ground_truth in kinds:
+        true, _ = mupots_truth(records, ground_truth)
+        assert true.joints_uv is not None
+        true = replace(true, joints_uv=true.joints_uv * zoom[true.frame, None, None])
+        numbers += [_matlab(true, occluded, found, sequence, clusters, ground_truth, bones) for bones in (True, False)]
+    return numbers
+
+
+def paired_numbers(
+    truth: Mapping[str, Truth], predicted: np.ndarray, found: np.ndarray, sequence: np.ndarray, clusters: Clusters
+) -> list[Numbers]:
+    """Predictions that are given person by person: no pairing, no rescaling, 14 joints.
+
+    Args:
+        truth: by ground truth (``annot3``, ``univ_annot3``), the same T people.
+        predicted: (T, 17, 3) mm, camera frame; anything where not found.
+        found: (T,) bool.
+        sequence: (F,) name of every frame's sequence.
+        clusters: of the frames.
+    """
+    numbers = []
+    for kind, name in (("annot3", "mupots_paired"), ("univ_annot3", "mupots_paired_univ")):
+        if kind in truth:
+            true = truth[kind]
+            modes = {
+                mode: mupots_paired(true.joints_cam, predicted, found, sequence[true.frame], everyone=mode == "all")
+                for mode in ("all", "matched")
+            }
+            title = f"predictions already paired with people, ground truth {kind}, no rescaling, 14 joints"
+            numbers.append(_numbers(name, title, modes, true, sequence, MATLAB_THRESHOLDS, clusters))
+    return numbers
+
+
+def _original_side(record: Record) -> int:
+    return _SQUARE if record.sequence in _SQUARE_SEQUENCES else _WIDE
+
+
+def _release(
+    truth: Truth, found: Predictions, sequence: np.ndarray, origin: Origin, clusters: Clusters, bug: bool
+) -> Numbers:
+    name = "mupots_release" if bug else "mupots_release_mended"
+    modes = {
+        mode: mupots_release(truth, found, sequence, everyone=mode == "all", parent_bug=bug)
+        for mode in ("all", "matched")
+    }
+    baseline = None
+    if origin.mean_pose is not None:
+        # The baseline stands where people are: what it scores is a pose, and no place.
+        index = list(conversion(origin.skeleton, MUPOTS17).index)
+        mean = root_aligned(np.array(origin.mean_pose)[None, index], _ROOT)
+        standing = Predictions(truth.frame, mean + root_of(truth.joints_cam, _ROOT)[:, None], np.ones(len(truth)))
+        baseline = mupots_release(truth, standing, sequence, everyone=True, parent_bug=bug)
+    parents = "with its bone parents" if bug else "with every bone's own parent"
+    title = f"mupots-release {parents}, ground truth annot3"
+    return _numbers(name, title, modes, truth, sequence, RELEASE_THRESHOLDS, clusters, baseline)
+
+
+def _matlab(
+    truth: Truth,
+    occluded: np.ndarray,
+    found: Predictions,
+    sequence: np.ndarray,
+    clusters: Clusters,
+    ground_truth: GroundTruth,
+    bones: bool,
+) -> Numbers:
+    name = "mupots_matlab" + ("" if ground_truth == "univ_annot3" else "_annot3") + ("" if bones else "_unscaled")
+    modes = {
+        mode: mupots_matlab(truth, found, sequence, everyone=mode == "all", bones=bones) for mode in ("all", "matched")
+    }
+    title = f"mupots-matlab, ground truth {ground_truth}, bones {'rescaled' if bones else 'as predicted'}"
+    numbers = _numbers(name, title, modes, truth, sequence, MATLAB_THRESHOLDS, clusters)
+    if not bones or not occluded.any():
+        return numbers
+    result = modes["matched"]
+    cells = {}
+    for row, errors in (("rel", result.relative_errors), ("abs", result.absolute_errors)):
+        parts = occlusion_tables(errors, result.counted, occluded)
+        cells[row] = [x for part in parts for x in (100 * part.pck, part.mpjpe, float(part.joints))]
+    columns = [(f"{c} {kind}", form) for kind in ("visible", "occluded")
+               for c, form in (("PCK", ".1f"), ("MPJPE mm", ".1f"), ("joints", ".0f"))]  # fmt: skip
+    table = Table.of(
+        f"{name}_occlusion", f"{title}: visible and occluded joints of matched people", columns, cells, True
+    )
+    return replace(numbers, tables=(*numbers.tables, table))
+
+
+def _numbers(
+    name: str,
+    title: str,
+    modes: Mapping[str, Mupots],
+    truth: Truth,
+    sequence: np.ndarray,
+    thresholds: np.ndarray,
+    clusters: Clusters,
+    baseline: Mupots | None = None,
+) -> Numbers:
+    """Metrics and tables of one protocol in its two modes, percent."""
+    parts = {
+        f"{part}_{mode}": _percent(score)
+        for mode, result in modes.items()
+        for part, score in result.scores(truth, sequence, thresholds).items()
+    }
+    names = np.unique(sequence)
+    order = sorted(range(len(names)), key=lambda i: natural(str(names[i])))
+    shown = [f"{part}_{mode}" for mode in ("all", "matched") for part in ("pck_rel", "pck_abs")]
+    metrics: dict[str, float] = {}
+    for part, score in parts.items():
+        metrics |= ends_as_metrics(f"{name}/{part}", _interval(score, clusters))
+    for part in shown:
+        metrics |= {f"{name}/{part}/{names[i]}": parts[part].columns()[i].value for i in order}
+
+    def counts(i: int | None) -> list[float]:
+        columns = (parts[f"pck_rel_{mode}"].denominator for mode in ("all", "matched"))
+        return [float((c if i is None else c[:, i]).sum()) for c in columns]
+
+    columns = [(c, ".2f") for c in ("rel all", "abs all", "rel matched", "abs matched")]
+    rows: dict[str, list[float | Interval]] = {
+        str(names[i]): [*(_interval(parts[part].columns()[i], clusters) for part in shown), *counts(i)] for i in order
+    }
+    rows["mean"] = [*(_interval(parts[part], clusters) for part in shown), *counts(None)]
+    if baseline is not None:
+        metrics[f"baseline/{name}_pck_rel_all"] = baseline.relative.mean_pck
+        columns.append(("mean pose rel all", ".2f"))
+        of = dict(zip(map(str, baseline.relative.sequences), baseline.relative.pck[:, -1].tolist(), strict=True))
+        for row in rows:
+            rows[row].insert(4, baseline.relative.mean_pck if row == "mean" else of.get(row, np.nan))
+    columns += [("people", ".0f"), ("matched", ".0f")]
+    sentence = f"{title}: PCK at 150 mm in percent, by sequence"
+    by_sequence = Table.of(name, sentence, columns, rows, detail=name.endswith("_unscaled"))
+    return Numbers(
+        metrics,
+        (by_sequence, _by_joint(name, title, modes, parts, clusters)),
+        {f"{name}/{p}": s for p, s in parts.items()},
+    )
+
+
+def _by_joint(
+    name: str, title: str, modes: Mapping[str, Mupots], parts: Mapping[str, Score], clusters: Clusters
+) -> Table:
+    """PCK and AUC by joint group, mean of sequences; intervals of the total."""
+    columns, cells = [], []
+    for mode, result in modes.items():
+        for kind, scores in (("rel", result.relative), ("abs", result.absolute)):
+            for measure, table in (("pck", scores.pck), ("auc", scores.auc)):
+                columns.append((f"{measure.upper()} {kind} {mode}", ".2f"))
+                measured = table[scores.people > 0]
+                means = measured.mean(axis=0).tolist() if len(measured) else [np.nan] * len(COLUMNS)
+                total = _interval(parts[f"{measure}_{kind}_{mode}"], clusters)
+                cells.append([*means[:-1], total])
+    rows = {column: [cell[i] for cell in cells] for i, column in enumerate(COLUMNS)}
+    return Table.of(f"{name}_joints", f"{title}: percent by joint, mean of sequences", columns, rows, detail=True)
+
+
+def _percent(score: Score) -> Score:
+    return Score(100 * score.numerator, score.denominator)
+
+
+def _interval(score: Score, clusters: Clusters) -> Interval:
+    return interval(score, clusters, (0.0, 100.0))

@@ -1,0 +1,182 @@
+"""The strict protocol on prepared data: headline, and the same by activity, sequence, joint and kind of person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from das.bootstrap import Clusters, Interval, Score, interval
+from das.metrics import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
+from das.strict import Strict
+from pipeline.predictions import Origin
+from pipeline.schema import Record
+from pipeline.slices import TITLES, occluded_joints, people_slices
+from pipeline.tables import Numbers, Table, ends_as_metrics
+
+_COLUMNS = {
+    "people": ("people", ".0f"),
+    "mpjpe": ("MPJPE mm", ".1f"),
+    "baseline_mpjpe": ("mean pose mm", ".1f"),
+    "mpjpe_over_baseline": ("ratio", ".3f"),
+    "mpjpe_with_misses": ("with misses mm", ".1f"),
+    "recall": ("recall", ".3f"),
+    "precision": ("precision", ".3f"),
+    "root_error": ("root error mm", ".1f"),
+    "pa_mpjpe": ("PA-MPJPE mm", ".1f"),
+    "pck_150mm": ("PCK 150 mm", ".3f"),
+}
+_ROOT_COLUMNS = {
+    "root_error": ("root error mm", ".1f"),
+    "root_depth_error": ("depth error mm", ".1f"),
+    "recall": ("recall", ".3f"),
+}
+_JOINT_COLUMNS = {
+    "mpjpe": ("MPJPE mm", ".1f"),
+    "baseline_mpjpe": ("mean pose mm", ".1f"),
+    "pck_150mm": ("PCK 150 mm", ".3f"),
+}
+_SHARES = ("recall", "precision", "f1", "pck_150mm")
+_GROUP_METRICS = ("mpjpe", "recall", "precision", "root_error")
+_HEADLINE = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
+
+
+def strict_numbers(
+    records: Sequence[Record],
+    truth: Truth,
+    people: Predictions,
+    candidates: Predictions,
+    result: Strict,
+    origin: Origin,
+    clusters: Clusters,
+    threshold: float,
+) -> Numbers:
+    """Metrics, tables and scores named strict/... and baseline/...
+
+    Args:
+        records: the images.
+        truth: from ``strict_truth``.
+        people: predictions above the threshold, which ``result`` is of,
+        candidates: and all that were kept, for average precision.
+        result: the protocol's.
+        origin: of the predictions.
+        clusters: of the images.
+        threshold: of the score.
+    """
+    images = len(records)
+    numbers = result.numbers()
+    scores = result.scores(truth, people, images)
+    metrics = {f"strict/{name}": value for name, value in numbers.items() if name != "baseline_mpjpe"}
+    metrics |= {"strict/threshold": threshold, "baseline/mpjpe": numbers["baseline_mpjpe"]}
+    for name in _HEADLINE:
+        metrics |= ends_as_metrics(f"strict/{name}", _interval(name, scores[name], clusters))
+
+    groups = image_groups(records)
+    tables: list[Table] = []
+    counts = np.bincount(truth.frame[result.match != NOT_COUNTED], minlength=images)
+    for kind, names in groups.items():
+        rows = {"all": _row(scores, clusters, counts)}
+        for name in sorted(np.unique(names).tolist(), key=natural):
+            here = names == name
+            part = {n: score.where(here) for n, score in scores.items()}
+            rows[name] = _row(part, clusters.where(here), counts[here])
+            metrics |= {f"strict/{n}/{name}": part[n].value for n in _GROUP_METRICS}
+            metrics[f"baseline/mpjpe/{name}"] = part["baseline_mpjpe"].value
+        title = f"strict protocol by {kind}, people above score {threshold:.3g}"
+        tables.append(Table.of(f"strict_{kind}", title, list(_COLUMNS.values()), rows, detail=len(tables) > 0))
+
+    joints = _joints(result, truth, origin, clusters, images)
+    metrics |= {f"strict/joint_mpjpe/{name}": row[0] for name, row in joints.rows.items()}
+    root = _roots(truth, candidates, scores, next(iter(groups.values())), origin, clusters)
+    metrics["strict/root_ap_250mm"] = root.rows["all"][0]
+    slices = [*_slices(records, truth, people, result, origin, clusters)]
+    for table in slices:
+        kind = table.name.removeprefix("strict_")
+        metrics |= {f"strict/mpjpe/{kind}/{name}": row[1] for name, row in table.rows.items()}
+    return Numbers(metrics, (*tables, joints, root, *slices), {f"strict/{n}": score for n, score in scores.items()})
+
+
+def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Names (F,) of the images' groups by kind: activities, where there are any but the sequences; and sequences."""
+    sequences = np.array([record.sequence for record in records])
+    activities = np.array([record.activity for record in records])
+    if (activities != sequences).any() and (activities != "").any():
+        return {"activities": np.where(activities == "", "no activity", activities), "sequences": sequences}
+    return {"sequences": sequences}
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorting key by which TS2 stands before TS10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _row(scores: Mapping[str, Score], clusters: Clusters, counts: np.ndarray) -> list[float | Interval]:
+    shown = (name for name in _COLUMNS if name != "people")
+    return [float(counts.sum()), *(_interval(name, scores[name], clusters) for name in shown)]
+
+
+def _interval(name: str, score: Score, clusters: Clusters) -> Interval:
+    return interval(score, clusters, (0.0, 1.0) if name in _SHARES else (0.0, np.inf))
+
+
+def _joints(result: Strict, truth: Truth, origin: Origin, clusters: Clusters, images: int) -> Table:
+    scores = result.joint_scores(truth, images)
+    columns = {name: scores[name].columns() for name in _JOINT_COLUMNS}
+    rows = {
+        joint: [_interval(name, column[i], clusters) for name, column in columns.items()]
+        for i, joint in enumerate(origin.skeleton.joints)
+        if columns["mpjpe"][i].denominator.any()
+    }
+    title = "strict protocol by joint, over matched people"
+    return Table.of("strict_joints", title, list(_JOINT_COLUMNS.values()), rows)
+
+
+def _roots(
+    truth: Truth,
+    candidates: Predictions,
+    scores: Mapping[str, Score],
+    groups: np.ndarray,
+    origin: Origin,
+    clusters: Clusters,
+) -> Table:
+    """Where people stand: average precision of roots within 25 cm, which needs no threshold, and the errors."""
+    root = origin.skeleton.root_indices
+    precision = {"all": root_average_precision(truth, candidates, root)}
+    precision |= by_group(lambda t, p: root_average_precision(t, p, root), truth, candidates, groups)
+    rows: dict[str, list[float | Interval]] = {}
+    for name in ["all", *sorted(precision.keys() - {"all"}, key=natural)]:
+        here = np.ones(len(groups), bool) if name == "all" else groups == name
+        errors = (_interval(n, scores[n].where(here), clusters.where(here)) for n in _ROOT_COLUMNS)
+        rows[name] = [precision[name], *errors]
+    title = f"where people stand: AP of roots within 25 cm over all candidates above score {origin.least_score:.3g}"
+    columns = [("AP 25 cm", ".3f"), *_ROOT_COLUMNS.values()]
+    return Table.of("strict_roots", title, columns, rows, detail=True)
+
+
+def _slices(
+    records: Sequence[Record],
+    truth: Truth,
+    people: Predictions,
+    result: Strict,
+    origin: Origin,
+    clusters: Clusters,
+) -> list[Table]:
+    """Tables by kind of person, and of joints that are seen or occluded; no prediction belongs to such a part."""
+    columns = [column for name, column in _COLUMNS.items() if name != "precision"]
+
+    def row(part: Strict) -> list[float | Interval]:
+        scores = part.scores(truth, people, len(records))
+        shown = (name for name in _COLUMNS if name not in ("people", "precision"))
+        return [float(part.people), *(_interval(name, scores[name], clusters) for name in shown)]
+
+    tables = []
+    for kind, parts in people_slices(records, truth, origin.skeleton).items():
+        rows = {name: row(result.of(people=of)) for name, of in parts.items()}
+        tables.append(Table.of(f"strict_{kind}", f"strict protocol by {TITLES[kind]}", columns, rows, detail=True))
+    occluded = occluded_joints(records, truth, origin.skeleton)
+    if occluded.any():
+        rows = {"visible": row(result.of(joints=~occluded)), "occluded": row(result.of(joints=occluded))}
+        title = "strict protocol over joints that are visible or labelled as occluded"
+        tables.append(Table.of("strict_visibility", title, columns, rows, detail=True))
+    return tables

@@ -1,0 +1,84 @@
+"""Parts of the people of a data set among whom a model may be worse: where they stand, how many, how well seen.
+
+A slice is a name for every person; what is scored in it comes from the pairing of the whole image. Slices that do not
+part the people, such as occlusion in a source that does not label it, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from das.metrics import Truth, pairs_of_people, root_of
+from das.skeleton import Skeleton, conversion, skeleton_named
+from pipeline.schema import OCCLUDED, Record
+
+# Upper ends (exclusive) and names of the classes, the last without end.
+_PEOPLE = ((2, "1 person"), (3, "2 people"), (5, "3 to 4"), (9, "5 to 8"), (np.inf, "over 8"))
+_METRES = ((2, "under 2 m"), (3, "2 to 3 m"), (4, "3 to 4 m"), (5, "4 to 5 m"), (6, "5 to 6 m"), (8, "6 to 8 m"),
+           (np.inf, "over 8 m"))  # fmt: skip
+_OCCLUDED = ((1e-9, "no joint occluded"), (0.25, "under a quarter"), (0.5, "a quarter to half"), (np.inf, "over half"))
+# Distance of a person's root to the nearest other root in the image, as a share of the diagonal of the person's box.
+_GAPS = ((0.05, "under 0.05"), (0.15, "0.05 to 0.15"), (0.3, "0.15 to 0.3"), (0.6, "0.3 to 0.6"), (np.inf, "over 0.6"))
+_ALONE = "alone"
+
+TITLES = {
+    "people": "people in the image",
+    "distance": "depth of the root",
+    "overlap": "distance of the root to the nearest other root in the image, in diagonals of the person's box (the "
+    "paper's own limitation, section 5)",
+    "occlusion": "share of the person's labelled joints that are occluded",
+}
+
+
+def people_slices(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
+    """Kinds of slices, and in each the people (T,) bool of every class that somebody is in, in order.
+
+    Args:
+        records: the images.
+        truth: from ``strict_truth``.
+        skeleton: its joint set.
+    """
+    counted = truth.counted(skeleton.root_indices)
+    crowd = np.bincount(truth.frame[counted], minlength=len(records))[truth.frame]
+    occluded = occluded_joints(records, truth, skeleton).sum(axis=1) / np.maximum(truth.scored.sum(axis=1), 1)
+    depth = root_of(truth.joints_cam, skeleton.root_indices)[:, 2] / 1000
+    classes = {
+        "people": _classes(crowd, _PEOPLE),
+        "distance": _classes(depth, _METRES),
+        "overlap": _classes(_gaps(truth, skeleton), (*_GAPS[:-1], (1e9, _GAPS[-1][1]), (np.inf, _ALONE))),
+        "occlusion": _classes(occluded, _OCCLUDED),
+    }
+    found = {}
+    for kind, (names, of) in classes.items():
+        parts = {name: counted & (of == i) for i, name in enumerate(names) if (counted & (of == i)).any()}
+        if len(parts) > 1:
+            found[kind] = parts
+    return found
+
+
+def occluded_joints(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> np.ndarray:
+    """Which scored joints are labelled as occluded: (T, J) bool."""
+    parts = [np.zeros((0, len(skeleton)), bool)]
+    for record in records:
+        index = np.array(conversion(skeleton_named(record.skeleton), skeleton).index)
+        parts.append(np.where(index >= 0, record.state[:, index], 0) == OCCLUDED)
+    return np.concatenate(parts) & truth.scored
+
+
+def _gaps(truth: Truth, skeleton: Skeleton) -> np.ndarray:
+    """Distance to the nearest other root over the box's diagonal, (T,); infinite for who is alone."""
+    assert truth.joints_uv is not None and truth.bbox is not None
+    root = root_of(truth.joints_uv, skeleton.root_indices)
+    known: np.ndarray = np.all(truth.scored[:, list(skeleton.root_indices)], axis=1)
+    a, b = pairs_of_people(truth)
+    a, b = a[known[b]], b[known[b]]  # ignored people overlap like all others
+    gaps = np.full(len(truth), np.inf)
+    np.minimum.at(gaps, a, np.linalg.norm(root[a] - root[b], axis=1))
+    return gaps / np.maximum(np.linalg.norm(truth.bbox[:, 2:] - truth.bbox[:, :2], axis=1), 1e-9)
+
+
+def _classes(values: np.ndarray, ends: Sequence[tuple[float, str]]) -> tuple[list[str], np.ndarray]:
+    limits, names = zip(*ends, strict=True)
+    return list(names), np.minimum(np.searchsorted(limits, values, side="right"), len(names) - 1)

@@ -1,0 +1,193 @@
+"""What happened in a run, in words: the description on its MLflow page, for readers without the terminal.
+
+Everything comes from what the run has logged, so every run can tell it, and it stays true after a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+# Numbers that a reader looks for first, in this order; a run has some of them.
+HEADLINE = (
+    "strict/mpjpe",
+    "baseline/mpjpe",
+    "strict/mpjpe_with_misses",
+    "strict/recall",
+    "strict/precision",
+    "strict/root_error",
+    "panoptic_release/mpjpe",
+    "mupots_release/pck_rel_all",
+    "mupots_release/pck_abs_all",
+    "val/mpjpe_with_misses",
+    "val/mpjpe",
+    "val/baseline_mpjpe",
+    "val/recall",
+    "val/precision",
+    "train/loss",
+    "epoch",
+    "step",
+    "runtime/latency_ms_median",
+    "runtime/images_per_second",
+    "trials",
+)
+# Settings that tell one run from the next.
+SETTINGS = (
+    "model",
+    "model.variant",
+    "split",
+    "threshold",
+    "ingest.recipe",
+    "ingest.batch_size",
+    "optim.epochs",
+    "optim.max_minutes",
+    "pretrained",
+    "workers",
+    "gpu",
+    "seed",
+    "train.model.variant",
+    "train.optim.epochs",
+)
+_FILES = {
+    "checkpoint/": "the model, best epoch; `das promote --model runs:/RUN_ID/checkpoint`",
+    "report.html": "the report, opens in a browser",
+    "report.json": "every number",
+    "scores.json": "what promotion decides by",
+    "predictions.parquet": "every predicted person; scores can be computed again from it",
+    "tables/": "scores by activity, sequence, joint",
+    "overlays/": "pictures; the worst frames last",
+    "params.json": "all settings, uncut",
+    "best.json": "numbers of the best epoch",
+    "trials.json": "what every trial tried and reached",
+}
+_ENDINGS = {
+    "RUNNING": "is running",
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "was stopped",
+    "SCHEDULED": "has not started",
+}
+TRIALS_BY = "val/mpjpe_with_misses"
+_MOST_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class Input:
+    """A dataset that a run read: name, context (train, val, test), whole fingerprint, folder or URI."""
+
+    name: str
+    context: str
+    fingerprint: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One nested run of a sweep: its name, status and latest metrics."""
+
+    name: str
+    status: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that a description is made from.
+
+    Attributes:
+        name: of the run. status: MLflow's. began_ms, ended_ms: milliseconds since 1970; None while it runs.
+        tags, params, metrics: of the run, metrics with their latest value.
+        inputs: datasets. files: names of artifacts, folders with a slash. trials: nested runs.
+        parent: name of the sweep that it is a trial of.
+    """
+
+    name: str
+    status: str
+    began_ms: int
+    ended_ms: int | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    inputs: Sequence[Input] = ()
+    files: Sequence[str] = ()
+    trials: Sequence[Trial] = ()
+    parent: str | None = None
+
+    def text(self) -> str:
+        """The description, Markdown."""
+        return "\n\n".join(part for part in self._parts() if part)
+
+    def _parts(self) -> Iterator[str]:
+        yield self._opening()
+        error = self.tags.get("das.error") or self.tags.get("das.stopped")
+        yield f"**Why it ended:** {_cell(error)}" if error and self.status in ("FAILED", "KILLED") else ""
+        yield self.tags.get("das.summary", "")
+        numbers = [(name, self.metrics[name]) for name in HEADLINE if name in self.metrics]
+        yield _table(("number", "value"), [(f"`{name}`", _number(value)) for name, value in numbers])
+        yield _table(
+            ("data", "used as", "fingerprint", "from"),
+            [(i.name, i.context, f"`{i.fingerprint[:12]}`", f"`{_cell(i.source)}`") for i in self.inputs],
+        )
+        settings = [f"`{name} = {_cell(self.params[name])}`" for name in SETTINGS if name in self.params]
+        yield "**Settings:** " + ", ".join(settings) if settings else ""
+        changed = {k.removeprefix("das.changed."): v for k, v in self.tags.items() if k.startswith("das.changed.")}
+        moves = [f"`{name}` to `{_cell(value)}`" for name, value in sorted(changed.items())]
+        yield "**Changed by a restart:** " + ", ".join(moves) if moves else ""
+        yield self._trial_table()
+        known = [(name, meaning) for name, meaning in _FILES.items() if name in self.files]
+        yield "\n".join(("**Files:**", "", *(f"- `{name}`: {meaning}" for name, meaning in known))) if known else ""
+
+    def _opening(self) -> str:
+        kind = "Training"
+        if self.name.startswith("evaluation/"):
+            kind = "Evaluation"
+        elif self.trials:
+            kind = f"Sweep of {len(self.trials)} trials"
+        elif self.parent is not None:
+            kind = f"Trial of the sweep {self.parent}"
+        began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.began_ms / 1000))
+        lasted = "" if self.ended_ms is None else f" after {_duration((self.ended_ms - self.began_ms) / 1000)}"
+        where = f" on {self.tags['das.host']}" if self.tags.get("das.host") else ""
+        code = f", code {self.tags['das.code_version']}" if "das.code_version" in self.tags else ""
+        return f"**{kind} `{self.name}` {_ENDINGS.get(self.status, self.status)}{lasted}** (began {began}{where}{code})"
+
+    def _trial_table(self) -> str:
+        def error(trial: Trial) -> float:
+            value = trial.metrics.get(TRIALS_BY, math.nan)
+            return math.inf if math.isnan(value) else value
+
+        best = sorted(self.trials, key=error)[:_MOST_TRIALS]
+        rows = [
+            (t.name, _ENDINGS.get(t.status, t.status), _number(t.metrics.get(TRIALS_BY, math.nan)),
+             _number(t.metrics.get("epoch", math.nan)))
+            for t in best
+        ]  # fmt: skip
+        table = _table(("trial", "status", f"last {TRIALS_BY}", "epochs"), rows)
+        left = len(self.trials) - len(best)
+        return f"{table}\n\n{left} more trials are in the runs below it." if left else table
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; nothing without rows."""
+    if not rows:
+        return ""
+    lines = (head, ["---"] * len(head), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its line, cell or code span."""
+    line = " ".join(text.split()).replace("|", "/").replace("`", "'")
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,201 @@
+"""Every layout: the same people as CMU Panoptic, MuCo-3DHP, COCO and MuPoTS-3D ship theirs; one process or many.
+
+Every shard writes its pictures and a part of the annotations; ``finish`` joins the parts into the one file that the
+owners' readers want. Numbers are given by the plan, so files do not depend on who rendered what. MuCo's unaugmented
+half shows people as they were recorded, in front of green cloth; here every other take does.
+
+    panoptic  train, val, test   see layout.py
+    muco      train sequences    MuCo-3DHP.json, {unaugmented_set,augmented_set}/SEQUENCE/CAMERA_%08d.jpg
+    coco      train and val      annotations/person_keypoints_{train,val}2017.json, {train,val}2017/%012d.jpg
+    mupots    test sequences     MuPoTS-3D.json, MultiPersonTestSet/TS%d/img_%06d.jpg
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+
+from pipeline.studio import coco_json, moon_json
+from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
+from pipeline.studio.config import StudioConfig, StudioShard, plan, sequence_split
+from pipeline.studio.layout import write_whole
+from pipeline.studio.produce import render_shard, room_density, sequence_room, write_picture
+from pipeline.studio.render import View
+from pipeline.studio.room import green_room
+from pipeline.studio.shots import Shot, shots
+from pipeline.studio.stage import plan_take
+
+Layout = Literal["panoptic", "muco", "coco", "mupots"]
+
+INFO = {
+    "description": "Rendered people in the form of a recorded data set; these are no recordings. "
+    "Free of third-party rights.",
+    "contributor": "the studio of this project",
+}
+UNAUGMENTED, AUGMENTED = "unaugmented_set", "augmented_set"
+_IMAGES = {"muco": ".", "coco": ".", "mupots": "MultiPersonTestSet"}
+_PARTS = ".parts"
+
+
+def layout_plan(config: StudioConfig, layout: Layout) -> list[StudioShard]:
+    """The shards of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
+
+    Raises:
+        ValueError: the config has no sequence of these splits, or more test sequences than MuPoTS-3D has.
+    """
+    splits = {"panoptic": ("train", "val", "test"), "muco": ("train",), "coco": ("train", "val"), "mupots": ("test",)}
+    shards = plan(config, splits[layout])
+    if not shards:
+        raise ValueError(f"layout {layout}: wanted {' or '.join(splits[layout])} sequences, found none in the config")
+    if layout == "mupots" and len(config.test_sequences) > 20:
+        raise ValueError(f"test_sequences: MuPoTS-3D has 20, found {len(config.test_sequences)}")
+    return shards
+
+
+def views_per_frame(layout: Layout) -> int:
+    """How many pictures every frame gives."""
+    return 2 if layout in ("panoptic", "muco") else 1
+
+
+def render_shard_as(config: StudioConfig, layout: Layout, shard: StudioShard, root: Path) -> int:
+    """Renders the shard's frames into a layout under ``root``; returns the number of pictures.
+
+    Annotations of other layouts than panoptic's are complete only after ``finish``.
+
+    Raises:
+        ValueError: as ``render_shard``.
+    """
+    if layout == "panoptic":
+        return render_shard(config, shard, root)
+    first = _first_number(config, layout, shard.sequence)
+    images, people = [], []
+    for shot in _shard_shots(config, layout, shard):
+        number = first + views_per_frame(layout) * shot.frame + shot.view
+        name = _file_name(config, layout, shard.sequence, shot, number)
+        write_picture(config, root / _IMAGES[layout] / name, shot)
+        if layout == "coco":
+            rng = config.rng(shard.sequence, shot.frame // config.take_frames, 4, shot.moment)
+            images.append(coco_json.image(number, Path(name).name, shot))
+            people += coco_json.people(number, shot, rng)
+        elif layout == "muco":
+            images.append(moon_json.muco_image(number, name, shot))
+            people += moon_json.muco_people(number, shot)
+        else:
+            images.append(moon_json.mupots_image(number, name, shot))
+            people += moon_json.mupots_people(number, shot)
+    write_whole(_part(root, shard), json.dumps({"images": images, "annotations": people}).encode())
+    return len(images)
+
+
+def render(config: StudioConfig, root: Path, workers: int = 2, layout: Layout = "panoptic") -> int:
+    """Renders all shards of the layout with ``workers`` processes; returns the number of pictures.
+
+    Raises:
+        ValueError: as ``layout_plan``.
+    """
+    shards = layout_plan(config, layout)
+    one = partial(_render_one, config, layout, root)
+    if workers <= 1:
+        pictures = sum(map(one, shards))
+    else:
+        # A forked child would wait for ever for threads of OpenCV that the parent has used and that it does not have.
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            pictures = sum(pool.imap_unordered(one, shards))
+    finish(config, layout, root)
+    return pictures
+
+
+def _render_one(config: StudioConfig, layout: Layout, root: Path, shard: StudioShard) -> int:
+    return render_shard_as(config, layout, shard, root)
+
+
+def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
+    """Joins the parts that the shards of ``layout_plan`` left under ``root``; people are numbered from 1."""
+    if layout == "panoptic":
+        return
+    by_file: dict[Path, list[dict[str, Any]]] = {}
+    for shard in layout_plan(config, layout):
+        part = json.loads(_part(root, shard).read_bytes())
+        by_file.setdefault(root / _annotation_file(layout, shard.sequence), []).append(part)
+    for path, parts in by_file.items():
+        people = (person for part in parts for person in part["annotations"])
+        content = {
+            "info": INFO,
+            **(coco_json.HEADER if layout == "coco" else moon_json.HEADER),
+            "images": [image for part in parts for image in part["images"]],
+            "annotations": [{"id": i, **person} for i, person in enumerate(people, start=1)],
+        }
+        write_whole(path, json.dumps(content).encode())
+    shutil.rmtree(root / _PARTS)
+
+
+def _shard_shots(config: StudioConfig, layout: Layout, shard: StudioShard) -> Iterator[Shot]:
+    sequence = shard.sequence
+    textured = sequence_room(config, sequence)
+    green = green_room(room_density(config)) if layout == "muco" else textured
+    views: dict[tuple[bool, int], list[View]] = {}
+    for first in range(shard.first, shard.first + shard.count, config.take_frames):
+        number = first // config.take_frames
+        moments = min(config.take_frames, shard.first + shard.count - first)
+        cut_out = layout == "muco" and _muco_set(number) == UNAUGMENTED
+        room = green if cut_out else textured
+        # A photo's camera is another one in every take; the others stay, and so does what they see of a room.
+        key = (cut_out, number if layout == "coco" else 0)
+        if key not in views:
+            if layout == "coco":
+                views.clear()
+            views[key] = [
+                View(config, room, camera, config.rng(sequence, 1 << 21, i))
+                for i, camera in enumerate(_cameras(config, layout, sequence, number))
+            ]
+        take = plan_take(config, sequence, number)
+        yield from shots(config, sequence, number, moments, take, room, views[key])
+
+
+def _cameras(config: StudioConfig, layout: Layout, sequence: str, take: int) -> list[StudioCamera]:
+    if layout == "coco":
+        return [photo_camera(config, sequence, take)]
+    if layout == "mupots":
+        return [film_camera(config, sequence)]
+    return [undistorted(camera) for camera in sequence_cameras(config, sequence)]
+
+
+def _muco_set(take: int) -> str:
+    return AUGMENTED if take % 2 else UNAUGMENTED
+
+
+def _file_name(config: StudioConfig, layout: Layout, sequence: str, shot: Shot, number: int) -> str:
+    """As the annotation writes it; COCO's leaves the folder to its reader."""
+    if layout == "coco":
+        return f"{sequence_split(sequence)}2017/{number:012d}.jpg"
+    if layout == "mupots":
+        return f"TS{config.test_sequences.index(sequence) + 1}/img_{shot.frame:06d}.jpg"
+    return f"{_muco_set(shot.frame // config.take_frames)}/{sequence}/{shot.camera.name}_{shot.frame:08d}.jpg"
+
+
+def _annotation_file(layout: Layout, sequence: str) -> str:
+    if layout == "coco":
+        return f"annotations/person_keypoints_{sequence_split(sequence)}2017.json"
+    return "MuCo-3DHP.json" if layout == "muco" else "MuPoTS-3D.json"
+
+
+def _first_number(config: StudioConfig, layout: Layout, sequence: str) -> int:
+    """Number of the sequence's first picture: readers of Moon's files take it for the place in the list."""
+    before = 1 if layout == "coco" else 0
+    for other in dict.fromkeys(shard.sequence for shard in layout_plan(config, layout)):
+        if other == sequence:
+            return before
+        before += views_per_frame(layout) * config.frames(other)
+    raise ValueError(f"sequence {sequence!r} is not of layout {layout}")
+
+
+def _part(root: Path, shard: StudioShard) -> Path:
+    return root / _PARTS / f"{shard.sequence}_{shard.first:08d}.json"

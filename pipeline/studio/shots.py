@@ -1,0 +1,141 @@
+"""Shots: one picture of one moment by one camera, and exactly what is seen in it.
+
+Every layout is written from shots. The pictures carry a camera's blur and noise; what a pixel shows (whose body, how
+far away) comes from the same quads through the same camera, so masks, boxes and visibility agree with the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy import ndarray
+
+from das.camera import project, transform
+from das.skeleton import Skeleton
+from pipeline.studio.body import dress
+from pipeline.studio.cameras import StudioCamera
+from pipeline.studio.config import StudioConfig
+from pipeline.studio.geometry import to_world
+from pipeline.studio.joints import joint_depths, joint_points
+from pipeline.studio.render import Solid, View, box_solid, draw_look, floor_shadow, join, seen_faces, shade
+from pipeline.studio.room import Room
+from pipeline.studio.stage import Take
+
+OUTSIDE, HIDDEN, SEEN = 0, 1, 2
+"""Of a joint: not in the picture; in it, behind something; in it and seen."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One person in one picture.
+
+    Attributes:
+        actor: index in the take.
+        uv: (J, 2) pixels. cam: (J, 3) mm, camera frame. state: (J,) OUTSIDE, HIDDEN or SEEN.
+        mask: (H, W) bool, the pixels that show the person.
+        box: x0 y0 x1 y1 pixel edges of the whole body, hidden parts included, cut by the picture; zeros outside.
+        distance: of the joints from the camera, the mean, mm.
+    """
+
+    actor: int
+    uv: ndarray
+    cam: ndarray
+    state: ndarray
+    mask: ndarray
+    box: ndarray
+    distance: float
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture.
+
+    Attributes:
+        frame: number within the sequence. take, moment: which take it is of, and which moment of it.
+        view: which of the views took it.
+        picture: (H, W, 3) uint8 BGR.
+        bodies: the actors as solids, in order; ``solid`` joins them and the furniture.
+    """
+
+    frame: int
+    take: Take
+    moment: int
+    view: int
+    camera: StudioCamera
+    picture: ndarray
+    bodies: list[Solid]
+    solid: Solid
+
+    @cached_property
+    def _seen(self) -> tuple[ndarray, ndarray]:
+        """Per pixel whose body it shows (index, -1 for none) and how far away that is, cm; both (H, W)."""
+        faces = seen_faces(self.camera, self.solid)
+        owners = np.full(len(self.solid.faces) + 1, -1)  # the last one stands for "no face"
+        first = 0
+        for i, body in enumerate(self.bodies):
+            owners[first : first + len(body.faces)] = i
+            first += len(body.faces)
+        eye = to_world(self.camera.centre)
+        middles = self.solid.vertices[self.solid.faces].mean(1)
+        distances = np.append(np.linalg.norm(middles - eye, axis=-1), np.inf)
+        return owners[faces], distances[faces]
+
+    def figures(self, skeleton: Skeleton) -> list[Figure]:
+        """Everybody on stage, seen or not, with the joints of ``skeleton``."""
+        return [self._figure(i, skeleton) for i in range(len(self.bodies))]
+
+    def _figure(self, i: int, skeleton: Skeleton) -> Figure:
+        actor, camera = self.take.actors[i], self.camera
+        owners, distances = self._seen
+        points = joint_points(actor.person, actor.pose, skeleton)[self.moment]
+        cam = transform(to_world(points), camera.R, camera.t)
+        uv = project(cam, camera.K, camera.distortion)
+        far = np.linalg.norm(cam, axis=-1)
+        size = np.array([camera.width, camera.height])
+        inside = (cam[:, 2] > 0) & ((uv > -0.5) & (uv < size - 0.5)).all(-1)
+        state = np.where(inside, HIDDEN, OUTSIDE)
+        deepest = far - joint_depths(actor.person, skeleton)
+        for k in np.flatnonzero(inside):
+            x, y = np.round(uv[k]).astype(int)
+            if distances[y, x] < deepest[k]:
+                continue  # something stands in front
+            # A joint on the outline may fall beside the last pixel that shows the person.
+            if (owners[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] == i).any():
+                state[k] = SEEN
+        outline = transform(to_world(self.bodies[i].vertices), camera.R, camera.t)
+        edges = project(outline, camera.K, camera.distortion) + 0.5
+        low, high = np.clip(edges.min(0), 0, size), np.clip(edges.max(0), 0, size)
+        box = np.concatenate([low, high]) if (low < high).all() else np.zeros(4)
+        return Figure(i, uv, 10.0 * cam, state, owners == i, box, 10.0 * float(far.mean()))
+
+
+def mesh_fineness(config: StudioConfig) -> tuple[int, int]:
+    """(sides, detail) of the meshes: faces of a few pixels at any picture size."""
+    if config.width <= 480:
+        return 12, 1
+    return (20, 2) if config.width <= 960 else (48, 5)
+
+
+def shots(
+    config: StudioConfig, sequence: str, number: int, moments: int, take: Take, room: Room, views: Sequence[View]
+) -> Iterator[Shot]:
+    """The first ``moments`` moments of take ``number`` of a sequence, each by all views."""
+    rng = config.rng(sequence, number, 2)
+    meshes = [dress(actor.person, actor.outfit, *mesh_fineness(config)) for actor in take.actors]
+    furniture = [box_solid(box, 9.0 / mesh_fineness(config)[1] ** 0.5) for box in take.boxes]
+    looks = [draw_look(rng) for _ in views]
+    for moment in range(moments):
+        frame = number * config.take_frames + moment
+        bodies = [
+            Solid(mesh.pose(actor.pose, moment), mesh.faces, mesh.colours) for mesh, actor in zip(meshes, take.actors)
+        ]
+        solid = join(bodies + furniture)
+        lit = shade(solid, room.light)
+        shadow = floor_shadow(take.actors, take.boxes, moment, room.light)
+        for i, (view, look) in enumerate(zip(views, looks)):
+            grain = config.rng(sequence, number, 3, moment, i)
+            picture = view.picture(solid, lit, shadow, look, grain)
+            yield Shot(frame, take, moment, i, view.camera, picture, bodies, solid)

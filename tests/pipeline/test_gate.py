@@ -1,0 +1,205 @@
+"""The gate alone: arrays in, a verdict in sentences out; and gates as files."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from das.bootstrap import Score, blocks
+from pipeline.gate import Evidence, Gate, Scores, Slice, Verdict, compare, gate_for
+
+SCORES = Scores(
+    protocol="strict",
+    split="panoptic/test",
+    skeleton="panoptic15",
+    data_fingerprint="d1",
+    model_fingerprint="m1",
+    train_fit=False,
+    mpjpe_mm=90.0,
+    recall=0.95,
+    precision=0.9,
+    baseline_mpjpe_mm=150.0,
+)
+SEQUENCES, BLOCKS, PEOPLE = 4, 10, 20
+
+
+def evidence(
+    error=90.0,
+    recall=0.95,
+    precision=0.9,
+    by_sequence=(0, 0, 0, 0),
+    blocks_of_each=BLOCKS,
+    noise=2.0,
+    people_of=(PEOPLE,) * SEQUENCES,
+    **named,
+):
+    """A model with this mean error (mm) in all blocks, more by sequence; hard blocks are hard for every model."""
+    n = SEQUENCES * blocks_of_each
+    sequence = np.repeat([f"seq{i}" for i in range(SEQUENCES)], blocks_of_each)
+    frame = np.tile(np.arange(blocks_of_each) * 300, SEQUENCES)
+    hard = np.random.default_rng(0).normal(0, 30, n)  # shared by all models
+    own = np.random.default_rng(abs(hash((error, recall))) % 2**32).normal(0, noise, n)
+    errors = error + hard + own + np.repeat(by_sequence, blocks_of_each)
+    people = np.repeat(np.asarray(people_of, float), blocks_of_each)
+    found, predicted = people * recall, people * recall / precision
+    metrics = {
+        "mpjpe_with_misses": Score(errors * people, people),
+        "mpjpe": Score(errors * found, found),
+        "root_error": Score(errors * found, found),
+        "recall": Score(found, people),
+        "precision": Score(found, predicted),
+    }
+    parts = {
+        name: Slice(int(people[sequence == name].sum()), {k: _only(v, sequence == name) for k, v in metrics.items()})
+        for name in np.unique(sequence)
+    }
+    scores = replace(SCORES, mpjpe_mm=metrics["mpjpe"].value, recall=recall, precision=precision, **named)
+    return Evidence(scores, blocks(sequence, frame, 30.0), metrics, {"sequence": parts})
+
+
+def _only(score, images):
+    return Score(np.where(images, score.numerator, 0.0), np.where(images, score.denominator, 0.0))
+
+
+def judged(candidate, champion, gate=None):
+    return Verdict((gate or Gate()).judge(candidate, champion))
+
+
+# ---- against the champion ----
+
+
+def test_a_better_candidate_passes_and_the_difference_is_told_with_its_interval():
+    verdict = judged(evidence(85.0), evidence(90.0))
+    assert verdict.passed
+    first = verdict.checks[0].text
+    assert first.startswith("mpjpe_with_misses ") and "is better than the champion's" in first
+    assert "95 %, 40 blocks of frames" in first and str(verdict).startswith("promoted: mpjpe_with_misses")
+    change = compare(evidence(85.0), evidence(90.0))["mpjpe_with_misses"]
+    assert change.low < -5 < change.high < 0  # the truth is inside, and zero is not
+
+
+def test_a_worse_one_is_refused_with_every_reason_and_an_equal_one_too():
+    worse = judged(evidence(99.0), evidence(90.0))
+    assert not worse.passed and "is not better than the champion's" in str(worse)
+    assert "4 of 4 sequence slices" in str(worse)
+    same = evidence(90.0)
+    equal = judged(same, same)
+    assert not equal.passed and len(equal.reasons) == 1 and "difference +0.00 mm" in equal.reasons[0]
+
+
+def test_a_gain_that_could_be_chance_is_refused():
+    noisy = judged(evidence(89.8, noise=20.0), evidence(90.0, noise=20.0))
+    assert not noisy.passed and "is not better" in str(noisy)
+
+
+def test_what_is_gained_must_not_be_paid_with_people():
+    lost = judged(evidence(80.0, recall=0.9), evidence(90.0, recall=0.95))
+    assert not lost.passed and "recall 0.9 is perhaps worse than the champion's by more than 0.01" in str(lost)
+    alarms = judged(evidence(80.0, precision=0.8), evidence(90.0))
+    assert not alarms.passed and "precision 0.8 is perhaps worse" in str(alarms)
+    assert judged(evidence(80.0, recall=0.945), evidence(90.0, recall=0.95)).passed  # within the margin
+
+
+def test_no_slice_may_get_worse_than_the_margin():
+    held = evidence(90.0)
+    lost = evidence(80.0, by_sequence=(0, 0, 0, 20))
+    verdict = judged(lost, held)
+    assert not verdict.passed
+    (reason,) = verdict.reasons
+    assert "in 1 of 4 sequence slices: seq3 +" in reason
+    assert judged(lost, held, Gate(slice_margin=0.3)).passed
+    few = judged(lost, held, Gate(slice_people=BLOCKS * PEOPLE + 1))
+    assert few.passed and "no sequence has 201 people to compare by" in str(few)
+
+
+def test_with_little_footage_every_sequence_must_agree():
+    few = {"blocks_of_each": 1, "noise": 0.0, "people_of": (100, 100, 100, 1)}
+    gate = Gate(slices=())
+    held = evidence(90.0, **few)
+    split = judged(evidence(80.0, by_sequence=(0, 0, 0, 11), **few), held, gate)
+    assert not split.passed and "is not surely better than the champion's" in str(split)
+    assert "within these sequences only" in str(split) and "must agree, but seq3 does not" in str(split)
+    agreed = judged(evidence(80.0, by_sequence=(0, 0, 0, 9), **few), held, gate)
+    assert agreed.passed and "within these sequences only" in str(agreed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("split", "panoptic/val", "split is panoptic/val, the champion's scores are of panoptic/test"),
+        ("skeleton", "muco21", "skeleton is muco21, the champion's scores are of panoptic15"),
+        ("data_fingerprint", "d2", "data_fingerprint is d2, the champion's scores are of d1"),
+        ("protocol", "panoptic-release", "protocol is panoptic-release, the gate decides by strict"),
+        ("train_fit", True, "the scores are train-fit"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_however_good(name, value, reason):
+    verdict = judged(evidence(50.0, **{name: value}), evidence(90.0))
+    assert not verdict.passed and reason in str(verdict) and "better" not in str(verdict)
+
+
+def test_another_primary_metric_and_other_guards_decide_by_data():
+    gate = gate_for("das-panoptic").changed_by({"primary": "recall", "guards": {"mpjpe": 5.0}, "slices": []})
+    found = judged(evidence(92.0, recall=0.97), evidence(90.0, recall=0.95), gate)
+    assert found.passed and found.checks[0].text.startswith("recall 0.97 is better than the champion's 0.95")
+    assert [check.name for check in found.checks] == ["recall improves", "mpjpe is kept"]
+    assert not judged(evidence(97.0, recall=0.97), evidence(90.0, recall=0.95), gate).passed
+
+
+# ---- the first version ----
+
+
+def first(**change):
+    return Verdict(Gate().judge(replace(evidence(), scores=replace(SCORES, **change)), None))
+
+
+def test_the_first_version_must_beat_the_mean_pose_and_the_minima():
+    assert first().passed
+    for change, reason in (
+        ({"mpjpe_mm": 150.0}, "MPJPE 150 mm is not better than the mean pose's 150 mm"),
+        ({"recall": 0.9}, "recall 0.9 is not better than the minimum 0.9"),
+        ({"precision": 0.7}, "precision 0.7 is not better than the minimum 0.8"),
+        ({"mpjpe_mm": math.nan}, "MPJPE is undefined: nobody was matched"),
+    ):
+        verdict = first(**change)
+        assert not verdict.passed and verdict.reasons == (reason,)
+    assert not first(train_fit=True).passed
+
+
+def test_the_page_of_a_version_lists_every_check():
+    text = first(recall=0.5).markdown()
+    assert text.startswith("**Refused**") and text.count("\n- passed") == 2
+    assert "- **failed**, recall: recall 0.5 is not better than the minimum 0.9" in text
+
+
+# ---- gates as files ----
+
+
+@pytest.mark.parametrize("name", ["das-panoptic", "das-mupots", "das-demo"])
+def test_a_gate_survives_its_file(name):
+    gate = gate_for(name)
+    assert Gate().changed_by(json.loads(json.dumps(gate.to_json()))) == gate
+    assert (gate.min_recall, gate.min_precision) == (0.9, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"min_recal": 0.5}, r"unknown fields \['min_recal'\], known: protocol, primary"),
+        ({"primary": "loss"}, "primary = 'loss', wanted one of mpjpe_with_misses"),
+        ({"guards": {"recal": 0.1}}, "guards = {'recal': 0.1}, wanted margins of"),
+        ({"guards": {"recall": -0.1}}, "wanted margins of at least 0"),
+        ({"guards": ["recall"]}, r"guards = \['recall'\], wanted an object"),
+        ({"slices": "joint"}, "slices = 'joint', wanted a list"),
+        ({"slices": ["weather"]}, "wanted some of activity"),
+        ({"slice_margin": "5 %"}, "slice_margin = '5 %', wanted a number of at least 0"),
+        ({"latency_margin": True}, "latency_margin = True, wanted a number or null"),
+        ({"batch_images": 0}, "batch_images = 0, wanted at least 1"),
+        ([], r"found \[\], wanted an object of fields"),
+    ],
+)
+def test_a_bad_gate_is_refused_by_field(value, message):
+    with pytest.raises(ValueError, match=message):
+        Gate().changed_by(value)

@@ -1,0 +1,47 @@
+"""A histogram agrees with what NumPy says of all values at once, to within a bin."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.histogram import Histogram
+
+VALUES = st.lists(st.floats(0, 9.99, allow_subnormal=False), min_size=1, max_size=60)
+
+
+@given(VALUES, st.integers(1, 5))
+def test_added_in_parts_it_knows_the_whole(values, parts):
+    histogram = Histogram(0.25, 10.0)
+    for part in np.array_split(np.array(values), parts):
+        histogram.add(part)
+    assert histogram.n == histogram.counts.sum() == len(values)
+    assert math.isclose(histogram.mean, float(np.mean(values)), rel_tol=1e-9, abs_tol=1e-12)
+    assert (histogram.least, histogram.most) == (min(values), max(values))
+    edges, counts = histogram.bins()
+    assert counts.sum() == len(values) and edges[0] <= min(values) + 1e-6 and max(values) < edges[-1] + 1e-6
+
+
+@given(VALUES, st.floats(0.01, 0.99))
+def test_a_quantile_lies_within_a_bin_of_the_sorted_value(values, share):
+    histogram = Histogram(0.25, 10.0)
+    histogram.add(np.array(values))
+    inverted = np.sort(values)[min(math.floor(share * len(values)), len(values) - 1)]
+    before = np.sort(values)[max(math.ceil(share * len(values)) - 1, 0)]
+    assert before - 0.25 - 1e-6 <= histogram.quantile(share) <= inverted + 0.25 + 1e-6
+
+
+def test_what_lies_beyond_is_counted_and_nothing_is_nan_free():
+    histogram = Histogram(1, 3)
+    assert math.isnan(histogram.mean) and math.isnan(histogram.quantile(0.5))
+    histogram.add(np.array([0.5, 7.0, 8.0]))
+    assert histogram.counts.tolist() == [1, 0, 0, 2]
+    assert histogram.quantile(0.9) == histogram.most == 8.0
+
+
+@pytest.mark.parametrize("bad", [[-1.0], [np.nan], [np.inf]])
+def test_values_that_no_bin_holds_are_an_error_of_ours(bad):
+    with pytest.raises(AssertionError):
+        Histogram(1, 3).add(np.array(bad))

@@ -1,0 +1,58 @@
+"""A run's description: what a reader finds on its page, from plain values."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.story import Input, Story, Trial
+
+TRAINING = Story(
+    name="das-panoptic",
+    status="RUNNING",
+    began_ms=1_700_000_000_000,
+    ended_ms=None,
+    tags={"das.host": "head", "das.code_version": "0.1.0+git.abc"},
+    params={"model.variant": "small", "note": "x"},
+    metrics={"train/loss": 1.5, "val/mpjpe": float("nan")},
+)
+
+
+def test_a_running_training():
+    text = TRAINING.text()
+    assert text.startswith(
+        "**Training `das-panoptic` is running** (began 2023-11-14 22:13 UTC on head, code 0.1.0+git.abc)"
+    )
+    assert "| `val/mpjpe` | - |\n| `train/loss` | 1.5 |" in text  # what matters most stands first
+    assert "**Settings:** `model.variant = small`" in text and "note" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(5, "after 5 s"), (89, "after 89 s"), (600, "after 10 min"), (7200, "after 2.0 h")]
+)
+def test_how_long_it_took(seconds, words):
+    ended = replace(TRAINING, status="FINISHED", ended_ms=TRAINING.began_ms + 1000 * seconds)
+    assert f"finished {words}**" in ended.text()
+
+
+def test_no_section_without_content():
+    empty = Story("a", "FINISHED", 0, 1000, {}, {}, {}).text()
+    assert empty == "**Training `a` finished after 1 s** (began 1970-01-01 00:00 UTC)"
+
+
+def test_a_restart_with_other_settings_and_the_reason_of_a_stop_are_told():
+    tags = {"das.changed.optim.epochs": "20", "das.stopped": "fell behind"}
+    text = replace(TRAINING, status="KILLED", tags=tags).text()
+    assert "**Why it ended:** fell behind" in text and "`optim.epochs` to `20`" in text
+    assert "Why it ended" not in replace(TRAINING, status="FINISHED", tags=tags).text()
+
+
+def test_text_cannot_break_its_table_or_code():
+    odd = Input("x", "test", "f" * 64, "/a|b`c\nd")
+    assert "| x | test | `ffffffffffff` | `/a/b'c d` |" in replace(TRAINING, inputs=(odd,)).text()
+
+
+def test_many_trials_are_cut_to_the_best_ones():
+    trials = tuple(Trial(f"t{i}", "FINISHED", {"val/mpjpe_with_misses": 100.0 - i}) for i in range(30))
+    text = replace(TRAINING, trials=(*trials, Trial("lost", "FAILED", {}))).text()
+    assert "Sweep of 31 trials" in text and "| t29 |" in text and "| t5 |" not in text
+    assert "| lost |" not in text and "11 more trials" in text
