@@ -98,6 +98,16 @@ def decode(
     """
     threshold = config.score_threshold if score_threshold is None else score_threshold
     found = find_candidates(output, config, threshold, sizes)
+    return [
+        people.select(suppress(people.joints_uv, people.scores, config))
+        for people in place_candidates(found, config, K, distortion, image_transform)
+    ]
+
+
+def place_candidates(
+    found: Candidates, config: DASConfig, K: Tensor, distortion: Tensor, image_transform: Tensor | None = None
+) -> list[People[Tensor]]:
+    """All candidates of every image in camera space, best score first, before suppression; arguments as ``decode``."""
     K, distortion = K.double().cpu(), distortion.double().cpu()
     if image_transform is None:
         image_transform = torch.eye(2, 3).expand(len(K), 2, 3)
@@ -116,8 +126,7 @@ def decode(
     people = []
     for image in range(len(K)):
         these = everyone.select((found.image == image).nonzero()[:, 0])
-        these = these.select(these.scores.argsort(descending=True, stable=True))
-        people.append(these.select(suppress(these.joints_uv, these.scores, config)))
+        people.append(these.select(these.scores.argsort(descending=True, stable=True)))
     return people
 
 

@@ -137,11 +137,7 @@ class FloorPlan:
         ``down`` (3,) is the direction of gravity in the camera frame. Without it the camera is taken to stand
         level (y down), so the floor of a tilted camera is seen along its own y axis.
         """
-        down = np.array([0.0, 1.0, 0.0]) if down is None else np.asarray(down, float) / np.linalg.norm(down)
-        forward = np.array([0.0, 0.0, 1.0])
-        forward = forward - (forward @ down) * down
-        forward /= np.linalg.norm(forward)
-        axes = np.stack([np.cross(down, forward), forward])
+        axes = level_axes(down)[[0, 2]]
         right_m, ahead_m = (points_cam @ axes.T / 1000).T if len(points_cam) else np.zeros((2, 1))
         # The camera stands in the middle, 4 % above the lower edge.
         needed = max(2.0, ahead_m.max() / 0.94, 2 * abs(right_m).max()) * 1.06
@@ -152,6 +148,18 @@ class FloorPlan:
         """Camera-space points (..., 3) mm to pixels (..., 2) of the plan."""
         right_up = points_cam @ self.axes.T * (self.pixels_per_metre / 1000)
         return np.asarray(self.camera_uv) + right_up * (1, -1)
+
+
+def level_axes(down: np.ndarray | None = None) -> np.ndarray:
+    """(3, 3): unit vectors of the camera frame that run right, down and forward for somebody who stands upright.
+
+    ``down`` (3,) is the direction of gravity in the camera frame; None takes the camera to stand level.
+    """
+    down = np.array([0.0, 1.0, 0.0]) if down is None else np.asarray(down, float) / np.linalg.norm(down)
+    forward = np.array([0.0, 0.0, 1.0])
+    forward = forward - (forward @ down) * down
+    forward /= np.linalg.norm(forward)
+    return np.stack([np.cross(down, forward), down, forward])
 
 
 def top_view(

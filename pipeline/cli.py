@@ -138,6 +138,13 @@ def sweep(argv: Sequence[str]) -> None:
     print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
 
 
+def benchmark(argv: Sequence[str]) -> None:
+    """Time a model on a CPU, a GPU or both: latency, throughput, memory, stages, size; all into MLflow."""
+    from pipeline.benchmark import BenchmarkConfig, benchmark
+
+    print(benchmark(_parse("benchmark", BenchmarkConfig, argv)).summary())
+
+
 def demo(argv: Sequence[str]) -> None:
     """The whole way on rendered data: render, prepare, train, evaluate, promote, predict."""
     from pipeline.demo import DemoConfig, demo
@@ -159,6 +166,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
         registry,
         predict,
         sweep,
+        benchmark,
         demo,
     )
 }

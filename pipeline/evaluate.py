@@ -3,6 +3,7 @@
     OUT/predictions.parquet    every candidate of every image (pipeline/predictions.py)
     OUT/scores.json            what promotion decides by (gate.Scores)
     OUT/report.json            everything in numbers
+    OUT/report.html            the same to look at, in one file (pipeline/report/)
     OUT/tables/*.csv           by activity, sequence, joint and protocol
     OUT/overlays/*.jpg         evenly spread frames and the worst ones
 
@@ -14,10 +15,8 @@ scores.json (``evaluate_flat``).
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -39,16 +38,17 @@ from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
 from pipeline.predictions import Origin, PredictionSet
 from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
+from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
 from pipeline.scoring import TRAIN_FIT, Sheet, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
-from pipeline.storage import copy_folder, delete, exists, join, read_json, write_bytes, write_json
+from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
 from pipeline.tables import Numbers, Table
 from pipeline.tracking import Tracker, code_version
 
-PREDICTIONS_FILE, REPORT_FILE = "predictions.parquet", "report.json"
-_FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE, "tables", "overlays")
+PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
+_FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "overlays")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class EvaluationResult:
                 f"latency {r.latency_ms_median:.1f} ms median, {r.latency_ms_p90:.1f} ms p90 at batch 1; "
                 f"{r.images_per_second:.1f} images/s at batch {r.batch_size}; peak memory {r.peak_memory_mb:.0f} MB"
             )
-        files = f"{SCORES_FILE}, {REPORT_FILE}, {len(self.overlays)} overlays"
+        files = f"{PAGE_FILE}, {SCORES_FILE}, {REPORT_FILE}, {len(self.overlays)} overlays"
         return "\n".join((*lines, f"{self.out} (MLflow run {self.run_id}): {files}"))
 
 
@@ -201,6 +201,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
             runtime=runtime,
             overlays=tuple(f"overlays/{picture}" for picture in pictures),
         )
+        page = evaluation_page(
+            job.name, config.model, job.annotations, sheet, job.origin, pictures, runtime, result.run_id
+        )
+        write_bytes(join(job.out, PAGE_FILE), page.encode())
         _write(result, config, job, pictures)
         _log(result.out, result.metrics, tracker)
         tracker.describe(result.headline())
@@ -324,26 +328,14 @@ def _check(config: EvaluateConfig, flat: bool = False) -> _Job:
     origin = Origin.of(info, fingerprint(checkpoint), annotations.fingerprint, train_fit, least, code_version())
     name = config.name or _default_name(annotations, origin)
     out = absolute_storage(config.out or join(storage, "evaluations", name))
-    _refuse_another(out, origin)
+    fingerprints = {what: getattr(origin, what) for what in ("model_fingerprint", "data_fingerprint")}
+    refuse_other(join(out, REPORT_FILE), **fingerprints)
     return _Job(name, out, model, info, annotations, origin)
 
 
 def _default_name(annotations: Annotations, origin: Origin) -> str:
     what = annotations.name.replace("/", "-").replace("+", "-")
     return f"{what}-{origin.model_fingerprint[:8]}-{origin.data_fingerprint[:8]}"
-
-
-def _refuse_another(out: str, origin: Origin) -> None:
-    """ValueError when ``out`` holds what another model, or other data, gave."""
-    path = join(out, REPORT_FILE)
-    if not exists(path):
-        return
-    held = read_json(path)
-    for what in ("model_fingerprint", "data_fingerprint"):
-        found, wanted = str(held.get(what)), getattr(origin, what)
-        if found != wanted:
-            held_by = f"an evaluation with {what} {found[:12]}, asked for {wanted[:12]}"
-            raise ValueError(f"{out} holds {held_by}: choose another --name")
 
 
 # ---- files and the MLflow run ----
@@ -391,11 +383,4 @@ def _about(config: EvaluateConfig, job: _Job) -> dict[str, Any]:
 def _log(out: str, metrics: Mapping[str, float], tracker: Tracker) -> None:
     """Numbers and all files into the MLflow run."""
     tracker.log_metrics(metrics, step=0)
-    with tempfile.TemporaryDirectory() as copies:
-        folder = Path(out)
-        if "://" in out:
-            copy_folder(out, copies)
-            folder = Path(copies)
-        for name in _FILES:
-            if (folder / name).exists():
-                tracker.log_artifact(folder / name, name if (folder / name).is_dir() else None)
+    tracker.log_files(out, _FILES)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
+from das.camera import intrinsics_from_fov
 from das.checkpoint import ModelInfo
 from das.model import DAS
-from das.predictor import Predictor
+from das.predictor import ASSUMED_FOV_DEGREES, Predictor
 from pipeline.annotations import Annotations
 from pipeline.cluster import preflight
 from pipeline.ingest import read_split
@@ -119,19 +120,31 @@ def runtime_on(
     (two threads, two busy cores) a latency of 20 ms was seen to become 800.
 
     Args:
-        annotations: where the images come from; all have cameras.
+        annotations: where the images come from.
         model: reference to (DAS, ModelInfo) in Ray's object store.
         images: how many are timed.
         threshold: of the score, since people cost time.
         batch_size: for the throughput.
         gpu: measure on a GPU.
     """
-    keys = annotations.keys
-    even = np.linspace(0, len(keys) - 1, min(images, len(keys)), dtype=int)
-    records = [*find_records(annotations.shards, {keys[i] for i in even}).values()]
+    records = spread_images(annotations, images)
     task = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0)(_measure)
     found: Runtime = ray.get(task.remote(model, records, "cuda" if gpu else "cpu", threshold, batch_size))
     return found
+
+
+def spread_images(annotations: Annotations, count: int) -> list[Record]:
+    """At most ``count`` images, spread evenly over the data, with their pixels."""
+    keys = annotations.keys
+    even = np.linspace(0, len(keys) - 1, min(count, len(keys)), dtype=int)
+    return [*find_records(annotations.shards, {keys[i] for i in even}).values()]
+
+
+def images_and_cameras(records: Sequence[Record]) -> tuple[list[bytes], list[np.ndarray], list[np.ndarray]]:
+    """Encoded images, (3, 3) intrinsics and (5,) distortion of each; a camera that nobody knows is guessed."""
+    cameras = [intrinsics_from_fov(r.width, r.height, ASSUMED_FOV_DEGREES) if r.K is None else r.K for r in records]
+    lenses = [np.zeros(5) if record.distortion is None else record.distortion for record in records]
+    return [record.image for record in records], cameras, lenses
 
 
 def _measure(
@@ -139,7 +152,5 @@ def _measure(
 ) -> Runtime:
     """Runs in a Ray task."""
     torch.set_num_threads(1)
-    cameras = [record.K for record in records if record.K is not None]
-    lenses = [np.zeros(5) if record.distortion is None else record.distortion for record in records]
     predictor = Predictor(*model, device=device, threshold=threshold)
-    return measure(predictor, [record.image for record in records], cameras, lenses, batch_size)
+    return measure(predictor, *images_and_cameras(records), batch_size)

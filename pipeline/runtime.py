@@ -37,7 +37,7 @@ class Runtime:
         stage_ms: median of each stage of STAGES, milliseconds.
         batch_size, images_per_second: of the throughput.
         peak_memory_mb: the process's resident high-water mark since it started, MB (2**20 bytes).
-        peak_gpu_memory_mb: most that torch held on the GPU during the measurement, MB; None on a CPU.
+        peak_gpu_memory_mb: most that torch held on the GPU while it ran batches, MB; None on a CPU.
     """
 
     device: str
@@ -69,6 +69,22 @@ class Runtime:
         return {f"runtime/{name}": value for name, value in numbers.items()}
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """Whole batches, one after the other.
+
+    Attributes:
+        batch_size, images_per_second: what was run, and how fast.
+        peak_memory_mb: the process's resident high-water mark since it started, MB.
+        peak_gpu_memory_mb: most that torch held on the GPU meanwhile, MB; None on a CPU.
+    """
+
+    batch_size: int
+    images_per_second: float
+    peak_memory_mb: float
+    peak_gpu_memory_mb: float | None
+
+
 def measure(
     predictor: Predictor,
     images: Sequence[bytes],
@@ -93,22 +109,12 @@ def measure(
     if not images or batch_size < 1:
         raise ValueError(f"{len(images)} images, batch_size = {batch_size}, wanted at least 1 of both")
     cuda = predictor.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(predictor.device)
     jobs = list(zip(images, Ks, distortions, strict=True))
     for i in range(warm_up):
         _run(predictor, [jobs[i % len(jobs)]])
     runs = [_run(predictor, [job]) for job in jobs]
     totals = [1000 * sum(seconds) for seconds, _, _ in runs]
-
-    filled = [jobs[i % len(jobs)] for i in range(max(batch_size, len(jobs) // batch_size * batch_size))]
-    batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
-    if warm_up:
-        _run(predictor, batches[0])
-    start = time.perf_counter()
-    for batch in batches:
-        _run(predictor, batch)
-    seconds = time.perf_counter() - start
+    whole = throughput(predictor, images, Ks, distortions, batch_size, warm_up > 0)
 
     stages = 1000 * np.median([seconds for seconds, _, _ in runs], axis=0)
     height, width = runs[0][1].images.shape[2:]
@@ -116,7 +122,7 @@ def measure(
         device=torch.cuda.get_device_name(predictor.device) if cuda else "cpu",
         threads=torch.get_num_threads(),
         bf16=predictor.bf16,
-        image_size=_decode(images[0]).shape[:2],
+        image_size=decode_bytes(images[0]).shape[:2],
         input_size=(height, width),
         images=len(jobs),
         people=float(np.mean([people for _, _, people in runs])),
@@ -124,7 +130,39 @@ def measure(
         latency_ms_p90=float(np.percentile(totals, 90)),
         stage_ms=dict(zip(STAGES, stages.tolist(), strict=True)),
         batch_size=batch_size,
-        images_per_second=len(filled) / seconds,
+        images_per_second=whole.images_per_second,
+        peak_memory_mb=whole.peak_memory_mb,
+        peak_gpu_memory_mb=whole.peak_gpu_memory_mb,
+    )
+
+
+def throughput(
+    predictor: Predictor,
+    images: Sequence[bytes],
+    Ks: Sequence[np.ndarray],
+    distortions: Sequence[np.ndarray],
+    batch_size: int,
+    warm_up: bool = True,
+) -> Throughput:
+    """Images a second in batches of one size, and the memory that takes; arguments as ``measure``.
+
+    Images are repeated to fill one batch if needed; those that do not fill a last one are left out. ``warm_up`` runs a
+    batch before that does not count.
+    """
+    cuda = predictor.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(predictor.device)
+    jobs = list(zip(images, Ks, distortions, strict=True))
+    filled = [jobs[i % len(jobs)] for i in range(max(batch_size, len(jobs) // batch_size * batch_size))]
+    batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
+    if warm_up:
+        _run(predictor, batches[0])
+    start = time.perf_counter()
+    for batch in batches:
+        _run(predictor, batch)
+    return Throughput(
+        batch_size=batch_size,
+        images_per_second=len(filled) / (time.perf_counter() - start),
         peak_memory_mb=peak_memory_mb(),
         peak_gpu_memory_mb=torch.cuda.max_memory_allocated(predictor.device) / 2**20 if cuda else None,
     )
@@ -146,7 +184,7 @@ def _run(predictor: Predictor, jobs: Sequence[tuple[bytes, Any, Any]]) -> tuple[
         marks.append(time.perf_counter())
 
     encoded, Ks, distortions = zip(*jobs, strict=True)
-    images = [_decode(data) for data in encoded]
+    images = [decode_bytes(data) for data in encoded]
     mark()
     inputs = predictor.prepare(images, Ks, distortions)
     mark()
@@ -157,7 +195,8 @@ def _run(predictor: Predictor, jobs: Sequence[tuple[bytes, Any, Any]]) -> tuple[
     return np.diff(marks).tolist(), inputs, sum(map(len, people))
 
 
-def _decode(data: bytes) -> np.ndarray:
+def decode_bytes(data: bytes) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB; ValueError if it is none."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         raise ValueError(f"{len(data)} bytes that are no image, wanted JPEG or PNG")

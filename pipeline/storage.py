@@ -116,6 +116,14 @@ def write_json(uri: str | Path, value: Any) -> None:
     write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def refuse_other(uri: str | Path, **wanted: str) -> None:
+    """ValueError when the JSON file is there and holds other values than these: its folder belongs to another run."""
+    held = read_json(uri) if exists(uri) else wanted
+    for name, value in wanted.items():
+        if (found := str(held.get(name))) != value:
+            raise ValueError(f"{uri} has {name} {found[:12]}, asked for {value[:12]}: choose another --name")
+
+
 @contextmanager
 def staged(uri: str | Path, name: Callable[[], str] | None = None) -> Iterator[tuple[fs.FileSystem, str]]:
     """A file system and a hidden path beside ``uri``; renamed to it at the end, removed on any error.

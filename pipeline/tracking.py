@@ -26,6 +26,7 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.journal import Journal, journal_folder
 from pipeline.sampler import Monitor, Sampler
+from pipeline.storage import copy_folder
 from pipeline.story import Input, Story, Trial
 
 if TYPE_CHECKING:
@@ -345,6 +347,17 @@ class Tracker:
         if not path.exists():
             raise ValueError(f"{path} does not exist, wanted a file or folder to log")
         self._event({"artifact": str(path), "to": artifact_path})
+
+    def log_files(self, folder: str, names: Iterable[str]) -> None:
+        """Those of the named files, and folders with all their content, that ``folder`` (or URI) holds."""
+        with tempfile.TemporaryDirectory() as copies:
+            here = Path(folder)
+            if "://" in folder:
+                copy_folder(folder, copies)
+                here = Path(copies)
+            for name in names:
+                if (here / name).exists():
+                    self.log_artifact(here / name, name if (here / name).is_dir() else None)
 
     def log_json(self, name: str, value: Any) -> None:
         """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""

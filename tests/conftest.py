@@ -1,11 +1,15 @@
 """Fixtures shared by all tests: where recorded vectors and optional data live."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from pipeline.studio import StudioConfig, render
 
@@ -41,6 +45,24 @@ def das_data() -> Path:
     if not folder.is_dir():
         _absent("data", f"DAS_DATA = {folder} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """The system's Chromium without a window, driven by its own chromedriver; skipped where they are not installed."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        _absent("browser", "no chromium and chromedriver here: pages are not looked at")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    # Containers have neither the rights for Chromium's sandbox nor much shared memory; the pages are our own.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    # Both paths are given, so Selenium looks for nothing on the network.
+    started = webdriver.Chrome(options, Service(driver))
+    yield started
+    started.quit()
 
 
 @pytest.fixture(scope="session")

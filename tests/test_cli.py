@@ -32,6 +32,7 @@ FUNCTIONS = {
     "registry": "pipeline.history.ask",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
+    "benchmark": "pipeline.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
 }
 

@@ -85,6 +85,7 @@ def test_all_files_are_there(place, result):
         "predictions.parquet",
         "scores.json",
         "report.json",
+        "report.html",
         *(f"tables/{name}.csv" for name in tables),
         *result.overlays,
     }
@@ -127,8 +128,8 @@ def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
     assert (scores.recall, scores.precision) == (result.metrics["strict/recall"], result.metrics["strict/precision"])
     client = mlflow_client(result.tracking_uri)
     artifacts = {a.path for folder in ("", "tables", "overlays") for a in client.list_artifacts(result.run_id, folder)}
-    files_ = {"predictions.parquet", "scores.json", "report.json", "tables/strict_joints.csv", *result.overlays}
-    assert files_ <= artifacts
+    files_ = {"predictions.parquet", "scores.json", "report.json", "report.html", "tables/strict_joints.csv"}
+    assert files_ | {*result.overlays} <= artifacts
     assert read_scores(result.tracking_uri, result.run_id) == scores
     (dataset,) = run.inputs.dataset_inputs
     assert run.data.tags["das.data.test.panoptic"] == scores.data_fingerprint and dataset.dataset.name == "panoptic"
@@ -143,6 +144,13 @@ def test_tables_and_report_say_the_same(result):
         for row in rows:
             numbers = [float(row[name]) if row[name] else None for name, _ in table.columns]
             assert numbers == report[table.name]["rows"][row[table.name]]
+
+
+def test_the_page_shows_this_evaluation_and_its_pictures(result):
+    page = (Path(result.out) / "report.html").read_text()
+    assert page.count("<img data-picture=") == len(result.overlays) == 3
+    for text in (result.run_id, "panoptic/test: tiny", f"{result.runtime.latency_ms_median:.1f} <small>ms</small>"):
+        assert text in page, text
 
 
 def test_overlays_are_pictures_of_photo_and_floor(result):

@@ -1,0 +1,207 @@
+"""What a model costs to run, on a CPU and a GPU: latency, throughput over batch sizes, memory, stages, size.
+
+    OUT/benchmark.json   every number
+    OUT/benchmark.html   the same to look at, beside the paper's Table 4 (pipeline/report/)
+
+and the same in one MLflow run. Each device is measured by a process of its own, so that memory is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import cv2
+import ray
+import torch
+
+from das.checkpoint import ModelInfo, load_model
+from das.model import DAS
+from das.predictor import Predictor
+from pipeline.annotations import read_annotations
+from pipeline.cluster import ClusterConfig, absolute_storage, connect, preflight
+from pipeline.config import flat
+from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
+from pipeline.inference import images_and_cameras, spread_images
+from pipeline.registry import fingerprint, resolve_model
+from pipeline.report.benchmark import benchmark_page
+from pipeline.runtime import measure, throughput
+from pipeline.schema import Record
+from pipeline.splits import Split
+from pipeline.storage import join, refuse_other, write_bytes, write_json
+from pipeline.tracking import Tracker, code_version
+
+Device = Literal["cpu", "gpu"]
+NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """One model timed on images of prepared data."""
+
+    model: str
+    """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
+    data: tuple[str, ...]
+    """Prepared data folders (or URIs) whose images are used; annotations are not looked at."""
+    split: Split = "test"
+    """Which of their splits."""
+    devices: tuple[Device, ...] = ("cpu",)
+    """Where it is measured, one after the other: cpu, gpu or both."""
+    threads: int = 1
+    """CPU threads; as many CPUs are reserved."""
+    bf16: bool = False
+    """Run the network under bfloat16 autocast."""
+    images: int = 32
+    """Images, spread evenly over the data, that are timed at batch 1."""
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    """Batches for throughput and memory."""
+    threshold: float | None = None
+    """Score above which a candidate is a person, since people cost time; by default the model's own."""
+    name: str | None = None
+    """Identity of the benchmark: its folder and its MLflow run; by default data, split and the model's hash."""
+    out: str | None = None
+    """Folder or URI for the results; by default benchmarks/NAME in the storage."""
+    experiment: str = "das"
+    """MLflow experiment."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where it runs and where results go."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 1), ("images", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
+        if not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ValueError(f"batch_sizes = {self.batch_sizes}, wanted one or more numbers of at least 1")
+        if not self.devices or len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"devices = {self.devices}, wanted cpu, gpu or both")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        if self.name is not None and (not self.name or "/" in self.name):
+            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What was found, and where it lies.
+
+    Attributes:
+        out: folder or URI of the files. run_id, tracking_uri: the MLflow run.
+        model: parameters and operations. devices: the measurements, by device.
+    """
+
+    out: str
+    run_id: str
+    tracking_uri: str
+    model: ModelCost
+    devices: Mapping[str, DeviceCost]
+
+    def metrics(self) -> dict[str, float]:
+        """Every number by its name in MLflow."""
+        numbers: dict[str, float] = {
+            "model/parameters": float(sum(self.model.parameters.values())),
+            "model/gflops": sum(self.model.flops.values()) / 1e9,
+            **{f"model/parameters/{part}": float(n) for part, n in self.model.parameters.items()},
+            **{f"model/gflops/{part}": n / 1e9 for part, n in self.model.flops.items()},
+        }
+        for device, cost in self.devices.items():
+            found = {name.removeprefix("runtime/"): value for name, value in cost.runtime.metrics().items()}
+            found = {name: value for name, value in found.items() if not name.startswith("stage_ms/")}
+            found |= {f"stage_ms/{stage}": value for stage, value in cost.stage_ms.items()}
+            for batch in cost.batches:
+                found[f"images_per_second/batch_{batch.batch_size}"] = batch.images_per_second
+            numbers |= {f"{device}/{name}": value for name, value in found.items()}
+        return numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "run_id": self.run_id,
+            "tracking_uri": self.tracking_uri,
+            "model_cost": asdict(self.model),
+            "devices": {device: asdict(cost) for device, cost in self.devices.items()},
+        }
+
+    def summary(self) -> str:
+        """Headline and places for the terminal."""
+        cost = self.model
+        lines = [
+            f"{sum(cost.parameters.values()) / 1e6:.1f} M parameters, {sum(cost.flops.values()) / 1e9:.1f} GFLOPs "
+            f"for {cost.input_size[1]}x{cost.input_size[0]}"
+        ]
+        for device, found in self.devices.items():
+            r = found.runtime
+            lines.append(
+                f"{device} ({r.device}): latency {r.latency_ms_median:.1f} ms median, {r.latency_ms_p90:.1f} ms p90 "
+                f"at batch 1; {r.images_per_second:.1f} images/s at batch {r.batch_size}"
+            )
+            lines.append("  " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in found.stage_ms.items()) + " ms")
+        return "\n".join((*lines, f"{self.out} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"))
+
+
+def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
+    """Measures one model; the same name continues its MLflow run and replaces its files.
+
+    Raises:
+        ValueError: a model, data or resources that do not exist, or a name that the benchmark of another model has
+            taken; nothing is written.
+    """
+    storage, tracking_uri = config.cluster.locations()
+    checkpoint = resolve_model(config.model, tracking_uri)
+    model, info = load_model(checkpoint)
+    annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
+    hashed = fingerprint(checkpoint)
+    name = config.name or f"{annotations.name.replace('/', '-').replace('+', '-')}-{hashed[:8]}"
+    out = absolute_storage(config.out or join(storage, "benchmarks", name))
+    refuse_other(join(out, NUMBERS_FILE), model_fingerprint=hashed)
+
+    cluster = connect(config.cluster)
+    for device in config.devices:
+        preflight(1, {"CPU": float(config.threads), "GPU": 1.0 if device == "gpu" else 0.0})
+    with Tracker.open(cluster.tracking_uri, config.experiment, f"benchmark/{name}", out) as tracker:
+        tracker.log_params(flat(config))
+        tracker.set_tags({"das.model": config.model, "das.model_fingerprint": hashed})
+        records = spread_images(annotations, config.images)
+        shipped = ray.put((model, info))
+        devices: dict[str, DeviceCost] = {}
+        for device in config.devices:
+            # One after the other, since two at once would time each other; max_calls ends the process, and its memory.
+            resources = {"num_cpus": config.threads, "num_gpus": 1 if device == "gpu" else 0}
+            task = ray.remote(max_calls=1, **resources)(_measure)
+            devices[device] = ray.get(task.remote(shipped, records, device, config))
+        height, width = next(iter(devices.values())).runtime.input_size
+        result = BenchmarkResult(
+            out, tracker.handle.run_id, cluster.tracking_uri, model_cost(model.eval(), height, width), devices
+        )
+        facts = {
+            "benchmark": name,
+            "MLflow run": result.run_id,
+            "model": config.model,
+            "model fingerprint": hashed,
+            "data": ", ".join(annotations.folders),
+            "code": code_version(),
+        }
+        page = benchmark_page(f"Cost of {config.model}", annotations.name, result.model, devices, facts)
+        write_bytes(join(out, PAGE_FILE), page.encode())
+        write_json(join(out, NUMBERS_FILE), {"name": name, "model_fingerprint": hashed, **result.to_json()})
+        tracker.log_metrics(result.metrics(), step=0)
+        tracker.log_files(out, (PAGE_FILE, NUMBERS_FILE))
+    return result
+
+
+def _measure(
+    model: tuple[DAS, ModelInfo], records: list[Record], device: Device, config: BenchmarkConfig
+) -> DeviceCost:
+    """Runs in a Ray task."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    predictor = Predictor(
+        *model, device="cuda" if device == "gpu" else "cpu", bf16=config.bf16, threshold=config.threshold
+    )
+    jobs = images_and_cameras(records)
+    # Rising sizes: the process's peak of memory only grows.
+    batches = tuple(throughput(predictor, *jobs, size) for size in sorted(set(config.batch_sizes)))
+    fastest = max(batches, key=lambda batch: batch.images_per_second)
+    runtime = measure(predictor, *jobs, batch_size=fastest.batch_size)
+    runtime = replace(runtime, images_per_second=fastest.images_per_second)
+    return DeviceCost(runtime, stage_costs(predictor, *jobs), batches)

@@ -1,0 +1,108 @@
+"""The page of one benchmark: what a model needs on every device, where the time goes, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.costs import DeviceCost, ModelCost
+from pipeline.report.charts import bar_chart
+from pipeline.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render, shown
+from pipeline.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
+
+
+@dataclass(frozen=True)
+class DeviceSection:
+    """One device: its measurement as in an evaluation's page, finer stages, and a row per batch size."""
+
+    id: str
+    title: str
+    runtime: RuntimeSection
+    batches: Grid
+
+
+@dataclass(frozen=True)
+class BenchmarkPage:
+    """What templates/benchmark.html lays out."""
+
+    title: str
+    subtitle: str
+    mark: str
+    devices: Sequence[DeviceSection]
+    numbers: Sequence[Number]
+    parts: Grid
+    parts_note: str
+    comparison: Comparison
+    facts: Mapping[str, str]
+
+
+def benchmark_page(
+    title: str, data: str, model: ModelCost, devices: Mapping[str, DeviceCost], facts: Mapping[str, str]
+) -> str:
+    """One HTML file that needs nothing else.
+
+    Args:
+        title: of the page.
+        data: name of the images that were used.
+        model: its size.
+        devices: what each of them needs, by name.
+        facts: where everything comes from.
+    """
+    total_flops, total_parameters = sum(model.flops.values()), sum(model.parameters.values())
+    rows = [
+        GridRow(part, _part_cells(count, total_parameters, model.flops[part], total_flops))
+        for part, count in model.parameters.items()
+    ]
+    rows.append(GridRow("all", _part_cells(total_parameters, total_parameters, total_flops, total_flops), ours=True))
+    page = BenchmarkPage(
+        title=title,
+        subtitle=f"images of {data}",
+        mark="",
+        devices=[_device_section(name, cost) for name, cost in devices.items()],
+        numbers=[
+            Number("parameters", f"{total_parameters / 1e6:.2f}", "M"),
+            Number("operations", f"{total_flops / 1e9:.2f}", "GFLOPs", f"one image of {size(model.input_size)}"),
+        ],
+        parts=Grid(["part", "parameters, M", "%", "GFLOPs", "%"], rows),
+        parts_note=(
+            "Operations of convolutions and matrix products, a multiplication and an addition counted as two. Reading "
+            "between cells (deformable convolutions, the recursive update) costs time and hardly any operations."
+        ),
+        comparison=beside_table_4([cost.runtime for cost in devices.values()]),
+        facts=facts,
+    )
+    return render("benchmark.html", page)
+
+
+def _device_section(name: str, cost: DeviceCost) -> DeviceSection:
+    base = runtime_section(cost.runtime)
+    title = "Cost of each stage"
+    note = (
+        "Median of each stage at batch 1, timed one by one. normalize to update are the network; update makes the "
+        "maps, candidates reads them where the threshold is passed; suppression removes duplicates (NMS)."
+    )
+    chart = Chart(f"stages-{name}", title, bar_chart(title, cost.stage_ms, "ms", ".2f"), note)
+    runtime = RuntimeSection(base.conditions, base.numbers, (chart,), base.comparison)
+    rows = [
+        GridRow(
+            str(batch.batch_size),
+            [
+                Cell(f"{batch.images_per_second:.1f}"),
+                Cell(f"{1000 / batch.images_per_second:.1f}"),
+                Cell(f"{batch.peak_memory_mb:.0f}"),
+                Cell(shown(batch.peak_gpu_memory_mb, ".0f")),
+            ],
+        )
+        for batch in cost.batches
+    ]
+    columns = ["batch", "images/s", "ms an image", "peak memory MB", "peak GPU memory MB"]
+    return DeviceSection(name, place(cost.runtime), runtime, Grid(columns, rows))
+
+
+def _part_cells(parameters: int, all_parameters: int, flops: int, all_flops: int) -> list[Cell]:
+    return [
+        Cell(f"{parameters / 1e6:.3f}"),
+        Cell(f"{100 * parameters / all_parameters:.0f}"),
+        Cell(f"{flops / 1e9:.3f}"),
+        Cell(f"{100 * flops / all_flops:.0f}"),
+    ]
