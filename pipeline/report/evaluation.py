@@ -271,12 +271,14 @@ def pck_lines(sheet: Sheet, thresholds: Sequence[float]) -> list[Line]:
         errors = np.sort(errors[counted])
         return (100 * np.searchsorted(errors, thresholds, side="left") / len(errors)).tolist()
 
-    return [
+    lines = [
         Line("root-aligned", "c1", curve(result.errors, found)),
         Line("misses are wrong", "c2", curve(np.where(found, result.errors, np.inf), everyone)),
         Line("in camera space", "c3", curve(absolute, found)),
-        Line("mean pose", "c4", curve(result.baseline_errors, found)),
     ]
+    # Another group's predictions come without their training data's mean pose.
+    posed = found & np.isfinite(result.baseline_errors)
+    return [*lines, Line("mean pose", "c4", curve(result.baseline_errors, posed))] if posed.any() else lines
 
 
 def _pck_chart(sheet: Sheet) -> Chart:
@@ -298,7 +300,8 @@ def _joint_chart(sheet: Sheet, origin: Origin) -> Chart:
     for i, joint in enumerate(origin.skeleton.joints):
         if found[:, i].any():
             errors, pose = result.errors[found[:, i], i], result.baseline_errors[found[:, i], i]
-            rows[joint] = (Dot("mean pose", "c4", float(pose.mean())), Dot("this model", "c1", float(errors.mean())))
+            dots = (Dot("mean pose", "c4", float(pose.mean())), Dot("this model", "c1", float(errors.mean())))
+            rows[joint] = tuple(dot for dot in dots if np.isfinite(dot.value))
     title = "Error by joint"
     caption = "Mean root-aligned error over matched people; a root that is itself a joint has none."
     return Chart("joints", title, dot_chart(title, rows, "mm"), caption)
