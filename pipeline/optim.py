@@ -77,7 +77,7 @@ def small() -> OptimConfig:
     """For `das.config.small` from scratch: AdamW with a short warm-up and a cosine."""
     return OptimConfig(
         optimizer="adamw",
-        lr=2.5e-3,
+        lr=3e-3,
         weight_decay=0.02,
         bias_lr_factor=1.0,
         warmup_steps=100,
