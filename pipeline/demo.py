@@ -61,7 +61,7 @@ def plan(config: DemoConfig) -> DemoPlan:
         wide = ModelChoice("small", backbone_width=32, fpn_channels=64)
         return DemoPlan(replace(studio, train_frames=1800), 288, 162, wide, 0.5, 45.0, 288)
     # 224 x 126 fills its padding to multiples of 32 almost wholly; 256 x 144 would compute a quarter more of nothing.
-    return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.3, 6.0, 288)
+    return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.3, 6.75, 192)
 
 
 class Stopwatch:
