@@ -178,11 +178,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     workers = worker_count(config.workers, config.gpu)
     with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
         _introduce(tracker, config, job)
-        for old in _FILES:
-            delete(join(job.out, old))
         model = ray.put((job.model, job.info))
-        found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
-        found.save(join(job.out, PREDICTIONS_FILE))
+        _predict(config, job, model, workers)
         sheet = score_predictions(join(job.out, PREDICTIONS_FILE), job.annotations, config.threshold)
         if other is not None:
             sheet = sheet.beside(compare(sheet, score(job.annotations, other)))
@@ -244,11 +241,7 @@ def evaluate_flat(config: EvaluateConfig) -> FlatResult:
     workers = worker_count(config.workers, config.gpu)
     with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
         _introduce(tracker, config, job)
-        for old in _FILES:
-            delete(join(job.out, old))
-        model = ray.put((job.model, job.info))
-        found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
-        found.save(join(job.out, PREDICTIONS_FILE))
+        found = _predict(config, job, ray.put((job.model, job.info)), workers)
         numbers = score_flat(job.annotations, found)
         for table in numbers.tables:
             write_bytes(join(job.out, "tables", f"{table.name}.csv"), table.csv().encode())
@@ -362,6 +355,15 @@ def _write(result: EvaluationResult, config: EvaluateConfig, job: _Job, pictures
         write_bytes(join(job.out, "overlays", name), data)
     write_json(result.scores_file, result.scores.to_json())
     write_json(join(job.out, REPORT_FILE), _about(config, job) | result.to_json())
+
+
+def _predict(config: EvaluateConfig, job: _Job, model: ray.ObjectRef, workers: int) -> PredictionSet:
+    """The model's people on all images, kept in the folder, from which an earlier evaluation's files are gone."""
+    for old in _FILES:
+        delete(join(job.out, old))
+    found = predict_split(job.annotations, job.origin, model, workers, config.batch_size, config.gpu)
+    found.save(join(job.out, PREDICTIONS_FILE))
+    return found
 
 
 def _about(config: EvaluateConfig, job: _Job) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def _of_mat_files(tree: Tree, splits: SplitManifest, found: Inventory) -> dict[s
             try:
                 shapes = {name: shape for name, shape, _ in whosmat(tree.root / path)}
                 counts[file] = int(shapes[variable][0])
+            # scipy reads no MATLAB 7.3 files, which are HDF5, and says so by NotImplementedError.
             except (ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
                 found.troubles.append(Trouble(path, f"not the owners' file ({error!r})"))
         if len(counts) == 1:
