@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same config gives other files."""
 SPLITS = ("train", "val", "test")
 ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
+
+MOST_PEOPLE = 8
+"""The stage has no room for more."""
 
 # The resolution of the recorded HD views: intrinsics are stated at this size and scale with the picture.
 FULL_WIDTH, FULL_HEIGHT = 1920, 1080
@@ -80,12 +83,12 @@ class StudioConfig:
     """Frames after which new people come on stage."""
     people_min: int = 1
     """Fewest people in a take."""
-    people_max: int = 8
+    people_max: int = MOST_PEOPLE
     """Most people in a take; fewer stand there when the stage has no room for more."""
-    interactions: float = 0.0
+    interactions: float = 0.2
     """Share of takes that stage an interaction: all seated round a table, in a row on a bench, or walking across each
     other's ways."""
-    layers: float = 0.0
+    layers: float = 0.25
     """Share of people in coats, hoods, hats or wide trousers, whose silhouettes are not their bodies'."""
     shard_frames: int = 96
     """Frames of one unit of work, rounded up to whole takes."""
@@ -105,8 +108,8 @@ class StudioConfig:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if not self.frame_seconds > 0:
             raise ValueError(f"frame_seconds must be positive, found {self.frame_seconds}")
-        if not 1 <= self.people_min <= self.people_max <= 8:
-            raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= 8, "
+        if not 1 <= self.people_min <= self.people_max <= MOST_PEOPLE:
+            raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= {MOST_PEOPLE}, "
                              f"found {self.people_min} and {self.people_max}")  # fmt: skip
         for name in ("interactions", "layers"):
             if not 0 <= getattr(self, name) <= 1:

@@ -60,11 +60,11 @@ def calibration_json(sequence: str, cameras: list[StudioCamera]) -> str:
     return json.dumps({"calibDataSource": f"{sequence}_rendered", "cameras": entries}, indent="\t")
 
 
-def bodies_json(milliseconds: float, people: list[ndarray]) -> str:
-    """A body file: ``people`` are (19, 4) arrays of x, y, z in cm and confidence, ids in order."""
+def bodies_json(milliseconds: float, people: list[ndarray], first: int) -> str:
+    """A body file: ``people`` are (19, 4) arrays of x, y, z in cm and confidence, ids in order from ``first`` on."""
     bodies = ",\n".join(
         f'{{ "id": {i},\n"joints19": [{", ".join(f"{value:.6g}" for value in joints.ravel())}]\n}}'
-        for i, joints in enumerate(people)
+        for i, joints in enumerate(people, start=first)
     )
     return (
         f'{{ "version": 0.7, \n"univTime" :{milliseconds:.3f},\n"fpsType" :"hd_29_97",\n"bodies" :\n[\n{bodies}\n] }}'

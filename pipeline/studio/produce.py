@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.studio.annotate import annotate
 from pipeline.studio.cameras import sequence_cameras
-from pipeline.studio.config import SPLITS, StudioConfig, StudioShard
+from pipeline.studio.config import MOST_PEOPLE, SPLITS, StudioConfig, StudioShard
 from pipeline.studio.layout import bodies_json, bodies_path, calibration_json, calibration_path, image_path, write_whole
 from pipeline.studio.render import View
 from pipeline.studio.room import ROOMS, Room, make_room
@@ -76,7 +76,9 @@ def _render_take(
         if shot.view == len(views) - 1:
             joints = [person[shot.moment] for person in people]
             milliseconds = 1000.0 * shot.frame * config.frame_seconds
-            write_whole(bodies_path(root, sequence, shot.frame), bodies_json(milliseconds, joints).encode())
+            # Within a sequence nobody has the number of somebody else: a take is other people.
+            content = bodies_json(milliseconds, joints, number * MOST_PEOPLE)
+            write_whole(bodies_path(root, sequence, shot.frame), content.encode())
 
 
 def write_picture(config: StudioConfig, path: Path, shot: Shot) -> None:
