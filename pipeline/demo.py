@@ -59,8 +59,9 @@ def plan(config: DemoConfig) -> DemoPlan:
     studio = StudioConfig(width=320, height=180, train_frames=400, val_frames=48, test_frames=64, take_frames=4)
     if config.long:
         wide = ModelChoice("small", backbone_width=32, fpn_channels=64)
-        return DemoPlan(replace(studio, train_frames=1800), 288, 162, wide, 0.5, 45.0, 288)
-    # 224 x 126 fills its padding to multiples of 32 almost wholly; 256 x 144 would compute a quarter more of nothing.
+        return DemoPlan(replace(studio, train_frames=1800), 284, 160, wide, 0.5, 45.0, 288)
+    # These sizes fill their padding to multiples of 32 almost wholly; 256 x 144 would compute a ninth more of nothing,
+    # and 288 x 162 a fifth.
     return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.3, 6.75, 192)
 
 
