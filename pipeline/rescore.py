@@ -2,19 +2,22 @@
 
     das evaluate --predictions FILE --data PREPARED [--compare OTHER] [--out FOLDER]
 
-With ``out``, tables and numbers are written there, and for this project's own predictions what promotion reads.
+With ``out``, tables and numbers are written there; for people in space a page to look at with its pictures, and for
+this project's own predictions what promotion reads.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from pipeline.annotations import read_annotations
+from pipeline.annotations import Annotations, read_annotations
 from pipeline.cluster import absolute_storage
 from pipeline.comparison import compare, verdict
 from pipeline.evaluate import (
+    PAGE_FILE,
     REPORT_FILE,
     EvaluateConfig,
     EvaluationResult,
@@ -26,8 +29,11 @@ from pipeline.evaluate import (
 )
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
+from pipeline.overlays import overlays
 from pipeline.paired import score_paired
+from pipeline.predictions import Origin
 from pipeline.registry import SCORES_FILE
+from pipeline.report.evaluation import evaluation_page
 from pipeline.scoring import Sheet, score
 from pipeline.scoring_flat import score_flat
 from pipeline.storage import exists, join, write_bytes, write_json
@@ -115,9 +121,11 @@ def rescore(config: EvaluateConfig) -> Rescored:
         difference = compare(sheet, score(annotations, read_predictions(config.compare, annotations)))
         sheet, remarks = sheet.beside(difference), (*remarks, verdict(difference))
     found = Rescored(config.predictions, annotations.name, sheet, out, remarks)
+    if out is not None:
+        _draw(config, out, annotations, sheet, predictions.origin)
+        if not is_foreign(config.predictions):
+            write_json(join(out, SCORES_FILE), gate_scores(sheet, predictions.origin, annotations).to_json())
     _write(found)
-    if out is not None and not is_foreign(config.predictions):
-        write_json(join(out, SCORES_FILE), gate_scores(sheet, predictions.origin, annotations).to_json())
     return found
 
 
@@ -128,6 +136,17 @@ def _headline(sheet: Sheet) -> tuple[str, ...]:
         f"strict MPJPE {strict.mpjpe:.1f} mm{baseline}, recall {strict.recall:.3f}, "
         f"precision {strict.precision:.3f}, people above score {sheet.threshold:.3g}",
     )
+
+
+def _draw(config: EvaluateConfig, out: str, annotations: Annotations, sheet: Sheet, origin: Origin) -> None:
+    """The page and its pictures, as an evaluation of a model has them; nothing was timed."""
+    assert config.predictions is not None
+    pictures = overlays(annotations, sheet, origin, config.overlays, config.worst)
+    for name, picture in pictures.items():
+        write_bytes(join(out, "overlays", name), picture)
+    name = config.name or PurePath(config.predictions).stem
+    page = evaluation_page(name, config.predictions, annotations, sheet, origin, pictures, None, None)
+    write_bytes(join(out, PAGE_FILE), page.encode())
 
 
 def _write(found: Rescored) -> None:

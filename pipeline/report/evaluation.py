@@ -98,7 +98,7 @@ def evaluation_page(
     origin: Origin,
     pictures: Mapping[str, bytes],
     runtime: Runtime | None,
-    run: str,
+    run: str | None,
 ) -> str:
     """One HTML file that needs nothing else.
 
@@ -110,7 +110,7 @@ def evaluation_page(
         origin: of the predictions.
         pictures: JPEG overlays by file name, from ``overlays``.
         runtime: what was measured, if it was.
-        run: id of the MLflow run.
+        run: id of the MLflow run; None where there is none.
     """
     records = annotations.records
     places = _places(annotations, sheet, pictures)
@@ -147,7 +147,7 @@ def evaluation_page(
         runtime=None if runtime is None else runtime_section(runtime),
         facts={
             "evaluation": name,
-            "MLflow run": run,
+            "MLflow run": run or "none",
             "model": model,
             "model fingerprint": origin.model_fingerprint,
             "data": ", ".join(annotations.folders),

@@ -81,6 +81,10 @@ def test_a_file_is_scored_again_without_model_or_cluster(place, tmp_path, capsys
     assert scores.mpjpe_mm == sheet.strict.mpjpe and scores.model_fingerprint == "m" * 64
     tables = {p.stem for p in (tmp_path / "again" / "tables").iterdir()}
     assert tables == {table.name for table in sheet.tables}
+    page = (tmp_path / "again" / "report.html").read_text()
+    assert f"{sheet.strict.mpjpe:.1f}" in page and "worst 1" in page and "Runtime</a>" not in page
+    pictures = {p.name.split("_")[0] for p in (tmp_path / "again" / "overlays").iterdir()}
+    assert pictures == {"worst", "spread"}
     refused(
         capsys, "holds an evaluation already",
         argv=("--predictions", place / "good.parquet", "--data", place / "prepared", "--out", tmp_path / "again"),
@@ -216,6 +220,7 @@ def test_scores_of_another_group_pass_no_gate(place, tmp_path):
     np.savez(tmp_path / "theirs.npz", **rows_of(records, noisy(records)))
     rescore(config_of(place, predictions=str(tmp_path / "theirs.npz"), out=str(tmp_path / "out")))
     assert (tmp_path / "out" / "report.json").exists() and not (tmp_path / "out" / "scores.json").exists()
+    assert "mean pose of the training data: –" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_our_model_is_compared_with_another_groups(place, tmp_path):
