@@ -172,18 +172,15 @@ class Record:
 
     def content_hash(self) -> str:
         """Hash of every field; the image enters by its own hash. Equal for equal records on any machine."""
-        digest = hashlib.sha256()
-        for name in SCHEMA.names:
+        parts: list[bytes] = []
+        for name in _HASHED:
             value = getattr(self, name)
-            if name == "image":
-                continue
             if isinstance(value, np.ndarray):
-                digest.update(f"{name}{value.shape}=".encode())
                 # Little-endian bytes of the schema's own type: the same on every platform.
-                digest.update(np.ascontiguousarray(value, value.dtype.newbyteorder("<")).data)
+                parts += f"{name}{value.shape}=".encode(), value.astype(_LITTLE[name], copy=False).tobytes()
             else:
-                digest.update(f"{name}={value}\n".encode())
-        return digest.hexdigest()
+                parts.append(f"{name}={value}\n".encode())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def key_of(source: str, sequence: str, camera: str, frame: int) -> str:
@@ -207,6 +204,8 @@ _ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "ignore": (np.bool_, ("N",)),
     "valid": (np.bool_, ("N",)),
 }
+_LITTLE = {name: np.dtype(dtype).newbyteorder("<") for name, (dtype, _) in _ARRAYS.items()}
+_HASHED = tuple(c.name for c in COLUMNS if c.name != "image")
 _NULLABLE = {c.name for c in COLUMNS if c.nullable}
 _TEXTS = tuple(c.name for c in COLUMNS if c.type == pa.string())
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -18,6 +19,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Ray reads these once, when it first starts in a process: set for all tests alike, and for what they start.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def _absent(what: str, reason: str) -> None:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,6 @@ from pipeline.datasets.frames import video_frame
 from pipeline.datasets.source import (
     ANNOTATION_MISSING,
     Drop,
-    EncodedImage,
-    NoImage,
     Person,
     Shard,
     cut,
@@ -58,12 +57,18 @@ _MIN_CONFIDENCE = 0.1
 _MIN_JOINTS = 3
 _MIN_BOX_SIDE, _MIN_BOX_AREA = 1.0, 64.0
 
+# Projecting many people at once costs little more than projecting one.
+_FRAMES_AT_ONCE = 64
+
 # An HD frame as a JPEG of the quality below, for packing only.
 _VIDEO_FRAME_BYTES = 600_000
 
 _POSE_FILE = re.compile(r"body3DScene_(\d{8})\.json")
 # (folder, field, joint set), the preferred one first.
 _POSES = (("hdPose3d_stage1_coco19", "joints19", COCO19), ("hdPose3d_stage1", "joints15", MPI15))
+
+Body = tuple[int, np.ndarray, np.ndarray]
+"""A person of a pose file: id, world joints (J, 3) in mm, and confidence (J,), -1 where a joint is missing."""
 
 
 @dataclass(frozen=True)
@@ -141,40 +146,53 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     sequence = Path(shard.root) / shard.sequence
     camera = read_camera(_calibration(sequence), shard.camera)
     poses, field, skeleton = _pose_folder(sequence)
-    for frame in shard.frames:
-        bodies = read_bodies(poses / f"body3DScene_{frame:08d}.json", field, len(skeleton))
-        people = people_in(camera, bodies)
-        yield record(
-            shard,
-            frame,
-            _frame(sequence, shard.camera, frame),
-            camera.size,
-            skeleton,
-            people,
-            K=camera.K,
-            distortion=camera.distortion,
-            R=camera.R,
-            t_mm=camera.t_mm,
-        )
+    video = _video(sequence, shard.camera)
+    images = _image_folder(sequence, shard.camera)
+    for at in range(0, len(shard.frames), _FRAMES_AT_ONCE):
+        frames = shard.frames[at : at + _FRAMES_AT_ONCE]
+        bodies: list[list[Body]] = []
+        malformed = None
+        for frame in frames:
+            try:
+                bodies.append(read_bodies(poses / f"body3DScene_{frame:08d}.json", field, len(skeleton)))
+            except ValueError as error:
+                malformed = error  # after the frames before it
+                break
+        everybody = iter(people_in(camera, [body for frame in bodies for body in frame]))
+        for frame, here in zip(frames, bodies, strict=False):
+            image = video_frame(video, frame) if video else images / f"{shard.camera}_{frame:08d}.jpg"
+            yield record(
+                shard,
+                frame,
+                image,
+                camera.size,
+                skeleton,
+                [*islice(everybody, len(here))],
+                K=camera.K,
+                distortion=camera.distortion,
+                R=camera.R,
+                t_mm=camera.t_mm,
+            )
+        if malformed is not None:
+            raise malformed
 
 
 def _calibration(sequence: Path) -> Path:
     return sequence / f"calibration_{sequence.name}.json"
 
 
+def _image_folder(sequence: Path, camera: str) -> Path:
+    return sequence / "hdImgs" / camera
+
+
 def _image(sequence: Path, camera: str, frame: int) -> Path:
-    return sequence / "hdImgs" / camera / f"{camera}_{frame:08d}.jpg"
+    return _image_folder(sequence, camera) / f"{camera}_{frame:08d}.jpg"
 
 
 def _video(sequence: Path, camera: str) -> Path | None:
     """The camera's video, where its frames are read from it: there is no folder of images."""
     video = sequence / "hdVideos" / f"hd_{camera}.mp4"
-    return video if video.is_file() and not _image(sequence, camera, 0).parent.is_dir() else None
-
-
-def _frame(sequence: Path, camera: str, frame: int) -> Path | EncodedImage | NoImage:
-    video = _video(sequence, camera)
-    return _image(sequence, camera, frame) if video is None else video_frame(video, frame)
+    return video if video.is_file() and not _image_folder(sequence, camera).is_dir() else None
 
 
 def _pose_folder(sequence: Path) -> tuple[Path, str, Skeleton]:
@@ -211,8 +229,8 @@ def read_camera(path: Path, name: str) -> Camera:
         raise ValueError(f"{path}: camera {name!r}: malformed field ({error!r})") from error
 
 
-def read_bodies(path: Path, field: str, joints: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """People of a pose file: id, world joints (J, 3) in mm, and confidence (J,), -1 where a joint is missing.
+def read_bodies(path: Path, field: str, joints: int) -> list[Body]:
+    """People of a pose file.
 
     Raises:
         ValueError: naming the file, when it is no JSON, or its joints are not J x 4 finite numbers.
@@ -231,13 +249,8 @@ def read_bodies(path: Path, field: str, joints: int) -> list[tuple[int, np.ndarr
     return people
 
 
-def person_in(camera: Camera, id_: int, world: np.ndarray, confidence: np.ndarray) -> Person:
-    """One person of the world, joints (J, 3) mm and confidence (J,), as this camera sees them; see ``people_in``."""
-    return people_in(camera, [(id_, world, confidence)])[0]
-
-
-def people_in(camera: Camera, bodies: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> list[Person]:
-    """The people of a frame (id, world joints (J, 3) mm, confidence (J,)) as this camera sees them, all in one go.
+def people_in(camera: Camera, bodies: Sequence[Body]) -> list[Person]:
+    """People, of any number of frames, as this camera sees them, all in one go.
 
     Joints are labelled above the confidence of the protocol and where the camera can image them; the data do
     not tell occlusion, so every labelled joint is called visible. The box is the tight one of the labelled
@@ -300,7 +313,7 @@ def strays(
         frames = {int(name[1]) for name in (_POSE_FILE.fullmatch(path.name) for path in poses.iterdir()) if name}
         first, last = min(frames, default=0), max(frames, default=-1)
         for camera in splits.cameras:
-            pictures = _image(sequence, camera, 0).parent
+            pictures = _image_folder(sequence, camera)
             names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures.glob("*.jpg"))
             lost = sorted({int(name[1]) for name in names if name} - frames)
             for frame in (f for f in lost if first < f < last):

@@ -80,7 +80,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
         K, distortion = (np.array(original[name][k], np.float64) for k in ("K", "distCoef"))
         for file in files:
             for id_, world, confidence in panoptic.read_bodies(file, "joints19", 19):
-                person = panoptic.person_in(cam, id_, world, confidence)
+                (person,) = panoptic.people_in(cam, [(id_, world, confidence)])
                 labelled = person.state > 0
                 wanted, _ = cv2.projectPoints(world[labelled] / 10, cv2.Rodrigues(R)[0], t, K, distortion)
                 # Rodrigues re-orthogonalises a rotation of 10 digits: hand OpenCV camera-space points too.
@@ -147,7 +147,7 @@ def seen(confidence=None, world=None, **cam):
         t_mm=10.0 * np.array(entry["t"])[:, 0], size=(HEIGHT, WIDTH),
     )  # fmt: skip
     world = 10 * values[:, :3] if world is None else world
-    return panoptic.person_in(view, 0, world, values[:, 3] if confidence is None else confidence)
+    return panoptic.people_in(view, [(0, world, values[:, 3] if confidence is None else confidence)])[0]
 
 
 def test_confidence_tells_what_is_labelled_not_the_coordinates():
