@@ -5,17 +5,14 @@
     criterion.safetensors    the flows of the likelihood loss; training needs them, inference does not
     training_state.pt        optimiser, schedule, epoch, raw weights, random state: plain values and tensors
 
-Each file is written beside its place and renamed, so a reader never sees half of one; ``staged_folder`` does
-the same for the whole folder.
+Each file is written beside its place and renamed, so a reader never sees half of one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -159,27 +156,6 @@ def load_training_state(folder: str | Path, device: torch.device | str = "cpu") 
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common type for truncated, foreign and unsafe files
         raise ValueError(f"{path} is no training state: {str(error).splitlines()[0]}") from error
-
-
-@contextmanager
-def staged_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to write into that takes its name only when the block ends without an error.
-
-    Raises:
-        ValueError: if ``folder`` exists already and is not empty.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already: a checkpoint is written once")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def fresh_tensors(folder: str | Path, model: DASConfig) -> tuple[str, ...]:

@@ -79,6 +79,7 @@ def decode(
     image_transform: Tensor | None = None,
     sizes: Tensor | None = None,
     score_threshold: float | None = None,
+    valid: Tensor | None = None,
 ) -> list[People[Tensor]]:
     """People of every image of a batch.
 
@@ -91,6 +92,7 @@ def decode(
         sizes: (B, 2) height and width of each network input before padding: points in the padding are no
             candidates. None for no padding.
         score_threshold: replaces the configuration's.
+        valid: (J,) bool, joints that tell people apart; those that no training ever supervised do not. None: all.
 
     Returns:
         B ``People``, best score first; under soft suppression, best decayed score first. An image without candidates
@@ -98,8 +100,9 @@ def decode(
     """
     threshold = config.score_threshold if score_threshold is None else score_threshold
     found = find_candidates(output, config, threshold, sizes)
+    shown = slice(None) if valid is None else valid.cpu()
     return [
-        people.select(suppress(people.joints_uv, people.scores, config))
+        people.select(suppress(people.joints_uv[:, shown], people.scores, config))
         for people in place_candidates(found, config, K, distortion, image_transform)
     ]
 

@@ -69,9 +69,9 @@ def _net(dim: int, *last: nn.Module) -> nn.Sequential:
     """Perceptron of widths dim, 64, 64, dim with leaky ReLU."""
     layers: list[nn.Module] = [
         nn.Linear(dim, HIDDEN),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
         nn.Linear(HIDDEN, HIDDEN),
-        nn.LeakyReLU(),
+        nn.LeakyReLU(inplace=True),
         nn.Linear(HIDDEN, dim),
     ]
     return nn.Sequential(*layers, *last)

@@ -82,7 +82,8 @@ class DAS(nn.Module):
         """
         rows = torch.arange(images.shape[2], device=images.device)[:, None] < sizes[:, 0, None, None, None]
         columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1, None, None, None]
-        return ((images - self.mean) / self.std).where(rows & columns, 0.0)
+        normalised = images.to(self.mean.dtype, copy=True).sub_(self.mean).div_(self.std)
+        return normalised.masked_fill_(~(rows & columns), 0.0)
 
     def forward(self, images: Tensor, want_sigma: bool = False) -> HeadOutput:
         """Normalised images (B, 3, H, W), H and W multiples of 32 -> predictions of every level.

@@ -204,7 +204,13 @@ class Predictor:
     def prepare(
         self, images: Sequence[np.ndarray], Ks: Sequence[np.ndarray], distortions: Sequence[np.ndarray]
     ) -> Inputs:
-        """Resizes each image to the checkpoint's test size and pads all to one size."""
+        """Resizes B images (H, W, 3) to the checkpoint's test size and pads all to one size.
+
+        Args:
+            images: uint8 RGB each, of any size.
+            Ks: (3, 3) intrinsics each, pixels of the given image.
+            distortions: (5,) each, OpenCV order.
+        """
         size = self.info.test_size
         moved = [test_transform(image, K, size) for image, K in zip(images, Ks, strict=True)]
         resized, transforms, new_Ks = zip(*moved, strict=True)
@@ -223,16 +229,17 @@ class Predictor:
 
     @torch.inference_mode()
     def network(self, inputs: Inputs) -> HeadOutput:
-        """Normalises and runs the network."""
+        """Normalises B inputs and runs the network: maps of every level, in network units."""
         images = self.model.normalize(inputs.images, inputs.sizes)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(images)
 
     def people(self, output: HeadOutput, inputs: Inputs) -> list[People[Tensor]]:
-        """Decodes into original pixels and camera space."""
+        """Decodes B images' maps: each one's people, in original pixels and in mm in its camera's frame."""
         K, distortion, A, sizes = inputs.K, inputs.distortion, inputs.image_transform, inputs.sizes
-        return decode(output, self.info.model, K, distortion, A, sizes, self.threshold)
+        valid = torch.from_numpy(self.valid)
+        return decode(output, self.info.model, K, distortion, A, sizes, self.threshold, valid)
 
 
 def _matrix(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das.config import Update
-from das.head import ConvBlock, full, init_small
+from das.head import ConvBlock, init_small, predict
 
 
 class FeaturePoints(NamedTuple):
@@ -203,8 +203,8 @@ class MultiSourceLayer(nn.Module):
 
     def forward(self, features: Tensor, offsets: Tensor) -> tuple[Tensor, UpdateState]:
         """Features (B, C, h, w), passed on, and offsets (B, J, 3, h, w) -> what the layer will read."""
-        sampling = full(self.sampling_offset(features)).unflatten(1, (self.joints, self.samples, 2))
-        confidence = full(self.sampling_conf(features)).unflatten(1, (self.joints, self.samples))
+        sampling = predict(self.sampling_offset, features).unflatten(1, (self.joints, self.samples, 2))
+        confidence = predict(self.sampling_conf, features).unflatten(1, (self.joints, self.samples))
         return features, UpdateState("multi", offsets, sampling, confidence)
 
 
@@ -225,13 +225,13 @@ class ReleaseLayer(nn.Module):
     def forward(self, features: Tensor, offsets: Tensor) -> tuple[Tensor, UpdateState]:
         """Features (B, C, h, w) and offsets (B, J, 3, h, w) -> refined features, what the layer will read."""
         features = features + self.update_feat_conv(features)
-        gate = full(self.update_weight(features)).sigmoid().unflatten(1, (self.joints, 3))
-        fresh = full(self.update_offset_value(features)).unflatten(1, (self.joints, 3))
+        gate = predict(self.update_weight, features).sigmoid().unflatten(1, (self.joints, 3))
+        fresh = predict(self.update_offset_value, features).unflatten(1, (self.joints, 3))
         return features, UpdateState(
             kind="release",
             offsets=(1 - gate) * offsets + gate * fresh,
-            sampling=full(self.sampling_offset(features)).unflatten(1, (self.joints, self.samples, 2)),
-            confidence=full(self.sampling_conf(features)).unflatten(1, (self.joints, 3)),
+            sampling=predict(self.sampling_offset, features).unflatten(1, (self.joints, self.samples, 2)),
+            confidence=predict(self.sampling_conf, features).unflatten(1, (self.joints, 3)),
         )
 
 

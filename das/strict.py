@@ -313,8 +313,10 @@ class OperatingPoint:
 
 def best_threshold(
     truth: Truth, predictions: Predictions, root: Sequence[int], least_recall: float = 0.0
-) -> OperatingPoint:
+) -> OperatingPoint | None:
     """The score threshold with the best F1 under the strict protocol; to be chosen on val.
+
+    None where there are no people, or no predictions of people who count, to choose by.
 
     Thresholds with a recall below ``least_recall`` are considered only if there is no other.
 
@@ -322,9 +324,6 @@ def best_threshold(
     maximum matching: with predictions entering by falling score it grows by one exactly when the newcomer
     finds an augmenting path (Berge). The threshold is the highest score that is dropped (just below the
     lowest score if none is); of equally good ones the highest is taken.
-
-    Raises:
-        ValueError: if there are no people or no predictions to choose by.
     """
     counted = truth.counted(root)
     t, p, _ = _within_reach(truth, predictions, counted, root)
@@ -332,7 +331,7 @@ def best_threshold(
     people, order = int(counted.sum()), np.argsort(-predictions.scores, kind="stable")
     order = order[~lone[order]]
     if not people or not len(order):
-        raise ValueError(f"a threshold needs people and predictions, found {people} and {len(order)}")
+        return None
 
     reach: list[list[int]] = [[] for _ in range(len(predictions))]
     for person, candidate in zip(t.tolist(), p.tolist(), strict=True):

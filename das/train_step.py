@@ -55,14 +55,18 @@ class TrainStep(nn.Module):
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
 
-def require_finite(losses: dict[str, Tensor], keys: list[str]) -> None:
+def require_finite(numbers: dict[str, Tensor], keys: list[str]) -> None:
     """Stops a training that has left the numbers.
 
-    It reads ``loss`` on the CPU; on a GPU call it where the loss is read anyway, for that waits for the device.
+    It reads ``numbers`` on the CPU; on a GPU call it where they are read anyway, for that waits for the device.
+
+    Args:
+        numbers: scalars by name: losses, or the norm of the gradient.
+        keys: of the samples that gave them.
 
     Raises:
-        FloatingPointError: if ``losses["loss"]`` is infinite or NaN; names the samples ``keys`` and every loss.
+        FloatingPointError: if any is infinite or NaN; names the samples and every number.
     """
-    if not torch.isfinite(losses["loss"].detach()).item():
-        values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        raise FloatingPointError(f"loss is not finite ({values}) on samples {', '.join(keys)}")
+    if not torch.stack([value.detach() for value in numbers.values()]).isfinite().all().item():
+        told = ", ".join(f"{name} {float(value.detach()):g}" for name, value in numbers.items())
+        raise FloatingPointError(f"not finite: {told}, on samples {', '.join(keys)}")

@@ -247,9 +247,7 @@ def flip_matrix(width: int) -> np.ndarray:
     return np.array([[-1.0, 0, width - 1], [0, 1, 0]])
 
 
-def window_matrix(
-    height: int, width: int, scale: float, rotation: float, shift: tuple[float, float]
-) -> np.ndarray:
+def window_matrix(height: int, width: int, scale: float, rotation: float, shift: tuple[float, float]) -> np.ndarray:
     """A window becomes the whole picture: ``x' = R (x - c) / scale + (w/2, h/2)``.
 
     Args:
@@ -265,9 +263,7 @@ def window_matrix(
     return np.column_stack([R, middle - R @ (middle * (1 + np.asarray(shift)))])
 
 
-def warp(
-    image: np.ndarray, A: np.ndarray, height: int, width: int, border: int = cv2.BORDER_CONSTANT
-) -> np.ndarray:
+def warp(image: np.ndarray, A: np.ndarray, height: int, width: int, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
     """The image (h, w, 3) uint8 RGB seen through A: (height, width, 3), bilinear, mean colour outside.
 
     Bilinear interpolation reads 4 pixels, so a picture at less than half its size would alias; its pixels are
@@ -289,9 +285,7 @@ def warp(
     )
 
 
-def test_transform(
-    image: np.ndarray, K: np.ndarray, size: InputSize
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def test_transform(image: np.ndarray, K: np.ndarray, size: InputSize) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image as the network sees it at test time: only resized.
 
     Args:
@@ -457,12 +451,13 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Drop:
     """The sample under one drawn augmentation; people whose root leaves the image are removed."""
     (h, w), (height, width) = sample.image.shape[:2], drawn.size
     A = drawn.matrix(h, w)
+    stay = inside(sample.root_uv @ A[:, :2].T + A[:, 2], height, width)
+    if stay.sum() < recipe.min_people:  # told before the picture is warped, which costs most
+        return Drop(sample.key, "too few people after augmentation")
     moved = move(sample, A, height, width, drawn.flip)
     if recipe.depth_scaled_for == "first_person":
         moved = _scale_first_person_only(moved, drawn.scale)
-    moved = moved.select(inside(moved.root_uv, height, width))
-    if len(moved.root_uv) < recipe.min_people:
-        return Drop(sample.key, "too few people after augmentation")
+    moved = moved.select(stay)
     image = jitter_colour(moved.image, drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
     if image is not moved.image:
         # What lies outside keeps its colour: it means nothing, so it must look the same in every draw.
@@ -501,5 +496,7 @@ def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generat
     """
     if sample.visible.sum() < recipe.min_visible_joints:
         return Drop(sample.key, "too few visible joints")
+    if len(sample.root_uv) < recipe.min_people:
+        return Drop(sample.key, "too few people")
     height, width = sample.image.shape[:2]
     return augment(sample, draw(recipe, bool(sample.has_depth.any()), height, width, rng), recipe)

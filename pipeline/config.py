@@ -135,8 +135,9 @@ class TrainConfig:
             raise ValueError(f"repeat has {len(self.repeat)} entries, wanted {len(self.data)}, one per data folder")
         if any(r < 1 for r in self.repeat):
             raise ValueError(f"repeat = {self.repeat}, wanted whole numbers from 1")
-        if self.workers < 1:
-            raise ValueError(f"workers = {self.workers}, wanted at least 1")
+        for name, least in (("workers", 1), ("val_images", 1), ("keep", 1), ("max_failures", -1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
         if not self.name or "/" in self.name:
             raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
         self.model.build()

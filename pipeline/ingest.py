@@ -11,7 +11,7 @@ import pickle
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,12 +57,16 @@ def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), s
 
 @dataclass
 class RowTransform:
-    """One stored row to one augmented training sample; the same draw for the same seed, epoch and key.
+    """One stored row to one augmented training sample; the same draw for the same seed, epoch, key and turn.
+
+    A row that comes several times in an epoch, in data that is repeated, looks different each time.
 
     Attributes:
         skeleton: joints that the model predicts.
         recipe: augmentation and its rules of what is left out.
         seed, epoch: of the draws.
+        rank: of the worker where rows are repeated, for their turns are spread over all of them; 0 otherwise, and N
+            workers then make the samples of one.
         left_out: what did not become part of a sample so far, by reason; nothing is dropped in silence.
     """
 
@@ -70,7 +74,13 @@ class RowTransform:
     recipe: RecipeConfig
     seed: int = 0
     epoch: int = 0
+    rank: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    _turns: Counter[int] = field(default_factory=Counter)
+
+    def begin(self, epoch: int) -> None:
+        """Starts an epoch: every row's first turn comes next."""
+        self.epoch, self._turns = epoch, Counter()
 
     def __call__(self, row: Mapping[str, Any]) -> Sample | None:
         """The sample, or None (counted) when the image cannot be used; people left out are counted too."""
@@ -86,7 +96,7 @@ class RowTransform:
             self.left_out["images with an invalid person"] += 1
             return None
         sample = convert_joints(native, self.skeleton, self.recipe)
-        rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(key.encode())])
+        rng = np.random.default_rng([self.seed, self.epoch, *self._turn(zlib.crc32(key.encode()))])
         reason = ""
         for _ in range(_DRAWS):
             drawn = train_transform(sample, self.recipe, rng)
@@ -96,17 +106,38 @@ class RowTransform:
         self.left_out[f"images {reason}"] += 1
         return None
 
+    def _turn(self, identity: int) -> tuple[int, ...]:
+        turn = self._turns[identity]
+        self._turns[identity] += 1
+        return (identity, turn, self.rank) if turn or self.rank else (identity,)
 
-def _batch(samples: Sequence[Sample | None], keys: Sequence[str]) -> Batch:
-    """Collates; unusable places are filled with the batch's other samples, so that all ranks keep in step.
+
+def _batch(samples: Sequence[Sample | None]) -> Batch | None:
+    """Collates; unusable places are filled with the batch's other samples, and None tells that there are none."""
+    usable = [s for s in samples if s is not None]
+    return collate([s if s is not None else usable[i % len(usable)] for i, s in enumerate(samples)]) if usable else None
+
+
+def fill_gaps(batches: Iterable[Batch | None]) -> Iterator[Batch]:
+    """As many batches as come in: each None is replaced by a neighbour, the next one at the beginning.
+
+    Every worker must take every step of an epoch, or the others wait for it for ever.
 
     Raises:
-        ValueError: if no sample of the batch is usable; names the keys.
+        ValueError: if there are only None.
     """
-    usable = [s for s in samples if s is not None]
-    if not usable:
-        raise ValueError(f"none of these rows gives a training sample: {', '.join(keys)}")
-    return collate([s if s is not None else usable[i % len(usable)] for i, s in enumerate(samples)])
+    last: Batch | None = None
+    missing = 0
+    for batch in batches:
+        if batch is None and last is None:
+            missing += 1
+            continue
+        last = batch or last
+        assert last is not None
+        yield from [last] * (1 + missing)
+        missing = 0
+    if missing:
+        raise ValueError(f"not one sample in {missing} batches of training rows is usable")
 
 
 class CollateRows(ArrowBatchCollateFn):
@@ -115,10 +146,9 @@ class CollateRows(ArrowBatchCollateFn):
     def __init__(self, transform: RowTransform) -> None:
         self.transform = transform
 
-    def __call__(self, batch: Any) -> Batch:
-        """A pyarrow Table of rows to a Batch."""
-        rows = batch.to_pylist()
-        return _batch([self.transform(row) for row in rows], [row["key"] for row in rows])
+    def __call__(self, batch: Any) -> Batch | None:
+        """A pyarrow Table of rows to a Batch, or None if none of them is usable."""
+        return _batch([self.transform(row) for row in batch.to_pylist()])
 
 
 class TransformRows:
@@ -147,15 +177,14 @@ class CollateSamples(ArrowBatchCollateFn):
     def __init__(self, left_out: Counter[str]) -> None:
         self.left_out = left_out
 
-    def __call__(self, batch: Any) -> Batch:
-        """A pyarrow Table with the columns key and sample to a Batch."""
-        rows = batch.to_pylist()
+    def __call__(self, batch: Any) -> Batch | None:
+        """A pyarrow Table with the columns key and sample to a Batch, or None if no sample is usable."""
         samples = []
-        for row in rows:
+        for row in batch.to_pylist():
             sample, left_out = pickle.loads(row["sample"])
             samples.append(sample)
             self.left_out.update(left_out)
-        return _batch(samples, [row["key"] for row in rows])
+        return _batch(samples)
 
 
 class TrainingBatches:
@@ -165,21 +194,31 @@ class TrainingBatches:
         transform: shared by all epochs; its `left_out` counts across them.
     """
 
-    def __init__(self, shard: Any, config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int) -> None:
+    def __init__(
+        self, shard: Any, config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int, rank: int = 0
+    ) -> None:
         self.shard, self.config = shard, config
-        self.transform = RowTransform(skeleton, recipe, seed)
+        self.transform = RowTransform(skeleton, recipe, seed, rank=rank)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
-        """Batches of one pass over this worker's rows, all of the same size."""
-        self.transform.epoch = epoch
+        """Batches of one pass over this worker's rows, all of the same size.
+
+        Raises:
+            ValueError: if not one of its rows is usable.
+        """
+        self.transform.begin(epoch)
         on_cluster = self.config.decode_on == "cluster"
-        yield from self.shard.iter_torch_batches(
-            batch_size=self.config.batch_size,
-            prefetch_batches=self.config.prefetch,
-            collate_fn=CollateSamples(self.transform.left_out) if on_cluster else CollateRows(self.transform),
-            local_shuffle_buffer_size=max(self.config.shuffle_rows, self.config.batch_size) or None,
-            local_shuffle_seed=self.transform.seed + epoch,
-            drop_last=True,
+        # Ray wants at least a batch in the buffer; 0 rows mean the stored order.
+        buffer = max(self.config.shuffle_rows, self.config.batch_size) if self.config.shuffle_rows else None
+        yield from fill_gaps(
+            self.shard.iter_torch_batches(
+                batch_size=self.config.batch_size,
+                prefetch_batches=self.config.prefetch,
+                collate_fn=CollateSamples(self.transform.left_out) if on_cluster else CollateRows(self.transform),
+                local_shuffle_buffer_size=buffer,
+                local_shuffle_seed=self.transform.seed + epoch,
+                drop_last=True,
+            )
         )
 
 

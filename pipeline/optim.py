@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -46,6 +46,8 @@ class OptimConfig:
     emulated at a tenth of the speed; fp16 uses a loss scale that starts at 512."""
     ema_decay: float | None = 0.999
     """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
+    start_at_mean: bool = True
+    """A new model predicts the mean root and the mean pose of its first batches; off, zeros, as in the release."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -65,7 +67,7 @@ class OptimConfig:
 
 def release() -> OptimConfig:
     """The released Panoptic schedule: SGD, drops at 16 and 20 of 22 epochs, fp16, no weight averaging."""
-    return OptimConfig(amp="fp16", ema_decay=None)
+    return OptimConfig(amp="fp16", ema_decay=None, start_at_mean=False)
 
 
 def ours() -> OptimConfig:
@@ -99,11 +101,6 @@ def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
             native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         return torch.bfloat16 if native else None
     return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-
-
-def with_budget(config: OptimConfig, minutes: float, epochs: int) -> OptimConfig:
-    """The same optimisation on a budget of minutes and at most so many epochs."""
-    return replace(config, max_minutes=minutes, epochs=epochs)
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:

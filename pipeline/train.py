@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from das.checkpoint import ModelInfo, fresh_tensors, load_tensors
 from das.config import DASConfig
 from das.model import DAS
+from das.skeleton import Skeleton
 from das.transforms import (
     RecipeConfig,
     ours,
@@ -38,6 +40,7 @@ from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
 from pipeline.convert import Manifest, load_manifest
+from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
 from pipeline.schema import Record
 from pipeline.statistics import pose_statistics
@@ -213,8 +216,8 @@ def training_job(config: TrainConfig) -> TrainJob:
         raise ValueError(f"data has {rows} training images, wanted at least one step of {per_step}")
     if config.pretrained is not None and "://" not in config.pretrained:
         _check_pretrained(config.pretrained, model)
-    val_rows = _images(load_manifest(config.val or config.data[0]), "val")
-    if val_rows:
+    val_keys = _val_keys(config, model.skeleton)
+    if val_keys:
         # Val chooses a threshold of the score that ranks people, so that is what prediction must cut.
         model = replace(model, threshold_on="score")
     statistics = pose_statistics(_annotations(config.data, manifests), model.skeleton, recipe)
@@ -234,20 +237,49 @@ def training_job(config: TrainConfig) -> TrainJob:
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    return TrainJob(config, info, rows, val_rows, _training_index(config.data), manifests)
+    return TrainJob(config, info, rows, val_keys, _training_index(config.data), manifests)
 
 
 def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Iterator[Record]:
     """All training rows without their images; ValueError where there are not as many as the manifest says."""
+    every = sum(_images(manifest, "train") for manifest in manifests)
+    bar = tqdm(total=every, unit=" images", desc="read annotations", delay=2)
     for folder, manifest in zip(folders, manifests, strict=True):
         found = 0
         for shard in list_shards(folder, "train"):
             for record in read_records(shard, images=False):
                 found += 1
+                bar.update()
                 yield record
         if found != _images(manifest, "train"):
             wanted = f"{_images(manifest, 'train')} as its manifest says: prepare the data again"
             raise ValueError(f"{folder}: its shards hold {found} training rows, wanted {wanted}")
+    bar.close()
+
+
+def _val_keys(config: TrainConfig, skeleton: Skeleton) -> list[str]:
+    """Keys of the val images that are scored, evenly spread over all of them; none without a val split of use.
+
+    Raises:
+        ValueError: if ``config.val`` was asked for and is of no use.
+    """
+    folder = config.val or config.data[0]
+    split = sorted(_indexed(folder, "val", "key")) if _images(load_manifest(folder), "val") else []
+    chosen = split[:: max(1, -(-len(split) // config.val_images))]
+    wanted = set(chosen)
+    shards = list_shards(folder, "val") if wanted else []
+    records = [r for shard in shards for r in read_records(shard, images=False) if r.key in wanted]
+    if any(r.joints_cam is None for r in records):
+        fault = "its val split has images annotated in 2D only"
+    elif not strict_truth(records, skeleton).counted(skeleton.root_indices).any():
+        fault = f"its val split shows nobody with {' and '.join(skeleton.joints[i] for i in skeleton.root_indices)}"
+    else:
+        return chosen
+    if config.val is not None:
+        raise ValueError(f"val = {folder}: {fault}, wanted people in 3D")
+    if split:
+        print(f"{folder}: {fault}; training goes without validation (see --val)", file=sys.stderr)
+    return []
 
 
 def _check_pretrained(path: str, model: DASConfig) -> None:
@@ -273,12 +305,15 @@ def _training_index(folders: Sequence[str]) -> dict[str, list[str]]:
     """Keys and image hashes of the training data: what an evaluation must not meet again."""
     index: dict[str, list[str]] = {"key": [], "image_sha256": []}
     for folder in folders:
-        columns = read_columns(join(folder, "index.parquet"), ["split", "key", "image_sha256"])
-        for split, key, sha in zip(*columns.values(), strict=True):
-            if split == "train":
-                index["key"].append(key)
-                index["image_sha256"].append(sha)
+        for name, values in index.items():
+            values += _indexed(folder, "train", name)
     return index
+
+
+def _indexed(folder: str, split: str, name: str) -> list[str]:
+    """One column of a prepared folder's index, of one split."""
+    columns = read_columns(join(folder, "index.parquet"), ["split", name])
+    return [value for found, value in zip(*columns.values(), strict=True) if found == split]
 
 
 def identity(job: TrainJob) -> dict[str, Any]:
@@ -317,9 +352,9 @@ def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> 
     recipe = RecipeConfig.from_json(job.info.recipe)
     skeleton = job.info.model.skeleton
     datasets = {"train": training_rows(config.data, config.repeat, config.ingest, skeleton, recipe, config.seed)}
-    if job.val_rows:
+    if job.val_keys:
         datasets["val"] = read_split([config.val or config.data[0]], "val")
-    select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_rows else {}
+    select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_keys else {}
     return TorchTrainer(
         train_loop,
         train_loop_config={"job": job},

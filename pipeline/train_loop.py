@@ -61,7 +61,8 @@ class TrainJob:
 
     Attributes:
         info: what the checkpoints will say of the model.
-        train_rows, val_rows: rows of one pass over all workers; val_rows is 0 without a val split.
+        train_rows: of one pass over all workers.
+        val_keys: of the images that are scored after every epoch; empty without a val split.
         index: keys and image hashes of the training data, part of every checkpoint.
         manifests: of the training data.
         run: the MLflow run that takes the numbers; the driver opens it when all else is right.
@@ -70,7 +71,7 @@ class TrainJob:
     config: TrainConfig
     info: ModelInfo
     train_rows: int
-    val_rows: int
+    val_keys: list[str]
     index: dict[str, list[str]]
     manifests: list[Manifest]
     run: RunHandle | None = None
@@ -87,7 +88,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
 
     recipe = RecipeConfig.from_json(job.info.recipe)
     shard = ray.train.get_dataset_shard("train")
-    batches = TrainingBatches(shard, config.ingest, job.info.model.skeleton, recipe, config.seed)
+    dealt = rank if max(config.repeat, default=1) > 1 else 0
+    batches = TrainingBatches(shard, config.ingest, job.info.model.skeleton, recipe, config.seed, dealt)
     images_per_step = config.ingest.batch_size * config.ingest.accumulate * world
     progress = Progress(options, max(1, job.train_rows // images_per_step))
     step = TrainStep(job.info.model)
@@ -105,7 +107,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             _restore(folder, step, optimizer, scaler, average, progress)
     wrapped = DistributedDataParallel(step) if world > 1 else step
     tracker = Tracker.join(job.run) if rank == 0 and job.run is not None else None
-    validate = Validator(config, job.info, job.val_rows, rank, world, bf16=half is not None) if job.val_rows else None
+    validate = Validator(config, job.info, job.val_keys, rank, world, bf16=half is not None) if job.val_keys else None
 
     log = LossLog(world)
     while not progress.finished:
@@ -131,6 +133,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 log.add(losses)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(step.parameters(), options.clip_norm)
+            if not scaler.is_enabled():  # a scaled step with such a gradient is skipped, and the scale halved
+                require_finite({"gradient norm": norm}, [key for part in parts for key in part.keys])
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -215,7 +219,10 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) -> None:
-    """Weights of a new training: ImageNet or a checkpoint where given, and offsets that start at the mean pose."""
+    """Weights of a new training: ImageNet or a checkpoint where given, and offsets that start at the mean pose.
+
+    All workers do this alike but for the mean of their own first batches; data parallelism sends rank 0's to all.
+    """
     if config.pretrained is not None and Path(config.pretrained).is_dir():
         fresh = fresh_tensors(config.pretrained, step.model.config)
         if fresh:  # new joints start at their mean; what is known of the rest is loaded over it
@@ -227,7 +234,8 @@ def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) 
         if not isinstance(backbone, ResNet):
             raise ValueError(f"pretrained = {config.pretrained!r}: ImageNet files are for ResNet backbones only")
         backbone.load_imagenet(config.pretrained)
-    step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
+    if config.optim.start_at_mean:
+        step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
 
 
 def mean_targets(criterion: Criterion, batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor]:

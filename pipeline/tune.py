@@ -53,10 +53,10 @@ class SweepConfig:
     trials: int = 16
     """Trials; the first is the training as it stands, which the others have to beat."""
     centerness_weight: tuple[float, float] | None = (0.25, 4.0)
-    """lambda_1 of Eq. 10 is drawn log-uniformly between these; None leaves it as it stands."""
+    """lambda_1 of Eq. 10 is drawn log-uniformly between these multiples of the training's own; None keeps it."""
     root_weight: tuple[float, float] | None = (0.25, 4.0)
     """lambda_2 of Eq. 10, likewise."""
-    pose_weight: tuple[float, float] | None = (0.5, 10.0)
+    pose_weight: tuple[float, float] | None = (0.25, 4.0)
     """lambda_3 of Eq. 10, likewise."""
     update_layers: tuple[int, ...] = (0, 1, 2, 3)
     """Numbers of update layers, tried in turn; empty leaves it as it stands."""
@@ -84,6 +84,10 @@ class SweepConfig:
         for name, good, wanted in checks:
             if not good:
                 raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+        own = self.train.model.build()
+        for name in WEIGHTS:
+            if getattr(self, name) is not None and getattr(own, name) == 0:
+                raise ValueError(f"{name} = {getattr(self, name)}, but the training's own is 0; wanted None")
         for layers in self.update_layers:
             model = replace(self.train.model, update_layers=layers).build()
             if model.layers != layers:
@@ -159,8 +163,12 @@ def sweep_presets() -> dict[str, tuple[str, SweepConfig]]:
 
 def draw_trials(config: SweepConfig) -> list[Trial]:
     """What every trial tries; the same for the same configuration, and the first ones the same for more trials."""
-    ranges = {name: getattr(config, name) for name in WEIGHTS}
-    space = {name: tune.loguniform(*ends) for name, ends in ranges.items() if ends is not None}
+    ranges, own = {name: getattr(config, name) for name in WEIGHTS}, config.train.model.build()
+    space = {
+        name: tune.loguniform(*(getattr(own, name) * end for end in ends))
+        for name, ends in ranges.items()
+        if ends is not None
+    }
     rng = np.random.RandomState(config.seed)  # the kind that Tune draws from
     trials = [Trial(f"{config.name}-0", {})]
     for i in range(1, config.trials):
@@ -181,7 +189,7 @@ def sweep(config: SweepConfig) -> SweepResult:
         RuntimeError: every trial failed.
     """
     job = training_job(config.train)
-    if not job.val_rows:
+    if not job.val_keys:
         raise ValueError(f"{job.config.val or job.config.data[0]} has no val split, wanted one to compare trials on")
     cluster = connect(replace(config.train.cluster, dashboard=True))
     folder = join(cluster.storage, config.name)

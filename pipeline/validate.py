@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import ray.train
@@ -23,13 +23,18 @@ LEAST_RECALL = 0.905
 
 
 class Validator:
-    """Scores a model on evenly spread val images; every worker predicts its share, all get the same result."""
+    """Scores a model on val images; every worker predicts its share, all get the same result.
+
+    Args:
+        keys: of the val images that are scored.
+    """
 
     def __init__(
-        self, config: TrainConfig, info: ModelInfo, rows: int, rank: int, world: int, bf16: bool = False
+        self, config: TrainConfig, info: ModelInfo, keys: Sequence[str], rank: int, world: int, bf16: bool = False
     ) -> None:
-        self.config, self.info, self.rank, self.world, self.bf16 = config, info, rank, world, bf16
-        self.every = max(1, -(-rows // config.val_images))
+        self.config, self.info, self.bf16 = config, info, bf16
+        self.world = world
+        self.mine = frozenset(sorted(keys)[rank::world])
 
     def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
         """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
@@ -50,9 +55,8 @@ class Validator:
         skeleton = self.info.model.skeleton
         truth = strict_truth([record for record, _ in pairs], skeleton)
         found = predicted([prediction for _, prediction in pairs], len(skeleton))
-        threshold = self.info.score_threshold
-        if len(found):
-            threshold = best_threshold(truth, found, skeleton.root_indices, LEAST_RECALL).threshold
+        chosen = best_threshold(truth, found, skeleton.root_indices, LEAST_RECALL)
+        threshold = self.info.score_threshold if chosen is None else chosen.threshold
         taught = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
         result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, taught)
         numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}
@@ -61,14 +65,10 @@ class Validator:
     def _batches(self) -> Iterator[list[Record]]:
         """This worker's val images, batch by batch."""
         batch: list[Record] = []
-        seen = 0
-        rows = ray.train.get_dataset_shard("val").iter_rows()
-        for i, row in enumerate(rows):
-            if i % self.every:
+        for row in ray.train.get_dataset_shard("val").iter_rows():
+            if row["key"] not in self.mine:
                 continue
-            if seen % self.world == self.rank:
-                batch.append(from_row(row))
-            seen += 1
+            batch.append(from_row(row))
             if len(batch) == self.config.ingest.batch_size:
                 yield batch
                 batch = []

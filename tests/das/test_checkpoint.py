@@ -19,7 +19,6 @@ from das.checkpoint import (
     save_criterion,
     save_model,
     save_training_state,
-    staged_folder,
 )
 from das.config import DASConfig, small
 from das.model import DAS
@@ -241,21 +240,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(saved, copy, monkey
     with pytest.raises(OSError, match="disk full"):
         save_model(copy, model, info)
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
-
-
-def test_staged_folder_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "runs" / "epoch_3"
-    with pytest.raises(RuntimeError), staged_folder(target) as staging:
-        (staging / "a").write_text("1")
-        raise RuntimeError("killed")
-    assert not target.exists() and not list(target.parent.iterdir())
-    with staged_folder(target) as staging:
-        (staging / "a").write_text("1")
-        assert not target.exists()
-    assert [p.name for p in target.parent.iterdir()] == ["epoch_3"] and (target / "a").read_text() == "1"
-    with pytest.raises(ValueError, match="exists already"), staged_folder(target):
-        pass
-    assert (target / "a").read_text() == "1"
 
 
 # A checkpoint as the start of a model with other joints.

@@ -155,6 +155,18 @@ def test_overlapping_people_stay_two_and_duplicates_become_one():
     torch.testing.assert_close(people.joints_uv, torch.stack([one[0], other[0]]), atol=1e-3, rtol=0)
 
 
+def test_joints_that_training_never_saw_do_not_tell_people_apart():
+    config = dataclasses.replace(small(), oks_threshold=0.5)
+    output = empty_output(config)
+    (uv, depth), seen = person((60.0, 60.0), seed=1), torch.arange(J) < 3
+    noisy = torch.where(seen[:, None], uv, person((60.0, 60.0), seed=2, size=40.0)[0])
+    put(output, config, 0, (7, 7), uv, depth, 300, 3.0)
+    put(output, config, 0, (7, 6), noisy, depth, 300, 2.0)
+    assert len(decode(output, config, K, NONE)[0]) == 2
+    (people,) = decode(output, config, K, NONE, valid=seen)
+    assert len(people) == 1 and people.joints_uv.shape == (1, J, 2)
+
+
 def test_images_of_a_batch_do_not_mix():
     config = small()
     output = empty_output(config, batch=3)

@@ -319,6 +319,15 @@ def test_autocast_keeps_predictions_in_float32_and_close(config, dtype):
         assert (a - b).norm() <= 0.1 * b.norm() + 1e-3
 
 
+def test_autocast_does_not_round_large_predictions_to_its_few_digits():
+    torch.manual_seed(0)
+    model = DAS(small()).eval()
+    model.set_priors(torch.tensor([0.0, 0.0, 40.6]), torch.zeros(model.config.n_joints, 3))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        depths = [level.root[:, 2] for level in model(torch.randn(1, 3, 64, 64)).levels]
+    assert all((depth - depth.bfloat16()).abs().max() > 0.05 for depth in depths)
+
+
 def test_autocast_trains():
     model = DAS(small())
     with torch.autocast("cpu", torch.bfloat16):

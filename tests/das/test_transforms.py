@@ -579,6 +579,13 @@ def test_one_person_trains_ours_but_never_the_release():
     assert dropped == Drop("test/a/b/1", "too few people after augmentation")
 
 
+def test_no_picture_is_warped_only_to_be_dropped(monkeypatch):
+    monkeypatch.setattr(cv2, "warpAffine", lambda *_, **__: pytest.fail("warped"))
+    rng, away = np.random.default_rng(0), Draw((360, 640), shift=(5.0, 0.0))
+    assert train_transform(sample(1), release_panoptic_recipe(), rng) == Drop("test/a/b/1", "too few people")
+    assert augment(sample(1), away, ours()) == Drop("test/a/b/1", "too few people after augmentation")
+
+
 def test_six_visible_joints_are_too_few_only_below_six():
     s = sample(2)
     visible = np.zeros((2, 15), bool)

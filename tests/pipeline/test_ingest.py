@@ -15,7 +15,7 @@ from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
 from das.transforms import small_recipe
 from pipeline.config import IngestConfig
-from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, read_split, training_rows
+from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, read_split, training_rows
 from pipeline.schema import from_row, to_row
 from pipeline.storage import list_shards, read_columns, read_records
 
@@ -92,9 +92,25 @@ def test_people_and_images_that_are_left_out_are_counted_by_reason(rows):
     assert ignoring.left_out == {"people ignored": 1}
 
 
-def test_a_batch_without_a_usable_row_names_its_rows(rows):
-    with pytest.raises(ValueError, match="none of these rows gives a training sample: synthetic/.*, synthetic/"):
-        CollateRows(transform())(Rows([cut_short(row) for row in rows[:2]]))
+def test_a_row_that_is_repeated_looks_different_each_time_and_in_the_next_epoch(rows):
+    made = transform()
+    twice = [made(rows[0]), made(rows[0])]
+    assert not same(*twice)
+    made.begin(0)
+    assert same(made(rows[0]), twice[0]) and same(made(rows[0]), twice[1])
+    elsewhere = transform(rank=1)
+    assert not any(same(elsewhere(rows[0]), sample) for sample in twice)
+
+
+def test_a_batch_without_a_usable_row_gives_way_to_a_neighbour(rows):
+    nothing = CollateRows(transform())(Rows([cut_short(row) for row in rows[:2]]))
+    assert nothing is None
+    first, second = (CollateRows(transform())(Rows(part)) for part in (rows[:2], rows[2:4]))
+    filled = list(fill_gaps([None, None, first, None, second, None]))
+    assert [batch.keys for batch in filled] == [b.keys for b in (first, first, first, first, second, second)]
+    with pytest.raises(ValueError, match="not one sample in 2 batches"):
+        list(fill_gaps([None, None]))
+    assert list(fill_gaps([])) == []
 
 
 # ---- through Ray Data ----
@@ -141,6 +157,22 @@ def test_a_bad_image_on_the_disk_costs_one_row_and_is_counted(local_ray, spoilt,
     seen = Counter(k for batch in batches for k in batch.keys)
     assert sum(seen.values()) == 32 and len(seen) == 31 and key not in seen
     assert left_out == {"unreadable rows": 1}
+
+
+def test_an_epoch_keeps_its_length_where_whole_batches_are_of_no_use(local_ray, spoilt):
+    folder, key = spoilt
+    batches, left_out = epoch_of(folder, dataclasses.replace(INGEST, batch_size=1))
+    assert len(batches) == 32 and left_out == {"unreadable rows": 1}
+    assert key not in {k for batch in batches for k in batch.keys}
+
+
+def test_without_a_shuffle_buffer_rows_of_a_file_keep_their_order(local_ray, prepared):
+    batches, _ = epoch_of(prepared, dataclasses.replace(INGEST, shuffle_rows=0, batch_size=1))
+    read = [key for batch in batches for key in batch.keys]
+    for shard in list_shards(prepared, "train"):
+        stored = [record.key for record in read_records(shard, images=False)]
+        start = read.index(stored[0])
+        assert read[start : start + len(stored)] == stored
 
 
 def test_a_folder_can_appear_several_times_an_epoch(local_ray, prepared):

@@ -82,11 +82,11 @@ def test_the_releases_schedule():
     assert drops == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_ours_is_the_releases_schedule_with_averaged_weights_and_another_precision():
+def test_ours_is_the_releases_schedule_with_averaged_weights_another_precision_and_a_start_at_the_mean():
     changed = {
         f.name for f in dataclasses.fields(OptimConfig) if getattr(release(), f.name) != getattr(ours_optim(), f.name)
     }
-    assert changed == {"amp", "ema_decay"}
+    assert changed == {"amp", "ema_decay", "start_at_mean"}
 
 
 @pytest.mark.parametrize("capabilities", [{}, {"avx512_bf16": False}, {"avx512_bf16": True}, {"bf16": True}])

@@ -21,6 +21,8 @@ from das.train_step import TrainStep
 from pipeline import train
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.optim import OptimConfig
+from pipeline.schema import to_table
+from pipeline.storage import list_shards, read_records
 from pipeline.train import identity, mupots_presets, panoptic_presets, recipe_of, refuse_another, training_job
 from pipeline.train_loop import train_loop
 
@@ -41,7 +43,7 @@ def run(stand_in, config, val=True):
     job = training_job(config)
     with pytest.MonkeyPatch.context() as patch:
         stand_in.install(patch)
-        train_loop({"job": job if val else dataclasses.replace(job, val_rows=0)})
+        train_loop({"job": job if val else dataclasses.replace(job, val_keys=[])})
     return stand_in.reports
 
 
@@ -69,7 +71,30 @@ def straight(prepared, tmp_path_factory):
 def test_a_threshold_that_val_chooses_cuts_the_score_it_was_chosen_by(prepared):
     assert paper_resnet50().threshold_on == "confidence"
     job = training_job(config(prepared, model=ModelChoice("paper_resnet50")))
-    assert job.val_rows > 0 and job.info.model.threshold_on == "score"
+    assert job.val_keys and job.info.model.threshold_on == "score"
+
+
+def flattened(prepared, folder) -> str:
+    """The prepared folder with annotations of its val split in 2D only."""
+    shutil.copytree(prepared, folder)
+    for shard in list_shards(folder, "val"):
+        records = [dataclasses.replace(r, joints_cam=None) for r in read_records(shard)]
+        pq.write_table(to_table(records), shard)
+    return str(folder)
+
+
+def test_a_val_split_that_cannot_be_scored_is_told_before_anything_starts(prepared, tmp_path, capsys):
+    flat_val = flattened(prepared, tmp_path / "flat")
+    with pytest.raises(ValueError, match=r"val = .*/flat: its val split has images annotated in 2D only, wanted"):
+        training_job(config(prepared, val=flat_val))
+    job = training_job(dataclasses.replace(config(prepared), data=(flat_val,)))
+    assert job.val_keys == [] and "training goes without validation" in capsys.readouterr().err
+
+
+def test_val_images_are_spread_evenly_over_the_split_whatever_the_order_of_its_rows(prepared):
+    every = training_job(config(prepared)).val_keys
+    assert every == sorted(every) and len(every) == len(set(every)) > 3
+    assert training_job(config(prepared, val_images=3)).val_keys == every[:: -(-len(every) // 3)]
 
 
 def test_every_epoch_reports_numbers_and_a_checkpoint_that_stands_alone(straight, prepared):
@@ -233,9 +258,15 @@ def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(pr
 
 def test_a_loss_that_is_not_finite_names_the_samples(prepared, tmp_path):
     wild = config(prepared, optim=optim(lr=1e30, warmup_steps=0))
-    with pytest.raises(FloatingPointError, match=r"loss is not finite .* on samples .*synthetic/studio_") as error:
+    with pytest.raises(FloatingPointError, match=r"not finite: loss .* on samples .*synthetic/studio_") as error:
         run(StandIn(prepared, tmp_path), wild, val=False)
     assert str(error.value).count("synthetic/") == wild.ingest.batch_size
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training_before_it_spoils_the_weights(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(FloatingPointError, match="not finite: gradient norm inf, on samples synthetic/studio_"):
+        run(StandIn(prepared, tmp_path), config(prepared), val=False)
 
 
 def other_model(prepared, folder) -> Path:
@@ -253,6 +284,7 @@ def other_model(prepared, folder) -> Path:
         ({"val": "/no/such/folder"}, "/no/such/folder does not exist"),
         ({"ingest": IngestConfig(recipe="small", batch_size=33)}, "data has 32 training images, wanted at least .* 33"),
         ({"workers": 5}, "data has 32 training images, wanted at least one step of 40"),
+        ({"val_images": 0}, "val_images = 0, wanted at least 1"),
         ({"pretrained": "/no/such/weights"}, "pretrained = '/no/such/weights' does not exist"),
         ({"model": ModelChoice("release_panoptic"), "pretrained": __file__}, "ImageNet files are for ResNets"),
     ],

@@ -29,8 +29,9 @@ def test_trials_are_drawn_from_the_seed_alone_within_their_ranges():
     assert trials[0].changes == {}, "the training as it stands is what the others have to beat"
     assert [t.changes["update_layers"] for t in trials[1:5]] == [0, 2, 0, 2]
     drawn = [t.changes["pose_weight"] for t in trials[1:]]
-    assert min(drawn) >= 0.5 and max(drawn) <= 10.0
-    below = sum(weight < math.sqrt(0.5 * 10.0) for weight in drawn)
+    own = TRAIN.model.build().pose_weight
+    assert min(drawn) >= 0.5 * own and max(drawn) <= 10.0 * own
+    below = sum(weight < math.sqrt(0.5 * 10.0) * own for weight in drawn)
     assert 10 <= below <= 29, "log-uniform: half below the geometric mean"
     for trial in trials:
         model = dataclasses.replace(TRAIN.model, **trial.changes).build()
@@ -49,6 +50,10 @@ def test_what_is_not_swept_stays():
         ({"trials": 0}, "trials = 0, wanted at least 1"),
         ({"pose_weight": (0.0, 1.0)}, r"pose_weight = \(0.0, 1.0\), wanted 0 < low < high, or None"),
         ({"root_weight": (2.0, 1.0)}, r"root_weight = \(2.0, 1.0\)"),
+        (
+            {"train": dataclasses.replace(TRAIN, model=ModelChoice(root_weight=0.0))},
+            r"root_weight = \(0.25, 4.0\), but the training's own is 0; wanted None",
+        ),
         ({"update_layers": (1, 4)}, "update_layers = 4, wanted 0 to 3"),
         ({"train": dataclasses.replace(TRAIN, model=ModelChoice(update="none"))}, "but update = 'none' has none"),
         ({"reduction": 1.0}, "reduction = 1.0, wanted above 1"),
