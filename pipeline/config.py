@@ -77,7 +77,7 @@ class IngestConfig:
     prefetch: int = 4
     """Batches decoded ahead on every worker."""
     shuffle_rows: int = 2048
-    """Rows in each worker's shuffle buffer; 0 keeps the stored order."""
+    """Rows in each worker's shuffle buffer; 0 takes them as they are read."""
     decode_on: Literal["worker", "cluster"] = "worker"
     """Where images are decoded: threads of the training worker, or Ray tasks anywhere in the cluster."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.collate_fn import ArrowBatchCollateFn
 
 from das.sample import Batch, Sample, collate
@@ -28,6 +30,18 @@ from pipeline.storage import list_shards
 
 # Draws of the augmentation before a row is replaced by another one of its batch.
 _DRAWS = 10
+
+
+class Unhurried(ExecutionCallback):
+    """A rest after every step of Ray Data's scheduling loop.
+
+    While what it has read is not taken yet, the loop finds its tasks ready and never waits: it would keep a core
+    busy for as long as the training lasts.
+    """
+
+    def on_execution_step(self, executor: object) -> None:
+        """Rests: 100 steps a second are plenty for blocks of many rows."""
+        time.sleep(0.01)
 
 
 def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), seed: int | None = None) -> Any:
@@ -51,6 +65,7 @@ def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), s
     context.use_datasource_v2 = False
     context.enable_progress_bars = False  # one bar for every epoch of every worker tells nobody anything
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # nor do its estimates of every file
+    context.custom_execution_callback_classes = [Unhurried]
     shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
     return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
 
@@ -208,7 +223,7 @@ class TrainingBatches:
         """
         self.transform.begin(epoch)
         on_cluster = self.config.decode_on == "cluster"
-        # Ray wants at least a batch in the buffer; 0 rows mean the stored order.
+        # Ray wants at least a batch in the buffer; 0 rows mean none.
         buffer = max(self.config.shuffle_rows, self.config.batch_size) if self.config.shuffle_rows else None
         yield from fill_gaps(
             self.shard.iter_torch_batches(

@@ -166,13 +166,11 @@ def test_an_epoch_keeps_its_length_where_whole_batches_are_of_no_use(local_ray, 
     assert key not in {k for batch in batches for k in batch.keys}
 
 
-def test_without_a_shuffle_buffer_rows_of_a_file_keep_their_order(local_ray, prepared):
-    batches, _ = epoch_of(prepared, dataclasses.replace(INGEST, shuffle_rows=0, batch_size=1))
-    read = [key for batch in batches for key in batch.keys]
-    for shard in list_shards(prepared, "train"):
-        stored = [record.key for record in read_records(shard, images=False)]
-        start = read.index(stored[0])
-        assert read[start : start + len(stored)] == stored
+def test_without_a_shuffle_buffer_the_rows_of_a_batch_are_as_they_were_stored(local_ray, prepared):
+    stored = [record.key for shard in list_shards(prepared, "train") for record in read_records(shard, images=False)]
+    batches, _ = epoch_of(prepared, dataclasses.replace(INGEST, shuffle_rows=0, batch_size=2))
+    follows = sum(stored.index(batch.keys[1]) == stored.index(batch.keys[0]) + 1 for batch in batches)
+    assert len(batches) == 16 and follows >= 14  # two files may meet within a batch
 
 
 def test_a_folder_can_appear_several_times_an_epoch(local_ray, prepared):
