@@ -2,15 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.venv: requirements.lock pyproject.toml
+# The stamp is written last: an installation that failed half-way starts again.
+.venv: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), sys.version' || \
 		(echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" && exit 2)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@touch .venv
+	@touch $@
 
-.PHONY: demo demo-long test lint bench clean
+.PHONY: .venv demo demo-long test lint bench clean
 demo: .venv
 	$(BIN)/das demo
 

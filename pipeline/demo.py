@@ -7,6 +7,8 @@ saw. A second call continues where the first one was stopped.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +19,11 @@ from typing import Any, Final
 from pipeline.cluster import ClusterConfig, connect
 from pipeline.config import ModelChoice, TrainConfig
 from pipeline.convert import ConvertConfig, convert
-from pipeline.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluate import PAGE_FILE, EvaluateConfig, evaluate
 from pipeline.predict import PredictConfig, predict
 from pipeline.promote import PromoteConfig, promote
 from pipeline.render import RenderConfig, render
-from pipeline.storage import write_json
+from pipeline.storage import join, write_json
 from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
 from pipeline.train import fit, small_training
@@ -120,6 +122,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "release": {"mpjpe_mm": metrics["panoptic_release/mpjpe"]},
         "ratio": scores.mpjpe_mm / scores.baseline_mpjpe_mm,
         "seconds": watch.seconds,
+        "report": join(scored.out, PAGE_FILE),
         "overlay": overlay,
         "tracking_uri": addresses.tracking_uri,
         "model_uri": uri,
@@ -191,7 +194,18 @@ def _report(summary: dict[str, Any], images: int) -> str:
             f"  recall {strict['recall']:.3f}, precision {strict['precision']:.3f}, "
             f"root error {strict['root_error_mm']:.0f} mm",
             f"  Panoptic release protocol (optimistic) {summary['release']['mpjpe_mm']:.1f} mm",
-            f"  champion {summary['model_uri']} in {summary['tracking_uri']}",
+            f"  report {summary['report']}",
             f"  picture {summary['overlay']}",
+            "next:",
+            *(f"  {line}" for line in next_commands(summary["model_uri"], summary["tracking_uri"])),
         )
+    )
+
+
+def next_commands(model_uri: str, tracking_uri: str) -> tuple[str, str]:
+    """What to type next, from any folder: people on a photo of one's own, and all runs and models in a browser."""
+    das, mlflow = (str(Path(sys.executable).parent / program) for program in ("das", "mlflow"))
+    return (
+        shlex.join([das, "predict", "photo.jpg", "--model", model_uri, "--tracking-uri", tracking_uri]),
+        shlex.join([mlflow, "ui", "--backend-store-uri", tracking_uri]),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from pipeline.demo import next_commands
 
 PROJECT = Path(__file__).resolve().parent.parent
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
@@ -61,9 +62,9 @@ def understood(monkeypatch):
 
 
 def documented() -> list[list[str]]:
-    """Arguments of `das` in every command that the jobs' docstrings and the README show."""
+    """Arguments of `das` in every command that the jobs' docstrings, the README and the pages in docs/ show."""
     texts = [ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{job}.py").read_text())) for job in JOBS]
-    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("data/*.md"))):
+    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))):
         texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
     found = []
     for line in "\n".join(texts).replace("\\\n", " ").splitlines():
@@ -77,14 +78,27 @@ def documented() -> list[list[str]]:
 @pytest.mark.parametrize("arguments", documented(), ids=" ".join)
 def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for photo in (word for word in arguments if word.endswith(".jpg")):
-        (tmp_path / photo).touch()
+    skeleton = re.search(r'```json\n({"name".*?)```', (PROJECT / "docs/bring_your_own.md").read_text(), re.DOTALL)
+    for word in arguments:
+        if word.endswith((".jpg", ".json")) and not word.startswith("/"):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).write_text(skeleton[1])
     if "--help" in arguments:
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)
         assert not ended.value.code
     elif "..." not in arguments:
         assert dataclasses.is_dataclass(understood(arguments))
+
+
+def test_what_the_demo_offers_next_can_be_typed(understood, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").touch()
+    das, mlflow = map(shlex.split, next_commands("models:/das-demo@champion", "sqlite:////a folder/mlflow.db"))
+    assert all(os.access(program, os.X_OK) for program in (das[0], mlflow[0]))
+    config = understood(das[1:])
+    assert (config.model, config.tracking_uri) == ("models:/das-demo@champion", "sqlite:////a folder/mlflow.db")
+    assert mlflow[1:] == ["ui", "--backend-store-uri", "sqlite:////a folder/mlflow.db"]
 
 
 def test_every_job_is_documented_and_is_the_command_of_its_name():
