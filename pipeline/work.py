@@ -25,6 +25,7 @@ from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import Record, RowError, key_of, validate
 from pipeline.storage import exists, join, read_json, write_json, write_records
+from pipeline.stream import ahead
 
 # Raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2
@@ -33,6 +34,9 @@ PARTS = "_parts"
 """Folder of reports, in the prepared folder; gone when the conversion is finished."""
 
 ANNOTATION_UNREADABLE = "annotation unreadable"
+
+# Images read while those before them are checked and hashed.
+_ITEMS_AHEAD = 16
 
 # What reading an entry of any other form than the owners' gives, where the source itself does not say more.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
@@ -94,7 +98,7 @@ def finished(work: Work) -> dict[str, Any] | None:
 
 
 def write_shard(work: Work, records: Records) -> dict[str, Any]:
-    """Makes one Parquet shard and its report; runs in a Ray task, holding one row group in memory.
+    """Makes one Parquet shard and its report; runs in a Ray task, holding a few row groups in memory.
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
@@ -114,7 +118,8 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {work.rows_per_group}".encode())
 
     def usable() -> Iterator[Record]:
-        for item in checked(chain.from_iterable(items(s, records) for s in work.shards), work.reencode_long_side):
+        read = ahead(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
+        for item in checked(read, work.reencode_long_side):
             if isinstance(item, Drop):
                 if item.recipe:
                     drops[item.reason] += 1
