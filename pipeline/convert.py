@@ -12,8 +12,8 @@ where it stopped; a finished one is a no-op. What driver and tasks hold in memor
 frames: reports are read one at a time.
 
 Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
-calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice. Put in
-quarantine, one entry a frame: an image that is missing, damaged or of another size; an annotation that is no JSON, has
+calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice, a folder to
+write that is not a conversion's own (pipeline/destination.py). Put in quarantine, one entry a frame: an image that is missing, damaged or of another size; an annotation that is no JSON, has
 NaN in it or another number of joints; a row that ``validate`` refuses, such as a negative depth; in Panoptic's layout
 also an image whose pose file is missing between others. The conversion then
 goes on to its end and fails there, unless ``allow_missing`` takes what there is. What a recipe leaves out is counted
@@ -45,11 +45,12 @@ from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source, terms_of
+from pipeline.destination import CLAIMS, check_apart, check_own, tidy
 from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
+from pipeline.storage import MANIFEST, delete, exists, join, read_json, write_json, write_texts
 from pipeline.tracking import code_version
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
@@ -114,6 +115,7 @@ class ConvertConfig:
             raise ValueError("splits is empty, wanted some of train, val, test")
         if "://" in self.root:
             raise ValueError(f"root = {self.root!r}, wanted a folder: original data are read as plain files")
+        check_apart(self.root, self.out)
         if self.shard_mb <= 0:
             raise ValueError(f"shard_mb = {self.shard_mb}, wanted above 0")
         if self.rows_per_group < 1:
@@ -127,8 +129,8 @@ def convert(config: ConvertConfig) -> Manifest:
 
     Raises:
         ValueError: the source is missing, malformed or empty, two of its images share a key, ``out`` holds a finished
-            conversion of something else, another conversion is writing there, or frames went to quarantine and
-            ``allow_missing`` is off. Finished shards stay for the next attempt; no manifest is written.
+            conversion of something else or files of somebody's, another conversion is writing there, or frames went to
+            quarantine and ``allow_missing`` is off. Finished shards stay for the next attempt; no manifest is written.
     """
     # Tasks run in folders of their own.
     config = replace(config, out=absolute_storage(config.out))
@@ -139,10 +141,12 @@ def convert(config: ConvertConfig) -> Manifest:
     if (done := _done(config, inputs)) is not None and not exists(join(config.out, PARTS)):
         print(f"{config.out}: converted before, nothing to do")
         return done
-    with claimed(join(config.out, PARTS, "claims"), inputs, config.out) as claim:
+    if done is None:
+        check_own(config.out)
+    with claimed(join(config.out, *CLAIMS), inputs, config.out) as claim:
         if (done := _done(config, inputs)) is not None:  # since we looked, or it was cut off while it tidied up
             if not claim.others():
-                _tidy(config.out, done)
+                tidy(config.out, done)
             return done
         if not ray.is_initialized():
             connect(config.cluster)
@@ -331,21 +335,8 @@ def _finish(
     )
     write_json(join(config.out, MANIFEST), asdict(manifest))
     if not claim.others():
-        _tidy(config.out, manifest)
+        tidy(config.out, manifest)
     return manifest
-
-
-def _tidy(out: str, manifest: Manifest) -> None:
-    """Removes what attempts before this one, killed or with other options, have left."""
-    kept = {shard for info in manifest.splits.values() for shard in info.shards}
-    for split in SPLITS:
-        for name in names(join(out, split)):
-            if f"{split}/{name}" not in kept:
-                delete(join(out, split, name))
-    for name in names(out):
-        if name.startswith(STAGED):
-            delete(join(out, name))
-    delete(join(out, PARTS))
 
 
 def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) -> Iterator[tuple[str, ...]]:
