@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.cluster import absolute_storage
@@ -53,6 +54,17 @@ def check_own(out: str) -> None:
         raise ValueError(
             f"{out} holds {', '.join(foreign[:3])}{more}, which no conversion writes: wanted a folder of its own"
         )
+
+
+@contextmanager
+def writing(out: str) -> Iterator[None]:
+    """An error of the file system in the block, such as that of a full disk, is told in one line that names ``out``."""
+    try:
+        yield
+    except ConnectionError:  # of Ray or of a server, which tell it better
+        raise
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error}") from error
 
 
 def tidy(out: str, manifest: Manifest) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +81,7 @@ class Drop:
 
 
 IMAGE_MISSING = "image missing"
+IMAGE_UNREADABLE = "image unreadable"
 IMAGE_DAMAGED = "image damaged"
 IMAGE_OTHER_SIZE = "image size differs from annotation"
 ANNOTATION_MISSING = "image without annotation"
@@ -156,15 +159,17 @@ def terms_of(source: Source, root: str | Path) -> str:
     """The source's terms; a file ``terms.txt`` in its folder adds what only the person who brings the data knows.
 
     Raises:
-        ValueError: the file is empty or no text.
+        ValueError: the file is empty, no text or unreadable.
     """
     path = Path(root) / "terms.txt"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return source.TERMS
     try:
         words = path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: found bytes that are no UTF-8, wanted a sentence or two") from error
+    except OSError as error:
+        raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
     if not words:
         raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
     return f"{source.TERMS}: {' '.join(words)}"
@@ -187,12 +192,19 @@ def require_file(candidates: Iterable[Path], what: str) -> Path:
     raise ValueError(f"{what}: no file {' or '.join(map(str, candidates))}")
 
 
+def unread(error: OSError) -> str:
+    """An error of the operating system in words that begin with the file: ``FILE: Permission denied``."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def read_json(path: Path) -> Any:
-    """Content of a JSON file; ValueError naming the file when it is missing or no JSON."""
+    """Content of a JSON file; ValueError naming the file when it is missing, unreadable or no JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ValueError(unread(error)) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
@@ -281,17 +293,18 @@ def cut(
             size = images * len(chunk)
         else:
             size = _estimated_bytes(images[at : at + FRAMES_PER_SHARD])
-        shards.append(
-            Shard(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size)
-        )
+        shards.append(Shard(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size))
     return shards
 
 
 def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
     """Size of all images from a few evenly spread ones: asking every file is slow on network disks."""
     some = images[:: max(1, len(images) // samples)]
-    sizes = [path.stat().st_size for path in some if path.is_file()]
-    return sum(sizes) * len(images) // len(some)
+    sizes = 0
+    for path in some:
+        with suppress(OSError):  # whoever reads the image will say what is wrong with it
+            sizes += path.stat().st_size
+    return sizes * len(images) // len(some)
 
 
 def _within(file: Path, root: str) -> str:
@@ -303,8 +316,10 @@ def read_image(path: Path) -> EncodedImage | NoImage:
     try:
         data = path.read_bytes()
         return EncodedImage(data, image_size(data))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return NoImage(IMAGE_MISSING, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return NoImage(IMAGE_MISSING, path, "a link to nothing" if path.is_symlink() else "")
+    except OSError as error:
+        return NoImage(IMAGE_UNREADABLE, path, error.strerror or str(error))
     except ValueError as error:
         return NoImage(IMAGE_DAMAGED, path, str(error))
 

@@ -1,5 +1,8 @@
 """The folder that a conversion writes: no file of anybody else's is touched, and it lies apart from the originals."""
 
+import resource
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,32 @@ def test_a_folder_of_the_originals_is_refused(root, out, relation, tmp_path, mon
         ConvertConfig("coco", root, out)
     ConvertConfig("coco", root, "raw-prepared")
     ConvertConfig("coco", root, "s3://bucket/raw")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(config, inline):
+    convert(replace(config, out=f"{config.out}-whole"))
+    with most_bytes_in_a_file(4000):
+        with pytest.raises(ValueError, match=f"{config.out} cannot be written: .*File too large") as caught:
+            convert(config)
+    assert "\n" not in str(caught.value) and files(Path(config.out)) == []
+    convert(config)
+    assert files(Path(config.out)) == files(Path(f"{config.out}-whole"))
+
+
+@contextmanager
+def most_bytes_in_a_file(most: int):
+    """As on a full disk, writing fails half-way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("place", ["file", "file/out"])
+def test_a_file_where_a_folder_should_be_is_one_line(config, inline, tmp_path, place):
+    (tmp_path / "file").write_text("theirs")
+    with pytest.raises(ValueError, match=f"{tmp_path}/{place} cannot be written: ") as caught:
+        convert(replace(config, out=str(tmp_path / place)))
+    assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "theirs"

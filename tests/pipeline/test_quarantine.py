@@ -1,5 +1,6 @@
 """Planted faults: each is a named, counted entry in quarantine or a clear refusal, and so are any bytes at all."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -72,6 +73,11 @@ def in_metres(raw):
     edit_pose(raw, 2, [person])
 
 
+def in_place_of(path, make):
+    path.unlink()
+    make(path)
+
+
 # What is planted: how, and what is counted. Frame 2 is seen by two cameras.
 PLANTED = {
     "truncated JPEG": (lambda raw: image(raw, 2).write_bytes(image(raw, 2).read_bytes()[:900]), {"image damaged": 1}),
@@ -83,6 +89,20 @@ PLANTED = {
         {"image size differs from annotation": 1},
     ),
     "image missing": (lambda raw: image(raw, 2).unlink(), {"image missing": 1}),
+    "link to nothing": (
+        lambda raw: in_place_of(image(raw, 2), lambda path: path.symlink_to("nothing")),
+        {"image missing": 1},
+    ),
+    "link in a circle": (
+        lambda raw: in_place_of(image(raw, 2), lambda path: path.symlink_to(path)),
+        {"image unreadable": 1},
+    ),
+    "folder for an image": (lambda raw: in_place_of(image(raw, 2), Path.mkdir), {"image unreadable": 1}),
+    "folder for a pose file": (lambda raw: in_place_of(pose(raw, 2), Path.mkdir), {"annotation unreadable": 2}),
+    "pose file that links to nothing": (
+        lambda raw: in_place_of(pose(raw, 2), lambda path: path.symlink_to("nothing")),
+        {"annotation unreadable": 2},
+    ),
     "camera without images": (without_images, {"image missing": 4}),
     "zero-byte JSON": (lambda raw: pose(raw, 2).write_bytes(b""), {"annotation unreadable": 2}),
     "cut JSON": (lambda raw: pose(raw, 2).write_bytes(pose(raw, 2).read_bytes()[:99]), {"annotation unreadable": 2}),
@@ -183,6 +203,18 @@ REFUSED = {
         lambda raw: [p.unlink() for p in (raw / POSES).iterdir()],
         "panoptic: no body3DScene_.*json in .*coco19",
     ),
+    "folder for a calibration": (
+        lambda raw: in_place_of(raw / SEQUENCE / f"calibration_{SEQUENCE}.json", Path.mkdir),
+        f"panoptic: calibration of {SEQUENCE}: no file .*calibration_",
+    ),
+    "file for the pose files": (
+        lambda raw: (shutil.rmtree(raw / POSES), (raw / POSES).write_text("")),
+        f"panoptic: no pose folder .* in .*{SEQUENCE}",
+    ),
+    "terms that link to nothing": (
+        lambda raw: (raw / "terms.txt").symlink_to("nothing"),
+        "terms.txt: No such file or directory, wanted the terms of these data",
+    ),
     "no images at all": (lambda raw: shutil.rmtree(raw / SEQUENCE / "hdImgs"), "gives no image: 8 x image missing"),
 }
 
@@ -196,6 +228,41 @@ def test_a_mistake_about_the_whole_source_is_refused_and_leaves_nothing(raw, tmp
         convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out"), allow_missing=allow_missing))
     assert "\n" not in str(caught.value)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_files_that_cannot_be_read_or_vanish_meanwhile_are_entries(raw, tmp_path, inline, monkeypatch):
+    read = Path.read_bytes
+
+    def refused(path):
+        if path == image(raw, 2):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        if path == image(raw, 4, "00_30"):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        if path == pose(raw, 0):
+            path.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="4 frames in quarantine: 2 x annotation unreadable"):
+        convert(ConvertConfig("panoptic", str(raw), str(out)))
+    found = read_quarantine(str(out))
+    assert list(zip(found["file"], found["reason"], found["detail"], strict=True)) == [
+        (str(pose(raw, 0).relative_to(raw)), "annotation unreadable", "no such file"),
+        (str(image(raw, 2).relative_to(raw)), "image unreadable", "Permission denied"),
+        (str(pose(raw, 0).relative_to(raw)), "annotation unreadable", "no such file"),
+        (str(image(raw, 4, "00_30").relative_to(raw)), "image unreadable", "Input/output error"),
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(raw, tmp_path, inline, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(ValueError, match=f"panoptic: .*{POSES}: Permission denied") as caught:
+        convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
+    assert "\n" not in str(caught.value)
 
 
 def test_faults_of_coco_like_files_are_entries_of_their_own_image(tmp_path, inline):
