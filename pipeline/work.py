@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard
+from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard, unread
 from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import Record, RowError, key_of, validate
@@ -38,8 +38,9 @@ ANNOTATION_UNREADABLE = "annotation unreadable"
 # Images read while those before them are checked and hashed.
 _ITEMS_AHEAD = 16
 
-# What reading an entry of any other form than the owners' gives, where the source itself does not say more.
-_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+# What reading an entry of any other form than the owners' gives, or a file that cannot be read, where the source itself
+# does not say more. All come from reading: what is written is written outside of the source's generator.
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError)
 
 Records = Callable[[Shard], Iterator[Record | Drop]]
 """``records`` of a source."""
@@ -188,19 +189,27 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
                 at, said = at + 1, None
             assert at == len(frames), (shard.name, at)
         except _MALFORMED as error:
-            words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            words = _words(error)
             if words == said:
-                raise ValueError(words if isinstance(error, ValueError) else f"{shard.name}: {words}") from error
+                named = isinstance(error, ValueError | OSError)
+                raise ValueError(words if named else f"{shard.name}: {words}") from error
             said = words
             yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
             at += 1
 
 
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return unread(error)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 def _file_and_fault(words: str, root: str) -> tuple[str, str]:
     """The file that a message begins with, relative to ``root`` ("" if it names none), and what it says of it."""
+    named = words.startswith(f"{root}/")
     words = words.replace(f"{root}/", "")
     file, _, fault = words.partition(": ")
-    return (file, fault) if (Path(root) / file).is_file() else ("", words)
+    return (file, fault) if named and fault else ("", words)
 
 
 def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> Iterator[Record | Drop]:

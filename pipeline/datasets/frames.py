@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, EncodedImage, NoImage
+from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, IMAGE_UNREADABLE, EncodedImage, NoImage
 
 JPEG_QUALITY = 95
 """Of the JPEGs made from video frames (libjpeg's scale): close to the video's own losses."""
@@ -32,15 +32,15 @@ class _OpenVideo:
 def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
     """One frame of a video, counted from 0, as a JPEG; or the reason why there is none.
 
-    Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, or
-    cannot be decoded at all.
-
-    Raises:
-        ValueError: no such file.
+    Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, cannot be
+    decoded at all, or is not there or not readable (any more).
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    changed = path.stat().st_mtime_ns
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return NoImage(IMAGE_MISSING, path, "no such video")
+    except OSError as error:
+        return NoImage(IMAGE_UNREADABLE, path, error.strerror or str(error))
     video = _opened(path, changed)
     if video.next > frame:
         _opened.cache_clear()

@@ -195,7 +195,7 @@ convert.write_shard(convert._pack(shards, config)[0], killed)
 
 def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_path):
     (tmp_path / "train").mkdir()
-    for name in (".staged-0-shard-00000.parquet", "shard-00099.parquet"):
+    for name in (f".staged-{'0' * 32}-shard", "shard-00099-0123456789ab.parquet"):
         (tmp_path / "train" / name).write_bytes(b"half")
     manifest = convert(config(raw, tmp_path))
     (shard,) = manifest.splits["train"].shards
