@@ -172,15 +172,17 @@ def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local
 
 def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
     script = f"""
-import os, signal
+import os, signal, time
 from pathlib import Path
 from pipeline import convert
 from pipeline.datasets import panoptic
 read = panoptic.records
 def killed(shard):
     for i, item in enumerate(read(shard)):
-        if i == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+        while i == 3:
+            if any(file.stat().st_size > 10_000 for file in Path({str(tmp_path)!r}).rglob(".staged-*")):
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.05)
         yield item
 config = convert.ConvertConfig("panoptic", {str(raw)!r}, {str(tmp_path)!r}, rows_per_group=1)
 splits, shards = convert._list(config)
