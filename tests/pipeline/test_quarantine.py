@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from original_layouts import COCO_PERSON, HEIGHT, WIDTH, body, jpeg, write_muco, write_mupots, write_panoptic
+from test_frames import write_video
 
 from das.skeleton import MPI15
 from pipeline import convert as convert_module
@@ -79,6 +81,11 @@ def in_place_of(path, make):
     make(path)
 
 
+def video_for_images(raw, frames, camera="00_16") -> Path:
+    shutil.rmtree(raw / SEQUENCE / "hdImgs" / camera)
+    return write_video(raw / SEQUENCE / "hdVideos" / f"hd_{camera}.mp4", frames)
+
+
 # What is planted: how, and what is counted. Frame 2 is seen by two cameras.
 PLANTED = {
     "truncated JPEG": (lambda raw: image(raw, 2).write_bytes(image(raw, 2).read_bytes()[:900]), {"image damaged": 1}),
@@ -105,6 +112,8 @@ PLANTED = {
         {"annotation unreadable": 2},
     ),
     "camera without images": (without_images, {"image missing": 4}),
+    "video that ends before its poses": (lambda raw: video_for_images(raw, 5), {"image missing": 1}),
+    "video that is cut off": (lambda raw: os.truncate(video_for_images(raw, 8), 900), {"image damaged": 4}),
     "zero-byte JSON": (lambda raw: pose(raw, 2).write_bytes(b""), {"annotation unreadable": 2}),
     "cut JSON": (lambda raw: pose(raw, 2).write_bytes(pose(raw, 2).read_bytes()[:99]), {"annotation unreadable": 2}),
     "bytes that are no text": (lambda raw: pose(raw, 2).write_bytes(b"\xff\xfe\x00{"), {"annotation unreadable": 2}),
@@ -140,7 +149,9 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
     assert len(before["key"]) == n and set(before["reason"]) == {reason}
     assert all(key.startswith(f"panoptic/{SEQUENCE}/00_") for key in before["key"])
     if reason.startswith("image"):
-        assert all((raw / file).parent.parent.name == "hdImgs" for file in before["file"])
+        assert all(
+            (raw / file).relative_to(raw / SEQUENCE).parts[0] in ("hdImgs", "hdVideos") for file in before["file"]
+        )
     else:
         assert all(before["detail"]) and not any(str(raw) in detail for detail in before["detail"])
     if reason == "annotation unreadable":
@@ -173,6 +184,26 @@ def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after
     assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
     assert [raw / file for file in entries["file"]] == [image(raw, 5, camera) for camera in ("00_16", "00_30")]
     assert entries["split"] == ["train"] * 2 and "body3DScene_00000005.json" in entries["detail"][0]
+
+
+def test_a_lost_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
+    video = video_for_images(raw, 8)
+    for frame in (0, 5, 7):
+        pose(raw, frame).unlink()
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out"), allow_missing=True))
+    assert manifest.quarantine == {"image without annotation": 2}
+    entries = read_quarantine(str(tmp_path / "out"))
+    assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
+    assert [raw / file for file in entries["file"]] == [video, image(raw, 5, "00_30")]
+
+
+def test_of_images_and_a_video_the_images_are_read_and_a_line_says_so(raw, tmp_path, inline, capsys):
+    without = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "without")))
+    assert "video" not in capsys.readouterr().out
+    write_video(raw / SEQUENCE / "hdVideos" / "hd_00_16.mp4", 8)
+    both = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "both")))
+    assert f"panoptic: {SEQUENCE}: images of camera 00_16 are read, its video is not\n" in capsys.readouterr().out
+    assert both.fingerprint == without.fingerprint
 
 
 def test_what_is_mended_leaves_no_trace_of_the_fault(raw, whole, tmp_path, inline):
