@@ -429,6 +429,17 @@ def test_an_image_named_twice_and_a_broken_annotation_file_are_refused(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_whatever_else_is_broken(raw, tmp_path, inline):
+    (raw / "160224_haggling1").mkdir()
+    with pytest.raises(ValueError, match="calibration of 160224_haggling1: no file"):
+        convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
+    some = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "some"), sequences=(SEQUENCE,)))
+    assert some.split_manifest == PANOPTIC.id and some.splits["train"].sequences == {SEQUENCE: 8}
+    (raw / "160224_haggling1").rmdir()
+    every = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
+    assert every == some, "sequences that are absent and those that are not asked for are the same"
+
+
 def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path, inline):
     write_panoptic(raw, "160224_mafia2", frames=range(2))
     shutil.rmtree(raw / "160224_mafia2" / "hdImgs")
