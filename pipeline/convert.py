@@ -308,7 +308,8 @@ def _finish(
     if not any(summary["shard"] for summary in summaries):
         found = _listed(quarantine | _total(summaries, "drops"))
         if not claim.others():
-            delete(join(config.out, PARTS))
+            for w in work:
+                delete(w.report)
         raise ValueError(f"{config.source}: {config.root} gives no image: {found}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
