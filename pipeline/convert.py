@@ -160,7 +160,7 @@ def _convert(config: ConvertConfig, splits: SplitManifest, work: Sequence[Work],
                 tidy(config.out, done)
             return done
         if not ray.is_initialized():
-            connect(config.cluster)
+            connect(config.cluster, config.out)
         try:
             summaries = _run(work, SOURCES[config.source].records)
             return _finish(config, splits, inputs, terms, work, summaries, claim)
