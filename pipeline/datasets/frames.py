@@ -67,10 +67,8 @@ def _why_not(path: Path, frame: int, video: _OpenVideo) -> NoImage:
     counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # as the file says
     if video.next and frame >= counted:
         return NoImage(IMAGE_MISSING, path, f"the video ends before frame {video.next}")
-    found = (
-        f"nothing after frame {video.next - 1} of {counted} can be decoded" if video.next else "no frame can be decoded"
-    )
-    return NoImage(IMAGE_DAMAGED, path, found)
+    part = f"nothing after frame {video.next - 1} of {counted}" if video.next else "no frame"
+    return NoImage(IMAGE_DAMAGED, path, f"{part} can be decoded")
 
 
 @lru_cache(maxsize=1)  # one decoder a process: each holds a few uncompressed frames

@@ -318,9 +318,8 @@ def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
         between = range(min(frames, default=0), max(frames, default=-1))
         for camera in splits.cameras:
             video = _video(sequence, camera)
-            names = (
-                re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", p.name) for p in _image_folder(sequence, camera).glob("*.jpg")
-            )
+            pictures = _image_folder(sequence, camera).glob("*.jpg")
+            names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures)
             imaged = set(between) if video else {int(name[1]) for name in names if name}
             for frame in sorted(imaged - frames):
                 if frame in between:

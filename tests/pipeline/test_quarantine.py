@@ -406,7 +406,7 @@ def test_a_size_that_is_not_the_images_own_is_an_entry_with_both(tmp_path, inlin
         ("annotations", {"id": 12}, "3 annotations share 2 ids, wanted one for each"),
         ("images", {"id": "1"}, r"images\[1\]: id: found '1', wanted a whole number from 0"),
         ("images", {"id": 2}, "3 images share 2 ids and 3 file names"),
-        ("images", {"file_name": ...}, "entry 1: file_name: found nothing, wanted a file"),
+        ("images", {"file_name": ...}, "entry 1: file_name: found nothing, wanted the name of a file"),
         ("categories", {"name": "dog"}, "categories: found 0 with an id and the name person, wanted one"),
         ("categories", {"keypoints": ...}, "categories: keypoints of person: found None, wanted nose, "),
     ],
