@@ -92,7 +92,7 @@ class ConvertConfig:
     as_split: Split | None = None
     """Put all rows into this split: to train on photos of a test set, for example."""
     sequences: tuple[str, ...] = ()
-    """Only these sequences of the split manifest; empty means all that exist."""
+    """Only these sequences of the split manifest, of each the same frames as of all; empty means all that exist."""
     cameras: tuple[str, ...] = ()
     """Other cameras than the split manifest's; only for sources in Panoptic's layout."""
     step: int | None = None
@@ -160,7 +160,7 @@ def _convert(config: ConvertConfig, splits: SplitManifest, work: Sequence[Work],
                 tidy(config.out, done)
             return done
         if not ray.is_initialized():
-            connect(config.cluster)
+            connect(config.cluster, config.out)
         try:
             summaries = _run(work, SOURCES[config.source].records)
             return _finish(config, splits, inputs, terms, work, summaries, claim)
@@ -198,12 +198,7 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     """The split manifest in force, and all pieces of the source, in order."""
     source = SOURCES[config.source]
     splits = source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
-    if config.sequences:
-        known = {part.sequence for part in splits.parts}
-        if strangers := set(config.sequences) - known:
-            found, wanted = ", ".join(sorted(strangers)), ", ".join(sorted(known))
-            raise ValueError(f"sequences: found {found}, wanted some of {wanted}")
-        splits = replace(splits, parts=tuple(p for p in splits.parts if p.sequence in config.sequences))
+    splits = splits.narrowed(config.sequences)
     if config.cameras:
         if not splits.cameras:
             raise ValueError(f"cameras = {config.cameras}, but {config.source} has one camera without a name")
@@ -313,7 +308,8 @@ def _finish(
     if not any(summary["shard"] for summary in summaries):
         found = _listed(quarantine | _total(summaries, "drops"))
         if not claim.others():
-            delete(join(config.out, PARTS))
+            for w in work:
+                delete(w.report)
         raise ValueError(f"{config.source}: {config.root} gives no image: {found}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})

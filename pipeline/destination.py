@@ -64,7 +64,7 @@ def writing(out: str) -> Iterator[None]:
     except ConnectionError:  # of Ray or of a server, which tell it better
         raise
     except OSError as error:
-        raise ValueError(f"{out} cannot be written: {error}") from error
+        raise ValueError(f"{out}: reading or writing failed: {error}") from error
 
 
 def tidy(out: str, manifest: Manifest) -> None:

@@ -238,14 +238,13 @@ def coco_like(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: found {type(content).__name__}, wanted an object with images and annotations")
-    ids = {
-        name: [_identity(*entry, path) for entry in _entries(content, name, path)] for name in ("images", "annotations")
-    }
+    lists = ("images", "annotations")
+    ids = {name: [_identity(*entry, path) for entry in _entries(content, name, path)] for name in lists}
     images, names = set(ids["images"]), set()
     for image in content["images"]:
         name = image.get("file_name")
         if not isinstance(name, str) or not Path(name).name:
-            raise ValueError(f"{path}: entry {image['id']}: file_name: {_found(image, 'file_name')}, wanted a file")
+            raise _wrong(image, "file_name", path, "the name of a file")
         names.add(name)
     if not len(ids["images"]) == len(images) == len(names):
         found = f"{len(ids['images'])} images share {len(images)} ids and {len(names)} file names"
@@ -254,15 +253,14 @@ def coco_like(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {len(ids['annotations'])} annotations share {different} ids, wanted one for each")
     for annotation in content["annotations"]:
         if whole(annotation, "image_id", path) not in images:
-            found = _found(annotation, "image_id")
-            raise ValueError(f"{path}: entry {annotation['id']}: image_id: {found}, wanted the id of one of the images")
+            raise _wrong(annotation, "image_id", path, "the id of one of the images")
     return content
 
 
 def _entries(content: dict[str, Any], name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(Place, entry) of a list of objects."""
     if not isinstance(content.get(name), list):
-        raise ValueError(f"{path}: {name}: {_found(content, name)}, wanted a list")
+        raise ValueError(f"{path}: {name}: found {_found(content, name)}, wanted a list")
     for i, entry in enumerate(content[name]):
         if not isinstance(entry, dict):
             raise ValueError(f"{path}: {name}[{i}]: found {type(entry).__name__}, wanted an object")
@@ -272,20 +270,25 @@ def _entries(content: dict[str, Any], name: str, path: Path) -> Iterator[tuple[s
 def _identity(place: str, entry: dict[str, Any], path: Path) -> int:
     id_ = entry.get("id")
     if type(id_) is not int or not 0 <= id_ < 2**63:
-        raise ValueError(f"{path}: {place}: id: {_found(entry, 'id')}, wanted a whole number from 0")
+        raise ValueError(f"{path}: {place}: id: found {_found(entry, 'id')}, wanted a whole number from 0")
     return id_
 
 
 def _found(entry: Mapping[str, Any], field: str) -> str:
-    return f"found {repr(entry[field])[:40]}" if field in entry else "found nothing"
+    return repr(entry[field])[:40] if field in entry else "nothing"
+
+
+def _wrong(entry: Mapping[str, Any], field: str, path: Path, wanted: str, found: str = "") -> ValueError:
+    """What is wrong with a field of an image or annotation, naming file, entry and field."""
+    found = found or _found(entry, field)
+    return ValueError(f"{path}: entry {entry.get('id')}: {field}: found {found}, wanted {wanted}")
 
 
 def whole(entry: Mapping[str, Any], field: str, path: Path) -> int:
     """A field of an image or annotation that is a whole number; ValueError naming file, entry and field if not."""
     value = entry.get(field)
     if type(value) is not int:
-        wanted = "wanted a whole number"
-        raise ValueError(f"{path}: entry {entry.get('id')}: {field}: {_found(entry, field)}, {wanted}")
+        raise _wrong(entry, field, path, "a whole number")
     return value
 
 
@@ -293,7 +296,7 @@ def flag(entry: Mapping[str, Any], field: str, path: Path) -> bool:
     """A field that is 0 or 1; ValueError naming file, entry and field if not."""
     value = entry.get(field)
     if not isinstance(value, int) or value not in (0, 1):
-        raise ValueError(f"{path}: entry {entry.get('id')}: {field}: {_found(entry, field)}, wanted 0 or 1")
+        raise _wrong(entry, field, path, "0 or 1")
     return bool(value)
 
 
@@ -310,8 +313,7 @@ def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: 
     """
 
     def refuse(found: str) -> ValueError:
-        where = f"{path}: entry {entry.get('id')}: {field}"
-        return ValueError(f"{where}: found {found}, wanted numbers of shape {shape}")
+        return _wrong(entry, field, path, f"numbers of shape {shape}", found)
 
     if field not in entry:
         raise refuse("nothing")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from original_layouts import write_mupots
 
 from pipeline import convert as convert_module
@@ -111,7 +112,7 @@ def test_a_folder_of_the_originals_is_refused(root, out, relation, tmp_path, mon
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(config, inline):
     convert(replace(config, out=f"{config.out}-whole"))
     with most_bytes_in_a_file(4000):
-        with pytest.raises(ValueError, match=f"{config.out} cannot be written: .*File too large") as caught:
+        with pytest.raises(ValueError, match=f"{config.out}: reading or writing failed: .*File too large") as caught:
             convert(config)
     assert "\n" not in str(caught.value) and files(Path(config.out)) == []
     convert(config)
@@ -132,6 +133,15 @@ def most_bytes_in_a_file(most: int):
 @pytest.mark.parametrize("place", ["file", "file/out"])
 def test_a_file_where_a_folder_should_be_is_one_line(config, inline, tmp_path, place):
     (tmp_path / "file").write_text("theirs")
-    with pytest.raises(ValueError, match=f"{tmp_path}/{place} cannot be written: ") as caught:
+    with pytest.raises(ValueError, match=f"{tmp_path}/{place}: reading or writing failed: ") as caught:
         convert(replace(config, out=str(tmp_path / place)))
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "theirs"
+
+
+def test_a_folder_that_other_nodes_do_not_see_is_refused_before_the_work(config, monkeypatch):
+    started = iter([False, True])  # Ray, as it is joined
+    monkeypatch.setattr(ray, "is_initialized", lambda: next(started))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}] * 2)
+    with pytest.raises(ValueError, match=f"out = '{config.out}' is a folder of one machine, but the cluster has 2 nod"):
+        convert(config)
+    assert files(Path(config.out)) == []

@@ -82,6 +82,23 @@ def test_frames_that_are_not_there_say_why(video, tmp_path):
     assert isinstance(nothing, NoImage) and (nothing.reason, nothing.detail) == ("image missing", "no such video")
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_nothing_behind_a_broken_place_of_a_video_is_taken_for_a_frame(video, tmp_path, step):
+    data = bytearray(video.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    asked = range(0, 102, step)
+    found = [video_frame(broken, n) for n in asked]
+    good = [isinstance(item, EncodedImage) for item in found].index(False)
+    # The last frame before the place may be a repetition of the one before it.
+    assert 10 < good * step < 90 and [shown(i) for i in found[: good - 1]] == [*asked][: good - 1]
+    counted = [item for n, item in zip(asked, found, strict=True) if asked[good] <= n < 100]
+    assert {item.reason for item in counted} == {"image damaged"} and " of 100 can be decoded" in counted[0].detail
+    assert [item.reason for item in found if item not in found[:good] + counted] == ["image missing"] * (2 // step)
+
+
 def test_frames_become_jpegs_of_the_stated_quality():
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     expected = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

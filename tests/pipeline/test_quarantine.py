@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from original_layouts import COCO_PERSON, HEIGHT, WIDTH, body, jpeg, write_muco, write_mupots, write_panoptic
+from test_frames import write_video
 
 from das.skeleton import MPI15
 from pipeline import convert as convert_module
@@ -79,6 +81,11 @@ def in_place_of(path, make):
     make(path)
 
 
+def video_for_images(raw, frames, camera="00_16") -> Path:
+    shutil.rmtree(raw / SEQUENCE / "hdImgs" / camera)
+    return write_video(raw / SEQUENCE / "hdVideos" / f"hd_{camera}.mp4", frames)
+
+
 # What is planted: how, and what is counted. Frame 2 is seen by two cameras.
 PLANTED = {
     "truncated JPEG": (lambda raw: image(raw, 2).write_bytes(image(raw, 2).read_bytes()[:900]), {"image damaged": 1}),
@@ -105,6 +112,8 @@ PLANTED = {
         {"annotation unreadable": 2},
     ),
     "camera without images": (without_images, {"image missing": 4}),
+    "video that ends before its poses": (lambda raw: video_for_images(raw, 5), {"image missing": 1}),
+    "video that is cut off": (lambda raw: os.truncate(video_for_images(raw, 8), 900), {"image damaged": 4}),
     "zero-byte JSON": (lambda raw: pose(raw, 2).write_bytes(b""), {"annotation unreadable": 2}),
     "cut JSON": (lambda raw: pose(raw, 2).write_bytes(pose(raw, 2).read_bytes()[:99]), {"annotation unreadable": 2}),
     "bytes that are no text": (lambda raw: pose(raw, 2).write_bytes(b"\xff\xfe\x00{"), {"annotation unreadable": 2}),
@@ -140,7 +149,9 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
     assert len(before["key"]) == n and set(before["reason"]) == {reason}
     assert all(key.startswith(f"panoptic/{SEQUENCE}/00_") for key in before["key"])
     if reason.startswith("image"):
-        assert all((raw / file).parent.parent.name == "hdImgs" for file in before["file"])
+        assert all(
+            (raw / file).relative_to(raw / SEQUENCE).parts[0] in ("hdImgs", "hdVideos") for file in before["file"]
+        )
     else:
         assert all(before["detail"]) and not any(str(raw) in detail for detail in before["detail"])
     if reason == "annotation unreadable":
@@ -173,6 +184,26 @@ def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after
     assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
     assert [raw / file for file in entries["file"]] == [image(raw, 5, camera) for camera in ("00_16", "00_30")]
     assert entries["split"] == ["train"] * 2 and "body3DScene_00000005.json" in entries["detail"][0]
+
+
+def test_a_lost_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
+    video = video_for_images(raw, 8)
+    for frame in (0, 5, 7):
+        pose(raw, frame).unlink()
+    manifest = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out"), allow_missing=True))
+    assert manifest.quarantine == {"image without annotation": 2}
+    entries = read_quarantine(str(tmp_path / "out"))
+    assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
+    assert [raw / file for file in entries["file"]] == [video, image(raw, 5, "00_30")]
+
+
+def test_of_images_and_a_video_the_images_are_read_and_a_line_says_so(raw, tmp_path, inline, capsys):
+    without = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "without")))
+    assert "video" not in capsys.readouterr().out
+    write_video(raw / SEQUENCE / "hdVideos" / "hd_00_16.mp4", 8)
+    both = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "both")))
+    assert f"panoptic: {SEQUENCE}: images of camera 00_16 are read, its video is not\n" in capsys.readouterr().out
+    assert both.fingerprint == without.fingerprint
 
 
 def test_what_is_mended_leaves_no_trace_of_the_fault(raw, whole, tmp_path, inline):
@@ -375,7 +406,7 @@ def test_a_size_that_is_not_the_images_own_is_an_entry_with_both(tmp_path, inlin
         ("annotations", {"id": 12}, "3 annotations share 2 ids, wanted one for each"),
         ("images", {"id": "1"}, r"images\[1\]: id: found '1', wanted a whole number from 0"),
         ("images", {"id": 2}, "3 images share 2 ids and 3 file names"),
-        ("images", {"file_name": ...}, "entry 1: file_name: found nothing, wanted a file"),
+        ("images", {"file_name": ...}, "entry 1: file_name: found nothing, wanted the name of a file"),
         ("categories", {"name": "dog"}, "categories: found 0 with an id and the name person, wanted one"),
         ("categories", {"keypoints": ...}, "categories: keypoints of person: found None, wanted nose, "),
     ],
@@ -396,6 +427,17 @@ def test_an_image_named_twice_and_a_broken_annotation_file_are_refused(tmp_path,
     with pytest.raises(ValueError, match="MuPoTS-3D.json: not JSON"):
         convert(ConvertConfig("mupots", str(root), str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_whatever_else_is_broken(raw, tmp_path, inline):
+    (raw / "160224_haggling1").mkdir()
+    with pytest.raises(ValueError, match="calibration of 160224_haggling1: no file"):
+        convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
+    some = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "some"), sequences=(SEQUENCE,)))
+    assert some.split_manifest == PANOPTIC.id and some.splits["train"].sequences == {SEQUENCE: 8}
+    (raw / "160224_haggling1").rmdir()
+    every = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
+    assert every == some, "sequences that are absent and those that are not asked for are the same"
 
 
 def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path, inline):
