@@ -53,7 +53,8 @@ class ModelInfo:
     recipe: dict[str, Any]
     """The data recipe, as JSON."""
     data: dict[str, Any]
-    """Training data: ``sources``, ``fingerprints`` and ``terms`` (lists of strings), ``split`` (string)."""
+    """Training data, those of the checkpoint it started from included: ``sources``, ``fingerprints`` and ``terms``
+    (lists of strings), ``split`` (string)."""
     code_version: str
     """Version of the code that trained the model."""
     mean_pose: tuple[tuple[float, float, float], ...]

@@ -122,8 +122,8 @@ class BenchmarkResult:
             "devices": {device: asdict(cost) for device, cost in self.devices.items()},
         }
 
-    def summary(self) -> str:
-        """Headline and places for the terminal."""
+    def headline(self) -> str:
+        """Size and speed in a few lines."""
         cost = self.model
         lines = [
             f"{sum(cost.parameters.values()) / 1e6:.1f} M parameters, {sum(cost.flops.values()) / 1e9:.1f} GFLOPs "
@@ -136,7 +136,11 @@ class BenchmarkResult:
                 f"at batch 1; {r.images_per_second:.1f} images/s at batch {r.batch_size}"
             )
             lines.append("  " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in found.stage_ms.items()) + " ms")
-        return "\n".join((*lines, f"{self.out} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"))
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Headline and places for the terminal."""
+        return f"{self.headline()}\n{self.out} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"
 
 
 def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
@@ -185,6 +189,7 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         write_bytes(join(out, PAGE_FILE), page.encode())
         write_json(join(out, NUMBERS_FILE), {"name": name, "model_fingerprint": hashed, **result.to_json()})
         tracker.log_metrics(result.metrics(), step=0)
+        tracker.describe(result.headline())
         tracker.log_files(out, (PAGE_FILE, NUMBERS_FILE))
     return result
 

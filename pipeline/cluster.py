@@ -57,8 +57,8 @@ class ClusterConfig:
     """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else
     ./runs."""
     shared_storage: bool = False
-    """The storage folder is mounted at the same path on all nodes; only then may a cluster of several use
-    it."""
+    """The storage folder (of `prepare`: --out) is mounted at the same path on all nodes; only then may a
+    cluster of several use it."""
     tracking_uri: str | None = None
     """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
 
@@ -89,26 +89,32 @@ class Cluster:
     storage: str
     """Absolute path, or the URI of object storage."""
     tracking_uri: str
-    """MLflow store, valid from any folder and, on several nodes, from any node."""
+    """MLflow store, valid from any folder and, on several nodes, from any node; "" for a job without one."""
     embedded: bool
     """Started by ``connect``, and gone when the driver ends."""
     nodes: int
     """Nodes that are alive now."""
 
 
-def connect(config: ClusterConfig | None = None) -> Cluster:
+def connect(config: ClusterConfig | None = None, out: str | None = None) -> Cluster:
     """Starts or joins Ray and returns the absolute addresses; a second call reuses the connection.
+
+    Args:
+        config: where to run.
+        out: absolute place of a job that writes there alone, without runs and MLflow: it is the storage then.
 
     Raises:
         ValueError: an address, storage or tracking URI that cannot work, each in one line.
         ConnectionError: nothing answers at the address.
     """
     config = config or ClusterConfig()
-    storage, tracking_uri = config.locations()  # faults in them are told before Ray's seconds of start-up
+    # Faults in them are told before Ray's seconds of start-up.
+    storage, tracking_uri = config.locations() if out is None else (out, "")
     embedded = not ray.is_initialized() and _start_or_join(config)
     alive = [node for node in ray.nodes() if node["Alive"]]
     if not config.shared_storage:
-        _refuse_local_on_many(storage, tracking_uri, len(alive), [] if embedded else autoscaler_nodes())
+        name = "storage" if out is None else "out"
+        _refuse_local_on_many(name, storage, tracking_uri, len(alive), [] if embedded else autoscaler_nodes())
     return Cluster(storage, tracking_uri, embedded, len(alive))
 
 
@@ -187,17 +193,17 @@ def absolute_storage(storage: str) -> str:
     return storage.rstrip("/") if "://" in storage else str(Path(storage).expanduser().resolve())
 
 
-def _refuse_local_on_many(storage: str, tracking_uri: str, alive: int, growth: Nodes) -> None:
+def _refuse_local_on_many(name: str, storage: str, tracking_uri: str, alive: int, growth: Nodes) -> None:
     """ValueError where workers on other nodes could not reach the driver's folders."""
     if alive < 2 and not any(count for _, count in growth):
         return
     size = f"{alive} nodes" if alive > 1 else "an autoscaler that adds nodes"
     if "://" not in storage:
         raise ValueError(
-            f"storage = {storage!r} is a folder of one machine, but the cluster has {size}: "
+            f"{name} = {storage!r} is a folder of one machine, but the cluster has {size}: "
             "wanted object storage such as s3://bucket/path, or shared_storage if the folder is mounted on all"
         )
-    if is_local_store(tracking_uri):
+    if tracking_uri and is_local_store(tracking_uri):
         raise ValueError(
             f"tracking_uri = {tracking_uri!r} is a file of one machine, but the cluster has {size}: "
             "wanted an MLflow server such as http://HEAD:5000"

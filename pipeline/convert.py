@@ -12,12 +12,12 @@ where it stopped; a finished one is a no-op. What driver and tasks hold in memor
 frames: reports are read one at a time.
 
 Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
-calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice. Put in
-quarantine, one entry a frame: an image that is missing, damaged or of another size; an annotation that is no JSON, has
-NaN in it or another number of joints; a row that ``validate`` refuses, such as a negative depth; in Panoptic's layout
-also an image whose pose file is missing between others. The conversion then
-goes on to its end and fails there, unless ``allow_missing`` takes what there is. What a recipe leaves out is counted
-apart (``drops``) and is no fault.
+calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice, a folder to
+write that is not a conversion's own (pipeline/destination.py). Put in quarantine, one entry a frame: an image that is
+missing, damaged or of another size; an annotation that is no JSON, has NaN in it or another number of joints; a row
+that ``validate`` refuses, such as a negative depth; in Panoptic's layout also an image whose pose file is missing
+between others. The conversion then goes on to its end and fails there, unless ``allow_missing`` takes what there is.
+What a recipe leaves out is counted apart (``drops``) and is no fault.
 
 Two at once. Conversions of different inputs exclude each other (pipeline/claim.py); equal ones share their work. Shards
 are named by their content and readers open only those that the manifest names, so nothing that a dead attempt's last
@@ -44,12 +44,13 @@ from das.skeleton import skeleton_named
 from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.datasets.source import Drop, Shard, Source, terms_of
+from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
+from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
 from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.storage import MANIFEST, STAGED, delete, exists, join, names, read_json, write_json, write_texts
+from pipeline.storage import MANIFEST, delete, exists, join, read_json, write_json, write_texts
 from pipeline.tracking import code_version
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
@@ -91,7 +92,7 @@ class ConvertConfig:
     as_split: Split | None = None
     """Put all rows into this split: to train on photos of a test set, for example."""
     sequences: tuple[str, ...] = ()
-    """Only these sequences of the split manifest; empty means all that exist."""
+    """Only these sequences of the split manifest, of each the same frames as of all; empty means all that exist."""
     cameras: tuple[str, ...] = ()
     """Other cameras than the split manifest's; only for sources in Panoptic's layout."""
     step: int | None = None
@@ -114,6 +115,7 @@ class ConvertConfig:
             raise ValueError("splits is empty, wanted some of train, val, test")
         if "://" in self.root:
             raise ValueError(f"root = {self.root!r}, wanted a folder: original data are read as plain files")
+        check_apart(self.root, self.out)
         if self.shard_mb <= 0:
             raise ValueError(f"shard_mb = {self.shard_mb}, wanted above 0")
         if self.rows_per_group < 1:
@@ -127,28 +129,41 @@ def convert(config: ConvertConfig) -> Manifest:
 
     Raises:
         ValueError: the source is missing, malformed or empty, two of its images share a key, ``out`` holds a finished
-            conversion of something else, another conversion is writing there, or frames went to quarantine and
-            ``allow_missing`` is off. Finished shards stay for the next attempt; no manifest is written.
+            conversion of something else or files of somebody's, cannot be written or is full, another conversion is
+            writing there, or frames went to quarantine and ``allow_missing`` is off. Finished shards stay for the next
+            attempt; no manifest is written.
     """
     # Tasks run in folders of their own.
     config = replace(config, out=absolute_storage(config.out))
-    splits, shards = _list(config)
+    try:
+        splits, shards = _list(config)
+    except OSError as error:
+        raise ValueError(f"{config.source}: {unread(error)}") from error
+    terms = terms_of(SOURCES[config.source], config.root)  # what is wrong with them is told before the long work
     _refuse_duplicates(shards)
     work = _pack(shards, config)
     inputs = hashlib.sha256("".join(w.id for w in work).encode()).hexdigest()
+    with writing(config.out):
+        return _convert(config, splits, work, inputs, terms)
+
+
+def _convert(config: ConvertConfig, splits: SplitManifest, work: Sequence[Work], inputs: str, terms: str) -> Manifest:
+    """Does the work that is not done yet, in the prepared folder."""
     if (done := _done(config, inputs)) is not None and not exists(join(config.out, PARTS)):
         print(f"{config.out}: converted before, nothing to do")
         return done
-    with claimed(join(config.out, PARTS, "claims"), inputs, config.out) as claim:
+    if done is None:
+        check_own(config.out)
+    with claimed(join(config.out, *CLAIMS), inputs, config.out) as claim:
         if (done := _done(config, inputs)) is not None:  # since we looked, or it was cut off while it tidied up
             if not claim.others():
-                _tidy(config.out, done)
+                tidy(config.out, done)
             return done
         if not ray.is_initialized():
-            connect(config.cluster)
+            connect(config.cluster, config.out)
         try:
             summaries = _run(work, SOURCES[config.source].records)
-            return _finish(config, splits, inputs, work, summaries, claim)
+            return _finish(config, splits, inputs, terms, work, summaries, claim)
         except (OSError, ValueError):
             # An equal conversion may have finished, and tidied up what this one was working with.
             if (done := _done(config, inputs)) is not None:
@@ -183,12 +198,7 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     """The split manifest in force, and all pieces of the source, in order."""
     source = SOURCES[config.source]
     splits = source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
-    if config.sequences:
-        known = {part.sequence for part in splits.parts}
-        if strangers := set(config.sequences) - known:
-            found, wanted = ", ".join(sorted(strangers)), ", ".join(sorted(known))
-            raise ValueError(f"sequences: found {found}, wanted some of {wanted}")
-        splits = replace(splits, parts=tuple(p for p in splits.parts if p.sequence in config.sequences))
+    splits = splits.narrowed(config.sequences)
     if config.cameras:
         if not splits.cameras:
             raise ValueError(f"cameras = {config.cameras}, but {config.source} has one camera without a name")
@@ -281,6 +291,7 @@ def _finish(
     config: ConvertConfig,
     splits: SplitManifest,
     inputs: str,
+    terms: str,
     work: Sequence[Work],
     summaries: Sequence[dict[str, Any]],
     claim: Claim,
@@ -297,7 +308,8 @@ def _finish(
     if not any(summary["shard"] for summary in summaries):
         found = _listed(quarantine | _total(summaries, "drops"))
         if not claim.others():
-            delete(join(config.out, PARTS))
+            for w in work:
+                delete(w.report)
         raise ValueError(f"{config.source}: {config.root} gives no image: {found}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
@@ -317,7 +329,7 @@ def _finish(
         converter_version=CONVERTER_VERSION,
         code_version=code_version(),
         source=config.source,
-        terms=terms_of(SOURCES[config.source], config.root),
+        terms=terms,
         skeletons=tuple(skeletons),
         split_manifest=splits.id,
         fingerprint=fingerprint.hexdigest(),
@@ -331,21 +343,8 @@ def _finish(
     )
     write_json(join(config.out, MANIFEST), asdict(manifest))
     if not claim.others():
-        _tidy(config.out, manifest)
+        tidy(config.out, manifest)
     return manifest
-
-
-def _tidy(out: str, manifest: Manifest) -> None:
-    """Removes what attempts before this one, killed or with other options, have left."""
-    kept = {shard for info in manifest.splits.values() for shard in info.shards}
-    for split in SPLITS:
-        for name in names(join(out, split)):
-            if f"{split}/{name}" not in kept:
-                delete(join(out, split, name))
-    for name in names(out):
-        if name.startswith(STAGED):
-            delete(join(out, name))
-    delete(join(out, PARTS))
 
 
 def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) -> Iterator[tuple[str, ...]]:

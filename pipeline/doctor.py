@@ -213,14 +213,10 @@ def examine(name: Name, config: DoctorConfig) -> Finding:
 
 def _narrowed(name: str, splits: SplitManifest, config: DoctorConfig) -> SplitManifest:
     """The split manifest with the parts and cameras that are asked for."""
-    known = {part.sequence for part in splits.parts}
-    if strangers := set(config.sequences) - known:
-        raise ValueError(f"sequences: found {', '.join(sorted(strangers))}, wanted some of {', '.join(sorted(known))}")
+    chosen = splits.narrowed(config.sequences, config.splits)
     if config.cameras and not splits.cameras:
         raise ValueError(f"cameras = {config.cameras}, but {name} has one camera without a name")
-    parts = (part for part in splits.parts if part.split in config.splits)
-    chosen = tuple(part for part in parts if not config.sequences or part.sequence in config.sequences)
-    return replace(splits, parts=chosen, cameras=config.cameras or splits.cameras)
+    return replace(chosen, cameras=config.cameras or splits.cameras)
 
 
 def nearby(root: Path) -> list[tuple[Path, list[Name]]]:

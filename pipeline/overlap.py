@@ -1,7 +1,8 @@
 """Whether a model has seen in training what it is to be judged on.
 
-Every checkpoint carries training_index.parquet: keys and image hashes of its training split. Equal keys are the same
-frame of the same camera; equal hashes are the same picture, whatever it is called.
+Every checkpoint carries training_index.parquet: keys and image hashes of its training split, and of what the checkpoint
+it started from had learned from. Equal keys are the same frame of the same camera; equal hashes are the same picture,
+whatever it is called.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 A manifest is committed, named and hashed; its identity travels with every prepared data set, so a number can
 always be traced to the frames it was measured on. Validation is held out from training sequences (tuning,
-early stopping and calibration see nothing else) and test is touched by evaluation and promotion alone.
+early stopping and calibration see nothing else) and test is touched by evaluation and promotion alone. Sequences that
+are absent, or not asked for, change neither its identity nor what is taken of the others; how many images of which
+sequence there are stands in the prepared folder's manifest.
 
 Every source has a manifest of its own; ``read_splits`` gives any other by its name, or from a JSON file in the form
 of ``SplitManifest.to_json``.
@@ -12,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -61,6 +63,8 @@ class SplitManifest:
     """Of train and val parts, every step-th frame is taken."""
     test_frames: int | None = None
     """Frames per test activity, spread evenly over its sequences, cameras and time; None takes all."""
+    whole: tuple[Part, ...] = ()
+    """All parts, where ``parts`` are only those asked for (``narrowed``); empty where they are all."""
 
     def __post_init__(self) -> None:
         if self.step < 1:
@@ -70,13 +74,14 @@ class SplitManifest:
 
     @property
     def id(self) -> str:
-        """``name@hash``: the name and the first 12 digits of the hash of the whole table."""
-        content = json.dumps(asdict(self), sort_keys=True).encode()
+        """``name@hash``: the name and the first 12 digits of the hash of the whole table, also of a narrowed one."""
+        content = json.dumps(self.to_json(), sort_keys=True).encode()
         return f"{self.name}@{hashlib.sha256(content).hexdigest()[:12]}"
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for a JSON file; ``from_json`` inverts it."""
-        return asdict(self)
+        """The whole table as a plain dict for a JSON file; ``from_json`` inverts it."""
+        table = asdict(replace(self, parts=self.whole or self.parts))
+        return {name: value for name, value in table.items() if name != "whole"}
 
     @classmethod
     def from_json(cls, value: Any) -> SplitManifest:
@@ -90,6 +95,22 @@ class SplitManifest:
             if a.sequence == b.sequence and b.start < a.stop:
                 raise ValueError(f"{a.sequence} is in {a.split} and in {b.split}, wanted every frame once")
         return cls(**{**top, "parts": tuple(read), "cameras": tuple(top.get("cameras", ()))})
+
+    def narrowed(self, sequences: Collection[str], splits: Collection[str] = SPLITS) -> SplitManifest:
+        """Only the parts of these sequences (empty: all) and splits.
+
+        What is taken of them, and the identity, stay those of the whole: a part of a benchmark is a part of that one.
+
+        Raises:
+            ValueError: a sequence that is none of the manifest's; lists those that are.
+        """
+        known = {part.sequence for part in self.parts}
+        if strangers := set(sequences) - known:
+            found, wanted = ", ".join(sorted(strangers)), ", ".join(sorted(known))
+            raise ValueError(f"sequences: found {found}, wanted some of {wanted}")
+        chosen = (part for part in self.parts if part.split in splits)
+        some = tuple(part for part in chosen if not sequences or part.sequence in sequences)
+        return replace(self, parts=some, whole=self.whole or self.parts)
 
     def of(self, split: str) -> tuple[Part, ...]:
         """The parts of one split; ValueError for an unknown split."""
@@ -116,7 +137,7 @@ class SplitManifest:
             return tuple(frames[:: self.step])
         if self.test_frames is None:
             return tuple(frames)
-        sharing = [p for p in self.of("test") if p.activity == part.activity]
+        sharing = [p for p in self.whole or self.parts if (p.split, p.activity) == ("test", part.activity)]
         wanted = self.test_frames // len(sharing) // max(1, len(self.cameras))
         if wanted >= len(frames):
             return tuple(frames)
@@ -127,7 +148,7 @@ def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> d
     """A JSON object with the fields of the class, each of a fitting type."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}: found {type(value).__name__}, wanted an object")
-    known = {f.name: f for f in fields(cls)}
+    known = {f.name: f for f in fields(cls) if f.name != "whole"}
     if unknown := sorted(set(value) - set(known)):
         raise ValueError(f"{where}: unknown field {unknown[0]!r}, wanted some of {', '.join(known)}")
     kinds: dict[str, tuple[type, ...]] = {

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
+from pipeline.stream import ahead
 
 MANIFEST = "manifest.json"
 """Of a prepared folder; written last, so its presence says that the folder is complete."""
@@ -168,7 +169,7 @@ def write_records(
     validated: bool = False,
     name: Callable[[], str] | None = None,
 ) -> None:
-    """Writes records as one Parquet shard, whole or not at all, holding one row group in memory.
+    """Writes records as one Parquet shard, whole or not at all, holding three row groups in memory.
 
     Args:
         uri: the shard.
@@ -186,16 +187,23 @@ def write_records(
     text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
-            group: list[Record] = []
-            size = 0
-            for record in records:
-                group.append(record)
-                size += len(record.image)
-                if len(group) >= rows_per_group or size >= bytes_per_group:
-                    writer.write_table(to_table(group, str(uri), validated))
-                    group, size = [], 0
-            if group:
-                writer.write_table(to_table(group, str(uri), validated))
+            # One group is written while the next one is made.
+            for table in ahead(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
+                writer.write_table(table)
+
+
+def _groups(records: Iterable[Record], rows: int, size: int, where: str, validated: bool) -> Iterator[pa.Table]:
+    """Tables of at most so many rows, and of so many bytes of images and what the last record adds."""
+    group: list[Record] = []
+    held = 0
+    for record in records:
+        group.append(record)
+        held += len(record.image)
+        if len(group) >= rows or held >= size:
+            yield to_table(group, where, validated)
+            group, held = [], 0
+    if group:
+        yield to_table(group, where, validated)
 
 
 def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterator[Record]:

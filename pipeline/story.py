@@ -21,6 +21,9 @@ HEADLINE = (
     "panoptic_release/mpjpe",
     "mupots_release/pck_rel_all",
     "mupots_release/pck_abs_all",
+    "oks/ap",
+    "oks/ap_50",
+    "oks/people",
     "val/mpjpe_with_misses",
     "val/mpjpe",
     "val/baseline_mpjpe",
@@ -31,8 +34,18 @@ HEADLINE = (
     "step",
     "runtime/latency_ms_median",
     "runtime/images_per_second",
+    "model/parameters",
+    "model/gflops",
+    "cpu/latency_ms_median",
+    "cpu/latency_ms_p90",
+    "cpu/images_per_second",
+    "gpu/latency_ms_median",
+    "gpu/latency_ms_p90",
+    "gpu/images_per_second",
     "trials",
 )
+# What begins the names of all numbers that were measured on training data.
+_FITTED = "train-fit/"
 # Settings that tell one run from the next.
 SETTINGS = (
     "model",
@@ -51,7 +64,9 @@ SETTINGS = (
     "train.optim.epochs",
 )
 _FILES = {
-    "checkpoint/": "the model, best epoch; `das promote --model runs:/RUN_ID/checkpoint`",
+    "checkpoint/": "the model, best epoch",
+    "benchmark.html": "the report, opens in a browser",
+    "benchmark.json": "every number",
     "report.html": "the report, opens in a browser",
     "report.json": "every number",
     "scores.json": "what promotion decides by",
@@ -101,6 +116,7 @@ class Story:
         tags, params, metrics: of the run, metrics with their latest value.
         inputs: datasets. files: names of artifacts, folders with a slash. trials: nested runs.
         parent: name of the sweep that it is a trial of.
+        run_id: MLflow's, for the commands that take it.
     """
 
     name: str
@@ -114,6 +130,7 @@ class Story:
     files: Sequence[str] = ()
     trials: Sequence[Trial] = ()
     parent: str | None = None
+    run_id: str = ""
 
     def text(self) -> str:
         """The description, Markdown."""
@@ -124,7 +141,10 @@ class Story:
         error = self.tags.get("das.error") or self.tags.get("das.stopped")
         yield f"**Why it ended:** {_cell(error)}" if error and self.status in ("FAILED", "KILLED") else ""
         yield self.tags.get("das.summary", "")
-        numbers = [(name, self.metrics[name]) for name in HEADLINE if name in self.metrics]
+        if any(name.startswith(_FITTED) for name in self.metrics):
+            yield "**train-fit:** measured on images that may be training data; no gate takes these numbers"
+        names = [mark + name for name in HEADLINE for mark in ("", _FITTED)]
+        numbers = [(name, self.metrics[name]) for name in names if name in self.metrics]
         yield _table(("number", "value"), [(f"`{name}`", _number(value)) for name, value in numbers])
         yield _table(
             ("data", "used as", "fingerprint", "from"),
@@ -138,11 +158,22 @@ class Story:
         yield self._trial_table()
         known = [(name, meaning) for name, meaning in _FILES.items() if name in self.files]
         yield "\n".join(("**Files:**", "", *(f"- `{name}`: {meaning}" for name, meaning in known))) if known else ""
+        yield f"**Next:** `{following}`" if (following := self._next()) else ""
+
+    def _next(self) -> str:
+        """The command that goes on from here."""
+        if "checkpoint/" in self.files:
+            return f"das evaluate --model runs:/{self.run_id}/checkpoint --data PREPARED"
+        if "scores.json" in self.files and "das.model" in self.tags:
+            return f"das promote --model {self.tags['das.model']} --scores {self.run_id} --name NAME"
+        return ""
 
     def _opening(self) -> str:
         kind = "Training"
         if self.name.startswith("evaluation/"):
             kind = "Evaluation"
+        elif self.name.startswith("benchmark/"):
+            kind = "Benchmark"
         elif self.trials:
             kind = f"Sweep of {len(self.trials)} trials"
         elif self.parent is not None:

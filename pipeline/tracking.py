@@ -558,6 +558,7 @@ def _story(client: MlflowClient, run_id: str) -> Story:
         files=tuple(file.path + ("/" if file.is_dir else "") for file in client.list_artifacts(run_id)),
         trials=tuple(Trial(c.info.run_name, c.info.status, c.data.metrics) for c in children),
         parent=None if parent is None else client.get_run(parent).info.run_name,
+        run_id=run_id,
     )
 
 

@@ -24,7 +24,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo, fresh_tensors, load_tensors
+from das.checkpoint import ModelInfo, fresh_tensors, load_info, load_tensors
 from das.config import DASConfig
 from das.model import DAS
 from das.skeleton import Skeleton
@@ -42,6 +42,7 @@ from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
 from pipeline.convert import Manifest, load_manifest
 from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
+from pipeline.overlap import INDEX_FILE
 from pipeline.schema import Record
 from pipeline.statistics import pose_statistics
 from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
@@ -228,16 +229,11 @@ def training_job(config: TrainConfig) -> TrainJob:
         score_threshold=model.score_threshold,
         unsupervised_joints=statistics.unsupervised_joints,
         recipe=recipe.to_json(),
-        data={
-            "sources": [m.source for m in manifests],
-            "fingerprints": [m.fingerprint for m in manifests],
-            "terms": [m.terms for m in manifests],
-            "split": "train",
-        },
+        data=_data(manifests, config.pretrained),
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    return TrainJob(config, info, rows, val_keys, _training_index(config.data), manifests)
+    return TrainJob(config, info, rows, val_keys, _training_index(config.data, config.pretrained), manifests)
 
 
 def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Iterator[Record]:
@@ -297,13 +293,38 @@ def _check_pretrained(path: str, model: DASConfig) -> None:
         raise ValueError(f"pretrained = {path!r}: ImageNet files are for ResNets, this backbone is {model.backbone}")
 
 
+def _data(manifests: Sequence[Manifest], pretrained: str | None) -> dict[str, Any]:
+    """What the model will have been trained on: the data of the checkpoint it starts from, then those of its own."""
+    mine: dict[str, Any] = {
+        "sources": [m.source for m in manifests],
+        "fingerprints": [m.fingerprint for m in manifests],
+        "terms": [m.terms for m in manifests],
+        "split": "train",
+    }
+    if pretrained is None or not Path(pretrained).is_dir():
+        return mine
+    theirs = load_info(pretrained).data
+    for name in ("sources", "fingerprints", "terms"):
+        mine[name] = [*theirs[name], *(value for value in mine[name] if value not in theirs[name])]
+    return mine
+
+
 def _images(manifest: Manifest, split: str) -> int:
     return manifest.splits[split].images if split in manifest.splits else 0
 
 
-def _training_index(folders: Sequence[str]) -> dict[str, list[str]]:
-    """Keys and image hashes of the training data: what an evaluation must not meet again."""
+def _training_index(folders: Sequence[str], pretrained: str | None) -> dict[str, list[str]] | None:
+    """Keys and image hashes of all that the model will have learned from: what an evaluation must not meet again.
+
+    None where that is not known, because the checkpoint that it starts from does not say.
+    """
     index: dict[str, list[str]] = {"key": [], "image_sha256": []}
+    if pretrained is not None and Path(pretrained).is_dir():
+        if not exists(join(pretrained, INDEX_FILE)):
+            print(f"{pretrained} holds no {INDEX_FILE}: what it was trained on is not known, so no evaluation will "
+                  "count as one of unseen images")  # fmt: skip
+            return None
+        index = read_columns(join(pretrained, INDEX_FILE), [*index])
     for folder in folders:
         for name, values in index.items():
             values += _indexed(folder, "train", name)

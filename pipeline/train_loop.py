@@ -45,6 +45,7 @@ from pipeline.config import TrainConfig
 from pipeline.convert import Manifest
 from pipeline.ingest import TrainingBatches
 from pipeline.optim import Progress
+from pipeline.overlap import INDEX_FILE
 from pipeline.storage import write_columns
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.validate import Validator
@@ -63,7 +64,7 @@ class TrainJob:
         info: what the checkpoints will say of the model.
         train_rows: of one pass over all workers.
         val_keys: of the images that are scored after every epoch; empty without a val split.
-        index: keys and image hashes of the training data, part of every checkpoint.
+        index: keys and image hashes of the training data, part of every checkpoint; None where they are not known.
         manifests: of the training data.
         run: the MLflow run that takes the numbers; the driver opens it when all else is right.
     """
@@ -72,7 +73,7 @@ class TrainJob:
     info: ModelInfo
     train_rows: int
     val_keys: list[str]
-    index: dict[str, list[str]]
+    index: dict[str, list[str]] | None
     manifests: list[Manifest]
     run: RunHandle | None = None
 
@@ -170,7 +171,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 save_model(folder, best, info)
                 save_criterion(folder, step.criterion)
                 save_training_state(folder, _state(step, optimizer, scaler, average, progress))
-                write_columns(Path(folder) / "training_index.parquet", job.index)
+                if job.index is not None:
+                    write_columns(Path(folder) / INDEX_FILE, job.index)
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if rank == 0 else None)
 
 

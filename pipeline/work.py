@@ -20,11 +20,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard
+from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard, unread
 from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.schema import Record, RowError, key_of, validate
 from pipeline.storage import exists, join, read_json, write_json, write_records
+from pipeline.stream import ahead
 
 # Raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2
@@ -34,8 +35,12 @@ PARTS = "_parts"
 
 ANNOTATION_UNREADABLE = "annotation unreadable"
 
-# What reading an entry of any other form than the owners' gives, where the source itself does not say more.
-_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+# Images read while those before them are checked and hashed.
+_ITEMS_AHEAD = 16
+
+# What reading an entry of any other form than the owners' gives, or a file that cannot be read, where the source itself
+# does not say more. All come from reading: what is written is written outside of the source's generator.
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError)
 
 Records = Callable[[Shard], Iterator[Record | Drop]]
 """``records`` of a source."""
@@ -94,7 +99,7 @@ def finished(work: Work) -> dict[str, Any] | None:
 
 
 def write_shard(work: Work, records: Records) -> dict[str, Any]:
-    """Makes one Parquet shard and its report; runs in a Ray task, holding one row group in memory.
+    """Makes one Parquet shard and its report; runs in a Ray task, holding a few row groups in memory.
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
@@ -114,7 +119,8 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {work.rows_per_group}".encode())
 
     def usable() -> Iterator[Record]:
-        for item in checked(chain.from_iterable(items(s, records) for s in work.shards), work.reencode_long_side):
+        read = ahead(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
+        for item in checked(read, work.reencode_long_side):
             if isinstance(item, Drop):
                 if item.recipe:
                     drops[item.reason] += 1
@@ -183,19 +189,27 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
                 at, said = at + 1, None
             assert at == len(frames), (shard.name, at)
         except _MALFORMED as error:
-            words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            words = _words(error)
             if words == said:
-                raise ValueError(words if isinstance(error, ValueError) else f"{shard.name}: {words}") from error
+                named = isinstance(error, ValueError | OSError)
+                raise ValueError(words if named else f"{shard.name}: {words}") from error
             said = words
             yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
             at += 1
 
 
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return unread(error)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 def _file_and_fault(words: str, root: str) -> tuple[str, str]:
     """The file that a message begins with, relative to ``root`` ("" if it names none), and what it says of it."""
+    named = words.startswith(f"{root}/")
     words = words.replace(f"{root}/", "")
     file, _, fault = words.partition(": ")
-    return (file, fault) if (Path(root) / file).is_file() else ("", words)
+    return (file, fault) if named and fault else ("", words)
 
 
 def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> Iterator[Record | Drop]:

@@ -24,14 +24,17 @@ from pipeline.datasets.source import (
     Person,
     Shard,
     box_xyxy,
-    check_place,
+    coco_like,
     cut,
+    flag,
     numbers,
     record,
     require_file,
     require_folder,
+    size_of,
+    whole,
 )
-from pipeline.schema import Record
+from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import COCO as COCO_SPLITS
 from pipeline.splits import SplitManifest
 
@@ -44,6 +47,9 @@ SPLITS = COCO_SPLITS
 
 # Every photo has a camera of its own, and none is known.
 _CAMERA = "unknown"
+
+_SIDES = {"l_": "left_", "r_": "right_"}
+_KEYPOINTS = [_SIDES[name[:2]] + name[2:] if name[:2] in _SIDES else name for name in COCO17.joints]
 
 
 def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
@@ -78,8 +84,8 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
         image = coco.imgs[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
-        size = int(image["height"]), int(image["width"])
-        yield record(shard, i, Path(shard.root) / shard.sequence / image["file_name"], size, COCO17, people)
+        file = Path(shard.root) / shard.sequence / image["file_name"]
+        yield record(shard, i, file, size_of(image, path), COCO17, people)
 
 
 def _annotations(folder: Path, photos: str) -> Path:
@@ -92,26 +98,33 @@ def _load(path: Path) -> COCO:
 
 @lru_cache(maxsize=1)  # the shards that one process reads share the file, which takes seconds to parse
 def _loaded(path: Path, changed: int) -> COCO:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            coco = COCO(str(path))
-            coco.getCatIds(catNms=["person"])
-        for id_, image in coco.imgs.items():
-            check_place(id_, image["file_name"])
-        for annotation in coco.anns.values():
-            coco.imgs[annotation["image_id"]]
-        return coco
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise ValueError(f"{path}: not a COCO annotation file ({error!r})") from error
+    coco = COCO()
+    coco.dataset = coco_like(path)
+    for annotation in coco.dataset["annotations"]:
+        whole(annotation, "category_id", path)
+    categories = coco.dataset.get("categories")
+    named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    people = [c for c in named if c.get("name") == "person" and type(c.get("id")) is int]
+    if len(people) != 1 or len(named) != len(categories):
+        raise ValueError(f"{path}: categories: found {len(people)} with an id and the name person, wanted one")
+    if (found := people[0].get("keypoints")) != _KEYPOINTS:
+        raise ValueError(f"{path}: categories: keypoints of person: found {found}, wanted {', '.join(_KEYPOINTS)}")
+    coco.dataset["categories"] = people
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        coco.createIndex()
+    return coco
 
 
 def _person(annotation: dict[str, Any], path: Path) -> Person:
     keypoints = numbers(annotation, "keypoints", (17, 3), path)
-    state = keypoints[:, 2].astype(np.uint8)
+    state = keypoints[:, 2]
+    if not np.isin(state, (UNLABELLED, OCCLUDED, VISIBLE)).all():
+        found = sorted({*state.tolist()})
+        raise ValueError(f"{path}: entry {annotation['id']}: keypoints: found v = {found}, wanted 0, 1 or 2")
     return Person(
-        id=int(annotation["id"]),
+        id=annotation["id"],
         joints_uv=keypoints[:, :2],
-        state=state,
+        state=state.astype(np.uint8),
         bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
-        ignore=bool(annotation["iscrowd"]) or not state.any(),
+        ignore=flag(annotation, "iscrowd", path) or not state.any(),
     )

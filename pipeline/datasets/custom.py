@@ -164,9 +164,11 @@ def _check_fields(entry: Any, known: set[str], needed: set[str], path: Path, whe
 
 
 def _intrinsics(line: dict[str, Any], path: Path) -> np.ndarray | None:
-    if line["K"] is None:
+    K = line["K"]
+    if K is None:
         return None
-    return pinhole(numbers(line, "K", (4,), path)) if np.size(line["K"]) == 4 else numbers(line, "K", (3, 3), path)
+    four = isinstance(K, list) and len(K) == 4
+    return pinhole(numbers(line, "K", (4,), path)) if four else numbers(line, "K", (3, 3), path)
 
 
 def _person(

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, EncodedImage, NoImage
+from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, IMAGE_UNREADABLE, EncodedImage, NoImage
 
 JPEG_QUALITY = 95
 """Of the JPEGs made from video frames (libjpeg's scale): close to the video's own losses."""
@@ -23,36 +23,52 @@ JPEG_QUALITY = 95
 
 @dataclass
 class _OpenVideo:
-    """A video being decoded; ``next`` is the number of the frame that the next step gives."""
+    """A video being decoded; ``next`` is the number of the frame that the next step gives.
+
+    Behind a broken place the decoder may find its way again, but nobody knows to which frame: the video ends there.
+    """
 
     capture: cv2.VideoCapture
     next: int = 0
+    ended: bool = False
+
+    def take(self, frame: int) -> np.ndarray | None:
+        """The pixels (H, W, 3) uint8 BGR of a frame that is not passed yet; None when the video ends before it."""
+        pixels = None
+        while self.next <= frame and not self.ended:
+            good, pixels = self.capture.read() if self.next == frame else (self.capture.grab(), None)
+            self.ended = not good
+            self.next += good
+        return pixels
 
 
 def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
     """One frame of a video, counted from 0, as a JPEG; or the reason why there is none.
 
-    Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, or
-    cannot be decoded at all.
-
-    Raises:
-        ValueError: no such file.
+    Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, cannot be
+    decoded up to it, or is not there or not readable (any more).
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    changed = path.stat().st_mtime_ns
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return NoImage(IMAGE_MISSING, path, "no such video")
+    except OSError as error:
+        return NoImage(IMAGE_UNREADABLE, path, error.strerror or str(error))
     video = _opened(path, changed)
     if video.next > frame:
         _opened.cache_clear()
         video = _opened(path, changed)
-    while video.next < frame and video.capture.grab():
-        video.next += 1
-    pixels = video.capture.read()[1] if video.next == frame else None
-    if pixels is None:
-        found = f"the video ends before frame {video.next}" if video.next else "no frame can be decoded"
-        return NoImage(IMAGE_MISSING if video.next else IMAGE_DAMAGED, path, found)
-    video.next += 1
-    return jpeg_of(pixels)
+    pixels = video.take(frame)
+    return _why_not(path, frame, video) if pixels is None else jpeg_of(pixels)
+
+
+def _why_not(path: Path, frame: int, video: _OpenVideo) -> NoImage:
+    """Whether the video is shorter than that, or broken where decoding ends."""
+    counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # as the file says
+    if video.next and frame >= counted:
+        return NoImage(IMAGE_MISSING, path, f"the video ends before frame {video.next}")
+    part = f"nothing after frame {video.next - 1} of {counted}" if video.next else "no frame"
+    return NoImage(IMAGE_DAMAGED, path, f"{part} can be decoded")
 
 
 @lru_cache(maxsize=1)  # one decoder a process: each holds a few uncompressed frames

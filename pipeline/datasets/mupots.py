@@ -31,6 +31,7 @@ from pipeline.datasets.source import (
     box_xyxy,
     clipped_box,
     cut,
+    flag,
     no_record,
     numbers,
     pinhole,
@@ -38,6 +39,7 @@ from pipeline.datasets.source import (
     record,
     require_file,
     require_folder,
+    size_of,
 )
 from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUPOTS, SplitManifest
@@ -94,7 +96,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     by_place = {_place(image, path): image for image in images.values()}
     for frame in shard.frames:
         image = by_place[shard.sequence, frame]
-        size = int(image["height"]), int(image["width"])
+        size = size_of(image, path)
         K = pinhole(numbers(image, "intrinsic", (4,), path))
         people = [_person(annotation, K, size, path) for annotation in annotations[image["id"]]]
         yield record(shard, frame, _image(folder, shard.sequence, frame), size, MUPOTS17, people, K=K)
@@ -164,13 +166,13 @@ def _person(annotation: dict[str, Any], K: np.ndarray, size: tuple[int, int], pa
     if "keypoints_univ" in annotation:
         universal = numbers(annotation, "keypoints_univ", (17, 3), path)
     return Person(
-        id=int(annotation["id"]),
+        id=annotation["id"],
         joints_uv=_mended(uv, cam, ~unlabelled, K, size),
         joints_cam=cam,
         joints_cam_univ=universal,
         state=state,
         bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
-        valid=bool(annotation.get("is_valid", 1)),
+        valid=flag({"is_valid": 1, **annotation}, "is_valid", path),
     )
 
 
@@ -188,9 +190,7 @@ def _mat_person(id_: int, entry: mupots_mat.MatPerson, K: np.ndarray, image: Enc
     )
 
 
-def _mended(
-    uv: np.ndarray, cam: np.ndarray, labelled: np.ndarray, K: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
+def _mended(uv: np.ndarray, cam: np.ndarray, labelled: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Image positions (17, 2), those that contradict the labelled joint in 3D replaced by its projection."""
     projected = np.where(labelled[:, None], 0.0, uv)
     projected[labelled] = project(cam[labelled], K)

@@ -6,7 +6,8 @@
     ROOT/<sequence>/hdVideos/hd_<camera>.mp4                         or the videos that they are cut from
 
 A camera without a folder of images is read from its video (frames.py): pose file n belongs to the video's n-th
-frame, counted from 0, and its frames become JPEGs of quality 95, about a terabyte less to store beforehand.
+frame, counted from 0, and its frames become JPEGs of quality 95, about a terabyte less to store beforehand. Where
+there are both, the images are read, even if there are fewer of them; a line says so.
 
 World coordinates are centimetres with y down; this file turns them into millimetres of the camera frame,
 once. Boxes and image positions are not part of the data: both follow from the projection with the sequence's
@@ -101,9 +102,7 @@ class Camera:
         return float(turns.min(initial=np.inf))
 
 
-def shards(
-    root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
-) -> list[Shard]:
+def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> list[Shard]:
     """The work of one split: its sequences that exist, every camera, in runs of frames that have a pose file.
 
     Args:
@@ -131,6 +130,8 @@ def shards(
         for camera in splits.cameras:
             if _video(sequence, camera) is None:
                 images: list[Path] | int = [_image(sequence, camera, frame) for frame in taken]
+                if _video_file(sequence, camera).is_file():
+                    print(f"{source}: {part.sequence}: images of camera {camera} are read, its video is not")
             else:
                 images = _VIDEO_FRAME_BYTES
             found += cut(source, folder, part, camera, taken, images)
@@ -189,9 +190,13 @@ def _image(sequence: Path, camera: str, frame: int) -> Path:
     return _image_folder(sequence, camera) / f"{camera}_{frame:08d}.jpg"
 
 
+def _video_file(sequence: Path, camera: str) -> Path:
+    return sequence / "hdVideos" / f"hd_{camera}.mp4"
+
+
 def _video(sequence: Path, camera: str) -> Path | None:
     """The camera's video, where its frames are read from it: there is no folder of images."""
-    video = sequence / "hdVideos" / f"hd_{camera}.mp4"
+    video = _video_file(sequence, camera)
     return video if video.is_file() and not _image_folder(sequence, camera).is_dir() else None
 
 
@@ -298,12 +303,11 @@ def _can_image(camera: Camera, cam: np.ndarray) -> np.ndarray:
     return front & (((cam[..., :2] / depth[..., None]) ** 2).sum(axis=-1) < camera.widest)
 
 
-def strays(
-    root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
-) -> Iterator[Drop]:
+def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> Iterator[Drop]:
     """Images of one split without a pose file between the first and the last frame that have one: lost downloads.
 
-    The owners' pose files begin some time after the cameras do and end before them, so images outside are normal.
+    The owners' pose files begin some time after the cameras do and end before them, so images outside are normal. A
+    video has an image for every frame.
     """
     for part in splits.of(split):
         sequence = Path(root).resolve() / part.sequence
@@ -311,12 +315,14 @@ def strays(
             continue
         poses, _, _ = _pose_folder(sequence)
         frames = {int(name[1]) for name in (_POSE_FILE.fullmatch(path.name) for path in poses.iterdir()) if name}
-        first, last = min(frames, default=0), max(frames, default=-1)
+        between = range(min(frames, default=0), max(frames, default=-1))
         for camera in splits.cameras:
-            pictures = _image_folder(sequence, camera)
-            names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures.glob("*.jpg"))
-            lost = sorted({int(name[1]) for name in names if name} - frames)
-            for frame in (f for f in lost if first < f < last):
-                file = _image(sequence, camera, frame).relative_to(sequence.parent).as_posix()
-                pose = f"no {poses.name}/body3DScene_{frame:08d}.json"
-                yield Drop(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)
+            video = _video(sequence, camera)
+            pictures = _image_folder(sequence, camera).glob("*.jpg")
+            names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures)
+            imaged = set(between) if video else {int(name[1]) for name in names if name}
+            for frame in sorted(imaged - frames):
+                if frame in between:
+                    file = (video or _image(sequence, camera, frame)).relative_to(sequence.parent).as_posix()
+                    pose = f"no {poses.name}/body3DScene_{frame:08d}.json"
+                    yield Drop(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)

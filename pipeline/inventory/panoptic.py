@@ -125,8 +125,13 @@ def _view(
     view.damaged += lost.values()
     view.pictures = [p for p in view.pictures if int(p.path[-12:-4]) not in lost]
     film = f"{part.sequence}/hdVideos/hd_{camera}.mp4"
-    if tree.size(film) is not None and camera not in tree.folders(f"{part.sequence}/hdImgs"):
-        add_film(view, tree, film, [frame for frame in taken if frame not in lost], size)
+    if tree.size(film) is not None:
+        if camera in tree.folders(f"{part.sequence}/hdImgs"):
+            found.notes.append(f"{part.sequence} has images and a video of {camera}: the images are read")
+        else:
+            add_film(view, tree, film, [frame for frame in taken if frame not in lost], size)
+            holes = sorted({*range(min(frames, default=0), max(frames, default=0))} - {*frames})
+            view.strays = [f"{film} (frame {frame})" for frame in holes]
     if size is None:
         view.blocked = "no calibration of the camera: nothing can be projected"
     if not imaged and any(n.endswith(".png") for n in tree.names(folder)):

@@ -19,6 +19,14 @@ def jpeg(height: int, width: int, seed: int = 0) -> bytes:
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
+# The category of COCO's keypoint files.
+COCO_PERSON = {
+    "id": 1, "name": "person",
+    "keypoints": ["nose", "left_eye", "right_eye", "left_ear", "right_ear",
+                  *(f"{side}_{part}" for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+                    for side in ("left", "right"))],
+}  # fmt: skip
+
 # A person as tall as people are, standing at the world's origin: centimetres, y down, floor at 0.
 STANDING = {
     "neck": (0, -145, 0), "nose": (0, -160, 12), "head_top": (0, -178, 0), "mid_hip": (0, -95, 0),

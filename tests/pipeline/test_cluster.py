@@ -136,6 +136,15 @@ def test_a_local_folder_is_refused_on_several_nodes(monkeypatch, tmp_path):
     assert connect(ClusterConfig(storage="s3://bucket/runs", tracking_uri="http://head:5000")).nodes == 2
 
 
+def test_a_job_that_writes_one_place_alone_needs_that_to_be_seen_by_all_nodes_and_nothing_else(monkeypatch, tmp_path):
+    pretend(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
+    here = ClusterConfig(storage=str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match="^out = '/data/out' is a folder of one machine, but the cluster has 2 nodes"):
+        connect(here, "/data/out")
+    assert connect(here, "s3://bucket/out").nodes == 2
+    assert connect(ClusterConfig(shared_storage=True), "/data/out").nodes == 2
+
+
 def test_a_local_folder_is_refused_where_nodes_will_be_added(monkeypatch, tmp_path):
     pretend(monkeypatch, {"CPU": 1.0})
     assert connect(ClusterConfig(storage=str(tmp_path))).nodes == 1

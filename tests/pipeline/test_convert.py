@@ -172,15 +172,17 @@ def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local
 
 def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
     script = f"""
-import os, signal
+import os, signal, time
 from pathlib import Path
 from pipeline import convert
 from pipeline.datasets import panoptic
 read = panoptic.records
 def killed(shard):
     for i, item in enumerate(read(shard)):
-        if i == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+        while i == 3:
+            if any(file.stat().st_size > 10_000 for file in Path({str(tmp_path)!r}).rglob(".staged-*")):
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.05)
         yield item
 config = convert.ConvertConfig("panoptic", {str(raw)!r}, {str(tmp_path)!r}, rows_per_group=1)
 splits, shards = convert._list(config)
@@ -195,7 +197,7 @@ convert.write_shard(convert._pack(shards, config)[0], killed)
 
 def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_path):
     (tmp_path / "train").mkdir()
-    for name in (".staged-0-shard-00000.parquet", "shard-00099.parquet"):
+    for name in (f".staged-{'0' * 32}-shard", "shard-00099-0123456789ab.parquet"):
         (tmp_path / "train" / name).write_bytes(b"half")
     manifest = convert(config(raw, tmp_path))
     (shard,) = manifest.splits["train"].shards

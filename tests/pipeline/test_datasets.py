@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from original_layouts import (
     CAMERAS,
+    COCO_PERSON,
     HEIGHT,
     WIDTH,
     body,
@@ -282,8 +283,10 @@ def test_a_malformed_calibration_is_named(tmp_path):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["bodies", "cameras", "id", "name", "joints19", "K"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["bodies", "cameras", "id", "name", "joints19", "K"]), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -418,7 +421,7 @@ def test_muco_images_load_with_their_pseudo_camera(tmp_path):
         ({"bbox": None}, "entry 0: bbox: found size 1"),
         ({"bbox": [1, 2, 3]}, "entry 0: bbox: found size 3"),
         ({"keypoints_vis": "all"}, "entry 0: keypoints_vis"),
-        ({"image_id": 77}, "KeyError"),
+        ({"image_id": 77}, "entry 0: image_id: found 77, wanted the id of one of the images"),
     ],
 )
 def test_a_malformed_annotation_is_named(change, reason, tmp_path):
@@ -456,8 +459,7 @@ def test_the_real_coco_photos_load(das_data):
 
 def write_coco(root: Path, photos: str, annotations: list[dict]) -> Path:
     image = {"id": 9, "file_name": "000000000009.jpg", "height": HEIGHT, "width": WIDTH}
-    person = {"id": 1, "name": "person", "keypoints": [], "skeleton": []}
-    content = {"images": [image], "annotations": annotations, "categories": [person]}
+    content = {"images": [image], "annotations": annotations, "categories": [COCO_PERSON]}
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"person_keypoints_{photos}.json").write_text(json.dumps(content))
     (root / photos).mkdir()
@@ -488,9 +490,17 @@ def test_a_malformed_coco_file_is_named(tmp_path):
     root = write_coco(tmp_path, "val2017", [coco_person(5, [0] * 50)])
     with pytest.raises(ValueError, match=r"person_keypoints_val2017.json: entry 5: keypoints: found size 50"):
         read(coco, root, "val")
-    for content in ("[]", "{", '{"images": 3}'):
+    wrong = {
+        "[]": "found list, wanted an object",
+        "{": "not JSON",
+        '{"images": 3}': "images: found 3, wanted a list",
+        '{"images": [], "annotations": [3]}': r"annotations\[0\]: found int, wanted an object",
+        '{"images": [], "annotations": []}': "categories: found 0 with an id and the name person",
+        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}': "categories: keypoints of",
+    }
+    for content, reason in wrong.items():
         (root / "annotations" / "person_keypoints_val2017.json").write_text(content)
-        with pytest.raises(ValueError, match="person_keypoints_val2017.json: not a COCO annotation file"):
+        with pytest.raises(ValueError, match=f"person_keypoints_val2017.json: {reason}"):
             read(coco, root, "val")
 
 

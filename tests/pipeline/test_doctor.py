@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from original_layouts import HEIGHT, WIDTH, jpeg, write_muco, write_mupots, write_panoptic
+from original_layouts import COCO_PERSON, HEIGHT, WIDTH, jpeg, write_muco, write_mupots, write_panoptic
 from test_frames import write_video
 from test_mpi_inf_3dhp import write_arrays, write_original
 from test_mupots_mat import write_sequence
@@ -50,7 +50,7 @@ def readable(source: str, root: Path) -> int:
 def write_coco(root: Path) -> Path:
     """Three photos of train2017, two with people, and one of val2017."""
     for photos, ids in (("train2017", (1, 2, 3)), ("val2017", (4,))):
-        content = {"categories": [{"id": 1, "name": "person"}], "images": [], "annotations": []}
+        content = {"categories": [COCO_PERSON], "images": [], "annotations": []}
         (root / photos).mkdir(parents=True)
         for i in ids:
             name = f"{i:012d}.jpg"

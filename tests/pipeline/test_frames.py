@@ -78,8 +78,25 @@ def test_frames_that_are_not_there_say_why(video, tmp_path):
     broken.write_bytes(video.read_bytes()[:900])
     found = video_frame(broken, 0)
     assert isinstance(found, NoImage) and found.reason == "image damaged" and found.file == broken
-    with pytest.raises(ValueError, match="nothing.mp4: no such file"):
-        video_frame(tmp_path / "nothing.mp4", 0)
+    nothing = video_frame(tmp_path / "nothing.mp4", 0)
+    assert isinstance(nothing, NoImage) and (nothing.reason, nothing.detail) == ("image missing", "no such video")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_nothing_behind_a_broken_place_of_a_video_is_taken_for_a_frame(video, tmp_path, step):
+    data = bytearray(video.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    asked = range(0, 102, step)
+    found = [video_frame(broken, n) for n in asked]
+    good = [isinstance(item, EncodedImage) for item in found].index(False)
+    # The last frame before the place may be a repetition of the one before it.
+    assert 10 < good * step < 90 and [shown(i) for i in found[: good - 1]] == [*asked][: good - 1]
+    counted = [item for n, item in zip(asked, found, strict=True) if asked[good] <= n < 100]
+    assert {item.reason for item in counted} == {"image damaged"} and " of 100 can be decoded" in counted[0].detail
+    assert [item.reason for item in found if item not in found[:good] + counted] == ["image missing"] * (2 // step)
 
 
 def test_frames_become_jpegs_of_the_stated_quality():
@@ -127,4 +144,3 @@ def test_any_camera_of_the_calibration_may_be_asked_for(tmp_path):
     wanted = [("00_07", 0), ("00_07", 2), ("00_16", 0), ("00_16", 2)]
     assert [(item.camera, item.frame) for item in found] == wanted
     assert [number_of(decode_image(item)) for item in found[:2]] == [0, 2]
-

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,30 @@ def test_equal_conversions_at_once_share_their_work(raw, tmp_path, inline):
         assert {status(process) for process in several} == {0}
         convert(config(raw, out))
         assert files(out) == files(tmp_path / "alone")
+
+
+def test_unfinished_files_of_an_equal_conversion_stay_until_it_has_ended(raw, tmp_path, inline):
+    alone, out = convert(config(raw, tmp_path / "alone")), tmp_path / "out"
+    half = [out / name / f".staged-{'0' * 32}-{last}" for name, last in (("train", "shard"), ("_parts", "x.json"))]
+    with claimed(str(out / "_parts" / "claims"), alone.inputs, "OUT") as other:
+        for path in half:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"half of it")
+        assert convert(config(raw, out)) == alone == convert(config(raw, out)), "both what it does and what it finds"
+        assert all(path.exists() for path in half) and (out / "_parts" / "claims" / other.name).exists()
+    convert(config(raw, out))
+    assert files(out) == files(tmp_path / "alone")
+
+
+def test_a_conversion_that_gives_nothing_removes_its_own_reports_and_no_others(raw, tmp_path, inline):
+    root, out = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(2)), tmp_path / "out"
+    theirs = out / "_parts" / f"train-00007-{'1' * 16}.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    shutil.rmtree(root / "160224_mafia2" / "hdImgs")
+    with pytest.raises(ValueError, match="gives no image: 2 x image missing"):
+        convert(config(root, out))
+    assert files(out) == {f"_parts/{theirs.name}": b"{}"}
 
 
 def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline):

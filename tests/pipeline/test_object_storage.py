@@ -126,7 +126,7 @@ def test_a_conversion_that_was_cut_off_goes_on_in_the_bucket(endpoint, local_ray
     unfinished = objects(out)
     assert "manifest.json" not in unfinished and len([n for n in unfinished if n.startswith("_parts/train")]) > 1
     assert list_shards(out, "train") == []
-    storage.write_bytes(storage.join(out, "train", "shard-00000-of-another-attempt.parquet"), b"left behind")
+    storage.write_bytes(storage.join(out, "train", "shard-00099-0123456789ab.parquet"), b"left behind")
     convert(config(raw, out))
     convert(config(raw, str(tmp_path / "never")))
     assert objects(out) == local_files(tmp_path / "never")

@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from original_layouts import jpeg
+from original_layouts import COCO_PERSON, jpeg
 
 from das.camera import mean_focal
 from das.skeleton import MUCO21, PANOPTIC15
@@ -127,8 +127,7 @@ BOTH_EXPERIMENTS = pytest.mark.parametrize(
 
 
 def write_coco(root, images, annotations):
-    person = {"id": 1, "name": "person", "keypoints": [], "skeleton": []}
-    content = {"images": images, "annotations": annotations, "categories": [person]}
+    content = {"images": images, "annotations": annotations, "categories": [COCO_PERSON]}
     (root / "annotations").mkdir()
     (root / "annotations" / "person_keypoints_train2017.json").write_text(json.dumps(content))
     (root / "train2017").mkdir()

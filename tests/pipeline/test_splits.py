@@ -65,6 +65,22 @@ def test_test_frames_are_shared_by_the_sequences_and_cameras_of_an_activity():
         assert set(np.diff(chosen)) <= {6, 7, 13, 14}
 
 
+def test_some_sequences_are_the_same_frames_of_the_same_split():
+    wanted = ("160226_haggling1", "160224_mafia1")
+    some = PANOPTIC.narrowed(wanted)
+    assert some.id == PANOPTIC.id and {part.sequence for part in some.parts} == set(wanted)
+    assert not some.of("val") and [part.sequence for part in some.of("test")] == ["160226_haggling1"]
+    (part,) = some.of("test")
+    taken = some.select(part, range(5000))
+    assert taken == PANOPTIC.select(part, range(5000)) and len(taken) == 600, "the other haggling keeps its share"
+    assert some.narrowed(wanted[:1], ("test",)).id == PANOPTIC.id == PANOPTIC.narrowed(()).id
+    assert SplitManifest.from_json(json.loads(json.dumps(some.to_json()))) == PANOPTIC
+    other = replace(some, cameras=("00_00",))
+    assert other.id == replace(PANOPTIC, cameras=("00_00",)).id != PANOPTIC.id
+    with pytest.raises(ValueError, match="sequences: found pizza, wanted some of 160224_haggling1, "):
+        PANOPTIC.narrowed(("pizza",))
+
+
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60).map(sorted), st.integers(1, 80))
 def test_any_number_of_frames_can_be_spread(frames, wanted):
     manifest = SplitManifest("m", (Part("s", "test", "a"),), test_frames=wanted)
@@ -153,6 +169,7 @@ def test_a_manifest_is_found_by_name_or_read_from_a_file(tmp_path):
         ({"name": "x", "parts": [{"sequence": "a", "split": "val"}], "step": 0}, "step = 0"),
         ({"name": "x", "parts": [{"sequence": "a", "split": "val"}], "step": True}, "step = True, wanted int"),
         ({"name": "x", "parts": [{"sequence": "a", "split": "val"}], "cameras": [3]}, "cameras = "),
+        ({"name": "x", "parts": [{"sequence": "a", "split": "val"}], "whole": []}, "unknown field 'whole'"),
         ({"name": "coco", "parts": [{"sequence": "a", "split": "val"}]}, "its name 'coco' is taken"),
     ],
 )

@@ -56,3 +56,29 @@ def test_many_trials_are_cut_to_the_best_ones():
     text = replace(TRAINING, trials=(*trials, Trial("lost", "FAILED", {}))).text()
     assert "Sweep of 31 trials" in text and "| t29 |" in text and "| t5 |" not in text
     assert "| lost |" not in text and "11 more trials" in text
+
+
+def test_numbers_measured_on_training_data_are_shown_and_called_by_their_name():
+    metrics = {"train-fit/strict/mpjpe": 40.0, "train-fit/oks/ap": 0.5, "train-fit/strict/joint/nose": 1.0}
+    text = replace(TRAINING, name="evaluation/x", metrics=metrics).text()
+    assert "| `train-fit/strict/mpjpe` | 40 |\n| `train-fit/oks/ap` | 0.5 |" in text and "nose" not in text
+    assert "**train-fit:** measured on images that may be training data" in text
+    assert "train-fit" not in replace(TRAINING, name="evaluation/x", metrics={"oks/ap": 0.5}).text()
+
+
+def test_a_benchmark():
+    metrics = {"model/parameters": 2e6, "cpu/latency_ms_median": 31.0, "cpu/stage_ms/head": 3.0}
+    story = replace(TRAINING, name="benchmark/x", status="FINISHED", metrics=metrics, files=("benchmark.html",))
+    text = story.text()
+    assert text.startswith("**Benchmark `benchmark/x` finished")
+    assert "| `model/parameters` | 2e+06 |\n| `cpu/latency_ms_median` | 31 |" in text
+    assert "`benchmark.html`: the report" in text
+
+
+def test_the_command_that_goes_on_from_here():
+    trained = replace(TRAINING, files=("checkpoint/", "params.json"), run_id="7f")
+    assert trained.text().endswith("**Next:** `das evaluate --model runs:/7f/checkpoint --data PREPARED`")
+    tags = {"das.model": "runs:/7f/checkpoint"}
+    scored = replace(TRAINING, name="evaluation/x", files=("scores.json",), tags=tags, run_id="8a")
+    assert scored.text().endswith("**Next:** `das promote --model runs:/7f/checkpoint --scores 8a --name NAME`")
+    assert "**Next:**" not in TRAINING.text()

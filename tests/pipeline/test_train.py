@@ -14,15 +14,17 @@ import torch.distributed as dist
 from ray_train_stand_in import StandIn
 from torch import nn
 
-from das.checkpoint import load_info, load_model, load_training_state, save_model
+from das.checkpoint import ModelInfo, load_info, load_model, load_training_state, save_model
 from das.config import paper_resnet50
 from das.model import DAS
 from das.train_step import TrainStep
 from pipeline import train
+from pipeline.annotations import read_annotations
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.optim import OptimConfig
+from pipeline.overlap import INDEX_FILE, is_train_fit, overlap
 from pipeline.schema import to_table
-from pipeline.storage import list_shards, read_records
+from pipeline.storage import list_shards, read_columns, read_records, write_columns
 from pipeline.train import identity, mupots_presets, panoptic_presets, recipe_of, refuse_another, training_job
 from pipeline.train_loop import train_loop
 
@@ -116,8 +118,6 @@ def test_every_epoch_reports_numbers_and_a_checkpoint_that_stands_alone(straight
 
 
 def test_the_index_lists_the_training_rows_and_no_others(straight, prepared):
-    from pipeline.storage import read_columns
-
     kept = read_columns(straight[-1][1] / "training_index.parquet")
     every = read_columns(prepared / "index.parquet")
     wanted = {(k, h) for s, k, h in zip(*every.values(), strict=True) if s == "train"}
@@ -142,6 +142,44 @@ def test_bf16_and_accumulation_train_too(prepared, tmp_path):
     ((metrics, folder),) = run(StandIn(prepared, tmp_path), other, val=False)
     assert metrics["step"] == 2  # 32 rows are 6 batches of 5, two groups of 3
     assert all(value.isfinite().all() for value in load_model(folder)[0].state_dict().values())
+
+
+# ---- what a fine-tuned model keeps of the one it starts from ----
+
+
+def parent_of(prepared, folder) -> tuple[TrainConfig, ModelInfo]:
+    """A fine-tuning from a checkpoint that was trained on other data, under other terms."""
+    short = config(prepared, optim=optim(epochs=1))
+    info = training_job(short).info
+    data = {"sources": ["films"], "fingerprints": ["f"], "terms": ["research only"], "split": "train"}
+    save_model(folder, DAS(info.model), dataclasses.replace(info, data=data))
+    return dataclasses.replace(short, pretrained=str(folder)), info
+
+
+def test_a_fine_tuned_model_keeps_the_terms_and_is_not_judged_on_the_training_data_of_its_parent(prepared, tmp_path):
+    start, info = parent_of(prepared, tmp_path / "parent")
+    seen, unseen = (read_annotations([str(prepared)], split) for split in ("test", "val"))
+    theirs = {"key": [seen.records[0].key, "films/a/0/00000000"], "image_sha256": ["0", seen.records[1].image_sha256]}
+    write_columns(tmp_path / "parent" / INDEX_FILE, theirs)
+    ((_, child),) = run(StandIn(prepared, tmp_path), start, val=False)
+    kept = load_info(child).data
+    assert kept["terms"] == ["research only", *info.data["terms"]]
+    assert (kept["sources"], kept["fingerprints"]) == (["films", "synthetic"], ["f", *info.data["fingerprints"]])
+    assert overlap(child, unseen) is None
+    assert "trained on 2 of 4 images" in overlap(child, seen), "one by its key, one by its picture"
+    with pytest.raises(ValueError, match="trained on 32 of 32 images"):
+        is_train_fit(child, read_annotations([str(prepared)], "train"), allow=False)
+    # A third generation keeps what the second one kept.
+    again = training_job(dataclasses.replace(start, pretrained=str(child)))
+    assert again.info.data == kept and set(again.index["key"]) == set(read_columns(child / INDEX_FILE)["key"])
+
+
+def test_a_start_that_does_not_say_what_it_was_trained_on_leaves_that_unknown(prepared, tmp_path, capsys):
+    start, _ = parent_of(prepared, tmp_path / "parent")
+    ((_, child),) = run(StandIn(prepared, tmp_path), start, val=False)
+    assert "parent holds no training_index.parquet: what it was trained on is not known" in capsys.readouterr().out
+    assert not (child / INDEX_FILE).exists()
+    assert "it is not known" in overlap(child, read_annotations([str(prepared)], "val"))
 
 
 # ---- restarts ----
