@@ -145,7 +145,7 @@ class EvaluationResult:
     def headline(self) -> str:
         """What counts, in a line or two."""
         scores = self.scores
-        warning = f"{TRAIN_FIT}: some of these images may be training data\n" if scores.train_fit else ""
+        warning = f"{TRAIN_FIT}, some of these images may be training data: " if scores.train_fit else ""
         return (
             f"{warning}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose "
             f"{scores.baseline_mpjpe_mm:.1f} mm), recall {scores.recall:.3f}, precision {scores.precision:.3f}"
@@ -250,6 +250,8 @@ def evaluate_flat(config: EvaluateConfig) -> FlatResult:
             "tables": [table.to_json() for table in numbers.tables],
         })  # fmt: skip
         _log(job.out, numbers.metrics, tracker)
+        told = ", ".join(f"{name} {value:.3f}" for name, value in numbers.metrics.items() if name.endswith(("ap", "ar")))
+        tracker.describe(f"{job.annotations.name}, annotated in 2D: {told}")
     return FlatResult(job.out, tracker.handle.run_id, cluster.tracking_uri, numbers)
 
 
