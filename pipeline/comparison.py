@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from das.bootstrap import Interval, paired_interval
-from pipeline.scoring import TRAIN_FIT, Sheet
+from pipeline.annotations import Annotations
+from pipeline.predictions import PredictionSet, on_common_ground
+from pipeline.scoring import TRAIN_FIT, Sheet, score
 from pipeline.tables import Numbers, Table
 
 # Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
@@ -27,14 +29,29 @@ _COLUMNS = (
 )
 
 
-def compare(this: Sheet, other: Sheet) -> Numbers:
+def compare(
+    annotations: Annotations, this: PredictionSet, other: PredictionSet, threshold: float | None = None
+) -> Numbers:
     """Paired differences this - other, with intervals and in how many sequences they have which sign.
 
-    Metrics are named compare/..., where the interval's ends are ..._low and ..._high.
+    Both are scored in the joints that both predict. Metrics are named compare/..., where the interval's ends are
+    ..._low and ..._high.
+
+    Args:
+        annotations: the images of both.
+        this: one model's people.
+        other: the other one's.
+        threshold: score threshold for this one; the other has its own.
 
     Raises:
-        ValueError: only one of the two was measured on its own training images.
+        ValueError: no joints in common, or only one of the two was measured on its own training images.
     """
+    first, second = on_common_ground(this, other)
+    return differences(score(annotations, first, threshold), score(annotations, second))
+
+
+def differences(this: Sheet, other: Sheet) -> Numbers:
+    """``compare``, of scores that are on common ground already."""
     marks = [next(iter(sheet.metrics)).startswith(TRAIN_FIT) for sheet in (this, other)]
     if marks[0] != marks[1]:
         which = "this model" if marks[0] else "the other model"

@@ -7,7 +7,7 @@
     OUT/tables/*.csv           by activity, sequence, joint and protocol
     OUT/overlays/*.jpg         evenly spread frames and the worst ones
 
-and the same in one MLflow run. `score_predictions` computes all scores again from the predictions file, without the
+and the same in one MLflow run. `rescore` computes all scores again from the predictions file, without the
 model (`das evaluate --predictions`, rescore.py). Of images annotated in 2D alone there are only COCO's numbers, and no
 scores.json (``evaluate_flat``).
 """
@@ -40,7 +40,7 @@ from pipeline.predictions import Origin, PredictionSet
 from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
-from pipeline.scoring import TRAIN_FIT, Sheet, score
+from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
 from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
@@ -145,7 +145,7 @@ class EvaluationResult:
     def headline(self) -> str:
         """What counts, in a line or two."""
         scores = self.scores
-        warning = f"{TRAIN_FIT}: some of these images may be training data\n" if scores.train_fit else ""
+        warning = f"{TRAIN_FIT}, some of these images may be training data: " if scores.train_fit else ""
         return (
             f"{warning}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm (mean pose "
             f"{scores.baseline_mpjpe_mm:.1f} mm), recall {scores.recall:.3f}, precision {scores.precision:.3f}"
@@ -179,10 +179,10 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{job.name}", job.out) as tracker:
         _introduce(tracker, config, job)
         model = ray.put((job.model, job.info))
-        _predict(config, job, model, workers)
-        sheet = score_predictions(join(job.out, PREDICTIONS_FILE), job.annotations, config.threshold)
+        found = _predict(config, job, model, workers)
+        sheet = score(job.annotations, found, config.threshold)
         if other is not None:
-            sheet = sheet.beside(compare(sheet, score(job.annotations, other)))
+            sheet = sheet.beside(compare(job.annotations, found, other, config.threshold))
         runtime = None
         if config.runtime_images:
             images, size = config.runtime_images, config.batch_size
@@ -250,6 +250,8 @@ def evaluate_flat(config: EvaluateConfig) -> FlatResult:
             "tables": [table.to_json() for table in numbers.tables],
         })  # fmt: skip
         _log(job.out, numbers.metrics, tracker)
+        told = ", ".join(f"{name} {value:.3f}" for name, value in numbers.metrics.items() if name.endswith(("ap", "ar")))
+        tracker.describe(f"{job.annotations.name}, annotated in 2D: {told}")
     return FlatResult(job.out, tracker.handle.run_id, cluster.tracking_uri, numbers)
 
 
@@ -272,20 +274,6 @@ def read_predictions(where: str, annotations: Annotations) -> PredictionSet:
     if foreign.person is not None:
         raise ValueError(f"{where}: predictions that are paired with people (person), wanted unpaired ones")
     return foreign.to_predictions(annotations)
-
-
-def score_predictions(predictions: str, annotations: Annotations, threshold: float | None = None) -> Sheet:
-    """All scores from a predictions file alone, joined with the annotations by key; needs no model.
-
-    Args:
-        predictions: file of an earlier evaluation.
-        annotations: of the same data (``read_annotations``).
-        threshold: see ``score``.
-
-    Raises:
-        ValueError: from ``PredictionSet.load`` and ``score``.
-    """
-    return score(annotations, PredictionSet.load(predictions), threshold)
 
 
 # ---- before Ray starts ----
@@ -368,17 +356,16 @@ def _predict(config: EvaluateConfig, job: _Job, model: ray.ObjectRef, workers: i
 
 def _about(config: EvaluateConfig, job: _Job) -> dict[str, Any]:
     """What was evaluated, for the report."""
-    annotations = job.annotations
+    return {"name": job.name, "model": config.model, "data": images_of(job.annotations), **job.origin.to_json()}
+
+
+def images_of(annotations: Annotations) -> dict[str, Any]:
+    """What was evaluated on, for the report; promotion finds the images by it."""
     return {
-        "name": job.name,
-        "model": config.model,
-        "data": {
-            "name": annotations.name,
-            "folders": annotations.folders,
-            "images": len(annotations.records),
-            "split_manifests": [manifest.split_manifest for manifest in annotations.manifests],
-        },
-        **job.origin.to_json(),
+        "name": annotations.name,
+        "folders": annotations.folders,
+        "images": len(annotations.records),
+        "split_manifests": [manifest.split_manifest for manifest in annotations.manifests],
     }
 
 

@@ -11,7 +11,7 @@ What predicted, and on what, stands in the file's metadata, so scores can be com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +224,33 @@ def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, n
         joints_uv=joined("joints_uv", (joints, 2))[order],
         joints_cam=joined("joints_cam", (joints, 3))[order],
     )
+
+
+def on_common_ground(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
+    """Both as if neither predicted a joint that the other one lacks, with one mean pose: this one's.
+
+    Otherwise each would be scored on joints of its own, and a missed person would cost each something else.
+
+    Raises:
+        ValueError: their root is not the same joint, or they have no other joint in common.
+    """
+    mine, theirs = this.origin.skeleton, other.origin.skeleton
+    common = set(mine.joints) & set(theirs.joints)
+    common -= {*this.origin.unsupervised_joints, *other.origin.unsupervised_joints}
+    if mine.root != theirs.root or not common - set(mine.root):
+        raise ValueError(
+            f"joint sets {mine.name} (root {', '.join(mine.root)}) and {theirs.name} (root {', '.join(theirs.root)}) "
+            f"have {len(common)} joints in common: wanted one root and joints beside it to compare"
+        )
+    mean = dict(zip(mine.joints, this.origin.mean_pose, strict=True)) if this.origin.mean_pose else {}
+
+    def restricted(found: PredictionSet) -> PredictionSet:
+        skeleton = found.origin.skeleton
+        origin = replace(
+            found.origin,
+            unsupervised_joints=tuple(j for j in skeleton.joints if j not in common),
+            mean_pose=tuple(mean.get(j, (0.0, 0.0, 0.0)) for j in skeleton.joints) if mean else None,
+        )
+        return replace(found, origin=origin)
+
+    return restricted(this), restricted(other)

@@ -9,6 +9,7 @@ this project's own predictions what promotion reads.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -18,12 +19,14 @@ from pipeline.cluster import absolute_storage
 from pipeline.comparison import compare, verdict
 from pipeline.evaluate import (
     PAGE_FILE,
+    PREDICTIONS_FILE,
     REPORT_FILE,
     EvaluateConfig,
     EvaluationResult,
     FlatResult,
     evaluate,
     evaluate_flat,
+    images_of,
     is_flat,
     read_predictions,
 )
@@ -45,14 +48,15 @@ class Rescored:
     """What a predictions file is worth.
 
     Attributes:
-        predictions: the file. data: name of the images.
+        predictions: the file.
+        data: the images, as ``images_of`` tells them.
         numbers: of every protocol that fits; with a comparison, if asked for.
         out: folder or URI of the files; None where nothing was written.
         remarks: sentences for the terminal.
     """
 
     predictions: str
-    data: str
+    data: Mapping[str, Any]
     numbers: Numbers
     out: str | None
     remarks: tuple[str, ...]
@@ -68,7 +72,7 @@ class Rescored:
 
     def summary(self) -> str:
         """Tables and remarks for the terminal."""
-        lines = [f"{self.predictions} on {self.data}"]
+        lines = [f"{self.predictions} on {self.data['name']}"]
         lines += [table.text() for table in self.numbers.tables if not table.detail]
         return "\n".join((*lines, *self.remarks, *([self.out] if self.out else [])))
 
@@ -103,7 +107,7 @@ def rescore(config: EvaluateConfig) -> Rescored:
             if config.compare is not None:
                 raise ValueError(f"{config.predictions}: predictions that are paired with people cannot be compared")
             numbers = score_paired(foreign, config.data, config.split)
-            found = Rescored(config.predictions, " ".join(config.data), numbers, out, ())
+            found = Rescored(config.predictions, {"name": " ".join(config.data)}, numbers, out, ())
             _write(found)
             return found
     folders = [absolute_storage(folder) for folder in config.data]
@@ -112,18 +116,20 @@ def rescore(config: EvaluateConfig) -> Rescored:
     if is_flat(folders):
         if config.compare is not None:
             raise ValueError("compare: these images are annotated in 2D only, poses in space are compared")
-        found = Rescored(config.predictions, annotations.name, score_flat(annotations, predictions), out, ())
+        found = Rescored(config.predictions, images_of(annotations), score_flat(annotations, predictions), out, ())
         _write(found)
         return found
     sheet = score(annotations, predictions, config.threshold)
     remarks = _headline(sheet)
     if config.compare is not None:
-        difference = compare(sheet, score(annotations, read_predictions(config.compare, annotations)))
+        other = read_predictions(config.compare, annotations)
+        difference = compare(annotations, predictions, other, config.threshold)
         sheet, remarks = sheet.beside(difference), (*remarks, verdict(difference))
-    found = Rescored(config.predictions, annotations.name, sheet, out, remarks)
+    found = Rescored(config.predictions, images_of(annotations), sheet, out, remarks)
     if out is not None:
         _draw(config, out, annotations, sheet, predictions.origin)
-        if not is_foreign(config.predictions):
+        if not is_foreign(config.predictions):  # then the folder holds all that promotion asks for
+            predictions.save(join(out, PREDICTIONS_FILE))
             write_json(join(out, SCORES_FILE), gate_scores(sheet, predictions.origin, annotations).to_json())
     _write(found)
     return found

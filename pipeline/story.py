@@ -141,7 +141,7 @@ class Story:
         error = self.tags.get("das.error") or self.tags.get("das.stopped")
         yield f"**Why it ended:** {_cell(error)}" if error and self.status in ("FAILED", "KILLED") else ""
         yield self.tags.get("das.summary", "")
-        if any(name.startswith(_FITTED) for name in self.metrics):
+        if self._fitted:
             yield "**train-fit:** measured on images that may be training data; no gate takes these numbers"
         names = [mark + name for name in HEADLINE for mark in ("", _FITTED)]
         numbers = [(name, self.metrics[name]) for name in names if name in self.metrics]
@@ -160,11 +160,15 @@ class Story:
         yield "\n".join(("**Files:**", "", *(f"- `{name}`: {meaning}" for name, meaning in known))) if known else ""
         yield f"**Next:** `{following}`" if (following := self._next()) else ""
 
+    @property
+    def _fitted(self) -> bool:
+        return any(name.startswith(_FITTED) for name in self.metrics)
+
     def _next(self) -> str:
         """The command that goes on from here."""
         if "checkpoint/" in self.files:
             return f"das evaluate --model runs:/{self.run_id}/checkpoint --data PREPARED"
-        if "scores.json" in self.files and "das.model" in self.tags:
+        if "scores.json" in self.files and "das.model" in self.tags and not self._fitted:
             return f"das promote --model {self.tags['das.model']} --scores {self.run_id} --name NAME"
         return ""
 

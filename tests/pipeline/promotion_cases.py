@@ -22,12 +22,12 @@ from das.predictor import Predictor
 from das.transforms import InputSize
 from pipeline.annotations import read_annotations
 from pipeline.cluster import ClusterConfig
-from pipeline.evaluate import score_predictions
 from pipeline.evidence import gate_scores
 from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
 from pipeline.registry import fingerprint
 from pipeline.schema import Record, decode_image, key_of
+from pipeline.scoring import score
 from pipeline.storage import find_records, write_columns, write_json
 from pipeline.tracking import Tracker
 
@@ -135,8 +135,9 @@ def write_evaluation(checkpoint: Path, prepared: Path, out: Path, train_fit: boo
                 "joints_cam": people.joints_cam,
             }
         )
-    collect(origin, annotations.keys, rows).save(out / "predictions.parquet")
-    sheet = score_predictions(str(out / "predictions.parquet"), annotations)
+    predictions = collect(origin, annotations.keys, rows)
+    predictions.save(out / "predictions.parquet")
+    sheet = score(annotations, predictions)
     write_json(out / "scores.json", gate_scores(sheet, origin, annotations).to_json())
     write_json(out / "report.json", {"data": {"folders": [str(prepared)]}})
     return out

@@ -16,7 +16,7 @@ from das.skeleton import COCO17, Skeleton
 from pipeline.annotations import read_annotations
 from pipeline.cli import main
 from pipeline.cluster import ClusterConfig
-from pipeline.evaluate import EvaluateConfig, evaluate, score_predictions
+from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.gate import Gate, Scores
 from pipeline.inference import worker_count
 from pipeline.predict import read_photo
@@ -25,6 +25,7 @@ from pipeline.promote import PromoteConfig, promote
 from pipeline.registry import fingerprint, read_scores
 from pipeline.rescore import judge
 from pipeline.schema import decode_image
+from pipeline.scoring import score
 from pipeline.storage import write_records
 from pipeline.tracking import Tracker, mlflow_client
 
@@ -115,7 +116,7 @@ def test_predictions_are_those_of_the_model_alone(place, result):
 
 def test_scoring_the_file_again_needs_no_model_and_gives_the_same(place, result):
     annotations = read_annotations([str(place / "prepared")], "test")
-    sheet = score_predictions(str(Path(result.out) / "predictions.parquet"), annotations)
+    sheet = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
     assert same(sheet.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
     assert [t.text() for t in sheet.tables] == [t.text() for t in result.tables]
 

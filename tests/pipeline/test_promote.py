@@ -16,10 +16,12 @@ from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of
 from das.skeleton import MUCO21
 from pipeline import registry, versions
 from pipeline.cli import main
+from pipeline.evaluate import EvaluateConfig
 from pipeline.history import History, RegistryConfig, Rollback, ask
 from pipeline.predictions import PredictionSet
 from pipeline.promote import promote
 from pipeline.registry import champion_version, fingerprint, resolve_model
+from pipeline.rescore import rescore
 from pipeline.storage import write_json
 from pipeline.tracking import Tracker, mlflow_client
 from pipeline.turn import queue_name, turn
@@ -103,6 +105,21 @@ def test_a_poor_first_version_is_refused_judged_again_by_a_milder_gate_and_stays
     assert not promote(replace(good, gate=str(strange))).champion  # nothing is above 1
     assert promote(good).champion and count(place) == 2
     assert aliases(place) == {"champion": 2}
+
+
+def test_scores_made_again_from_the_predictions_alone_are_promoted_like_the_first_ones(place, tmp_path):
+    config = place.candidate("again", 2.0)
+    again = str(tmp_path / "rescored")
+    rescore(
+        EvaluateConfig(
+            data=(str(place.prepared),),
+            predictions=str(Path(config.scores) / "predictions.parquet"),
+            out=again,
+            overlays=1,
+            worst=1,
+        )
+    )
+    assert promote(replace(config, scores=again)).champion
 
 
 # ---- against a champion ----

@@ -11,7 +11,7 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
-from pipeline.comparison import compare, verdict
+from pipeline.comparison import differences, verdict
 from pipeline.evaluate import EvaluateConfig
 from pipeline.foreign import read_foreign
 from pipeline.gate import Scores
@@ -160,6 +160,23 @@ def test_two_models_are_compared_on_the_same_blocks(place, capsys):
     assert (this, other) == (found.metrics["strict/mpjpe"], bad.metrics["strict/mpjpe"])
 
 
+def test_models_of_different_joint_sets_are_compared_in_the_joints_that_both_predict(place, tmp_path):
+    records = scene(frames=FRAMES)
+    joints = tuple(joint for joint in PANOPTIC15.joints if joint != "head")
+    small = replace(PANOPTIC15, name="small", joints=joints, bones=PANOPTIC15.bones[1:])
+    people = noisy(records)
+    fewer = [np.delete(joints, PANOPTIC15.index("head"), axis=1) for joints in people]
+    # Another mean pose would give a missed person another price.
+    predictions_of(records, fewer, small, mean_pose=((9.0, 9.0, 9.0),) * len(small)).save(tmp_path / "small.parquet")
+    table = {t.name: t for t in rescore(config_of(place, compare=str(tmp_path / "small.parquet"))).numbers.tables}
+    for name in ("strict/mpjpe", "strict/mpjpe_with_misses", "strict/recall"):
+        assert table["comparison"].rows[name][2] == pytest.approx(0, abs=1e-6), name
+    other = replace(small, root=("neck",))
+    predictions_of(records, fewer, other).save(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"panoptic15 \(root mid_hip\) and small \(root neck\) have 14 joints"):
+        rescore(config_of(place, compare=str(tmp_path / "other.parquet")))
+
+
 def test_a_model_does_not_differ_from_itself(place):
     found = rescore(config_of(place, compare=str(place / "good.parquet"))).numbers
     table = {t.name: t for t in found.tables}["comparison"]
@@ -173,7 +190,7 @@ def test_only_what_is_alike_is_compared(place, tmp_path):
     honest = score(mine, predictions_of(records, noisy(records)))
     fitted = score(mine, predictions_of(records, noisy(records), train_fit=True))
     with pytest.raises(ValueError, match="the other model was trained on some of these images"):
-        compare(honest, fitted)
+        differences(honest, fitted)
     predictions_of(scene(frames=4)).save(tmp_path / "fewer.parquet")
     with pytest.raises(ValueError, match="the predictions are for data"):
         rescore(config_of(place, compare=str(tmp_path / "fewer.parquet")))
@@ -229,8 +246,10 @@ def test_our_model_is_compared_with_another_groups(place, tmp_path):
     found = rescore(config_of(place, compare=str(tmp_path / "theirs.npz"))).numbers
     assert found.metrics["compare/strict/mpjpe_high"] < 0
     rows = {t.name: t for t in found.tables}["comparison"].rows
-    assert "strict/root_error" in rows and "strict/mpjpe_with_misses" not in rows, "nobody knows their mean pose"
-    assert verdict(rescore(config_of(place, compare=str(tmp_path / "theirs.npz"))).numbers).startswith("error over")
+    assert "strict/root_error" in rows and "strict/mpjpe_with_misses" in rows, "a miss costs both our mean pose's error"
+    turned = rescore(config_of(place, str(tmp_path / "theirs.npz"), compare=str(place / "good.parquet"))).numbers
+    assert "compare/strict/mpjpe_with_misses" not in turned.metrics, "nobody knows their mean pose"
+    assert verdict(turned).startswith("error over")
 
 
 @pytest.mark.parametrize(

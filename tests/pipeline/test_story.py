@@ -82,3 +82,5 @@ def test_the_command_that_goes_on_from_here():
     scored = replace(TRAINING, name="evaluation/x", files=("scores.json",), tags=tags, run_id="8a")
     assert scored.text().endswith("**Next:** `das promote --model runs:/7f/checkpoint --scores 8a --name NAME`")
     assert "**Next:**" not in TRAINING.text()
+    fitted = replace(scored, metrics={"train-fit/strict/mpjpe": 1.0})
+    assert "**Next:**" not in fitted.text(), "no gate takes them"
