@@ -250,8 +250,8 @@ def evaluate_flat(config: EvaluateConfig) -> FlatResult:
             "tables": [table.to_json() for table in numbers.tables],
         })  # fmt: skip
         _log(job.out, numbers.metrics, tracker)
-        told = ", ".join(f"{name} {value:.3f}" for name, value in numbers.metrics.items() if name.endswith(("ap", "ar")))
-        tracker.describe(f"{job.annotations.name}, annotated in 2D: {told}")
+        told = (f"{name} {value:.3f}" for name, value in numbers.metrics.items() if name.endswith(("ap", "ar")))
+        tracker.describe(f"{job.annotations.name}, annotated in 2D: {', '.join(told)}")
     return FlatResult(job.out, tracker.handle.run_id, cluster.tracking_uri, numbers)
 
 
