@@ -11,31 +11,26 @@ sending one twice changes nothing.
 
 While its block lasts, a run also tells how busy its machine is (``sampler``), and at both ends its page gets a
 description in words (``story``).
-
-mlflow is imported when first needed: it costs more than a second, and asks at import whether it may report
-usage.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
 import re
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from pipeline.code_version import code_version
 from pipeline.journal import Journal, journal_folder
+from pipeline.mlflow_store import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.sampler import Monitor, Sampler
 from pipeline.storage import copy_folder
 from pipeline.story import Input, Story, Trial
@@ -55,120 +50,9 @@ TAG_LENGTH = 5000
 NOTE_LENGTH = 7500
 """Characters of a description, likewise."""
 
-_PROJECT = Path(__file__).resolve().parent.parent
 _NOTE = "mlflow.note.content"  # what MLflow shows as the run's description
 _RETRY_AFTER = 30.0  # seconds without a new attempt after the server was lost; attempts block the training
 _log = logging.getLogger(__name__)
-
-
-# ---- addresses ----
-
-
-def absolute_tracking_uri(uri: str | None, storage: str) -> str:
-    """The MLflow store's address, valid from any folder.
-
-    Args:
-        uri: sqlite:///PATH (a relative PATH is made absolute), http://HOST:PORT, another database, or None
-            for mlflow.db in the storage folder.
-        storage: absolute folder or object-storage URI of the runs.
-
-    Raises:
-        ValueError: a form that MLflow would not take, or None where storage can hold no database.
-    """
-    if uri is None:
-        if "://" in storage:
-            raise ValueError(
-                f"tracking_uri is not set and storage = {storage!r} cannot hold a database: "
-                "wanted an MLflow server such as http://HEAD:5000"
-            )
-        return f"sqlite:///{storage}/mlflow.db"
-    if uri.startswith("sqlite:///") and len(uri) > len("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
-    if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri):
-        return uri.rstrip("/")
-    raise ValueError(f"tracking_uri = {uri!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address")
-
-
-def is_local_store(tracking_uri: str) -> bool:
-    """Whether the store is a file that only this machine can open."""
-    return tracking_uri.startswith("sqlite:")
-
-
-def mlflow_client(tracking_uri: str, must_exist: bool = False) -> MlflowClient:
-    """An MLflow client that reports no usage and gives up on a lost server in seconds, not minutes.
-
-    Args:
-        tracking_uri: absolute, see ``absolute_tracking_uri``.
-        must_exist: refuse an sqlite file that is not there, which MLflow would create; for those who only
-            read.
-    """
-    if is_local_store(tracking_uri):
-        path = Path(tracking_uri.removeprefix("sqlite:///"))
-        if must_exist and not path.is_file():
-            raise ValueError(f"tracking_uri = {tracking_uri!r}: there is no database {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # they announce every table of a new database
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-@contextmanager
-def talking_to(tracking_uri: str) -> Iterator[None]:
-    """A lost server becomes a ConnectionError of one line; everything else passes."""
-    try:
-        yield
-    except Exception as error:
-        if not is_loss(error):
-            raise
-        raise ConnectionError(f"MLflow does not answer at {tracking_uri}: {_first_line(error)}") from error
-
-
-# ---- what code this is ----
-
-
-def code_version(project: Path = _PROJECT) -> str:
-    """``0.1.0+git.<commit>``, with ``.dirty`` when tracked files differ from it.
-
-    Where the project was shipped without its history (``ray job submit`` leaves .git behind):
-    ``0.1.0+src.<hash>`` over the Python sources, so that the code is still told apart.
-    """
-    version = importlib.metadata.version("das-pose") if _installed("das-pose") else "0"
-    # A copy inside somebody else's repository must not carry that one's commit.
-    top = _git(project, "rev-parse", "--show-toplevel")
-    if top is not None and Path(top).resolve() == project.resolve():
-        commit = _git(project, "rev-parse", "HEAD")
-        if commit:
-            dirty = _git(project, "status", "--porcelain", "--untracked-files=no")
-            return f"{version}+git.{commit[:12]}" + (".dirty" if dirty else "")
-    digest = hashlib.sha256()
-    for path in sorted(p for package in ("das", "pipeline", "jobs") for p in (project / package).rglob("*.py")):
-        digest.update(f"{path.relative_to(project)}\0".encode() + path.read_bytes())
-    return f"{version}+src.{digest.hexdigest()[:12]}"
-
-
-def _installed(distribution: str) -> bool:
-    return any(importlib.metadata.distributions(name=distribution))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Standard output of git, or None without git or outside a repository."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 # ---- values that MLflow takes ----
@@ -373,7 +257,7 @@ class Tracker:
             self._sampler.stop()
             self._sampler = None
         if error is not None:
-            self.set_tags({"das.error": f"{type(error).__name__}: {_first_line(error)}"})
+            self.set_tags({"das.error": f"{type(error).__name__}: {first_line(error)}"})
         self._event({"status": status})
         complete = self.backfill() and self._tell()
         if not complete:
@@ -442,7 +326,7 @@ class Tracker:
             if not is_loss(error):
                 raise
             if not self._retry_at:
-                _log.warning("MLflow is lost (%s); metrics are kept in %s", _first_line(error), journal.path)
+                _log.warning("MLflow is lost (%s); metrics are kept in %s", first_line(error), journal.path)
             self._retry_at = time.monotonic() + _RETRY_AFTER
             return False
         journal.mark_sent(position)
@@ -566,29 +450,3 @@ def _input(found: Any) -> Input:
     source = json.loads(found.dataset.source)
     context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "")
     return Input(found.dataset.name, context, source.get("fingerprint", found.dataset.digest), source.get("uri", ""))
-
-
-def refusal(error: BaseException) -> str | None:
-    """MLflow's code for what it refused, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""
-    from mlflow.exceptions import MlflowException
-
-    return str(error.error_code) if isinstance(error, MlflowException) else None
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether a later attempt may succeed: no answer, or an answer that blames the server."""
-    import requests
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        code = error.get_http_status_code()
-    elif isinstance(error, requests.HTTPError) and error.response is not None:
-        code = error.response.status_code
-    else:
-        return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
-    return bool(code >= 500 or code == 429)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

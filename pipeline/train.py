@@ -38,6 +38,7 @@ from das.transforms import (
 )
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
+from pipeline.code_version import code_version
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
 from pipeline.convert import Manifest, load_manifest
 from pipeline.ground_truth import strict_truth
@@ -46,7 +47,7 @@ from pipeline.overlap import INDEX_FILE
 from pipeline.schema import Record
 from pipeline.statistics import pose_statistics
 from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
-from pipeline.tracking import RunHandle, Tracker, code_version
+from pipeline.tracking import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop
 
 # What picks the best epoch: all people count, a missed one with the error of the mean pose.

@@ -12,10 +12,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from das.skeleton import PANOPTIC15
 from pipeline.annotations import read_annotations
+from pipeline.mlflow_store import mlflow_client
 from pipeline.overlays import overlays
 from pipeline.report.evaluation import evaluation_page
 from pipeline.scoring import score
-from pipeline.tracking import Tracker, mlflow_client
+from pipeline.tracking import Tracker
 
 PATIENCE = 120  # seconds; a loaded machine may be very slow
 
