@@ -78,6 +78,30 @@ def delete(uri: str | Path) -> None:
             filesystem.delete_file(path)
 
 
+def is_folder(uri: str | Path) -> bool:
+    """Whether there is a folder."""
+    filesystem, path = locate(uri)
+    return filesystem.get_file_info(path).type == fs.FileType.Directory
+
+
+def local_copy(uri: str, folder: str | Path) -> Path:
+    """Where a file or folder lies on this machine: itself, or a copy of object storage's in ``folder``.
+
+    Raises:
+        ValueError: there is none; names it.
+    """
+    if "://" not in uri:
+        if not Path(uri).exists():
+            raise ValueError(f"{uri}: no such file or folder")
+        return Path(uri)
+    target = Path(folder) / locate(uri)[1].rpartition("/")[2]
+    if is_folder(uri):
+        copy_folder(uri, target)
+    else:
+        target.write_bytes(read_bytes(uri))
+    return target
+
+
 def copy_folder(source: str | Path, target: str | Path) -> None:
     """Copies a folder's files, across file systems too; existing files of the same name are replaced."""
     source_system, source_path = locate(source)

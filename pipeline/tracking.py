@@ -32,7 +32,7 @@ from pipeline.code_version import code_version
 from pipeline.journal import Journal, journal_folder
 from pipeline.mlflow_store import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.sampler import Monitor, Sampler
-from pipeline.storage import copy_folder
+from pipeline.storage import exists, is_folder, join, local_copy
 from pipeline.story import Input, Story, Trial
 
 if TYPE_CHECKING:
@@ -224,24 +224,26 @@ class Tracker:
     def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
         """A file, or a folder with all its content, to ``artifact_path`` in the run's artifacts.
 
+        It is read when it is sent, which may be later: it must stay where it is.
+
+        Args:
+            path: of the file or folder, or its URI on object storage.
+            artifact_path: folder in the artifacts; None for the topmost.
+
         Raises:
             ValueError: there is no such file.
         """
-        path = Path(path).resolve()
-        if not path.exists():
-            raise ValueError(f"{path} does not exist, wanted a file or folder to log")
-        self._event({"artifact": str(path), "to": artifact_path})
+        where = str(path) if "://" in str(path) else str(Path(path).resolve())
+        if not exists(where):
+            raise ValueError(f"{where} does not exist, wanted a file or folder to log")
+        self._event({"artifact": where, "to": artifact_path})
 
     def log_files(self, folder: str, names: Iterable[str]) -> None:
         """Those of the named files, and folders with all their content, that ``folder`` (or URI) holds."""
-        with tempfile.TemporaryDirectory() as copies:
-            here = Path(folder)
-            if "://" in folder:
-                copy_folder(folder, copies)
-                here = Path(copies)
-            for name in names:
-                if (here / name).exists():
-                    self.log_artifact(here / name, name if (here / name).is_dir() else None)
+        for name in names:
+            where = join(folder, name)
+            if exists(where):
+                self.log_artifact(where, name if is_folder(where) else None)
 
     def log_json(self, name: str, value: Any) -> None:
         """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""
@@ -377,7 +379,7 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
             dataset = Dataset(found["name"], found["digest"][:36], "das", source)
             datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", found["context"])]))
         if "artifact" in event:
-            artifacts.append((Path(event["artifact"]), event["to"]))
+            artifacts.append((event["artifact"], event["to"]))
         if "status" in event:
             status = (event["status"], time_ms)
     if params:
@@ -395,13 +397,17 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
         client.log_batch(handle.run_id, tags=texts[i : i + 100])
     if datasets:
         client.log_inputs(handle.run_id, datasets=datasets)
-    for path, to in artifacts:
-        if path.is_dir():
-            client.log_artifacts(handle.run_id, str(path), to)
-        elif path.is_file():
-            client.log_artifact(handle.run_id, str(path), to)
-        else:
-            _log.warning("%s is gone and cannot be sent to MLflow any more", path)
+    for where, to in artifacts:
+        with tempfile.TemporaryDirectory() as copies:
+            try:
+                path = local_copy(where, copies)
+            except ValueError as error:
+                _log.warning("cannot be sent to MLflow any more: %s", error)
+                continue
+            if path.is_dir():
+                client.log_artifacts(handle.run_id, str(path), to)
+            else:
+                client.log_artifact(handle.run_id, str(path), to)
     if status is not None:
         if status[0] == "RUNNING":
             client.update_run(handle.run_id, status="RUNNING")

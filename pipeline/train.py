@@ -447,4 +447,5 @@ def publish(local: str, best: str, tracker: Tracker) -> None:
     copy_folder(local, best)
     for file in sorted(Path(local).iterdir()):
         if file.name != "training_state.pt":
-            tracker.log_artifact(file, "checkpoint")
+            # Not from `local`, which may be gone when a lost server answers again.
+            tracker.log_artifact(join(best, file.name), "checkpoint")
