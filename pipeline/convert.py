@@ -48,8 +48,8 @@ from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic
 from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
 from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
 from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
+from pipeline.record import key_of
 from pipeline.schema import VERSION as SCHEMA_VERSION
-from pipeline.schema import key_of
 from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.storage import MANIFEST, delete, exists, join, read_json, write_json, write_texts
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard

@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
+from pipeline.record import Record
+from pipeline.schema import SCHEMA, check_schema, from_row, to_table
 from pipeline.stream import ahead
 
 MANIFEST = "manifest.json"

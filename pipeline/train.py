@@ -44,7 +44,7 @@ from pipeline.convert import Manifest, load_manifest
 from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
 from pipeline.overlap import INDEX_FILE
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.statistics import pose_statistics
 from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
 from pipeline.tracking import RunHandle, Tracker

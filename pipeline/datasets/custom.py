@@ -49,7 +49,7 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import CUSTOM, SplitManifest
 
 TERMS = "data of your own"

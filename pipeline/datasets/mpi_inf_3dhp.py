@@ -42,7 +42,7 @@ from pipeline.datasets.source import (
     record,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import MPI_INF_3DHP, SplitManifest
 
 TERMS = (

@@ -33,7 +33,7 @@ from pipeline.datasets.source import (
     record,
     require_file,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import Part, SplitManifest
 
 # The joints of annot.mat, by our names.

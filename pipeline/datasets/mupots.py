@@ -41,7 +41,7 @@ from pipeline.datasets.source import (
     require_folder,
     size_of,
 )
-from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUPOTS, SplitManifest
 
 TERMS = (

@@ -40,7 +40,7 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record, key_of
+from pipeline.record import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.splits import PANOPTIC, SplitManifest
 
 TERMS = (

@@ -14,7 +14,7 @@ from das.skeleton import COCO17
 from pipeline import cli
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.splits import PANOPTIC
 
 READERS = {

@@ -23,9 +23,9 @@ from pipeline.mlflow_store import mlflow_client
 from pipeline.predict import read_photo
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
+from pipeline.record import decode_image
 from pipeline.registry import fingerprint, read_scores
 from pipeline.rescore import judge
-from pipeline.schema import decode_image
 from pipeline.scoring import score
 from pipeline.storage import write_records
 from pipeline.tracking import Tracker

@@ -11,7 +11,7 @@ from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.datasets import mupots, mupots_mat
 from pipeline.datasets.source import Drop, pinhole
-from pipeline.schema import to_sample, validate
+from pipeline.record import to_sample, validate
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
 FRAMES_AND_PEOPLE = {

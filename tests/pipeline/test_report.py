@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from evaluation_cases import joints_as, predictions_of, record, scene, standing, write_prepared
+from evaluation_cases import RUNTIME, joints_as, predictions_of, record, scene, standing, write_prepared
 
 from das.camera import project
 from das.metrics import pck
@@ -25,11 +25,7 @@ from pipeline.report.page import shown
 from pipeline.report.pictures import MOST_BYTES, WIDTH, data_uri
 from pipeline.report.published import TABLE_2, TABLE_3, TABLE_4
 from pipeline.report.scene import scene_of
-from pipeline.runtime import Runtime
 from pipeline.scoring import score
-
-RUNTIME = Runtime("cpu", 1, False, (180, 320), (96, 128), 4, 2.5, 21.4, 25.1, {"decode": 2.0, "network": 9.0}, 8, 55.0,
-                  612.0, None)  # fmt: skip
 
 
 class Case:
