@@ -321,13 +321,17 @@ def decode_image(record: Record) -> np.ndarray:
     """
     # Annotations refer to the stored pixels, whatever an orientation tag says.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    wanted = (record.height, record.width)
     try:
-        image_size(record.image)
-        image = cv2.imdecode(np.frombuffer(record.image, np.uint8), flags)
+        size = image_size(record.image)
+        # A header that says more than the row does would have memory for it all taken.
+        image = cv2.imdecode(np.frombuffer(record.image, np.uint8), flags) if size == wanted else None
     except (ValueError, cv2.error) as error:
         raise ValueError(f"{record.key}: image cannot be decoded: found {error}") from error
-    if image is None or image.shape[:2] != (record.height, record.width):
-        found = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} pixels"
+    if image is not None:
+        size = image.shape[:2]
+    if image is None or size != wanted:
+        found = "no image" if size == wanted else f"{size[1]}x{size[0]} pixels"
         raise ValueError(f"{record.key}: image decodes to {found}, wanted {record.width}x{record.height}")
     return image
 

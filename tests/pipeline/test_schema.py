@@ -344,3 +344,10 @@ def test_a_damaged_image_is_refused_by_its_key():
 def test_a_record_has_the_columns_of_the_schema_in_their_order_and_the_same_may_be_absent():
     assert [f.name for f in fields(Record)] == [c.name for c in COLUMNS]
     assert {f.name for f in fields(Record) if "None" in str(f.type)} == {c.name for c in COLUMNS if c.nullable}
+
+
+def test_an_image_whose_header_says_another_size_than_the_row_is_refused_before_memory_is_taken_for_it(monkeypatch):
+    large = replace(record(), image=encoded(2 * HEIGHT, WIDTH))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=f"image decodes to {WIDTH}x{2 * HEIGHT} pixels, wanted {WIDTH}x{HEIGHT}"):
+        decode_image(large)
