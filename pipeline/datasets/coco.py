@@ -19,6 +19,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
+from pipeline.datasets.coco_like import size_of, whole_number
 from pipeline.datasets.source import (
     Drop,
     Person,
@@ -78,8 +79,8 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
         image = coco.imgs[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
-        size = int(image["height"]), int(image["width"])
-        yield record(shard, i, Path(shard.root) / shard.sequence / image["file_name"], size, COCO17, people)
+        place = Path(shard.root) / shard.sequence / image["file_name"]
+        yield record(shard, i, place, size_of(image, path), COCO17, people)
 
 
 def _annotations(folder: Path, photos: str) -> Path:
@@ -99,9 +100,10 @@ def _loaded(path: Path, changed: int) -> COCO:
         for id_, image in coco.imgs.items():
             check_place(id_, image["file_name"])
         for annotation in coco.anns.values():
-            coco.imgs[annotation["image_id"]]
+            if annotation["image_id"] not in coco.imgs:
+                raise ValueError(f"annotation {annotation['id']}: no image {annotation['image_id']}")
         return coco
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, AssertionError, RecursionError) as error:
         raise ValueError(f"{path}: not a COCO annotation file ({error!r})") from error
 
 
@@ -109,9 +111,9 @@ def _person(annotation: dict[str, Any], path: Path) -> Person:
     keypoints = numbers(annotation, "keypoints", (17, 3), path)
     state = keypoints[:, 2].astype(np.uint8)
     return Person(
-        id=int(annotation["id"]),
+        id=whole_number(annotation, "id", path),
         joints_uv=keypoints[:, :2],
         state=state,
         bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
-        ignore=bool(annotation["iscrowd"]) or not state.any(),
+        ignore=bool(whole_number(annotation, "iscrowd", path)) or not state.any(),
     )

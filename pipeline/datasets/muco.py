@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import MUCO21, Skeleton
+from pipeline.datasets.coco_like import size_of, whole_number
 from pipeline.datasets.source import (
     Drop,
     Person,
@@ -69,7 +70,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     images, annotations = annotations_of(path)
     for i in shard.frames:
         image = images[i]
-        size = int(image["height"]), int(image["width"])
+        size = size_of(image, path)
         K = pinhole([*numbers(image, "f", (2,), path), *numbers(image, "c", (2,), path)])
         people = [_person(annotation, path) for annotation in annotations[i]]
         yield record(shard, i, folder / image["file_name"], size, MUCO21, people, K=K)
@@ -84,7 +85,7 @@ def _person(annotation: dict[str, Any], path: Path) -> Person:
     cam = numbers(annotation, "keypoints_cam", (21, 3), path)
     labelled = numbers(annotation, "keypoints_vis", (21,), path) > 0
     return Person(
-        id=int(annotation["id"]),
+        id=whole_number(annotation, "id", path),
         joints_uv=numbers(annotation, "keypoints_img", (21, 2), path),
         joints_cam=cam,
         state=np.where(labelled, VISIBLE, UNLABELLED),

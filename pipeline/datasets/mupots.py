@@ -21,6 +21,7 @@ import numpy as np
 from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton
 from pipeline.datasets import mupots_mat
+from pipeline.datasets.coco_like import size_of, whole_number
 from pipeline.datasets.source import (
     Drop,
     EncodedImage,
@@ -94,7 +95,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     by_place = {_place(image, path): image for image in images.values()}
     for frame in shard.frames:
         image = by_place[shard.sequence, frame]
-        size = int(image["height"]), int(image["width"])
+        size = size_of(image, path)
         K = pinhole(numbers(image, "intrinsic", (4,), path))
         people = [_person(annotation, K, size, path) for annotation in annotations[image["id"]]]
         yield record(shard, frame, _image(folder, shard.sequence, frame), size, MUPOTS17, people, K=K)
@@ -165,7 +166,7 @@ def _person(annotation: dict[str, Any], K: np.ndarray, size: tuple[int, int], pa
     if "keypoints_univ" in annotation:
         universal = numbers(annotation, "keypoints_univ", (17, 3), path)
     return Person(
-        id=int(annotation["id"]),
+        id=whole_number(annotation, "id", path),
         joints_uv=_mended(uv, cam, ~unlabelled, K, size),
         joints_cam=cam,
         joints_cam_univ=universal,
