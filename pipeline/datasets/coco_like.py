@@ -9,12 +9,11 @@ from typing import Any
 
 def whole_number(entry: Mapping[str, Any], field: str, path: Path) -> int:
     """A field as a whole number that a row can hold; ValueError names file, entry and field."""
-    value = entry.get(field)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+    value: Any = entry.get(field)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or not -(2**63) <= value < 2**63:
         raise ValueError(f"{path}: entry {entry.get('id')}: {field}: found {value!r:.40}, wanted a whole number")
-    return value
+    return int(value)
 
 
 def size_of(image: Mapping[str, Any], path: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ univ_annot3 is annot3 scaled about the pelvis. There are no intrinsics in them, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
 _INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
 _FIELD = "intrinsic_fx_fy_cx_cy"
+# A cell takes 8 bytes, which are compressed to a thousandth at best; a damaged size would take hours to read.
+_CELLS_PER_BYTE = 130
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def _frame(i: int, people: np.ndarray, hidden: np.ndarray, path: Path) -> tuple[
 
 def _table(path: Path, name: str) -> np.ndarray:
     try:
+        shapes = {found: shape for found, shape, _ in scipy.io.whosmat(path)}
+        if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:
+            raise ValueError(f"{name} of shape {shapes[name]}, more than the file can hold")
         table = scipy.io.loadmat(path, variable_names=[name])[name]
     except Exception as error:  # scipy has no common type for what is no .mat file
         raise ValueError(f"{path}: wanted a .mat file with {name} ({error!r})") from error
