@@ -61,7 +61,7 @@ def _view(tree: Tree, part: Part, file: str, splits: SplitManifest) -> View:
         where = f"{file}: image {number + 1}"
         try:
             image = json.loads(lines[number])["image"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             view.damaged.append(Trouble(where, f"not an image and its people ({error!r})"))
             continue
         size = tree.size(str(image))

@@ -42,8 +42,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         try:
             shards = reader.shards(tree.root, part.split, replace(splits, parts=(part,)))
         except ValueError as error:
-            text = " ".join(str(error).split())
-            trouble = Trouble(_place(part.sequence), text.replace(f"{tree.root}/", ""))
+            trouble = Trouble(_place(part.sequence), _words(tree, error))
             (found.troubles if tree.has(_place(part.sequence)) else found.absent).append(trouble)
             continue
         by_camera: dict[str, list[Shard]] = {}
@@ -55,19 +54,16 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
             # The reader has chosen the frames already: nothing is left to choose.
             frames = [frame for shard in pieces for frame in shard.frames]
             view = _view(tree, part, camera, frames)
+            if fault := _camera_fault(tree, view):
+                view.blocked = f"{fault.path}: {fault.what}"
+                if fault not in found.troubles:
+                    found.troubles.append(fault)
             listed |= {picture.path for picture in view.pictures}
             found.views.append(view)
     found.read = f"annotations of {len({view.sequence for view in found.views})} sequences"
     others = sum(f"{folder}{name}" not in listed for folder, name in _images(tree))
     if others:
         found.notes.append(f"{others} images that no annotation of these splits describes")
-    for kind in ("train", "test"):
-        arrays = [n for f in ("", "annotations") for n in tree.names(f) if _ARRAYS.fullmatch(n) and f"_{kind}" in n]
-        if arrays and not any(tree.has(f"{folder}cameras_{kind}.pkl") for folder in ("", "annotations/")):
-            found.troubles.append(Trouble(f"cameras_{kind}.pkl", f"no such file: {arrays[0]} needs its cameras"))
-            for view in found.views:
-                if view.sequence.startswith("TS") == (kind == "test"):
-                    view.blocked = f"cameras_{kind}.pkl is missing"
     return found
 
 
@@ -89,6 +85,21 @@ def _view(tree: Tree, part: Part, camera: str, frames: list[int]) -> View:
     if original and tree.size(film) is not None and not tree.names(cut):
         add_film(view, tree, film, frames, None)
     return view
+
+
+def _camera_fault(tree: Tree, view: View) -> Trouble | None:
+    """Why nothing in mmpose's form can be made of a view; None for nothing."""
+    if reader.in_arrays(tree.root, view.sequence):
+        try:
+            reader.read_camera(tree.root, view.sequence, view.camera)
+        except ValueError as error:
+            path, _, what = _words(tree, error).partition(": ")
+            return Trouble(path, what)
+    return None
+
+
+def _words(tree: Tree, error: ValueError) -> str:
+    return " ".join(str(error).split()).replace(f"{tree.root}/", "")
 
 
 def _place(sequence: str) -> str:
