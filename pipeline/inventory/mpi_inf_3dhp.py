@@ -9,7 +9,7 @@ from pipeline.datasets import mpi_inf_3dhp as reader
 from pipeline.datasets.source import Shard, Source
 from pipeline.inventory.coco_like import IMAGES
 from pipeline.inventory.films import add_film
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
+from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
@@ -42,7 +42,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         try:
             shards = reader.shards(tree.root, part.split, replace(splits, parts=(part,)))
         except ValueError as error:
-            trouble = Trouble(_place(part.sequence), _words(tree, error))
+            trouble = Trouble(_place(part.sequence), words_of(tree, error))
             (found.troubles if tree.has(_place(part.sequence)) else found.absent).append(trouble)
             continue
         by_camera: dict[str, list[Shard]] = {}
@@ -93,13 +93,8 @@ def _camera_fault(tree: Tree, view: View) -> Trouble | None:
         try:
             reader.read_camera(tree.root, view.sequence, view.camera)
         except ValueError as error:
-            path, _, what = _words(tree, error).partition(": ")
-            return Trouble(path, what)
+            return trouble_of(tree, error)
     return None
-
-
-def _words(tree: Tree, error: ValueError) -> str:
-    return " ".join(str(error).split()).replace(f"{tree.root}/", "")
 
 
 def _place(sequence: str) -> str:

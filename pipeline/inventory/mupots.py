@@ -8,7 +8,7 @@ from pipeline.datasets import mupots as reader
 from pipeline.datasets import mupots_mat
 from pipeline.datasets.source import Source
 from pipeline.inventory.coco_like import IMAGES, first_of, read, size_of
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
+from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
@@ -50,26 +50,23 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
             else:
                 found.troubles.append(Trouble(path, f"file_name {image['file_name']!r}, wanted TS1/img_000000.jpg"))
     broken: dict[str, dict[int, Trouble]] = {}
-    read_mats = 0
     for part in splits.parts:
         folder = _folder(tree, part.sequence)
-        path = f"{folder}/annot.mat"
-        if tree.size(path) is None:
+        if tree.size(f"{folder}/annot.mat") is None:
             continue
         # The owners' files come first where they are: they alone have every frame.
         frames.pop(part.sequence, None)
         try:
             entries = mupots_mat.read_frames(tree.root / folder)
         except ValueError as error:
-            found.troubles.append(_trouble(tree, path, error))
+            found.troubles.append(trouble_of(tree, error))
             continue
-        read_mats += 1
         frames[part.sequence] = dict.fromkeys(range(len(entries)))
         faults = {i: entry for i, entry in enumerate(entries) if isinstance(entry, ValueError)}
-        broken[part.sequence] = {i: _trouble(tree, path, fault) for i, fault in faults.items()}
-    if read_mats:
+        broken[part.sequence] = {i: trouble_of(tree, fault) for i, fault in faults.items()}
+    if broken:
         also = "" if found.read == _NOTHING_READ else f"{found.read}, "
-        found.read = f"{also}annot.mat and occlusion.mat of {read_mats} sequences"
+        found.read = f"{also}annot.mat and occlusion.mat of {len(broken)} sequences"
     for part in splits.parts:
         if part.sequence in frames:
             view = _view(tree, part, frames[part.sequence], splits)
@@ -99,12 +96,6 @@ def _view(tree: Tree, part: Part, frames: dict[int, tuple[int, int] | None], spl
         frames.__getitem__,
         len(others),
     )
-
-
-def _trouble(tree: Tree, path: str, error: ValueError) -> Trouble:
-    """What the reader says, of the file that it begins with."""
-    file, _, what = " ".join(str(error).split()).replace(f"{tree.root}/", "").partition(": ")
-    return Trouble(file, what) if what else Trouble(path, file)
 
 
 def _folder(tree: Tree, sequence: str) -> str:

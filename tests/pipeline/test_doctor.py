@@ -405,6 +405,16 @@ def test_another_split_manifest_misses_other_sequences(torn, capsys):
         look(capsys, torn, split_manifest="none")
 
 
+@pytest.mark.parametrize("folder", ["zero\0byte", "x" * 300, "a file/1.jpg"])
+def test_a_file_name_that_no_disk_can_have_is_a_missing_image(folder, tmp_path, capsys):
+    root = write_muco(tmp_path, [f"unaugmented_set/{i}.jpg" for i in range(2)])
+    content = json.loads((root / "MuCo-3DHP.json").read_text())
+    content["images"][1]["file_name"] = f"unaugmented_set/{folder}/1.jpg"
+    (root / "MuCo-3DHP.json").write_text(json.dumps(content))
+    status, report = look(capsys, root)
+    assert status == PARTIAL and "1 of 2 images of unaugmented_set" in report
+
+
 def test_damage_within_a_file_is_found_by_decoding_alone(tmp_path):
     root = write_coco(tmp_path)
     whole = jpeg(HEIGHT, WIDTH, 1)
