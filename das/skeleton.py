@@ -235,7 +235,7 @@ def skeleton_named(text: str) -> Skeleton:
         return SKELETONS[text]
     try:
         skeleton = Skeleton.from_json(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"skeleton: not JSON ({error})") from error
     if SKELETONS.get(skeleton.name, skeleton) != skeleton:
         raise ValueError(f"skeleton: {skeleton.name!r} is a known set of other joints: choose another name")

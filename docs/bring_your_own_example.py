@@ -18,7 +18,7 @@ import numpy as np
 
 from das.skeleton import COCO19, Skeleton
 from pipeline.datasets import synthetic
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.studio import StudioConfig, render
 
 _SIDES = [f"{side}_{joint}" for side in "lr" for joint in ("shoulder", "elbow", "wrist", "knee", "ankle")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from das.skeleton import Skeleton, conversion, skeleton_named
 from pipeline.convert import Manifest, load_manifest
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.storage import list_shards, read_records
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 import yaml
 
-from pipeline.tracking import absolute_tracking_uri, is_local_store
+from pipeline.mlflow_store import absolute_tracking_uri, is_local_store
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ from das.skeleton import Skeleton, skeleton_named
 from das.transforms import inside
 from pipeline.histogram import Histogram
 from pipeline.manifest import SplitInfo
-from pipeline.schema import OCCLUDED, UNLABELLED, Record, left_out
+from pipeline.record import OCCLUDED, UNLABELLED, Record, left_out
 from pipeline.targets import Network, targets_of
 
 

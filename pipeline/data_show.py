@@ -35,7 +35,7 @@ from das.visualize import (
 )
 from pipeline.manifest import INDEX, Manifest, load_manifest
 from pipeline.predict import encode_image
-from pipeline.schema import OCCLUDED, UNLABELLED, Record, decode_image
+from pipeline.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.splits import Split
 from pipeline.storage import find_records, join, list_shards, read_columns, write_bytes
 from pipeline.targets import Network, Recipe, Targets, Variant, network, targets_of

@@ -19,7 +19,7 @@ from pipeline.data_measures import LevelStatistics, SplitStatistics
 from pipeline.data_page import page_of
 from pipeline.data_report import plots_of, tables_of
 from pipeline.manifest import Manifest, SplitInfo, load_manifest
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.splits import SPLITS, Split
 from pipeline.storage import list_shards, read_records, write_bytes
 from pipeline.tables import Table

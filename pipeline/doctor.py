@@ -148,7 +148,7 @@ class Finding:
         if self.elsewhere is not None:
             return f"das doctor data {shlex.quote(str(self.elsewhere))}"
         if self.status == NOTHING:
-            return f"get what is missing ({page} says where), then das doctor data {shlex.quote(self.config.root)}"
+            return f"das doctor data {shlex.quote(self.config.root)}   # again, with what is missing: {page} says where"
         command = ["das", "prepare", "--source", self.name, "--root", str(_root(self.config))]
         command += ["--out", f"{self.config.out.rstrip('/')}/{self.name}"]
         if self.config.split_manifest is not None:
@@ -157,13 +157,15 @@ class Finding:
             command += ["--splits", *self.config.splits]
         views = self.inventory.views
         taken = list(dict.fromkeys(view.sequence for view in views if view.ready))
-        if self.config.sequences or any(view.wanted and not view.ready for view in views):
+        # A file that cannot be used refuses the whole conversion, unless its sequence is left out.
+        unready = self.inventory.troubles or any(view.wanted and not view.ready for view in views)
+        if self.config.sequences or unready:
             command += ["--sequences", *taken]
         if self.config.cameras:
             command += ["--cameras", *self.config.cameras]
         if any(view.ready < view.wanted or view.strays for view in views if view.sequence in taken):
             command.append("--allow-missing")
-        more = "" if self.status == COMPLETE else f"   (takes what is ready; {page} says where the rest is)"
+        more = "" if self.status == COMPLETE else f"   # takes what is ready; {page} says where the rest is"
         return shlex.join(command) + more
 
 
@@ -247,8 +249,8 @@ def _unknown(config: DoctorConfig, root: Path) -> str:
         (
             "missing: everything. The data sets, what their roots hold, and where they are described:",
             *(f"  {name:<{width}}  {kind.LAYOUT} ({kind.PAGE})" for name, kind in KINDS.items()),
-            f"next: get one of these, then das doctor data {shlex.quote(config.root)}",
-            "  or: das render --out data/studio   (people without a licence, to begin with)",
+            f"next: das doctor data {shlex.quote(config.root)}   # once one of these is there",
+            "  or: das render --out data/studio   # people without a licence, to begin with",
         )
     )
 

@@ -26,6 +26,7 @@ from das.model import DAS
 from das.skeleton import COCO17
 from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
+from pipeline.code_version import code_version
 from pipeline.comparison import compare
 from pipeline.config import flat as flat_config
 from pipeline.evidence import gate_scores
@@ -45,7 +46,7 @@ from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
 from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
 from pipeline.tables import Numbers, Table
-from pipeline.tracking import Tracker, code_version
+from pipeline.tracking import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
 _FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "overlays")

@@ -23,7 +23,7 @@ from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton, skeleton_named
 from pipeline.annotations import Annotations
 from pipeline.predictions import Origin, PredictionSet
-from pipeline.schema import Record, key_of
+from pipeline.record import Record, key_of
 
 _REQUIRED = ("key", "joints_cam", "skeleton")
 _OPTIONAL = ("score", "joints_uv", "person")

@@ -32,12 +32,24 @@ class Frame:
 
 
 def frame_errors(sheet: Sheet, frames: int) -> np.ndarray:
-    """Mean joint error of each frame's people, (F,) mm; a missed person costs what the mean pose would cost."""
+    """Mean joint error of each frame's people, (F,) mm, never NaN; a missed person costs what the mean pose would cost.
+
+    Where nobody knows a mean pose (other groups' predictions), it costs what a point in the person's middle would.
+    """
     result = sheet.strict
-    errors = np.where(result.found[:, None], result.errors, result.baseline_errors)
     scored = result.scored  # nobody who does not count has a scored joint
+    missed = result.baseline_errors
+    missed = np.where(np.isnan(missed), _errors_of_a_point(sheet.truth.joints_cam, scored), missed)
+    errors = np.where(result.found[:, None], result.errors, missed)
     sums = np.bincount(sheet.truth.frame, np.where(scored, errors, 0.0).sum(axis=1), minlength=frames)
     return sums / np.maximum(np.bincount(sheet.truth.frame, scored.sum(axis=1), minlength=frames), 1)
+
+
+def _errors_of_a_point(joints_cam: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Distances (T, J) mm of joints (T, J, 3) from the mean of their person's scored ones."""
+    here = np.where(scored[..., None], joints_cam, 0.0)
+    middle = here.sum(axis=1) / np.maximum(scored.sum(axis=1), 1)[:, None]
+    return np.linalg.norm(here - middle[:, None], axis=-1)
 
 
 def chosen_frames(annotations: Annotations, sheet: Sheet, spread: int, worst: int) -> dict[str, int]:

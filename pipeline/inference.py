@@ -26,8 +26,8 @@ from pipeline.cluster import preflight
 from pipeline.ingest import read_split
 from pipeline.predict import BatchPredictor
 from pipeline.predictions import Origin, PredictionSet, collect
+from pipeline.record import Record
 from pipeline.runtime import Runtime, measure
-from pipeline.schema import Record
 from pipeline.storage import find_records
 
 

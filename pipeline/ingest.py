@@ -25,7 +25,8 @@ from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
 from das.transforms import RecipeConfig, convert_joints, train_transform
 from pipeline.config import IngestConfig
-from pipeline.schema import from_row, to_sample
+from pipeline.record import to_sample
+from pipeline.schema import from_row
 from pipeline.storage import list_shards
 
 # Draws of the augmentation before a row is replaced by another one of its batch.

@@ -13,7 +13,7 @@ from pipeline.annotations import Annotations
 from pipeline.frames import WORLD_DOWN, chosen_frames, look_at
 from pipeline.predict import encode_image
 from pipeline.predictions import Origin
-from pipeline.schema import Record, decode_image
+from pipeline.record import Record, decode_image
 from pipeline.scoring import Sheet
 from pipeline.storage import find_records
 

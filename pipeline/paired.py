@@ -18,7 +18,7 @@ from pipeline.annotations import read_annotations
 from pipeline.datasets.mupots_mat import read_sequence
 from pipeline.foreign import Foreign
 from pipeline.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
-from pipeline.schema import key_of
+from pipeline.record import key_of
 from pipeline.scoring import joined
 from pipeline.scoring_mupots import paired_numbers
 from pipeline.scoring_strict import natural

@@ -23,10 +23,11 @@ from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
 from das.visualize import draw_people, side_by_side, top_view
 from pipeline.camera_file import Camera, read_camera
 from pipeline.cluster import absolute_storage
+from pipeline.mlflow_store import absolute_tracking_uri
+from pipeline.record import decode_image
 from pipeline.registry import load_predictor
-from pipeline.schema import decode_image, from_row
+from pipeline.schema import from_row
 from pipeline.storage import write_bytes, write_json
-from pipeline.tracking import absolute_tracking_uri
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 

@@ -20,7 +20,7 @@ from pipeline.evidence import evidence_of
 from pipeline.gate import Check, Evidence, Gate
 from pipeline.overlap import overlap
 from pipeline.predictions import PredictionSet, collect
-from pipeline.schema import Record, decode_image
+from pipeline.record import Record, decode_image
 from pipeline.storage import find_records
 
 _PAIRS = 24  # pairs of timings, at least

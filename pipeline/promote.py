@@ -27,7 +27,7 @@ from pipeline.evidence import evidence_of
 from pipeline.gate import Check, Evidence, Gate, Scores, Verdict, gate_for
 from pipeline.predictions import PredictionSet
 from pipeline.probe import fixed_batch, latency, reproduction, unseen
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.storage import exists, join, read_bytes, read_json
 from pipeline.turn import turn
 from pipeline.versions import Version

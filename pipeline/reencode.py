@@ -14,7 +14,7 @@ import numpy as np
 
 from das.camera import transform_intrinsics
 from das.transforms import InputSize, resize_matrix, warp
-from pipeline.schema import Record, decode_image
+from pipeline.record import Record, decode_image
 
 # Of JPEG: visually lossless, so that what is lost is what was asked for, the resolution.
 _QUALITY = 95

@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 from das.checkpoint import load_info
 from das.predictor import Predictor
 from pipeline.gate import Scores
-from pipeline.tracking import mlflow_client, refusal, talking_to
+from pipeline.mlflow_store import mlflow_client, refusal, talking_to
 from pipeline.turn import turn
 
 if TYPE_CHECKING:

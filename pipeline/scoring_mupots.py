@@ -31,7 +31,7 @@ from das.protocols_mupots import (
 from das.skeleton import MUPOTS17, conversion
 from pipeline.ground_truth import GroundTruth, mupots_truth
 from pipeline.predictions import Origin
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.scoring_strict import natural
 from pipeline.tables import Numbers, Table, ends_as_metrics
 

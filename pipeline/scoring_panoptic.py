@@ -12,7 +12,7 @@ from das.protocols_panoptic import PanopticRelease, activity_mean, panoptic_smap
 from das.skeleton import PANOPTIC15
 from pipeline.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth
 from pipeline.predictions import Origin
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.tables import Numbers, Table, ends_as_metrics
 
 _RELEASE_COLUMNS = (

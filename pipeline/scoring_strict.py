@@ -11,7 +11,7 @@ from das.bootstrap import Clusters, Interval, Score, interval
 from das.metrics import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from das.strict import Strict
 from pipeline.predictions import Origin
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.slices import TITLES, occluded_joints, people_slices
 from pipeline.tables import Numbers, Table, ends_as_metrics
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import RecipeConfig, convert_labels, convert_values, ours, recipe_conversion
-from pipeline.schema import UNLABELLED, Record
+from pipeline.record import UNLABELLED, Record
 
 
 @dataclass(frozen=True)

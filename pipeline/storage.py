@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pipeline.schema import SCHEMA, Record, check_schema, from_row, to_table
+from pipeline.record import Record
+from pipeline.schema import SCHEMA, check_schema, from_row, to_table
 from pipeline.stream import ahead
 
 MANIFEST = "manifest.json"
@@ -76,6 +77,30 @@ def delete(uri: str | Path) -> None:
             filesystem.delete_dir(path)
         elif kind != fs.FileType.NotFound:
             filesystem.delete_file(path)
+
+
+def is_folder(uri: str | Path) -> bool:
+    """Whether there is a folder."""
+    filesystem, path = locate(uri)
+    return filesystem.get_file_info(path).type == fs.FileType.Directory
+
+
+def local_copy(uri: str, folder: str | Path) -> Path:
+    """Where a file or folder lies on this machine: itself, or a copy of object storage's in ``folder``.
+
+    Raises:
+        ValueError: there is none; names it.
+    """
+    if "://" not in uri:
+        if not Path(uri).exists():
+            raise ValueError(f"{uri}: no such file or folder")
+        return Path(uri)
+    target = Path(folder) / locate(uri)[1].rpartition("/")[2]
+    if is_folder(uri):
+        copy_folder(uri, target)
+    else:
+        target.write_bytes(read_bytes(uri))
+    return target
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:

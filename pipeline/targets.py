@@ -17,7 +17,7 @@ from das.config import VARIANTS, DASConfig
 from das.sample import Sample, collate
 from das.transforms import RecipeConfig, convert_joints, inside, move, resize_matrix
 from pipeline.config import IngestConfig
-from pipeline.schema import Record, left_out, to_sample
+from pipeline.record import Record, left_out, to_sample
 from pipeline.train import recipe_of
 
 Variant = Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"]

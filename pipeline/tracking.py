@@ -11,33 +11,28 @@ sending one twice changes nothing.
 
 While its block lasts, a run also tells how busy its machine is (``sampler``), and at both ends its page gets a
 description in words (``story``).
-
-mlflow is imported when first needed: it costs more than a second, and asks at import whether it may report
-usage.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
 import re
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from pipeline.code_version import code_version
 from pipeline.journal import Journal, journal_folder
+from pipeline.mlflow_store import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.sampler import Monitor, Sampler
-from pipeline.storage import copy_folder
+from pipeline.storage import exists, is_folder, join, local_copy
 from pipeline.story import Input, Story, Trial
 
 if TYPE_CHECKING:
@@ -55,120 +50,9 @@ TAG_LENGTH = 5000
 NOTE_LENGTH = 7500
 """Characters of a description, likewise."""
 
-_PROJECT = Path(__file__).resolve().parent.parent
 _NOTE = "mlflow.note.content"  # what MLflow shows as the run's description
 _RETRY_AFTER = 30.0  # seconds without a new attempt after the server was lost; attempts block the training
 _log = logging.getLogger(__name__)
-
-
-# ---- addresses ----
-
-
-def absolute_tracking_uri(uri: str | None, storage: str) -> str:
-    """The MLflow store's address, valid from any folder.
-
-    Args:
-        uri: sqlite:///PATH (a relative PATH is made absolute), http://HOST:PORT, another database, or None
-            for mlflow.db in the storage folder.
-        storage: absolute folder or object-storage URI of the runs.
-
-    Raises:
-        ValueError: a form that MLflow would not take, or None where storage can hold no database.
-    """
-    if uri is None:
-        if "://" in storage:
-            raise ValueError(
-                f"tracking_uri is not set and storage = {storage!r} cannot hold a database: "
-                "wanted an MLflow server such as http://HEAD:5000"
-            )
-        return f"sqlite:///{storage}/mlflow.db"
-    if uri.startswith("sqlite:///") and len(uri) > len("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
-    if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri):
-        return uri.rstrip("/")
-    raise ValueError(f"tracking_uri = {uri!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address")
-
-
-def is_local_store(tracking_uri: str) -> bool:
-    """Whether the store is a file that only this machine can open."""
-    return tracking_uri.startswith("sqlite:")
-
-
-def mlflow_client(tracking_uri: str, must_exist: bool = False) -> MlflowClient:
-    """An MLflow client that reports no usage and gives up on a lost server in seconds, not minutes.
-
-    Args:
-        tracking_uri: absolute, see ``absolute_tracking_uri``.
-        must_exist: refuse an sqlite file that is not there, which MLflow would create; for those who only
-            read.
-    """
-    if is_local_store(tracking_uri):
-        path = Path(tracking_uri.removeprefix("sqlite:///"))
-        if must_exist and not path.is_file():
-            raise ValueError(f"tracking_uri = {tracking_uri!r}: there is no database {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # they announce every table of a new database
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-@contextmanager
-def talking_to(tracking_uri: str) -> Iterator[None]:
-    """A lost server becomes a ConnectionError of one line; everything else passes."""
-    try:
-        yield
-    except Exception as error:
-        if not is_loss(error):
-            raise
-        raise ConnectionError(f"MLflow does not answer at {tracking_uri}: {_first_line(error)}") from error
-
-
-# ---- what code this is ----
-
-
-def code_version(project: Path = _PROJECT) -> str:
-    """``0.1.0+git.<commit>``, with ``.dirty`` when tracked files differ from it.
-
-    Where the project was shipped without its history (``ray job submit`` leaves .git behind):
-    ``0.1.0+src.<hash>`` over the Python sources, so that the code is still told apart.
-    """
-    version = importlib.metadata.version("das-pose") if _installed("das-pose") else "0"
-    # A copy inside somebody else's repository must not carry that one's commit.
-    top = _git(project, "rev-parse", "--show-toplevel")
-    if top is not None and Path(top).resolve() == project.resolve():
-        commit = _git(project, "rev-parse", "HEAD")
-        if commit:
-            dirty = _git(project, "status", "--porcelain", "--untracked-files=no")
-            return f"{version}+git.{commit[:12]}" + (".dirty" if dirty else "")
-    digest = hashlib.sha256()
-    for path in sorted(p for package in ("das", "pipeline", "jobs") for p in (project / package).rglob("*.py")):
-        digest.update(f"{path.relative_to(project)}\0".encode() + path.read_bytes())
-    return f"{version}+src.{digest.hexdigest()[:12]}"
-
-
-def _installed(distribution: str) -> bool:
-    return any(importlib.metadata.distributions(name=distribution))
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Standard output of git, or None without git or outside a repository."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 # ---- values that MLflow takes ----
@@ -340,24 +224,26 @@ class Tracker:
     def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
         """A file, or a folder with all its content, to ``artifact_path`` in the run's artifacts.
 
+        It is read when it is sent, which may be later: it must stay where it is.
+
+        Args:
+            path: of the file or folder, or its URI on object storage.
+            artifact_path: folder in the artifacts; None for the topmost.
+
         Raises:
             ValueError: there is no such file.
         """
-        path = Path(path).resolve()
-        if not path.exists():
-            raise ValueError(f"{path} does not exist, wanted a file or folder to log")
-        self._event({"artifact": str(path), "to": artifact_path})
+        where = str(path) if "://" in str(path) else str(Path(path).resolve())
+        if not exists(where):
+            raise ValueError(f"{where} does not exist, wanted a file or folder to log")
+        self._event({"artifact": where, "to": artifact_path})
 
     def log_files(self, folder: str, names: Iterable[str]) -> None:
         """Those of the named files, and folders with all their content, that ``folder`` (or URI) holds."""
-        with tempfile.TemporaryDirectory() as copies:
-            here = Path(folder)
-            if "://" in folder:
-                copy_folder(folder, copies)
-                here = Path(copies)
-            for name in names:
-                if (here / name).exists():
-                    self.log_artifact(here / name, name if (here / name).is_dir() else None)
+        for name in names:
+            where = join(folder, name)
+            if exists(where):
+                self.log_artifact(where, name if is_folder(where) else None)
 
     def log_json(self, name: str, value: Any) -> None:
         """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""
@@ -373,7 +259,7 @@ class Tracker:
             self._sampler.stop()
             self._sampler = None
         if error is not None:
-            self.set_tags({"das.error": f"{type(error).__name__}: {_first_line(error)}"})
+            self.set_tags({"das.error": f"{type(error).__name__}: {first_line(error)}"})
         self._event({"status": status})
         complete = self.backfill() and self._tell()
         if not complete:
@@ -442,7 +328,7 @@ class Tracker:
             if not is_loss(error):
                 raise
             if not self._retry_at:
-                _log.warning("MLflow is lost (%s); metrics are kept in %s", _first_line(error), journal.path)
+                _log.warning("MLflow is lost (%s); metrics are kept in %s", first_line(error), journal.path)
             self._retry_at = time.monotonic() + _RETRY_AFTER
             return False
         journal.mark_sent(position)
@@ -493,7 +379,7 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
             dataset = Dataset(found["name"], found["digest"][:36], "das", source)
             datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", found["context"])]))
         if "artifact" in event:
-            artifacts.append((Path(event["artifact"]), event["to"]))
+            artifacts.append((event["artifact"], event["to"]))
         if "status" in event:
             status = (event["status"], time_ms)
     if params:
@@ -511,13 +397,17 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
         client.log_batch(handle.run_id, tags=texts[i : i + 100])
     if datasets:
         client.log_inputs(handle.run_id, datasets=datasets)
-    for path, to in artifacts:
-        if path.is_dir():
-            client.log_artifacts(handle.run_id, str(path), to)
-        elif path.is_file():
-            client.log_artifact(handle.run_id, str(path), to)
-        else:
-            _log.warning("%s is gone and cannot be sent to MLflow any more", path)
+    for where, to in artifacts:
+        with tempfile.TemporaryDirectory() as copies:
+            try:
+                path = local_copy(where, copies)
+            except ValueError as error:
+                _log.warning("cannot be sent to MLflow any more: %s", error)
+                continue
+            if path.is_dir():
+                client.log_artifacts(handle.run_id, str(path), to)
+            else:
+                client.log_artifact(handle.run_id, str(path), to)
     if status is not None:
         if status[0] == "RUNNING":
             client.update_run(handle.run_id, status="RUNNING")
@@ -566,29 +456,3 @@ def _input(found: Any) -> Input:
     source = json.loads(found.dataset.source)
     context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "")
     return Input(found.dataset.name, context, source.get("fingerprint", found.dataset.digest), source.get("uri", ""))
-
-
-def refusal(error: BaseException) -> str | None:
-    """MLflow's code for what it refused, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""
-    from mlflow.exceptions import MlflowException
-
-    return str(error.error_code) if isinstance(error, MlflowException) else None
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether a later attempt may succeed: no answer, or an answer that blames the server."""
-    import requests
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        code = error.get_http_status_code()
-    elif isinstance(error, requests.HTTPError) and error.response is not None:
-        code = error.response.status_code
-    else:
-        return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
-    return bool(code >= 500 or code == 429)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

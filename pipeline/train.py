@@ -38,15 +38,16 @@ from das.transforms import (
 )
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
+from pipeline.code_version import code_version
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
 from pipeline.convert import Manifest, load_manifest
 from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
 from pipeline.overlap import INDEX_FILE
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.statistics import pose_statistics
 from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
-from pipeline.tracking import RunHandle, Tracker, code_version
+from pipeline.tracking import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop
 
 # What picks the best epoch: all people count, a missed one with the error of the mean pose.
@@ -446,4 +447,5 @@ def publish(local: str, best: str, tracker: Tracker) -> None:
     copy_folder(local, best)
     for file in sorted(Path(local).iterdir()):
         if file.name != "training_state.pt":
-            tracker.log_artifact(file, "checkpoint")
+            # Not from `local`, which may be gone when a lost server answers again.
+            tracker.log_artifact(join(best, file.name), "checkpoint")

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard, unread
+from pipeline.record import Record, RowError, key_of, validate
 from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
-from pipeline.schema import Record, RowError, key_of, validate
 from pipeline.storage import exists, join, read_json, write_json, write_records
 from pipeline.stream import ahead
 

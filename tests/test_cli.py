@@ -71,7 +71,7 @@ def documented() -> list[list[str]]:
         command = re.match(r"\s*(?:ray job submit .*-- )?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", line)
         if command:
             name = (command[1] or command[2]).replace("_", "-")
-            found.append([name, *shlex.split(command[3], comments=True)])
+            found.append([name, *shlex.split(command[3].split(" > ")[0], comments=True)])
     return found
 
 

@@ -34,7 +34,7 @@ from pipeline.datasets.source import (
     size_of,
     whole,
 )
-from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import COCO as COCO_SPLITS
 from pipeline.splits import SplitManifest
 

@@ -49,7 +49,7 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import CUSTOM, SplitManifest
 
 TERMS = "data of your own"
@@ -147,7 +147,7 @@ def _line(path: Path, frame: int) -> dict[str, Any]:
     where = f"image {frame + 1}"
     try:
         line = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {where}: not JSON ({error})") from error
     _check_fields(line, _LINE_FIELDS, {"image", "K", "people"}, path, where)
     if not isinstance(line["image"], str) or not isinstance(line["people"], list):

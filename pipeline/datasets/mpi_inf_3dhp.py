@@ -42,7 +42,7 @@ from pipeline.datasets.source import (
     record,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import MPI_INF_3DHP, SplitManifest
 
 TERMS = (
@@ -107,14 +107,16 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     if arrays is None:
         yield from original.records(shard)
         return
-    K = _camera(folder, shard.sequence, shard.camera)
+    K = read_camera(folder, shard.sequence, shard.camera)
     for frame in shard.frames:
         row = arrays.rows[shard.sequence, shard.camera][frame]
+        uv, cam = arrays.uv[row], arrays.cam[row]
+        if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
+            raise ValueError(f"{arrays.path}: {arrays.names[row]}: found NaN or infinity, wanted numbers")
         image = read_image(_image(folder, arrays.names[row]))
         if isinstance(image, NoImage):
             yield no_record(shard, frame, image)
             continue
-        uv, cam = arrays.uv[row], arrays.cam[row]
         labelled = (uv[:, 2] > 0) & (cam[:, 3] > 0)
         person = Person(
             id=0,
@@ -136,6 +138,11 @@ def _arrays_file(folder: Path, kind: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
+def in_arrays(folder: Path, sequence: str) -> bool:
+    """Whether there are arrays in mmpose's form that count for a sequence."""
+    return _arrays_file(folder, _kind(sequence)) is not None
+
+
 def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
     path = _arrays_file(folder, _kind(sequence))
     return None if path is None else _read_arrays(path, path.stat().st_mtime_ns)
@@ -151,9 +158,6 @@ def _read_arrays(path: Path, changed: int) -> _Arrays:
     except Exception as error:  # zip, format and key errors have no common type
         wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
-    if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
-        row = int(np.argmin(np.isfinite(uv).all(axis=(1, 2)) & np.isfinite(cam).all(axis=(1, 2))))
-        raise ValueError(f"{path}: {names[row]}: found NaN or infinity, wanted numbers")
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for row, name in enumerate(names):
         parts = _NAME.fullmatch(name)
@@ -171,8 +175,8 @@ def _image(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_file() else folder / "images" / name
 
 
-def _camera(folder: Path, sequence: str, camera: str) -> np.ndarray:
-    """K (3, 3) of one camera; ValueError names the file and the camera."""
+def read_camera(folder: Path, sequence: str, camera: str) -> np.ndarray:
+    """K (3, 3) of one camera of the arrays; ValueError names the file and the camera."""
     kind = _kind(sequence)
     arrays = _arrays_file(folder, kind)
     assert arrays is not None
@@ -184,7 +188,7 @@ def _camera(folder: Path, sequence: str, camera: str) -> np.ndarray:
         return pinhole([*np.asarray(found["f"], float).reshape(2), *np.asarray(found["c"], float).reshape(2)])
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file, wanted the cameras of {arrays.name}") from error
-    except (KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
         raise ValueError(f"{path}: camera {name}: wanted f and c of two numbers each ({error!r})") from error
 
 

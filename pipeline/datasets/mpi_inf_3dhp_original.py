@@ -33,7 +33,7 @@ from pipeline.datasets.source import (
     record,
     require_file,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import Part, SplitManifest
 
 # The joints of annot.mat, by our names.
@@ -84,6 +84,9 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     K, size = cameras[number]
     for frame in shard.frames:
         uv, cam = every_uv[number, frame], every_cam[number, frame]
+        if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
+            where = f"camera {number}, frame {frame}"
+            raise ValueError(f"{sequence / 'annot.mat'}: {where}: found NaN or infinity, wanted numbers")
         labelled = cam[:, 2] > 0
         person = Person(
             id=0,
@@ -122,8 +125,8 @@ def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]
             np.stack([np.asarray(cell, np.float64).reshape(-1, len(_ALL), width) for cell in content[name].ravel()])
             for name, width in (("annot2", 2), ("annot3", 3))
         )
-        if uv.shape[:2] != cam.shape[:2] or not (np.isfinite(uv).all() and np.isfinite(cam).all()):
-            raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}, or NaN in them")
+        if uv.shape[:2] != cam.shape[:2]:
+            raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}")
     except Exception as error:  # scipy has no common type for what is no .mat file
         wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
@@ -148,6 +151,8 @@ def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]
                 if name:
                     width, height = map(int, entry["size"])
                     K = np.array(entry["intrinsic"], np.float64).reshape(4, 4)[:3, :3]
+                    if not np.isfinite(K).all():
+                        raise ValueError("NaN or infinity")
                     cameras[int(name)] = K, (height, width)
                 name, entry = values[0], {}
             elif field:

@@ -29,7 +29,7 @@ from pipeline.datasets.source import (
     require_folder,
     size_of,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record
+from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUCO, SplitManifest
 
 TERMS = (

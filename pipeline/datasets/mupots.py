@@ -41,7 +41,7 @@ from pipeline.datasets.source import (
     require_folder,
     size_of,
 )
-from pipeline.schema import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUPOTS, SplitManifest
 
 TERMS = (
@@ -74,7 +74,7 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     found = []
     for part in splits.of(split):
         if mat := mats[part.sequence]:
-            frames[part.sequence] = list(range(mupots_mat.frame_count(mat)))
+            frames[part.sequence] = list(range(len(mupots_mat.read_frames(mat))))
         taken = splits.select(part, sorted(frames.get(part.sequence, [])))
         files = [_image(folder, part.sequence, frame) for frame in taken]
         found += cut("mupots", folder, part, _CAMERA, taken, files)
@@ -104,18 +104,19 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
 
 def _from_mats(shard: Shard, mats: Path) -> Iterator[Record | Drop]:
     folder = Path(shard.root)
-    frames = mupots_mat.read_sequence(mats)
+    frames = mupots_mat.read_frames(mats)
     K = _intrinsics(folder, shard.sequence, frames)
     for frame in shard.frames:
+        entries = mupots_mat.people_of(frames[frame])
         image = read_image(_image(folder, shard.sequence, frame))
         if isinstance(image, NoImage):
             yield no_record(shard, frame, image)
             continue
-        people = [_mat_person(i, entry, K, image) for i, entry in enumerate(frames[frame])]
+        people = [_mat_person(i, entry, K, image) for i, entry in enumerate(entries)]
         yield record(shard, frame, image, image.size, MUPOTS17, people, K=K)
 
 
-def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.Frames) -> np.ndarray:
+def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.LooseFrames) -> np.ndarray:
     """K (3, 3) of a sequence: Moon's, else of a file of intrinsics, else fitted to the annotations themselves."""
     for path in _json_places(folder):
         if path.is_file():

@@ -8,6 +8,7 @@ univ_annot3 is annot3 scaled about the pelvis. There are no intrinsics in them, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
 _INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
 _FIELD = "intrinsic_fx_fy_cx_cy"
+# A cell takes 8 bytes, which are compressed to a thousandth at best; a damaged size would take hours to read.
+_CELLS_PER_BYTE = 130
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,27 @@ class MatPerson:
 
 
 Frames = tuple[tuple[MatPerson, ...], ...]
-
-
-def frame_count(folder: Path) -> int:
-    """Frames of a sequence, from the head of its annot.mat alone; ValueError names the file when it is none."""
-    path = folder / "annot.mat"
-    try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        return int(shapes["annotations"][0])
-    except Exception as error:  # scipy has no common type for what is no .mat file
-        raise ValueError(f"{path}: wanted a .mat file with annotations ({error!r})") from error
+LooseFrames = tuple[tuple[MatPerson, ...] | ValueError, ...]
+"""The people of each frame, or why its entry cannot be used."""
 
 
 def read_sequence(folder: Path) -> Frames:
-    """All people of all frames of TS1, ...: ``frames[frame][person]``, the same people in every frame.
+    """As ``read_frames``; ValueError when a frame is malformed, too."""
+    return tuple(map(people_of, read_frames(folder)))
+
+
+def people_of(frame: tuple[MatPerson, ...] | ValueError) -> tuple[MatPerson, ...]:
+    """The people of a frame; its fault is raised."""
+    if isinstance(frame, ValueError):
+        raise frame
+    return frame
+
+
+def read_frames(folder: Path) -> LooseFrames:
+    """All people of all frames of TS1, ...: ``frames[frame][person]``; a malformed frame is its fault.
 
     Raises:
-        ValueError: a file is missing, no .mat file, or an entry is malformed; names the file and the entry.
+        ValueError: a file is missing or does not hold cells by frame and person; names the file.
     """
     annotations, occlusion = folder / "annot.mat", folder / "occlusion.mat"
     for path in (annotations, occlusion):
@@ -69,21 +76,26 @@ def read_sequence(folder: Path) -> Frames:
 
 
 @lru_cache(maxsize=1)  # the shards that one process reads share the sequence
-def _read(annotations: Path, changed: int, occlusion: Path, occlusion_changed: int) -> Frames:
+def _read(annotations: Path, changed: int, occlusion: Path, occlusion_changed: int) -> LooseFrames:
     people = _table(annotations, "annotations")
     hidden = _table(occlusion, "occlusion_labels")
     if people.shape != hidden.shape:
         raise ValueError(f"{occlusion}: (frames, people) {hidden.shape}, wanted {people.shape} as annot.mat has")
-    return tuple(
-        tuple(
-            _person(people[i, k], hidden[i, k], annotations, f"frame {i}, person {k}") for k in range(people.shape[1])
-        )
-        for i in range(people.shape[0])
-    )
+    return tuple(_frame(i, people[i], hidden[i], annotations) for i in range(people.shape[0]))
+
+
+def _frame(i: int, people: np.ndarray, hidden: np.ndarray, path: Path) -> tuple[MatPerson, ...] | ValueError:
+    try:
+        return tuple(_person(people[k], hidden[k], path, f"frame {i}, person {k}") for k in range(len(people)))
+    except ValueError as error:
+        return error
 
 
 def _table(path: Path, name: str) -> np.ndarray:
     try:
+        shapes = {found: shape for found, shape, _ in scipy.io.whosmat(path)}
+        if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:
+            raise ValueError(f"{name} of shape {shapes[name]}, more than the file can hold")
         table = scipy.io.loadmat(path, variable_names=[name])[name]
     except Exception as error:  # scipy has no common type for what is no .mat file
         raise ValueError(f"{path}: wanted a .mat file with {name} ({error!r})") from error
@@ -95,8 +107,8 @@ def _table(path: Path, name: str) -> np.ndarray:
 def _person(entry: Any, hidden: Any, path: Path, where: str) -> MatPerson:
     try:
         fields: dict[str, Any] = {name: entry[name][0, 0] for name in entry.dtype.names}
-    except (TypeError, IndexError, ValueError) as error:
-        raise ValueError(f"{path}: {where}: wanted a structure ({error!r})") from error
+    except (AttributeError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"{path}: entry {where}: wanted a structure ({error!r})") from error
     fields |= {"id": where, "occlusion": hidden}
     return MatPerson(
         uv=numbers(fields, "annot2", (2, 17), path).T,
@@ -123,14 +135,15 @@ def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
     return pinhole(numbers({**table, "id": _FIELD}, sequence, (4,), path))
 
 
-def fit_intrinsics(frames: Frames) -> np.ndarray:
+def fit_intrinsics(frames: LooseFrames) -> np.ndarray:
     """K (3, 3) that projects annot3 onto annot2, rounded to a thousandth of a pixel.
 
     Each axis is a straight line, u = fx X / Z + cx, fitted by least squares; then again without labels that lie more
     than 3 medians off, some of which are wrong by hundreds of pixels. Spines are left out from the beginning.
     """
     body = [k for k in range(17) if k != _SPINE]
-    people = [person for frame in frames for person in frame if person.valid]
+    good = (frame for frame in frames if not isinstance(frame, ValueError))
+    people = [person for frame in good for person in frame if person.valid]
     if not people:
         raise ValueError("no valid person to fit intrinsics to, wanted a file of intrinsics")
     uv = np.concatenate([person.uv[body] for person in people])

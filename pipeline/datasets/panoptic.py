@@ -40,7 +40,7 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.schema import UNLABELLED, VISIBLE, Record, key_of
+from pipeline.record import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.splits import PANOPTIC, SplitManifest
 
 TERMS = (
@@ -223,13 +223,16 @@ def read_camera(path: Path, name: str) -> Camera:
     camera = cameras[name]
     try:
         width, height = camera["resolution"]
-        return Camera(
+        found = Camera(
             K=np.array(camera["K"], np.float64).reshape(3, 3),
             distortion=np.array(camera["distCoef"], np.float64).reshape(5),
             R=np.array(camera["R"], np.float64).reshape(3, 3),
             t_mm=_MM_PER_CM * np.array(camera["t"], np.float64).reshape(3),
             size=(int(height), int(width)),
         )
+        if not all(np.isfinite(value).all() for value in (found.K, found.distortion, found.R, found.t_mm)):
+            raise ValueError("NaN or infinity")
+        return found
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: camera {name!r}: malformed field ({error!r})") from error
 
@@ -247,7 +250,7 @@ def read_bodies(path: Path, field: str, joints: int) -> list[Body]:
             values = np.array(body[field], np.float64).reshape(joints, 4)
             if not np.isfinite(values).all():
                 raise ValueError(f"person {body['id']}: NaN or infinity in {field}")
-            people.append((int(body["id"]), _MM_PER_CM * values[:, :3], values[:, 3]))
+            people.append((int(np.int64(body["id"])), _MM_PER_CM * values[:, :3], values[:, 3]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         wanted = f"bodies with id and {field} of {joints} x 4 numbers"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error

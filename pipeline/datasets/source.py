@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.schema import Record, image_size, key_of
+from pipeline.record import Record, image_size, key_of
 from pipeline.splits import Part, SplitManifest
 
 # Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.

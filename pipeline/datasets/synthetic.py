@@ -12,7 +12,7 @@ from pathlib import Path
 from das.skeleton import COCO19, Skeleton
 from pipeline.datasets import panoptic
 from pipeline.datasets.source import Drop, Shard
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.splits import SPLITS as SPLIT_NAMES
 from pipeline.splits import Part, SplitManifest
 from pipeline.studio.cameras import CAMERAS

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from pipeline.datasets import source
 from pipeline.datasets.source import annotations_of
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree
@@ -34,8 +36,8 @@ def read(
 def size_of(image: dict[str, Any]) -> tuple[int, int] | None:
     """(height, width) of an image entry, None where it does not say."""
     try:
-        return int(image["height"]), int(image["width"])
-    except (KeyError, TypeError, ValueError):
+        return source.size_of(image, Path())
+    except ValueError:
         return None
 
 

@@ -7,7 +7,7 @@ import json
 from das.skeleton import read_skeleton
 from pipeline.datasets import custom as reader
 from pipeline.datasets.source import Source
-from pipeline.inventory.findings import Inventory, Picture, Trouble, View, archives
+from pipeline.inventory.findings import Inventory, Picture, Trouble, View, archives, words_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
@@ -35,7 +35,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         read_skeleton(tree.root / "skeleton.json")
     except ValueError as error:
         blocked = "no skeleton"
-        found.troubles.append(Trouble("skeleton.json", " ".join(str(error).split()).replace(f"{tree.root}/", "")))
+        found.troubles.append(Trouble("skeleton.json", words_of(tree, error)))
     read = []
     for part in splits.parts:
         file = f"{part.sequence}.jsonl"
@@ -61,7 +61,7 @@ def _view(tree: Tree, part: Part, file: str, splits: SplitManifest) -> View:
         where = f"{file}: image {number + 1}"
         try:
             image = json.loads(lines[number])["image"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             view.damaged.append(Trouble(where, f"not an image and its people ({error!r})"))
             continue
         size = tree.size(str(image))

@@ -194,6 +194,17 @@ def view_of(
     return view
 
 
+def words_of(tree: Tree, error: ValueError) -> str:
+    """What a reader says in one line, with paths relative to the root."""
+    return " ".join(str(error).split()).replace(f"{tree.root}/", "")
+
+
+def trouble_of(tree: Tree, error: ValueError) -> Trouble:
+    """What a reader says of the file that its message begins with."""
+    path, _, what = words_of(tree, error).partition(": ")
+    return Trouble(path, what)
+
+
 def archives(tree: Tree, folders: Iterable[str]) -> list[str]:
     """Notes on archives that lie in these folders: a common reason why nothing else does."""
     endings = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".part", ".crdownload")

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.inventory.findings import Inventory, Picture, Trouble
-from pipeline.schema import image_size
+from pipeline.record import image_size
 
 # Files are read side by side: on a network disk one waits for the other end most of the time.
 _READERS = 8

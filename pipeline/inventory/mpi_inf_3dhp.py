@@ -9,7 +9,7 @@ from pipeline.datasets import mpi_inf_3dhp as reader
 from pipeline.datasets.source import Shard, Source
 from pipeline.inventory.coco_like import IMAGES
 from pipeline.inventory.films import add_film
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
+from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
@@ -42,8 +42,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         try:
             shards = reader.shards(tree.root, part.split, replace(splits, parts=(part,)))
         except ValueError as error:
-            text = " ".join(str(error).split())
-            trouble = Trouble(_place(part.sequence), text.replace(f"{tree.root}/", ""))
+            trouble = Trouble(_place(part.sequence), words_of(tree, error))
             (found.troubles if tree.has(_place(part.sequence)) else found.absent).append(trouble)
             continue
         by_camera: dict[str, list[Shard]] = {}
@@ -55,19 +54,16 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
             # The reader has chosen the frames already: nothing is left to choose.
             frames = [frame for shard in pieces for frame in shard.frames]
             view = _view(tree, part, camera, frames)
+            if fault := _camera_fault(tree, view):
+                view.blocked = f"{fault.path}: {fault.what}"
+                if fault not in found.troubles:
+                    found.troubles.append(fault)
             listed |= {picture.path for picture in view.pictures}
             found.views.append(view)
     found.read = f"annotations of {len({view.sequence for view in found.views})} sequences"
     others = sum(f"{folder}{name}" not in listed for folder, name in _images(tree))
     if others:
         found.notes.append(f"{others} images that no annotation of these splits describes")
-    for kind in ("train", "test"):
-        arrays = [n for f in ("", "annotations") for n in tree.names(f) if _ARRAYS.fullmatch(n) and f"_{kind}" in n]
-        if arrays and not any(tree.has(f"{folder}cameras_{kind}.pkl") for folder in ("", "annotations/")):
-            found.troubles.append(Trouble(f"cameras_{kind}.pkl", f"no such file: {arrays[0]} needs its cameras"))
-            for view in found.views:
-                if view.sequence.startswith("TS") == (kind == "test"):
-                    view.blocked = f"cameras_{kind}.pkl is missing"
     return found
 
 
@@ -89,6 +85,16 @@ def _view(tree: Tree, part: Part, camera: str, frames: list[int]) -> View:
     if original and tree.size(film) is not None and not tree.names(cut):
         add_film(view, tree, film, frames, None)
     return view
+
+
+def _camera_fault(tree: Tree, view: View) -> Trouble | None:
+    """Why nothing in mmpose's form can be made of a view; None for nothing."""
+    if reader.in_arrays(tree.root, view.sequence):
+        try:
+            reader.read_camera(tree.root, view.sequence, view.camera)
+        except ValueError as error:
+            return trouble_of(tree, error)
+    return None
 
 
 def _place(sequence: str) -> str:

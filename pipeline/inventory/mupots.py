@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-from scipy.io import whosmat
-from scipy.io.matlab import MatReadError
-
 from pipeline.datasets import mupots as reader
+from pipeline.datasets import mupots_mat
 from pipeline.datasets.source import Source
 from pipeline.inventory.coco_like import IMAGES, first_of, read, size_of
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
+from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of
 from pipeline.inventory.tree import Tree
 from pipeline.splits import Part, SplitManifest
 
@@ -51,11 +49,32 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
                 frames.setdefault(match[1], {})[int(match[2])] = size_of(image)
             else:
                 found.troubles.append(Trouble(path, f"file_name {image['file_name']!r}, wanted TS1/img_000000.jpg"))
-    # The owners' files come first where they are: they alone have every frame.
-    frames |= _of_mat_files(tree, splits, found)
+    broken: dict[str, dict[int, Trouble]] = {}
+    for part in splits.parts:
+        folder = _folder(tree, part.sequence)
+        if tree.size(f"{folder}/annot.mat") is None:
+            continue
+        # The owners' files come first where they are: they alone have every frame.
+        frames.pop(part.sequence, None)
+        try:
+            entries = mupots_mat.read_frames(tree.root / folder)
+        except ValueError as error:
+            found.troubles.append(trouble_of(tree, error))
+            continue
+        frames[part.sequence] = dict.fromkeys(range(len(entries)))
+        faults = {i: entry for i, entry in enumerate(entries) if isinstance(entry, ValueError)}
+        broken[part.sequence] = {i: trouble_of(tree, fault) for i, fault in faults.items()}
+    if broken:
+        also = "" if found.read == _NOTHING_READ else f"{found.read}, "
+        found.read = f"{also}annot.mat and occlusion.mat of {len(broken)} sequences"
     for part in splits.parts:
         if part.sequence in frames:
-            found.views.append(_view(tree, part, frames[part.sequence], splits))
+            view = _view(tree, part, frames[part.sequence], splits)
+            lost = broken.get(part.sequence, {})
+            taken = splits.select(part, sorted(frames[part.sequence]))
+            view.damaged += (lost[frame] for frame in taken if frame in lost)
+            view.pictures = [picture for picture in view.pictures if int(picture.path[-10:-4]) not in lost]
+            found.views.append(view)
         else:
             images = len(_images(tree, part.sequence))
             what = f"{images} images without annotations" if images else "no images and no annotations"
@@ -77,32 +96,6 @@ def _view(tree: Tree, part: Part, frames: dict[int, tuple[int, int] | None], spl
         frames.__getitem__,
         len(others),
     )
-
-
-def _of_mat_files(tree: Tree, splits: SplitManifest, found: Inventory) -> dict[str, dict[int, tuple[int, int] | None]]:
-    """Frames by sequence as annot.mat has them; their number is in its header."""
-    frames: dict[str, dict[int, tuple[int, int] | None]] = {}
-    for part in splits.parts:
-        folder = _folder(tree, part.sequence)
-        counts = {}
-        for file, variable in (("annot.mat", "annotations"), ("occlusion.mat", "occlusion_labels")):
-            path = f"{folder}/{file}"
-            if tree.size(path) is None:
-                continue
-            try:
-                shapes = {name: shape for name, shape, _ in whosmat(tree.root / path)}
-                counts[file] = int(shapes[variable][0])
-            # scipy reads no MATLAB 7.3 files, which are HDF5, and says so by NotImplementedError.
-            except (ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
-                found.troubles.append(Trouble(path, f"not the owners' file ({error!r})"))
-        if len(counts) == 1:
-            found.troubles.append(Trouble(folder, f"only {[*counts][0]}, wanted annot.mat and occlusion.mat"))
-        if "annot.mat" in counts:
-            frames[part.sequence] = dict.fromkeys(range(counts["annot.mat"]))
-    if frames:
-        also = "" if found.read == _NOTHING_READ else f"{found.read}, "
-        found.read = f"{also}headers of annot.mat and occlusion.mat of {len(frames)} sequences"
-    return frames
 
 
 def _folder(tree: Tree, sequence: str) -> str:

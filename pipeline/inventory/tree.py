@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -58,9 +59,11 @@ class Tree:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
                         (folders if entry.is_dir() else files).append(entry.name)
-            except (FileNotFoundError, NotADirectoryError):
-                pass
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                pass  # a name with a zero byte in it is a ValueError
             except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return [], []
                 raise ValueError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error
             self._names[folder] = sorted(folders), sorted(files)
         return self._names[folder]

@@ -333,5 +333,6 @@ def _frames_note(shown_: int, all_: int) -> str:
     left_out = f" {all_ - shown_} more are in the evaluation's folder." if all_ > shown_ else ""
     return (
         "The frames with the largest mean error, and samples spread evenly over the data; the number is the frame's "
-        f"mean joint error, where a missed person costs what the mean pose would.{left_out}"
+        "mean joint error, where a missed person costs what the mean pose would, or a point in the person's middle "
+        f"where nobody knows a mean pose.{left_out}"
     )

@@ -15,7 +15,8 @@ import pytest
 from own_cluster import PATIENCE, Cluster, wait_for
 
 from das.checkpoint import load_info, load_training_state
-from pipeline.tracking import IDENTITY_TAG, mlflow_client
+from pipeline.mlflow_store import mlflow_client
+from pipeline.tracking import IDENTITY_TAG
 from pipeline.train import SELECT_BY
 
 pytestmark = pytest.mark.slow

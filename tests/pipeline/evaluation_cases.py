@@ -18,7 +18,9 @@ from das.transforms import InputSize
 from pipeline.annotations import Annotations
 from pipeline.convert import CONVERTER_VERSION, Manifest, SplitInfo
 from pipeline.predictions import Origin, PredictionSet
-from pipeline.schema import VERSION, Record, key_of
+from pipeline.record import Record, key_of
+from pipeline.runtime import Runtime
+from pipeline.schema import VERSION
 from pipeline.storage import write_columns, write_json, write_records
 
 HEIGHT, WIDTH = 180, 320
@@ -159,6 +161,8 @@ def predictions_of(records, people=None, skeleton=PANOPTIC15, scores=0.9, **chan
     )
 
 
+RUNTIME = Runtime("cpu", 1, False, (180, 320), (96, 128), 4, 2.5, 21.4, 25.1, {"decode": 2.0, "network": 9.0}, 8, 55.0,
+                  612.0, None)  # fmt: skip
 MODEL = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 
 

@@ -25,8 +25,8 @@ from pipeline.cluster import ClusterConfig
 from pipeline.evidence import gate_scores
 from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
+from pipeline.record import Record, decode_image, key_of
 from pipeline.registry import fingerprint
-from pipeline.schema import Record, decode_image, key_of
 from pipeline.scoring import score
 from pipeline.storage import find_records, write_columns, write_json
 from pipeline.tracking import Tracker

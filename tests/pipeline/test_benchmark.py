@@ -18,10 +18,10 @@ from pipeline.benchmark import BenchmarkConfig, benchmark
 from pipeline.cluster import ClusterConfig
 from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.inference import images_and_cameras, spread_images
+from pipeline.mlflow_store import mlflow_client
+from pipeline.record import decode_image
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import Runtime, Throughput, throughput
-from pipeline.schema import decode_image
-from pipeline.tracking import mlflow_client
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from pipeline import convert as convert_module
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
 from pipeline.manifest import load_manifest, read_quarantine
-from pipeline.schema import VERSION, to_sample
+from pipeline.record import to_sample
+from pipeline.schema import VERSION
 from pipeline.splits import Part, SplitManifest, read_splits
 from pipeline.storage import list_shards, read_columns, read_records
 from pipeline.work import finished, write_shard

@@ -16,7 +16,7 @@ from das.visualize import TRUTH_GREY, person_color
 from pipeline.data_measures import LevelStatistics
 from pipeline.data_show import ShowConfig, overlay, page, show
 from pipeline.data_stats import StatsConfig, stats
-from pipeline.schema import UNLABELLED, VISIBLE, decode_image, left_out, to_sample
+from pipeline.record import UNLABELLED, VISIBLE, decode_image, left_out, to_sample
 from pipeline.storage import list_shards, read_records
 from pipeline.targets import CROWDED_OUT, OUTSIDE, network, targets_of
 

@@ -31,7 +31,7 @@ from das.skeleton import COCO19, MUPOTS17
 from pipeline.convert import SOURCES
 from pipeline.datasets import coco, muco, mupots, panoptic
 from pipeline.datasets.source import FRAMES_PER_SHARD, Drop
-from pipeline.schema import Record, to_sample, validate
+from pipeline.record import Record, to_sample, validate
 from pipeline.splits import Part, SplitManifest
 
 BAND = SplitManifest("band", (Part("160906_band1", "test", "band"),), cameras=CAMERAS)

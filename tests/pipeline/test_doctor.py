@@ -2,9 +2,12 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io
 from original_layouts import COCO_PERSON, HEIGHT, WIDTH, jpeg, write_muco, write_mupots, write_panoptic
 from test_frames import write_video
 from test_mpi_inf_3dhp import write_arrays, write_original
@@ -12,10 +15,13 @@ from test_mupots_mat import write_sequence
 
 from das.skeleton import COCO17
 from pipeline import cli
+from pipeline.convert import ConvertConfig, _list
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
+from pipeline.datasets.source import Drop
 from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
-from pipeline.schema import Record
+from pipeline.record import Record
 from pipeline.splits import PANOPTIC
+from pipeline.work import items
 
 READERS = {
     "panoptic": panoptic,
@@ -35,9 +41,22 @@ def look(capsys, root, **options) -> tuple[int, str]:
 
 
 def next_command(report: str) -> list[str]:
-    """The words after the last `next:`, without the remark behind them."""
+    """The words after the last `next:`, as a shell reads them."""
     line = [line for line in report.splitlines() if line.startswith("next: ")][-1]
-    return shlex.split(line.removeprefix("next: ").split("   (")[0])
+    return shlex.split(line.removeprefix("next: "), comments=True)
+
+
+def typed(report: str) -> ConvertConfig | DoctorConfig:
+    """The next command through the parser of `das`; one that prepares finds its work, too."""
+    das, command, *words = next_command(report)
+    assert das == "das"
+    if command == "doctor":
+        return cli._subcommand("doctor", {"data": DoctorConfig}, words)
+    assert command == "prepare"
+    config = cli._parse("prepare", ConvertConfig, words)
+    splits, shards = _list(config)
+    assert shards and {shard.sequence for shard in shards} <= {part.sequence for part in splits.parts}
+    return config
 
 
 def readable(source: str, root: Path) -> int:
@@ -70,6 +89,20 @@ def write_all_of_panoptic(root: Path) -> Path:
     for part in PANOPTIC.parts:
         write_panoptic(root, part.sequence, range(2))
     return root
+
+
+def write_own(root: Path, count: int) -> list[str]:
+    """Data of one's own: a skeleton of two joints, and so many images; the lines of train.jsonl."""
+    root.mkdir(exist_ok=True)
+    names = ("hip", "head")
+    skeleton = {"name": "stick2", "joints": names, "bones": [names], "root": names[:1]}
+    (root / "skeleton.json").write_text(json.dumps(skeleton))
+    person = {"joints_uv": [[50, 60], [50, 30]], "joints_cam": None, "state": [2, 2]}
+    lines = [json.dumps({"image": f"{i}.jpg", "K": None, "people": [person]}) for i in range(count)]
+    (root / "train.jsonl").write_text("\n".join([*lines, ""]))
+    for i in range(count):
+        (root / f"{i}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, i))
+    return lines
 
 
 def write_all_of(source: str, root: Path) -> Path:
@@ -113,9 +146,53 @@ def test_a_complete_set_is_recognised_and_its_next_command_converts_it(source, t
     status, report = look(capsys, root, out=str(tmp_path / "out"))
     assert status == COMPLETE and "\ncomplete: " in report and "missing\n" not in report
     command = next_command(report)
+    assert typed(report).root == str(root)
     assert command == ["das", "prepare", "--source", source, "--root", str(root), "--out", f"{tmp_path}/out/{source}"]
     found = examine(source, DoctorConfig(str(root))).inventory
     assert found.ready == found.wanted == readable(source, root) > 0
+
+
+def half_of(source: str, root: Path) -> Path:
+    """One sequence whole and something wrong with another."""
+    if source == "panoptic":
+        write_panoptic(root, "160224_mafia1", range(2))
+        shutil.rmtree(write_panoptic(root, "160906_pizza1", range(2)) / "160906_pizza1" / "hdPose3d_stage1_coco19")
+    elif source == "muco":
+        write_muco(root, ["unaugmented_set/0.jpg", "unaugmented_set/1.jpg"])
+        (root / "unaugmented_set" / "0.jpg").unlink()
+    elif source == "mupots":
+        write_mupots(root, ["TS1/img_000000.jpg", "TS2/img_000000.jpg"])
+        write_sequence(root, "TS3")
+        (root / "MultiPersonTestSet" / "TS3" / "annot.mat").write_bytes(b"half")
+    elif source == "coco":
+        shutil.rmtree(write_coco(root) / "val2017")
+    elif source == "mpi_inf_3dhp":
+        write_original(write_original(root, "S1/Seq1"), "S2/Seq1")
+        (root / "S2" / "Seq1" / "annot.mat").write_bytes(b"half")
+    elif source == "custom":
+        write_own(root, 3)
+        (root / "1.jpg").unlink()
+    elif source == "synthetic":
+        write_panoptic(root, "studio_train_haggling1", range(2))
+    return root
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_the_next_command_can_be_typed_as_it_is_printed(source, tmp_path, capsys):
+    empty, half = tmp_path / "no data", half_of(source, tmp_path / "half a 'download")
+    empty.mkdir()
+    out = str(tmp_path / "out here")
+    for asked in (source, None):
+        status, report = look(capsys, empty, source=asked, out=out)
+        assert status == NOTHING and typed(report).root == str(empty)
+    status, report = look(capsys, half, out=out)
+    config = typed(report)
+    assert status == PARTIAL and "   # takes what is ready; docs/" in report
+    assert config.source == source and config.root == str(half) and config.out == f"{out}/{source}"
+    inside = next((path for path in sorted(half.iterdir()) if path.is_dir()), half / "inside")
+    inside.mkdir(exist_ok=True)
+    status, report = look(capsys, inside, source=source, out=out)
+    assert status == NOTHING and typed(report).root == str(half)
 
 
 def test_half_a_download_is_counted_as_the_reader_would_read_it(torn, capsys):
@@ -256,6 +333,38 @@ def test_the_owners_mat_files_need_no_other(tmp_path):
     assert (view.sequence, view.annotated, view.ready) == ("TS3", 3, readable("mupots", tmp_path))
 
 
+@pytest.mark.parametrize("content", [b"", b"half", b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM", None])
+def test_owners_files_that_cannot_be_read_leave_out_their_sequence(content, tmp_path, capsys):
+    """The reader takes them and not the JSON beside them."""
+    write_mupots(tmp_path, ["TS2/img_000000.jpg", "TS3/img_000000.jpg", "TS4/img_000000.jpg"])
+    for name, torn in (("TS2", "occlusion.mat"), ("TS3", "annot.mat")):
+        write_sequence(tmp_path, name)
+        file = tmp_path / "MultiPersonTestSet" / name / torn
+        file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    _, report = look(capsys, tmp_path)
+    for path in ("TS2/occlusion.mat", "TS3/annot.mat"):
+        assert f"MultiPersonTestSet/{path}: wanted a .mat file with " in report
+        with pytest.raises(ValueError, match=path):
+            mupots.shards(tmp_path, "test")
+        (tmp_path / "MultiPersonTestSet" / path).with_name("annot.mat").rename(tmp_path / "away")
+    assert typed(report).sequences == ("TS4",)
+
+
+def test_a_malformed_entry_of_the_owners_files_costs_its_frame_alone(tmp_path, capsys):
+    write_sequence(tmp_path, "TS3", frames=3)
+    folder = tmp_path / "MultiPersonTestSet" / "TS3"
+    table = scipy.io.loadmat(folder / "annot.mat")["annotations"]
+    table[1, 1]["annot3"][0, 0] = np.zeros((3, 14))
+    scipy.io.savemat(folder / "annot.mat", {"annotations": table})
+    status, report = look(capsys, tmp_path)
+    assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
+    assert "TS3/annot.mat: entry frame 1, person 1: annot3: found size 42" in report and "2 of 3 wanted" in report
+    (shard,) = mupots.shards(tmp_path, "test")
+    first, fault, last = items(shard, mupots.records)
+    assert isinstance(first, Record) and isinstance(last, Record) and isinstance(fault, Drop)
+    assert (fault.key, fault.file) == ("mupots/TS3/0/00000001", "MultiPersonTestSet/TS3/annot.mat")
+
+
 def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
     arrays, original = tmp_path / "a" / "arrays", tmp_path / "b" / "original"
     arrays.mkdir(parents=True)
@@ -277,14 +386,7 @@ def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
 
 
 def test_data_of_ones_own_is_complete_without_val_and_test(tmp_path, capsys):
-    names = ("hip", "head")
-    skeleton = {"name": "stick2", "joints": names, "bones": [names], "root": names[:1]}
-    (tmp_path / "skeleton.json").write_text(json.dumps(skeleton))
-    person = {"joints_uv": [[50, 60], [50, 30]], "joints_cam": None, "state": [2, 2]}
-    lines = [json.dumps({"image": f"{i}.jpg", "K": None, "people": [person]}) for i in range(3)]
-    (tmp_path / "train.jsonl").write_text("\n".join([*lines, ""]))
-    for i in range(3):
-        (tmp_path / f"{i}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, i))
+    lines = write_own(tmp_path, 3)
     status, report = look(capsys, tmp_path)
     assert status == COMPLETE and "custom: data of your own" in report and "no val.jsonl" in report
     assert readable("custom", tmp_path) == 3
@@ -301,6 +403,16 @@ def test_another_split_manifest_misses_other_sequences(torn, capsys):
     assert command[command.index("--split-manifest") + 1] == "panoptic-smap"
     with pytest.raises(ValueError, match="split manifest 'none' is unknown"):
         look(capsys, torn, split_manifest="none")
+
+
+@pytest.mark.parametrize("folder", ["zero\0byte", "x" * 300, "a file/1.jpg"])
+def test_a_file_name_that_no_disk_can_have_is_a_missing_image(folder, tmp_path, capsys):
+    root = write_muco(tmp_path, [f"unaugmented_set/{i}.jpg" for i in range(2)])
+    content = json.loads((root / "MuCo-3DHP.json").read_text())
+    content["images"][1]["file_name"] = f"unaugmented_set/{folder}/1.jpg"
+    (root / "MuCo-3DHP.json").write_text(json.dumps(content))
+    status, report = look(capsys, root)
+    assert status == PARTIAL and "1 of 2 images of unaugmented_set" in report
 
 
 def test_damage_within_a_file_is_found_by_decoding_alone(tmp_path):

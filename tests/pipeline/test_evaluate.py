@@ -19,15 +19,16 @@ from pipeline.cluster import ClusterConfig
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.gate import Gate, Scores
 from pipeline.inference import worker_count
+from pipeline.mlflow_store import mlflow_client
 from pipeline.predict import read_photo
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
+from pipeline.record import decode_image
 from pipeline.registry import fingerprint, read_scores
 from pipeline.rescore import judge
-from pipeline.schema import decode_image
 from pipeline.scoring import score
 from pipeline.storage import write_records
-from pipeline.tracking import Tracker, mlflow_client
+from pipeline.tracking import Tracker
 
 IMAGES = 6
 

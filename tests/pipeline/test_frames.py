@@ -12,7 +12,7 @@ from pipeline.datasets import frames as frames_module
 from pipeline.datasets import panoptic
 from pipeline.datasets.frames import JPEG_QUALITY, jpeg_of, video_frame
 from pipeline.datasets.source import EncodedImage, NoImage
-from pipeline.schema import Record, decode_image, validate
+from pipeline.record import Record, decode_image, validate
 
 _BITS = 8
 

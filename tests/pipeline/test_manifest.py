@@ -10,7 +10,8 @@ from das.skeleton import COCO19
 from pipeline.annotations import read_annotations
 from pipeline.ingest import read_split
 from pipeline.manifest import Manifest, load_manifest, read_quarantine, split_info
-from pipeline.schema import READABLE, VERSION, from_row, to_sample
+from pipeline.record import to_sample
+from pipeline.schema import READABLE, VERSION, from_row
 from pipeline.storage import find_records, list_shards, read_records
 
 OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1

@@ -15,7 +15,7 @@ from das.skeleton import MUPOTS17
 from pipeline.datasets import mpi_inf_3dhp
 from pipeline.datasets import mpi_inf_3dhp_original as original
 from pipeline.datasets.source import Drop
-from pipeline.schema import Record, decode_image, to_sample, validate
+from pipeline.record import Record, decode_image, to_sample, validate
 
 SIZE = 256  # of the made-up cameras, pixels
 

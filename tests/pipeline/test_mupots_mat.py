@@ -11,7 +11,7 @@ from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.datasets import mupots, mupots_mat
 from pipeline.datasets.source import Drop, pinhole
-from pipeline.schema import to_sample, validate
+from pipeline.record import to_sample, validate
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
 FRAMES_AND_PEOPLE = {
@@ -157,9 +157,9 @@ def test_malformed_mats_are_named_with_frame_and_person(tmp_path):
     scipy.io.savemat(folder / "occlusion.mat", {"occlusion_labels": np.array([[np.zeros(17)], [1.0]], object)})
     with pytest.raises(ValueError, match=r"occlusion.mat: \(frames, people\) \(2, 1\), wanted \(1, 1\)"):
         mupots_mat.read_sequence(folder)
-    (folder / "occlusion.mat").unlink()
-    with pytest.raises(ValueError, match=r"occlusion.mat: no such file"):
-        mupots_mat.read_sequence(folder)
     (folder / "annot.mat").write_bytes(b"MATLAB 5.0 junk")
     with pytest.raises(ValueError, match=r"annot.mat: wanted a .mat file with annotations"):
         mupots.shards(tmp_path / "other", "test")
+    (folder / "occlusion.mat").unlink()
+    with pytest.raises(ValueError, match=r"occlusion.mat: no such file"):
+        mupots_mat.read_sequence(folder)

@@ -1,6 +1,7 @@
 """Prepared data in object storage: a real S3 server process on this machine, spoken to through pyarrow alone."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 from original_layouts import write_panoptic
 
-from pipeline import storage
+from pipeline import storage, tracking
 from pipeline.annotations import read_annotations
 from pipeline.claim import claimed
 from pipeline.convert import ConvertConfig, convert
 from pipeline.ingest import read_split
 from pipeline.manifest import load_manifest, read_quarantine
+from pipeline.mlflow_store import mlflow_client
 from pipeline.schema import from_row
 from pipeline.storage import list_shards, read_columns, read_records
+from pipeline.tracking import Tracker
+from pipeline.train import publish
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +148,32 @@ def test_a_bucket_that_is_not_there_is_told(endpoint, raw):
     with pytest.raises((ValueError, OSError), match="(?i)bucket"):
         storage.write_json("s3://no-such-bucket-anywhere/x.json", 1)
     assert os.environ["AWS_ENDPOINT_URL"].endswith(endpoint)
+
+
+def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_late(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # journals of such runs lie there
+    best = tmp_path / "checkpoint"
+    best.mkdir()
+    for name in ("config.json", "training_state.pt"):
+        (best / name).write_text(name)
+    store, folder = f"sqlite:///{tmp_path}/mlflow.db", "s3://bucket/run"
+    with Tracker.open(store, "das", "run", folder) as tracker:
+        with monkeypatch.context() as lost:
+            lost.setattr(tracking, "_send", unreachable)
+            publish(str(best), "s3://bucket/run/best", tracker)
+            storage.write_bytes("s3://bucket/run/tables/a.csv", b"1")
+            storage.write_bytes("s3://bucket/run/report.html", b"page")
+            tracker.log_files(folder, ("tables", "report.html", "absent"))
+            shutil.rmtree(best)
+    client = mlflow_client(store)
+    found = {f.path: f.is_dir for f in client.list_artifacts(tracker.handle.run_id)}
+    assert found == {"checkpoint": True, "tables": True, "report.html": False}
+    inside = {f.path for name in ("checkpoint", "tables") for f in client.list_artifacts(tracker.handle.run_id, name)}
+    assert inside == {"checkpoint/config.json", "tables/a.csv"}
+    assert objects(folder + "/best").keys() == {"config.json", "training_state.pt"}
+    with pytest.raises(ValueError, match="s3://bucket/run/nothing does not exist"):
+        tracker.log_artifact("s3://bucket/run/nothing")
+
+
+def unreachable(*_):
+    raise ConnectionError("nobody answers")

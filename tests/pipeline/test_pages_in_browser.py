@@ -5,17 +5,21 @@ import time
 
 import numpy as np
 import pytest
-from evaluation_cases import joints_as, predictions_of, scene, write_prepared
+from evaluation_cases import RUNTIME, joints_as, predictions_of, scene, write_prepared
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from das.skeleton import PANOPTIC15
 from pipeline.annotations import read_annotations
+from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost
+from pipeline.mlflow_store import mlflow_client
 from pipeline.overlays import overlays
+from pipeline.report.benchmark import benchmark_page
 from pipeline.report.evaluation import evaluation_page
+from pipeline.runtime import Throughput
 from pipeline.scoring import score
-from pipeline.tracking import Tracker, mlflow_client
+from pipeline.tracking import Tracker
 
 PATIENCE = 120  # seconds; a loaded machine may be very slow
 
@@ -32,7 +36,7 @@ def report(tmp_path_factory):
     predictions = predictions_of(records, [people[0][1:], *people[1:]])
     sheet = score(annotations, predictions)
     pictures = overlays(annotations, sheet, predictions.origin, 2, 1)
-    html = evaluation_page("tiny", "runs/model", annotations, sheet, predictions.origin, pictures, None, "run-1")
+    html = evaluation_page("tiny", "runs/model", annotations, sheet, predictions.origin, pictures, RUNTIME, "run-1")
     (folder / "report.html").write_text(html)
     return folder / "report.html"
 
@@ -140,6 +144,22 @@ def test_nothing_is_wider_than_the_window_in_light_and_dark(page, width):
         papers.add(paper(page))
     assert len(papers) == 2
     look(page, 1280)
+
+
+def test_the_page_of_a_benchmark_opens_without_complaints(browser, tmp_path):
+    parts = dict.fromkeys(PARTS, 1_000_000)
+    cost = DeviceCost(RUNTIME, dict.fromkeys(STAGES, 1.5), (Throughput(1, 40.0, 500.0, None),))
+    size = ModelCost((96, 128), parts, parts)
+    file = tmp_path / "benchmark.html"
+    file.write_text(benchmark_page("Cost of m", "panoptic/test", size, {"cpu": cost}, {"model": "m"}))
+    browser.get("about:blank")
+    browser.get_log("browser"), requested(browser)
+    browser.get(file.as_uri())
+    assert browser.get_log("browser") == [] and requested(browser) == [file.as_uri()]
+    for width in (390, 1280):
+        look(browser, width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    shows(browser, "Cost of m", "21.4", "DAS, the paper")
 
 
 def test_mlflows_page_of_a_run_shows_its_name_numbers_and_report(browser, mlflow_server, report, tmp_path):

@@ -19,7 +19,8 @@ from das.predictor import Predictor
 from das.transforms import InputSize
 from pipeline.camera_file import read_camera
 from pipeline.predict import BatchPredictor, PredictConfig, predict, predict_photo, predict_video, read_photo
-from pipeline.schema import Record, to_table
+from pipeline.record import Record
+from pipeline.schema import to_table
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 J = CONFIG.n_joints

@@ -20,7 +20,7 @@ from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import coco, muco, mupots, panoptic
 from pipeline.datasets.source import Drop, Shard
 from pipeline.manifest import QUARANTINE, load_manifest, read_quarantine
-from pipeline.schema import Record, decode_image
+from pipeline.record import Record, decode_image
 from pipeline.splits import MUCO, MUPOTS, PANOPTIC
 from pipeline.storage import list_shards, read_records
 from pipeline.work import checked, items

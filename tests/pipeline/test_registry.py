@@ -13,6 +13,7 @@ from das.model import DAS
 from das.transforms import InputSize
 from pipeline import registry
 from pipeline.gate import Scores
+from pipeline.mlflow_store import mlflow_client
 from pipeline.registry import (
     champion_version,
     fingerprint,
@@ -21,7 +22,7 @@ from pipeline.registry import (
     register,
     resolve_model,
 )
-from pipeline.tracking import Tracker, mlflow_client
+from pipeline.tracking import Tracker
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 

@@ -17,7 +17,8 @@ from das.skeleton import MUCO21, PANOPTIC15
 from das.transforms import Drop, convert_joints, release_mupots_recipe, release_panoptic_recipe, train_transform
 from pipeline.datasets import coco, muco, panoptic
 from pipeline.ingest import RowTransform
-from pipeline.schema import Record, from_row, to_row, to_sample, validate
+from pipeline.record import Record, to_sample, validate
+from pipeline.schema import from_row, to_row
 
 pytestmark = pytest.mark.golden
 

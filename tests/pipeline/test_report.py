@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from evaluation_cases import joints_as, predictions_of, record, scene, standing, write_prepared
+from evaluation_cases import RUNTIME, joints_as, predictions_of, record, scene, standing, write_prepared
 
 from das.camera import project
 from das.metrics import pck
@@ -25,11 +25,7 @@ from pipeline.report.page import shown
 from pipeline.report.pictures import MOST_BYTES, WIDTH, data_uri
 from pipeline.report.published import TABLE_2, TABLE_3, TABLE_4
 from pipeline.report.scene import scene_of
-from pipeline.runtime import Runtime
 from pipeline.scoring import score
-
-RUNTIME = Runtime("cpu", 1, False, (180, 320), (96, 128), 4, 2.5, 21.4, 25.1, {"decode": 2.0, "network": 9.0}, 8, 55.0,
-                  612.0, None)  # fmt: skip
 
 
 class Case:
@@ -247,8 +243,21 @@ def test_a_frame_knows_who_was_found_and_how_well(panoptic):
     assert len(here.people) == 1 and len(here.truth) == 2 and here.match.tolist() == [1]
     row = here.truth[1]
     assert here.errors[0] == pytest.approx(result.errors[row][result.scored[row]].mean())
-    nobody = look_at(panoptic.sheet, 0).people[:0]
-    assert nobody.size == 0
+    # In the other images everybody is found.
+    assert look_at(panoptic.sheet, 1).match.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("found", [1, 0])
+def test_missed_people_are_the_worst_frame_also_where_nobody_knows_a_mean_pose(tmp_path, found):
+    records = scene(frames=3)
+    people = joints_as(records, PANOPTIC15)
+    people = [people[0], people[1][:found], people[2]] if found else [joints[:0] for joints in people]
+    case = Case(tmp_path, records, predictions_of(records, people, mean_pose=None))
+    assert np.isfinite(frame_errors(case.sheet, 3)).all()
+    (worst,) = (name for name in case.pictures if name.startswith("worst"))
+    assert found == 0 or records[1].key.replace("/", "-").replace("_", "-") in worst
+    pasted = re.search(r'id="scene-data">(.*?)</script>', case.html, re.DOTALL)[1]
+    assert json.loads(pasted, parse_constant=pytest.fail)["frames"] and "nan mm" not in case.html
 
 
 def test_the_scene_is_the_same_people_upright_in_metres(panoptic):

@@ -15,20 +15,8 @@ from hypothesis import strategies as st
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, SKELETONS, skeleton_named
 from pipeline import schema
-from pipeline.schema import (
-    COLUMNS,
-    SCHEMA,
-    Record,
-    check_schema,
-    decode_image,
-    from_row,
-    image_size,
-    key_of,
-    to_row,
-    to_sample,
-    to_table,
-    validate,
-)
+from pipeline.record import Record, decode_image, image_size, key_of, to_sample, validate
+from pipeline.schema import COLUMNS, SCHEMA, check_schema, from_row, to_row, to_table
 
 HEIGHT, WIDTH = 48, 64
 
@@ -351,3 +339,15 @@ def test_a_damaged_image_is_refused_by_its_key():
     for image in (whole.image[:200], b"", whole.image[:60] + b"\xff\xd9", encoded(40, 64)):
         with pytest.raises(ValueError, match=f"^{whole.key}: image"):
             decode_image(replace(whole, image=image))
+
+
+def test_a_record_has_the_columns_of_the_schema_in_their_order_and_the_same_may_be_absent():
+    assert [f.name for f in fields(Record)] == [c.name for c in COLUMNS]
+    assert {f.name for f in fields(Record) if "None" in str(f.type)} == {c.name for c in COLUMNS if c.nullable}
+
+
+def test_an_image_whose_header_says_another_size_than_the_row_is_refused_before_memory_is_taken_for_it(monkeypatch):
+    large = replace(record(), image=encoded(2 * HEIGHT, WIDTH))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=f"image decodes to {WIDTH}x{2 * HEIGHT} pixels, wanted {WIDTH}x{HEIGHT}"):
+        decode_image(large)

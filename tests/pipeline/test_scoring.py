@@ -24,7 +24,7 @@ from das.camera import back_project
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.ground_truth import image_clusters
 from pipeline.predictions import PredictionSet, collect
-from pipeline.schema import OCCLUDED
+from pipeline.record import OCCLUDED
 from pipeline.scoring import score
 from pipeline.storage import read_lists, write_lists
 

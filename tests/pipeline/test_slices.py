@@ -6,7 +6,7 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO19, PANOPTIC15
 from pipeline.ground_truth import strict_truth
-from pipeline.schema import OCCLUDED
+from pipeline.record import OCCLUDED
 from pipeline.scoring import score
 from pipeline.slices import occluded_joints, people_slices
 

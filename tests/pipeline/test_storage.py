@@ -16,7 +16,7 @@ from pyarrow import fs
 from test_schema import assert_equal, record
 
 from pipeline import storage
-from pipeline.schema import key_of
+from pipeline.record import key_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 

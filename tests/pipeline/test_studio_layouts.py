@@ -16,9 +16,9 @@ from pycocotools.cocoeval import COCOeval
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, Skeleton
 from pipeline.datasets import coco, muco, mupots
 from pipeline.datasets.source import Drop
+from pipeline.record import OCCLUDED, VISIBLE
 from pipeline.render import RenderConfig
 from pipeline.render import render as render_job
-from pipeline.schema import OCCLUDED, VISIBLE
 from pipeline.studio import VERSION, StudioConfig, layout_plan, render
 from pipeline.studio.annotate import _hidden
 from pipeline.studio.cameras import photo_camera, sequence_cameras

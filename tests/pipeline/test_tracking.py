@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline import sampler, tracking
+from pipeline.code_version import code_version
 from pipeline.journal import Journal, journal_folder
-from pipeline.tracking import RunHandle, Tracker, absolute_tracking_uri, code_version, flatten, mlflow_client
+from pipeline.mlflow_store import absolute_tracking_uri, mlflow_client
+from pipeline.tracking import RunHandle, Tracker, flatten
 
 
 @pytest.fixture(scope="module")

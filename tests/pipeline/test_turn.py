@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.mlflow_store import mlflow_client
 from pipeline.registry import champion_version, resolve_model
-from pipeline.tracking import Tracker, mlflow_client
+from pipeline.tracking import Tracker
 from pipeline.turn import queue_name, turn
 
 PROJECT = Path(__file__).resolve().parents[2]
