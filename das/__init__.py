@@ -9,7 +9,7 @@ normalizing flow shapes the regression loss, a recursive update refines each joi
     assign, codec, flow, loss            which point learns what (Section 3.2), in which units, by which likelihood
     criterion, train_step                the objective (Eq. 10)
     decode, oks, predictor               maps to people
-    metrics, strict, protocols_*         how good they are
+    metrics, strict, protocols_*         how good they are; bootstrap: how sure that is
     transforms, checkpoint, visualize    around it; official* holds what is peculiar to the official release
 
 Nothing here knows Ray, MLflow or Parquet.

@@ -12,8 +12,8 @@ they promise, where intervals of percentiles (with or without bias correction an
 log-normal clusters 91.5 to 93 % of them hold the truth instead of 95 %.
 
 They speak of variation between clusters and of nothing else. Without any (nobody was missed anywhere) the interval is
-the number itself. Footage of fewer than ``FEW`` clusters says little about other footage: it is cut into shorter
-blocks, so that there is an interval, and that is labelled ``WITHIN``.
+the number itself. Footage of fewer than ``FEW`` clusters says little about other footage: its intervals are labelled
+``WITHIN``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Clusters:
     Attributes:
         of: (F,) int from 0, the cluster of every image.
         sequence: (F,) names; no cluster reaches from one into another.
-        label: ``SURE``, or ``WITHIN`` where there was too little footage for ``FEW`` clusters of full length.
+        label: ``SURE``, or ``WITHIN`` with fewer than ``FEW`` clusters.
     """
 
     of: np.ndarray
@@ -136,8 +136,8 @@ def blocks(
     """Blocks of neighbouring images, nested in sequences.
 
     A sequence is cut into as many blocks of equal duration as have at least ``seconds``; a shorter one is one block.
-    All cameras of one moment share its block. With fewer than ``FEW`` blocks in all the duration is halved until there
-    are as many, or every moment is one.
+    All cameras of one moment share its block. Footage that gives a single block is cut in two, for one block says
+    nothing of how blocks vary.
 
     Args:
         sequence: (F,) names.
@@ -154,12 +154,11 @@ def blocks(
     rate = np.broadcast_to(np.asarray(frames_per_second, dtype=np.float64), frame.shape)
     if not ((rate > 0).all() and seconds > 0):
         raise ValueError(f"frames_per_second and seconds must be above 0, found {rate.min()} and {seconds}")
-    whole = Clusters(_cut(sequence, frame, rate * seconds), sequence)
-    found = whole
-    while found.count < FEW and (rate * seconds > 1).any():
-        seconds /= 2
-        found = Clusters(_cut(sequence, frame, rate * seconds), sequence, WITHIN)
-    return found if whole.count >= FEW else Clusters(found.of, sequence, WITHIN)
+    of = _cut(sequence, frame, rate * seconds)
+    if of.max(initial=-1) == 0:
+        of = (2 * (frame - frame.min()) > np.ptp(frame)).astype(np.int64)
+    found = Clusters(of, sequence)
+    return found if found.count >= FEW else replace(found, label=WITHIN)
 
 
 def _cut(sequence: np.ndarray, frame: np.ndarray, least: np.ndarray) -> np.ndarray:

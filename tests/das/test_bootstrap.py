@@ -268,15 +268,23 @@ def test_a_short_sequence_is_one_block_and_rates_may_differ_between_sequences():
     assert np.bincount(blocks(sequence, frame, rate).of).tolist() == [150, 150, *[300] * 8]
 
 
-def test_little_footage_is_cut_finer_and_says_so():
+def test_little_footage_says_so_and_no_block_is_shorter_than_five_seconds_for_that():
     short = blocks(np.repeat(["a", "b"], 300), np.tile(np.arange(300), 2), 30.0)
-    assert np.bincount(short.of).tolist() == [75] * 8 and short.label == WITHIN
+    assert np.bincount(short.of).tolist() == [150] * 4 and short.label == WITHIN
     rng = np.random.default_rng(0)
     found = interval(Score(rng.gamma(2, 40, 600), np.ones(600)), short)
-    assert found.clusters == 8 and found.label == WITHIN and found.low < found.value < found.high
+    assert found.clusters == 4 and found.label == WITHIN and found.low < found.value < found.high
     moments = blocks(np.array(["a", "a", "a", "b"]), np.array([7, 7, 9, 7]), 30.0)
-    assert moments.of.tolist() == [0, 0, 1, 2] and moments.label == WITHIN
+    assert moments.of.tolist() == [0, 0, 0, 1] and moments.label == WITHIN
     assert blocks(np.array([]), np.array([]), 30.0).of.tolist() == []
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20))
+def test_footage_of_a_single_block_is_cut_in_two_but_never_a_moment(frames):
+    of = blocks(np.repeat("a", len(frames)), np.array(frames), 30.0).of
+    assert of.max() == (len(set(frames)) > 1)
+    middle = (min(frames) + max(frames)) / 2
+    assert all((cluster == 1) == (frame > middle) for frame, cluster in zip(frames, of))
 
 
 def test_what_cannot_be_is_refused_by_name():

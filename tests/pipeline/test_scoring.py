@@ -496,7 +496,8 @@ def test_tables_align_and_keep_all_digits():
         assert [float(row[column]) for column, _ in table.columns] == list(table.rows[name])
         for (column, _), interval in zip(table.columns, table.intervals[name], strict=True):
             if interval is not None:
-                assert (float(row[f"{column} low"]), float(row[f"{column} high"])) == (interval.low, interval.high)
+                ends = tuple(float(row[f"{column} {end}"] or "nan") for end in ("low", "high"))
+                assert ends == pytest.approx((interval.low, interval.high), rel=0, abs=0, nan_ok=True)
 
 
 # ---- the predictions file ----
