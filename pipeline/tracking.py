@@ -404,6 +404,8 @@ def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
             except ValueError as error:
                 _log.warning("cannot be sent to MLflow any more: %s", error)
                 continue
+            except OSError as error:  # the storage does not answer: as good as a lost server, and later it may
+                raise ConnectionError(f"{where} cannot be read: {first_line(error)}") from error
             if path.is_dir():
                 client.log_artifacts(handle.run_id, str(path), to)
             else:

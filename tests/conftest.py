@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -50,6 +51,14 @@ def das_data() -> Path:
     if not folder.is_dir():
         _absent("data", f"DAS_DATA = {folder} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """A GPU that torch can compute on; its tests are skipped where there is none."""
+    if not torch.cuda.is_available():
+        _absent("gpu", "torch sees no GPU here")
+    return torch.device("cuda")
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,8 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
     """Every line of the shard.
 
     Raises:
-        ValueError: a line is malformed; names file, line (counted from 1), field, what was found and wanted.
+        ValueError: a line is malformed; names file, image (counted from 1, empty lines do not
+            count), field, what was found and wanted.
     """
     folder = Path(shard.root)
     skeleton, path = _skeleton(folder), _file(folder, shard.sequence)

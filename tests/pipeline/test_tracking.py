@@ -199,6 +199,22 @@ def test_files_folders_and_json_become_artifacts_beside_the_store(store, tmp_pat
         tracker.log_artifact("nothing.png")
 
 
+def test_an_artifact_whose_storage_does_not_answer_is_sent_later(store, tmp_path, monkeypatch, caplog):
+    (tmp_path / "picture.txt").write_text("1")
+    tracker, really = start(store, "storage away", tmp_path / "run"), tracking.local_copy
+
+    def away(uri, folder):
+        raise OSError("When reading information for key 'picture.txt': curlCode: 7, Couldn't connect to server")
+
+    monkeypatch.setattr(tracking, "local_copy", away)
+    with caplog.at_level(logging.WARNING):
+        tracker.log_artifact(tmp_path / "picture.txt")
+    assert "picture.txt cannot be read: When reading" in caplog.text
+    monkeypatch.setattr(tracking, "local_copy", really)
+    assert tracker.finish() is True
+    assert [f.path for f in mlflow_client(store).list_artifacts(tracker.handle.run_id)] == ["picture.txt"]
+
+
 # ---- the machine ----
 
 
