@@ -117,20 +117,24 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         for parts in _groups(batches(progress.epoch), config.ingest.accumulate):
             parts = [part.to(device) for part in parts]
             totals = torch.stack([step.counts(part) for part in parts]).sum(0)
-            clock = torch.tensor(progress.seconds(), dtype=torch.float64, device=device)
+            # On the device only where workers agree on it: a GPU would be waited for.
+            clock = torch.tensor(progress.seconds(), dtype=torch.float64, device=device if world > 1 else "cpu")
             if world > 1:
                 dist.all_reduce(totals)
                 dist.all_reduce(clock, op=dist.ReduceOp.MAX)
             progress.set_rates(optimizer, clock.item())
+            found: list[dict[str, torch.Tensor]] = []
             for i, part in enumerate(parts):
                 alone: AbstractContextManager[None] = nullcontext()
                 if isinstance(wrapped, DistributedDataParallel) and i + 1 < len(parts):
                     alone = wrapped.no_sync()
                 with alone, torch.autocast(device.type, half, enabled=half is not None):
-                    losses = wrapped(part, totals)
-                    require_finite(losses, part.keys)
+                    found.append(wrapped(part, totals))
                     # Gradients add over parts; data parallelism takes the mean over workers.
-                    torch.autograd.backward(scaler.scale(losses["loss"] * world))
+                    torch.autograd.backward(scaler.scale(found[-1]["loss"] * world))
+            # Looked at when all work is given out: a GPU is then waited for once.
+            for losses, part in zip(found, parts, strict=True):
+                require_finite(losses, part.keys)
                 log.add(losses)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(step.parameters(), options.clip_norm)

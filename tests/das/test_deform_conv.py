@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from das.deform_conv import DeformConv, deform_conv
+from das.deform_conv import DeformConv, _read, deform_conv
 
 
 def random_inputs(batch=2, channels=4, out=3, height=5, width=7, dtype=torch.float64, spread=2.0):
@@ -77,6 +77,25 @@ def test_gradients_are_those_without_checkpointing(monkeypatch):
     monkeypatch.setattr("das.deform_conv.checkpoint", lambda f, *a, **_: f(*a))
     plain = torch.autograd.grad(deform_conv(*inputs).square().sum(), inputs)
     for a, b in zip(with_checkpoint, plain, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 4])
+def test_how_many_taps_are_read_at_once_changes_nothing(monkeypatch, taps):
+    inputs = [t.requires_grad_() for t in random_inputs()]
+    expected = deform_conv(*inputs)
+    reads = []
+
+    def read(x, grid, mask, weight):
+        reads.append(grid.shape[1])
+        return _read(x, grid, mask, weight)
+
+    monkeypatch.setattr("das.deform_conv._read", read)
+    monkeypatch.setattr("das.deform_conv.AT_ONCE_CPU", taps * inputs[0].numel())
+    found = deform_conv(*inputs)
+    assert max(reads) == taps and sum(reads) == 9
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(expected.sum(), inputs), strict=True):
         torch.testing.assert_close(a, b)
 
 
