@@ -2,10 +2,10 @@
 
 ``draw_people`` puts skeletons on the photo, ``top_view`` shows the same people from above, in metres, and
 ``panel`` is both in one picture. ``draw_boxes`` and ``draw_ignored`` add what an annotation says besides joints,
-``captioned``, ``contact_sheet``, ``side_by_side`` and ``above_each_other`` arrange pictures. Three more show the
+``captioned``, ``contact_sheet``, ``side_by_side`` and ``above_each_other`` arrange pictures. Four more show the
 method from within: ``draw_assignment`` (Section 3.2: which feature points learn which person, per level),
-``draw_offsets`` (Eq. 3: where each point believes a joint to lie) and ``draw_distribution`` (Section 3.4: the
-density that the flow learned).
+``draw_map`` (where a level finds people), ``draw_offsets`` (Eq. 3: where each point believes a joint to lie) and
+``draw_distribution`` (Section 3.4: the density that the flow learned).
 
 Every person has a hue of their own, the left limbs lighter and the right limbs darker than the middle.
 Nothing is drawn in place: images come back as copies.
@@ -346,6 +346,17 @@ def assignment_tiles(
         _caption(tile, f"stride {stride}: {len(points[level])} positives")
         tiles.append(tile)
     return tiles
+
+
+def draw_map(image: np.ndarray, values: np.ndarray, stride: int) -> np.ndarray:
+    """The photo, dark where a level's map (h, w) of values in 0..1 is 0, and in the colours of fire where it is not."""
+    height, width = image.shape[:2]
+    cells = np.repeat(np.repeat(values, stride, axis=0), stride, axis=1)[:height, :width]
+    out = (0.4 * image).astype(np.uint8)
+    covered = (slice(0, cells.shape[0]), slice(0, cells.shape[1]))
+    heat = cv2.applyColorMap((255 * np.clip(cells, 0, 1)).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    out[covered] = np.maximum(out[covered], heat)
+    return out
 
 
 def draw_offsets(image: np.ndarray, offsets: np.ndarray, stride: int, step: int = 2) -> np.ndarray:

@@ -23,9 +23,10 @@ from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
 from das.visualize import draw_people, side_by_side, top_view
 from pipeline.camera_file import Camera, read_camera
 from pipeline.cluster import absolute_storage
+from pipeline.inside import draw_inside, draw_residuals
 from pipeline.mlflow_store import absolute_tracking_uri
 from pipeline.record import decode_image
-from pipeline.registry import load_predictor
+from pipeline.registry import resolve_model
 from pipeline.schema import from_row
 from pipeline.storage import write_bytes, write_json
 
@@ -50,6 +51,9 @@ class PredictConfig:
     """Which camera of a calibration; by default the one that the photo's name begins with."""
     threshold: float | None = None
     """Least score of a person; by default the model's own, chosen on its val split."""
+    inside: str | None = None
+    """A joint: NAME_inside.png then shows each level's scores and its offsets to that joint, before and after the
+    updates; residuals.png shows the density that training learned of the errors."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs."""
     storage: str | None = None
@@ -64,12 +68,18 @@ class PredictConfig:
             raise ValueError(f"fov = {self.fov}, wanted between 0 and 180 degrees")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        if self.inside and any(_is_video(Path(file)) for file in self.files):
+            raise ValueError("inside is for photos, wanted no videos")
         stems: dict[str, str] = {}
         for file in self.files:
             if not Path(file).is_file():
                 raise ValueError(f"{file}: no such file")
             if stems.setdefault(Path(file).stem, file) != file:
                 raise ValueError(f"{stems[Path(file).stem]} and {file} would write the same results; name them apart")
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in _VIDEOS
 
 
 @dataclass(frozen=True)
@@ -80,11 +90,13 @@ class PhotoResult:
     json: Path
     overlay: Path
     top: Path
+    inside: Path | None
 
     def summary(self) -> str:
         """One line for the terminal."""
         note = f", camera assumed: {self.prediction.assumed_fov:g} degrees" if self.prediction.assumed_camera else ""
-        return f"{len(self.prediction.people)} people{note}: {self.json}, {self.overlay}, {self.top}"
+        files = (self.json, self.overlay, self.top, *([self.inside] if self.inside else []))
+        return f"{len(self.prediction.people)} people{note}: {', '.join(map(str, files))}"
 
 
 def predict(config: PredictConfig) -> None:
@@ -95,17 +107,19 @@ def predict(config: PredictConfig) -> None:
     """
     storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
     tracking_uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    predictor = load_predictor(config.model, absolute_tracking_uri(tracking_uri, storage), config.device)
-    if config.threshold is not None:
-        predictor.threshold = config.threshold
+    folder = resolve_model(config.model, absolute_tracking_uri(tracking_uri, storage))
+    predictor = Predictor.from_folder(folder, config.device, threshold=config.threshold)
+    learned = draw_residuals(folder, predictor) if config.inside else None
     for file in map(Path, tqdm(config.files, disable=len(config.files) < 2, unit="file")):
         camera = read_camera(config.camera, file, config.camera_name) if config.camera else None
-        if file.suffix.lower() in _VIDEOS:
+        if _is_video(file):
             frames, overlay = predict_video(predictor, file, config.out, config.fov, camera)
             line = f"{frames} frames: {overlay}"
         else:
-            line = predict_photo(predictor, file, config.out, config.fov, camera).summary()
+            line = predict_photo(predictor, file, config.out, config.fov, camera, config.inside).summary()
         tqdm.write(f"{file}: {line}")
+    if learned is not None:
+        write_bytes(Path(config.out) / "residuals.png", encode_image(learned, ".png"))
     for terms in dict.fromkeys(predictor.info.data["terms"]):
         print(f"terms of the model's training data: {terms}")
 
@@ -116,6 +130,7 @@ def predict_photo(
     out: str | Path,
     fov_degrees: float = ASSUMED_FOV_DEGREES,
     camera: Camera | None = None,
+    inside: str | None = None,
 ) -> PhotoResult:
     """Finds the people on one photo and writes NAME.json, NAME_overlay.jpg and NAME_top.png into ``out``.
 
@@ -125,18 +140,28 @@ def predict_photo(
         out: folder, made if needed.
         fov_degrees: horizontal field of view, used without a camera.
         camera: its calibration.
+        inside: a joint, for NAME_inside.png (see ``draw_inside``).
 
     Raises:
-        ValueError: the file is no image, or not of the size that the calibration is for.
+        ValueError: the file is no image, or not of the size that the calibration is for; or there is no such joint.
     """
     photo, out = Path(photo), Path(out)
     image = read_photo(photo, stored_pixels=camera is not None)
     prediction = _predict(predictor, image, fov_degrees, camera, photo)
     overlay, above = draw_prediction(image, prediction, camera)
-    result = PhotoResult(prediction, *(out / f"{photo.stem}{end}" for end in (".json", "_overlay.jpg", "_top.png")))
+    seen = draw_inside(predictor, image, inside) if inside else None
+    result = PhotoResult(
+        prediction,
+        json=out / f"{photo.stem}.json",
+        overlay=out / f"{photo.stem}_overlay.jpg",
+        top=out / f"{photo.stem}_top.png",
+        inside=out / f"{photo.stem}_inside.png" if inside else None,
+    )
     write_json(result.json, {"photo": photo.name, **prediction.to_json()})
     write_bytes(result.overlay, encode_image(overlay, ".jpg"))
     write_bytes(result.top, encode_image(above, ".png"))
+    if seen is not None and result.inside is not None:
+        write_bytes(result.inside, encode_image(seen, ".png"))
     return result
 
 

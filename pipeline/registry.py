@@ -22,7 +22,6 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from das.checkpoint import load_info
-from das.predictor import Predictor
 from pipeline.gate import Scores
 from pipeline.mlflow_store import mlflow_client, refusal, talking_to
 from pipeline.turn import turn
@@ -165,11 +164,6 @@ def run_file(tracking_uri: str, run_id: str, path: str, target: str | Path) -> P
 
 
 # ---- from a URI to a folder ----
-
-
-def load_predictor(uri: str, tracking_uri: str | None = None, device: str = "cpu") -> Predictor:
-    """The predictor of a model URI; see ``resolve_model``."""
-    return Predictor.from_folder(resolve_model(uri, tracking_uri), device=device)
 
 
 def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path = "~/.cache/das/models") -> Path:

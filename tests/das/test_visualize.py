@@ -23,6 +23,7 @@ from das.visualize import (
     draw_boxes,
     draw_distribution,
     draw_ignored,
+    draw_map,
     draw_offsets,
     draw_people,
     panel,
@@ -325,6 +326,17 @@ def test_assignment_of_a_batch_can_be_drawn_as_it_comes():
     )
     rows, columns = np.nonzero((out == person_color(0)).all(-1))
     assert len(rows) and abs(rows.mean() - 40) < 4 and abs(columns.mean() - 60) < 4, "all on the first tile"
+
+
+def test_a_map_is_bright_where_it_is_high_and_dims_the_photo_elsewhere():
+    image = np.full((40, 60, 3), 100, np.uint8)
+    values = np.zeros((5, 8))  # as a network of padded input gives it: wider than the photo
+    values[1, 2] = 1.0
+    out = draw_map(image, values, 8)
+    assert out.shape == image.shape and (image == 100).all()
+    assert out[8:16, 16:24].min(-1).min() > 100
+    out[8:16, 16:24] = 40
+    assert (out == 40).all()
 
 
 def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():

@@ -10,6 +10,7 @@ import pytest
 from das.checkpoint import ModelInfo, save_model, save_training_state
 from das.config import small
 from das.model import DAS
+from das.predictor import Predictor
 from das.transforms import InputSize
 from pipeline import registry
 from pipeline.gate import Scores
@@ -17,7 +18,6 @@ from pipeline.mlflow_store import mlflow_client
 from pipeline.registry import (
     champion_version,
     fingerprint,
-    load_predictor,
     read_scores,
     register,
     resolve_model,
@@ -143,7 +143,7 @@ def test_a_predictor_is_loaded_from_every_form_of_uri(store, checkpoint, trained
     image = np.zeros((72, 128, 3), np.uint8)
     for uri in ("models:/das-load@champion", f"models:/das-load/{version}", path, str(folder)):
         assert path.startswith("runs:/")
-        assert load_predictor(uri, store).predict(image).people is not None
+        assert Predictor.from_folder(resolve_model(uri, store)).predict(image).people is not None
 
 
 def test_the_same_checkpoint_is_one_version_and_another_one_does_not_change_it(store, checkpoint, trained):
