@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
-from das.skeleton import SKELETONS, read_skeleton, skeleton_named
+from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.cluster import ClusterConfig
 from pipeline.optim import OptimConfig
 
@@ -70,6 +70,8 @@ class IngestConfig:
     """Network input of recipe small, pixels."""
     augmentation: float = 1.0
     """Strength of recipe small's augmentation, 0 to 1; less for trainings of one or two passes."""
+    synthesise: tuple[Synthesised, ...] = ()
+    """Joints made up of others where the data lack them, such as COCO's neck (docs/joint_sets.md)."""
     batch_size: int = 4
     """Images per worker and step."""
     accumulate: int = 1

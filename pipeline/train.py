@@ -143,16 +143,15 @@ def small_training() -> TrainConfig:
 
 
 def recipe_of(config: IngestConfig) -> RecipeConfig:
-    """The data recipe that an ingest configuration names."""
+    """The data recipe that an ingest configuration describes."""
     named = {
         "ours_panoptic": ours,
         "ours_mupots": ours_mupots,
         "release_panoptic": release_panoptic_recipe,
         "release_mupots": release_mupots_recipe,
+        "small": lambda: small_recipe(config.width, config.height, config.augmentation),
     }
-    if config.recipe == "small":
-        return small_recipe(config.width, config.height, config.augmentation)
-    return named[config.recipe]()
+    return replace(named[config.recipe](), synthesised_joints=config.synthesise)
 
 
 def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:

@@ -28,6 +28,9 @@ from das.skeleton import Skeleton
 from pipeline.record import Record, image_size, key_of
 from pipeline.splits import Part, SplitManifest
 
+RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
+"""Of the studio's people, whichever layout they are written in."""
+
 # Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.
 FRAMES_PER_SHARD = 256
 
@@ -159,6 +162,8 @@ class Person:
 def terms_of(source: Source, root: str | Path) -> str:
     """The source's terms; a file ``terms.txt`` in its folder adds what only the person who brings the data knows.
 
+    The studio writes its own terms there: rendered people in the form of a recorded data set are not its owners'.
+
     Raises:
         ValueError: the file is empty, no text or unreadable.
     """
@@ -173,7 +178,8 @@ def terms_of(source: Source, root: str | Path) -> str:
         raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
     if not words:
         raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
-    return f"{source.TERMS}: {' '.join(words)}"
+    text = " ".join(words)
+    return text if text == RENDERED_TERMS else f"{source.TERMS}: {text}"
 
 
 def require_folder(root: str | Path, what: str) -> Path:

@@ -8,6 +8,8 @@ half shows people as they were recorded, in front of green cloth; here every oth
     muco      train sequences    MuCo-3DHP.json, {unaugmented_set,augmented_set}/SEQUENCE/CAMERA_%08d.jpg
     coco      train and val      annotations/person_keypoints_{train,val}2017.json, {train,val}2017/%012d.jpg
     mupots    test sequences     MuPoTS-3D.json, MultiPersonTestSet/TS%d/img_%06d.jpg
+
+Beside each lies terms.txt: they are free of third-party rights.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, Literal
 
 import cv2
 
+from pipeline.datasets.source import RENDERED_TERMS
 from pipeline.studio import coco_json, moon_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
 from pipeline.studio.config import StudioConfig, StudioShard, plan, sequence_split
@@ -118,7 +121,11 @@ def _render_one(config: StudioConfig, layout: Layout, root: Path, shard: StudioS
 
 
 def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
-    """Joins the parts that the shards of ``layout_plan`` left under ``root``; people are numbered from 1."""
+    """Joins the parts that the shards of ``layout_plan`` left under ``root``; people are numbered from 1.
+
+    The terms go beside them: a reader of a recorded data set's layout would take its owners' for granted.
+    """
+    write_whole(root / "terms.txt", f"{RENDERED_TERMS}\n".encode())
     if layout == "panoptic":
         return
     by_file: dict[Path, list[dict[str, Any]]] = {}

@@ -38,9 +38,9 @@ def checkpoints(folder):
     return sorted(folder.glob("checkpoint_2*/model.safetensors"))
 
 
-@pytest.mark.parametrize("amp", ["fp16", "auto"])
-def test_a_model_is_trained_killed_continued_evaluated_and_timed_on_a_gpu(prepared, tmp_path, amp):
-    training = ["small", "--data", str(prepared), "--name", "here", "--gpu", "--optim.amp", amp, *TINY]
+def test_a_model_is_trained_killed_continued_evaluated_and_timed_on_a_gpu(prepared, tmp_path):
+    # In fp16, whose loss scale is one more thing to continue with.
+    training = ["small", "--data", str(prepared), "--name", "here", "--gpu", "--optim.amp", "fp16", *TINY]
     training += ["--optim.epochs", "12"]
     driver = start(tmp_path, "train_panoptic", *training)
     wait_for(lambda: len(checkpoints(tmp_path / "here")) > 1 or driver.poll() is not None, "a second checkpoint")

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, Skeleton
 from pipeline.datasets import coco, muco, mupots
-from pipeline.datasets.source import Drop
+from pipeline.datasets.source import RENDERED_TERMS, Drop, terms_of
 from pipeline.record import OCCLUDED, VISIBLE
 from pipeline.render import RenderConfig
 from pipeline.render import render as render_job
@@ -169,6 +169,14 @@ def test_coco_is_read_whole_and_crowds_are_ignored(root):
             assert ignore == (annotations[id_]["iscrowd"] or not annotations[id_]["num_keypoints"])
     crowds = [a for a in data.anns.values() if a["iscrowd"]]
     assert crowds and all(isinstance(a["segmentation"]["counts"], list) for a in crowds)
+
+
+def test_rendered_people_are_under_the_studios_terms_in_every_layout(root, tmp_path):
+    for source in (muco, coco, mupots):
+        folder = root / source.__name__.rpartition(".")[2]
+        assert terms_of(source, folder) == RENDERED_TERMS != source.TERMS
+    (tmp_path / "terms.txt").write_text("a copy made in May")
+    assert terms_of(coco, tmp_path) == f"{coco.TERMS}: a copy made in May", "words of others take nothing away"
 
 
 def test_photos_are_taken_from_anywhere_with_any_lens():

@@ -18,6 +18,7 @@ from das.checkpoint import ModelInfo, load_info, load_model, load_training_state
 from das.config import paper_resnet50
 from das.model import DAS
 from das.train_step import TrainStep
+from das.transforms import RecipeConfig
 from pipeline import train
 from pipeline.annotations import read_annotations
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
@@ -402,3 +403,9 @@ def test_the_papers_preset_is_the_papers_model():
 def test_load_info_of_a_checkpoint_says_which_recipe_made_it(straight):
     info = load_info(straight[0][1])
     assert info.recipe == json.loads(json.dumps(recipe_of(TINY.ingest).to_json()))
+
+
+def test_made_up_joints_are_a_choice_that_the_checkpoint_remembers():
+    made = recipe_of(dataclasses.replace(TINY.ingest, synthesise=("neck",)))
+    assert made.synthesised_joints == ("neck",) and recipe_of(TINY.ingest).synthesised_joints == ()
+    assert RecipeConfig.from_json(json.loads(json.dumps(made.to_json()))) == made
