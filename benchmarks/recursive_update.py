@@ -5,9 +5,9 @@
 Takes well under a minute on two cores. The map is the stride 8 level of a 640 x 1138 image. ``at`` updates that many
 points of it, ``dense`` all cells and then picks the points. Time is the median of a forward and backward pass;
 memory is what autograd keeps between the two, beyond the maps themselves. Read the ratios: they come from one run,
-both ways in turn. Expected for the 30 positives of a training image: 2 to 8 times less time (filling the maps'
-gradients remains) and 20 to 50 times less memory; about the same as dense for 1000 points, the most that decoding
-keeps of a level.
+both ways in turn. Expected for the 30 positives of a training image: 2 to 10 times less time (filling the maps'
+gradients remains) and 25 to 60 times less memory; for 1000 points, the most that decoding keeps of a level, 1 to 3
+times less time and about the same memory.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class _Reader(Protocol):
     def here(self, maps: Tensor) -> Tensor:
         """Values at the places themselves, (N, J, C, *cells)."""
 
-    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
-        """Bilinear values displaced by (N, J, S, 2, *cells): (N, J, S, C, *cells)."""
+    def at(self, displacement: Tensor, *maps: Tensor) -> list[Tensor]:
+        """Bilinear values of each displaced by (N, J, S, 2, *cells): (N, J, S, C, *cells)."""
 
 
 def _updated(state: UpdateState, read: _Reader) -> Tensor:
@@ -87,21 +87,25 @@ def _updated(state: UpdateState, read: _Reader) -> Tensor:
     if state.kind == "none":
         result = current
     elif state.kind == "single":  # Eq. 6
-        result = current + read.at(state.offsets, to_target).squeeze(2)
+        (local,) = read.at(to_target, state.offsets)
+        result = current + local.squeeze(2)
     else:
         assert state.sampling is not None and state.confidence is not None, state.kind
         samples = state.sampling.shape[2]
         around = state.sampling.flatten(2, 3)  # (B, J, 2S, h, w)
-        at_target = read.at(around, to_target).squeeze(2).unflatten(2, (samples, 2))  # (N, J, S, 2, *cells)
         if state.kind == "multi":  # Eq. 7
-            probability = read.at(state.confidence, to_target).squeeze(2).softmax(2).unsqueeze(3)
-            local = read.at(state.offsets, to_target + at_target)  # (N, J, S, 3, *cells)
+            found, logits = read.at(to_target, around, state.confidence)
+            at_target = found.squeeze(2).unflatten(2, (samples, 2))  # (N, J, S, 2, *cells)
+            (local,) = read.at(to_target + at_target, state.offsets)  # (N, J, S, 3, *cells)
+            probability = logits.squeeze(2).softmax(2).unsqueeze(3)
             result = current + (probability * _plus_xy(local, at_target)).sum(2)
         else:
+            (found,) = read.at(to_target, around)
+            at_target = found.squeeze(2).unflatten(2, (samples, 2))
             at_source = read.here(around).unflatten(2, (samples, 2))
             displacement = torch.cat((at_target + to_target, at_source), dim=2)  # (N, J, 2S, 2, *cells)
-            probability = read.at(state.confidence, displacement).softmax(2)  # over the samples, per dimension
-            local = read.at(state.offsets, displacement)
+            logits, local = read.at(displacement, state.confidence, state.offsets)
+            probability = logits.softmax(2)  # over the samples, per dimension
             result = (probability * _plus_xy(local, displacement)).sum(2)
     if state.root is None:
         return result
@@ -124,34 +128,30 @@ class _AtPoints:
     def here(self, maps: Tensor) -> Tensor:
         return maps[self.points.image, :, :, self.points.y, self.points.x]
 
-    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
-        joints, channels, height, width = maps.shape[1:]
-        x = self.points.x[:, None, None] + displacement[:, :, :, 0]  # (P, J, S)
-        y = self.points.y[:, None, None] + displacement[:, :, :, 1]
-        cells, weights = [], []
-        for column, weight_x in _neighbours(x, width):
-            for row, weight_y in _neighbours(y, height):
-                cells.append(row * width + column)
-                weights.append(weight_x * weight_y)
-        cell, weight = torch.stack(cells, dim=-1), torch.stack(weights, dim=-1)  # (P, J, S, 4)
-        # One selection of rows with all channels: fast both ways, and only its index is kept for the backward pass.
-        image = self.points.image[:, None, None, None] * (height * width)
-        index = (image + cell) * joints + torch.arange(joints, device=maps.device)[:, None, None]
-        rows = maps.permute(0, 3, 4, 1, 2).reshape(-1, channels)
-        values = rows.index_select(0, index.flatten()).view(*index.shape, channels)
-        return (values * weight.unsqueeze(-1)).sum(-2)  # (P, J, S, C)
+    def at(self, displacement: Tensor, *maps: Tensor) -> list[Tensor]:
+        joints, (height, width) = displacement.shape[1], maps[0].shape[-2:]
+        x, weight_x = _neighbours(self.points.x[:, None, None] + displacement[:, :, :, 0], width)  # (2, P, J, S)
+        y, weight_y = _neighbours(self.points.y[:, None, None] + displacement[:, :, :, 1], height)
+        cell = (x + width * y[:, None]).flatten(0, 1)  # (4, P, J, S)
+        weight = (weight_x * weight_y[:, None]).flatten(0, 1).unsqueeze(-1)
+        image = self.points.image[:, None, None] * (height * width)
+        index = (image + cell) * joints + torch.arange(joints, device=cell.device)[:, None]
+        found = []
+        for values in maps:
+            # One selection of rows with all channels: fast both ways, and only its index is kept for the backward pass.
+            rows = values.permute(0, 3, 4, 1, 2).flatten(0, 3)
+            found.append((rows.index_select(0, index.flatten()).unflatten(0, index.shape) * weight).sum(0))
+        return found  # (P, J, S, C) each
 
 
-def _neighbours(place: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """The two cells around a place on one axis, with their bilinear weights; outside cells weigh 0."""
+def _neighbours(place: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two cells around places (...) of one axis and their bilinear weights, (2, ...) each; outside weighs 0."""
     first = place.detach().floor()
-    cell, fraction = first.long(), place - first
-    inside, next_inside = (first >= 0) & (first < size), (first >= -1) & (first < size - 1)
+    fraction = place - first
+    cells = torch.stack((first, first + 1)).long()
+    weights = torch.stack((1 - fraction, fraction)) * ((cells >= 0) & (cells < size))
     # Clamped as integers: even a NaN place (a diverged model) reads some cell, and its weight keeps it NaN.
-    return [
-        (cell.clamp(0, size - 1), (1 - fraction) * inside),
-        ((cell + 1).clamp(0, size - 1), fraction * next_inside),
-    ]
+    return cells.clamp(0, size - 1), weights
 
 
 class _Everywhere:
@@ -165,15 +165,17 @@ class _Everywhere:
     def here(self, maps: Tensor) -> Tensor:
         return maps
 
-    def at(self, maps: Tensor, displacement: Tensor) -> Tensor:
-        batch, joints, channels, height, width = maps.shape
-        samples = displacement.shape[2]
+    def at(self, displacement: Tensor, *maps: Tensor) -> list[Tensor]:
+        batch, joints, samples, _, height, width = displacement.shape
         # grid_sample counts from -1 at the outer edge of the first cell to 1 at the outer edge of the last.
         grid_x = (self.x + displacement[:, :, :, 0] + 0.5) * (2 / width) - 1  # (B, J, S, h, w)
         grid_y = (self.y + displacement[:, :, :, 1] + 0.5) * (2 / height) - 1
         grid = torch.stack((grid_x, grid_y), dim=-1).view(batch * joints, samples * height, width, 2)
-        values = F.grid_sample(maps.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)
-        return values.view(batch, joints, channels, samples, height, width).transpose(2, 3)
+        found = []
+        for values in maps:
+            read = F.grid_sample(values.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)
+            found.append(read.view(batch, joints, -1, samples, height, width).transpose(2, 3))
+        return found
 
 
 class SingleSourceLayer(nn.Module):

@@ -59,8 +59,8 @@ def takes():
 # Files
 
 
-def test_the_layout_has_one_picture_per_camera_and_frame_and_nothing_else(rendered):
-    wanted = set()
+def test_the_layout_has_one_picture_per_camera_and_frame_and_nothing_else_but_the_terms(rendered):
+    wanted = {rendered / "terms.txt"}
     for sequence, frames in (("studio_train_mafia1", 6), ("studio_val_ultimatum1", 3), ("studio_test_pizza1", 3)):
         wanted.add(calibration_path(rendered, sequence))
         for frame in range(frames):
