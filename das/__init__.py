@@ -4,7 +4,7 @@ One network finds every person's root in an image and regresses all body joints 
 normalizing flow shapes the regression loss, a recursive update refines each joint. Read it as the method goes:
 
     skeleton, camera, sample, config     joint sets, pixels and millimetres, what a picture holds, all choices
-    backbone, fpn, deform_conv, head     image to maps (Section 3.1)
+    backbone, fpn, deform_conv, head     image to maps (Section 3.1); grid: where cells are read between
     recursive_update, model              maps to better maps (Eq. 5-7)
     assign, codec, flow, loss            which point learns what (Section 3.2), in which units, by which likelihood
     criterion, train_step                the objective (Eq. 10)

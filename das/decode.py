@@ -20,6 +20,7 @@ from das.assign import points_of
 from das.camera import back_project, mean_focal
 from das.codec import PoseCodec
 from das.config import DASConfig
+from das.head import LevelOutput
 from das.model import HeadOutput
 from das.oks import SUPPRESSION_SIGMA, Array, oks_matrix, pose_area
 from das.recursive_update import FeaturePoints, update_at
@@ -133,6 +134,12 @@ def place_candidates(
     return people
 
 
+def level_scores(level: LevelOutput) -> tuple[Tensor, Tensor]:
+    """Confidence, and the score confidence x centerness, of every cell of a level: (B, h, w) each, 0 to 1."""
+    confidence = level.confidence[:, 0].float().sigmoid()
+    return confidence, confidence * level.centerness[:, 0].float().sigmoid()
+
+
 def find_candidates(output: HeadOutput, config: DASConfig, threshold: float, sizes: Tensor | None = None) -> Candidates:
     """The best ``candidates_per_level`` points of every image and level that lie strictly above the threshold.
 
@@ -141,8 +148,7 @@ def find_candidates(output: HeadOutput, config: DASConfig, threshold: float, siz
     """
     parts = []
     for level, state, stride in zip(output.levels, output.updates, config.strides, strict=True):
-        confidence = level.confidence[:, 0].float().sigmoid()  # (B, h, w)
-        score = confidence * level.centerness[:, 0].float().sigmoid()
+        confidence, score = level_scores(level)
         passed = (confidence if config.threshold_on == "confidence" else score) > threshold
         rows, columns = score.shape[1:]
         if sizes is not None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from das.grid import sampling_grid
+
 AT_ONCE = 2**26
 AT_ONCE_CPU = 2**22
 """Most values that are read from the input at once, 4 bytes each; on a CPU, what its caches hold is faster."""
@@ -59,18 +61,13 @@ def deform_conv(
 
 
 def _places(offset: Tensor) -> Tensor:
-    """Displacements (B, 18, h, w) in cells -> where each tap reads (B, 9, h, w, 2), as grid_sample counts.
-
-    It counts x before y, from -1 at the outer edge of the first cell to 1 at the outer edge of the last.
-    """
+    """Displacements (B, 18, h, w) in cells -> the grid (B, 9, h, w, 2) of where each tap reads."""
     height, width = offset.shape[2:]
     steps = torch.arange(-1, 2, device=offset.device, dtype=offset.dtype)
     dy, dx = steps.repeat_interleave(3)[:, None, None], steps.repeat(3)[:, None, None]  # as the weights lie in memory
     y = torch.arange(height, device=offset.device, dtype=offset.dtype)[:, None] + dy
     x = torch.arange(width, device=offset.device, dtype=offset.dtype) + dx
-    grid_y = (y + offset[:, 0::2]) * (2 / height) + (1 / height - 1)
-    grid_x = (x + offset[:, 1::2]) * (2 / width) + (1 / width - 1)
-    return torch.stack((grid_x, grid_y), dim=-1)
+    return sampling_grid(x + offset[:, 1::2], y + offset[:, 0::2], height, width)
 
 
 def _read(x: Tensor, grid: Tensor, mask: Tensor, weight: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from das.config import Update
+from das.grid import sampling_grid
 from das.head import ConvBlock, init_small, predict
 
 
@@ -167,10 +168,8 @@ class _Everywhere:
 
     def at(self, displacement: Tensor, *maps: Tensor) -> list[Tensor]:
         batch, joints, samples, _, height, width = displacement.shape
-        # grid_sample counts from -1 at the outer edge of the first cell to 1 at the outer edge of the last.
-        grid_x = (self.x + displacement[:, :, :, 0] + 0.5) * (2 / width) - 1  # (B, J, S, h, w)
-        grid_y = (self.y + displacement[:, :, :, 1] + 0.5) * (2 / height) - 1
-        grid = torch.stack((grid_x, grid_y), dim=-1).view(batch * joints, samples * height, width, 2)
+        grid = sampling_grid(self.x + displacement[:, :, :, 0], self.y + displacement[:, :, :, 1], height, width)
+        grid = grid.view(batch * joints, samples * height, width, 2)
         found = []
         for values in maps:
             read = F.grid_sample(values.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)

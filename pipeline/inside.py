@@ -18,6 +18,7 @@ from das.assign import feature_points
 from das.checkpoint import load_criterion
 from das.codec import PoseCodec
 from das.criterion import Criterion
+from das.decode import level_scores
 from das.predictor import Predictor
 from das.recursive_update import update_dense
 from das.visualize import (
@@ -59,7 +60,7 @@ def draw_inside(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarr
 
     rows = []
     for level, state, stride in zip(output.levels, output.updates, predictor.model.config.strides, strict=True):
-        score = (level.confidence[0, 0].float().sigmoid() * level.centerness[0, 0].float().sigmoid()).cpu().numpy()
+        score = level_scores(level)[1][0].cpu().numpy()
         picture = draw_map(photo, score, factor * stride)
         tiles = [captioned(picture, f"stride {stride}: score, at most {score.max():.2f}")]
         for told, offsets in (("initial", level.joints), ("updated", update_dense(state))):

@@ -149,19 +149,19 @@ def predict_photo(
     image = read_photo(photo, stored_pixels=camera is not None)
     prediction = _predict(predictor, image, fov_degrees, camera, photo)
     overlay, above = draw_prediction(image, prediction, camera)
-    seen = draw_inside(predictor, image, inside) if inside else None
+    within = (out / f"{photo.stem}_inside.png", draw_inside(predictor, image, inside)) if inside else None
     result = PhotoResult(
         prediction,
         json=out / f"{photo.stem}.json",
         overlay=out / f"{photo.stem}_overlay.jpg",
         top=out / f"{photo.stem}_top.png",
-        inside=out / f"{photo.stem}_inside.png" if inside else None,
+        inside=within[0] if within else None,
     )
     write_json(result.json, {"photo": photo.name, **prediction.to_json()})
     write_bytes(result.overlay, encode_image(overlay, ".jpg"))
     write_bytes(result.top, encode_image(above, ".png"))
-    if seen is not None and result.inside is not None:
-        write_bytes(result.inside, encode_image(seen, ".png"))
+    if within:
+        write_bytes(within[0], encode_image(within[1], ".png"))
     return result
 
 

@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_cluster import wait_for
+from test_jobs import check_continued, check_whole, committed, training
 
-from das.checkpoint import load_training_state
 from pipeline.predictions import PredictionSet
 
 PROJECT = Path(__file__).resolve().parents[2]
-# 8 steps an epoch.
-TINY = ["--model.backbone-width", "8", "--ingest.width", "96", "--ingest.height", "54", "--ingest.batch-size", "4"]
-TINY += ["--optim.lr", "3e-3", "--optim.warmup-steps", "0"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
@@ -34,26 +31,17 @@ def run(storage, job, *arguments):
     assert start(storage, job, *arguments).wait() == 0, (storage / "log").read_text()
 
 
-def checkpoints(folder):
-    return sorted(folder.glob("checkpoint_2*/model.safetensors"))
-
-
 def test_a_model_is_trained_killed_continued_evaluated_and_timed_on_a_gpu(prepared, tmp_path):
     # In fp16, whose loss scale is one more thing to continue with.
-    training = ["small", "--data", str(prepared), "--name", "here", "--gpu", "--optim.amp", "fp16", *TINY]
-    training += ["--optim.epochs", "12"]
-    driver = start(tmp_path, "train_panoptic", *training)
-    wait_for(lambda: len(checkpoints(tmp_path / "here")) > 1 or driver.poll() is not None, "a second checkpoint")
+    options = {"optim.amp": "fp16", "optim.epochs": 12}
+    arguments = [*training(prepared, tmp_path, "here", **options), "--gpu"]
+    driver = start(tmp_path, "train_panoptic", *arguments)
+    wait_for(lambda: committed(tmp_path / "here") or driver.poll() is not None, "the first committed checkpoint")
     assert driver.poll() is None, (tmp_path / "log").read_text()
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    run(tmp_path, "train_panoptic", *training)
-    (journal,) = (tmp_path / "here" / "tracking").glob("*.worker.jsonl")
-    events = [json.loads(line).get("metrics", {}) for line in journal.read_text().splitlines()]
-    trained = [int(metrics["epoch"]) for metrics in events if "epoch" in metrics]
-    assert trained[0] == 1 and trained.count(1) == 1 and trained[-1] == 12, "continued, not begun again"
-    newest = max((tmp_path / "here").glob("checkpoint_2*"))
-    assert load_training_state(newest)["progress"]["step"] == 12 * 8
+    run(tmp_path, "train_panoptic", *arguments)
+    check_continued(check_whole(tmp_path, "here", epochs=12, steps=12 * 8))
 
     model = ["--model", str(tmp_path / "here" / "best"), "--data", str(prepared)]
     found = {}

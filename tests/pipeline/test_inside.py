@@ -6,40 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from promotion_cases import MODEL, checkpoint_of
 
-from das.checkpoint import ModelInfo, save_criterion, save_model
 from das.codec import PoseCodec
-from das.config import small
-from das.criterion import Criterion
 from das.decode import find_candidates
-from das.model import DAS
 from das.predictor import Predictor
 from das.recursive_update import update_dense
-from das.transforms import InputSize
 from pipeline.inside import _from_points, draw_inside, draw_residuals
 from pipeline.predict import PredictConfig, predict
-
-CONFIG = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
-
-
-def write_model(folder, config=CONFIG):
-    torch.manual_seed(0)
-    model = DAS(config)
-    model.set_priors(mean_root=torch.tensor([0.4, -0.2, 30.0]), mean_offsets=torch.randn(config.n_joints, 3))
-    info = ModelInfo(
-        model=config,
-        test_size=InputSize(128, 72),
-        weights="raw",
-        score_threshold=0.0,
-        unsupervised_joints=(),
-        recipe={},
-        data={"sources": [], "fingerprints": [], "terms": [], "split": "train"},
-        code_version="0",
-        mean_pose=((0.0, 0.0, 0.0),) * config.n_joints,
-    )
-    save_model(folder, model, info)
-    save_criterion(folder, Criterion(config))
-    return folder
 
 
 @pytest.fixture
@@ -49,14 +23,14 @@ def photo():
 
 @pytest.mark.parametrize("origin", ["root", "pixel"])
 def test_arrows_lead_to_where_decoding_puts_the_joints(tmp_path, photo, origin):
-    predictor = Predictor.from_folder(write_model(tmp_path / "model", replace(CONFIG, offset_origin=origin)))
+    predictor = Predictor.from_folder(checkpoint_of(tmp_path / "model", config=replace(MODEL, offset_origin=origin)))
     inputs = predictor.prepare([photo], [np.eye(3)], [np.zeros(5)])
     output = predictor.network(inputs)
     found = find_candidates(output, predictor.model.config, 0.0)
     focal = torch.ones(len(found.score), dtype=torch.float64)
     uv, *_ = PoseCodec(predictor.model.config).decode(found.root, found.joints, found.points, found.stride, focal)
     seen = 0
-    for level, state, stride in zip(output.levels, output.updates, CONFIG.strides, strict=True):
+    for level, state, stride in zip(output.levels, output.updates, MODEL.strides, strict=True):
         arrows = _from_points(predictor, level.root[0], update_dense(state)[0], stride)
         for i in (found.stride == stride).nonzero()[:, 0].tolist():
             column, row = (found.points[i] // stride).long().tolist()
@@ -67,15 +41,15 @@ def test_arrows_lead_to_where_decoding_puts_the_joints(tmp_path, photo, origin):
 
 
 def test_every_level_has_a_row_of_three_pictures(tmp_path, photo):
-    predictor = Predictor.from_folder(write_model(tmp_path / "model"))
+    predictor = Predictor.from_folder(checkpoint_of(tmp_path / "model"))
     picture = draw_inside(predictor, photo, "l_wrist")
     assert picture.dtype == np.uint8 and picture.shape[1] == 3 * 640 + 2 * 8
-    assert picture.shape[0] > len(CONFIG.strides) * 360
+    assert picture.shape[0] > len(MODEL.strides) * 360
     assert not np.array_equal(picture, draw_inside(predictor, photo, "r_ankle"))
 
 
 def test_residuals_of_a_flow_that_learned_nothing_are_the_laplace_prior(tmp_path):
-    folder = write_model(tmp_path / "model")
+    folder = checkpoint_of(tmp_path / "model")
     picture = draw_residuals(folder, Predictor.from_folder(folder))
     assert picture is not None and picture.shape == (480, 480, 3)
     heat = picture.sum(-1).astype(int) * (picture.min(-1) < 150)  # without the white outlines
@@ -83,12 +57,12 @@ def test_residuals_of_a_flow_that_learned_nothing_are_the_laplace_prior(tmp_path
 
 
 def test_without_a_likelihood_there_are_no_residuals(tmp_path):
-    folder = write_model(tmp_path / "model", replace(CONFIG, pose_likelihood="l1"))
+    folder = checkpoint_of(tmp_path / "model", config=replace(MODEL, pose_likelihood="l1"))
     assert draw_residuals(folder, Predictor.from_folder(folder)) is None
 
 
 def test_the_command_adds_its_pictures(tmp_path, photo, capsys):
-    folder = write_model(tmp_path / "model")
+    folder = checkpoint_of(tmp_path / "model")
     assert cv2.imwrite(str(tmp_path / "a.png"), photo)
     predict(PredictConfig((str(tmp_path / "a.png"),), str(folder), str(tmp_path / "out"), inside="head"))
     names = {p.name for p in (tmp_path / "out").iterdir()}
@@ -97,7 +71,7 @@ def test_the_command_adds_its_pictures(tmp_path, photo, capsys):
 
 
 def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(tmp_path, photo):
-    folder = write_model(tmp_path / "model")
+    folder = checkpoint_of(tmp_path / "model")
     assert cv2.imwrite(str(tmp_path / "a.png"), photo)
     config = PredictConfig((str(tmp_path / "a.png"),), str(folder), str(tmp_path / "out"), inside="wrist")
     with pytest.raises(ValueError, match="joint = 'wrist', wanted one of neck"):
