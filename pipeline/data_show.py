@@ -18,21 +18,12 @@ import cv2
 import numpy as np
 import tyro
 
+from das.drawing import Color
+from das.sheets import above_each_other, captioned, contact_sheet, side_by_side
 from das.skeleton import skeleton_named
-from das.visualize import (
-    TRUTH_GREY,
-    Color,
-    above_each_other,
-    assignment_tiles,
-    captioned,
-    contact_sheet,
-    draw_boxes,
-    draw_ignored,
-    draw_people,
-    person_color,
-    side_by_side,
-    top_view,
-)
+from das.top_view import top_view
+from das.visualize import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
+from das.visualize_method import assignment_tiles
 from pipeline.manifest import INDEX, Manifest, load_manifest
 from pipeline.predict import encode_image
 from pipeline.record import OCCLUDED, UNLABELLED, Record, decode_image

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from das.visualize import panel
+from das.top_view import panel
 from pipeline.annotations import Annotations
 from pipeline.frames import WORLD_DOWN, chosen_frames, look_at
 from pipeline.predict import encode_image

@@ -20,7 +20,9 @@ import tyro
 from tqdm import tqdm
 
 from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
-from das.visualize import draw_people, side_by_side, top_view
+from das.sheets import side_by_side
+from das.top_view import top_view
+from das.visualize import draw_people
 from pipeline.camera_file import Camera, read_camera
 from pipeline.cluster import absolute_storage
 from pipeline.inside import draw_inside, draw_residuals

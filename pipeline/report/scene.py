@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from das.camera import back_project
-from das.visualize import level_axes, person_color
+from das.top_view import level_axes
+from das.visualize import person_color
 from pipeline.annotations import Annotations
 from pipeline.frames import WORLD_DOWN, frame_errors, look_at
 from pipeline.predictions import Origin

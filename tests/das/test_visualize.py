@@ -11,27 +11,18 @@ from das.assign import assign
 from das.config import small
 from das.flow import RealNVP
 from das.sample import Sample, collate
+from das.sheets import above_each_other, captioned, contact_sheet, side_by_side
 from das.skeleton import PANOPTIC15, Skeleton
+from das.top_view import FloorPlan, panel, top_view
 from das.visualize import (
     TRUTH_GREY,
-    FloorPlan,
-    above_each_other,
-    captioned,
-    contact_sheet,
-    distribution_grid,
-    draw_assignment,
     draw_boxes,
-    draw_distribution,
     draw_ignored,
-    draw_map,
-    draw_offsets,
     draw_people,
-    panel,
     person_color,
-    side_by_side,
     side_color,
-    top_view,
 )
+from das.visualize_method import distribution_grid, draw_assignment, draw_distribution, draw_map, draw_offsets
 
 STICK = Skeleton("stick", ("root", "l_hand", "r_hand"), (("root", "l_hand"), ("root", "r_hand")), ("root",))
 
