@@ -19,21 +19,8 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
-from pipeline.datasets.source import (
-    Drop,
-    Person,
-    Shard,
-    box_xyxy,
-    coco_like,
-    cut,
-    flag,
-    numbers,
-    record,
-    require_file,
-    require_folder,
-    size_of,
-    whole,
-)
+from pipeline.datasets.json_files import coco_like, flag, numbers, size_of, whole
+from pipeline.datasets.source import Drop, Person, Shard, box_xyxy, cut, record, require_file, require_folder
 from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import COCO as COCO_SPLITS
 from pipeline.splits import SplitManifest

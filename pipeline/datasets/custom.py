@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import Skeleton, read_skeleton
+from pipeline.datasets.json_files import numbers
 from pipeline.datasets.source import (
     Drop,
     NoImage,
@@ -42,7 +43,6 @@ from pipeline.datasets.source import (
     clipped_box,
     cut,
     no_record,
-    numbers,
     pinhole,
     read_image,
     record,

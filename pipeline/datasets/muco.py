@@ -15,20 +15,8 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import MUCO21, Skeleton
-from pipeline.datasets.source import (
-    Drop,
-    Person,
-    Shard,
-    annotations_of,
-    box_xyxy,
-    cut,
-    numbers,
-    pinhole,
-    record,
-    require_file,
-    require_folder,
-    size_of,
-)
+from pipeline.datasets.json_files import annotations_of, numbers, size_of
+from pipeline.datasets.source import Drop, Person, Shard, box_xyxy, cut, pinhole, record, require_file, require_folder
 from pipeline.record import UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUCO, SplitManifest
 

@@ -21,25 +21,22 @@ import numpy as np
 from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton
 from pipeline.datasets import mupots_mat
+from pipeline.datasets.json_files import annotations_of, flag, numbers, size_of
 from pipeline.datasets.source import (
     Drop,
     EncodedImage,
     NoImage,
     Person,
     Shard,
-    annotations_of,
     box_xyxy,
     clipped_box,
     cut,
-    flag,
     no_record,
-    numbers,
     pinhole,
     read_image,
     record,
     require_file,
     require_folder,
-    size_of,
 )
 from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.splits import MUPOTS, SplitManifest

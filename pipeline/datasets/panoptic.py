@@ -29,17 +29,8 @@ import numpy as np
 from das.camera import project, transform
 from das.skeleton import COCO19, MPI15, Skeleton
 from pipeline.datasets.frames import video_frame
-from pipeline.datasets.source import (
-    ANNOTATION_MISSING,
-    Drop,
-    Person,
-    Shard,
-    cut,
-    read_json,
-    record,
-    require_file,
-    require_folder,
-)
+from pipeline.datasets.json_files import read_json
+from pipeline.datasets.source import ANNOTATION_MISSING, Drop, Person, Shard, cut, record, require_file, require_folder
 from pipeline.record import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.splits import PANOPTIC, SplitManifest
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import source
-from pipeline.datasets.source import annotations_of
+from pipeline.datasets import json_files
+from pipeline.datasets.json_files import annotations_of
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree
 
@@ -36,7 +36,7 @@ def read(
 def size_of(image: dict[str, Any]) -> tuple[int, int] | None:
     """(height, width) of an image entry, None where it does not say."""
     try:
-        return source.size_of(image, Path())
+        return json_files.size_of(image, Path())
     except ValueError:
         return None
 

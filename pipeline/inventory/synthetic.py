@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.datasets import synthetic as reader
-from pipeline.datasets.source import Source, read_json
+from pipeline.datasets.json_files import read_json
+from pipeline.datasets.source import Source
 from pipeline.inventory import panoptic
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree
