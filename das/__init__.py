@@ -10,7 +10,7 @@ normalizing flow shapes the regression loss, a recursive update refines each joi
     criterion, train_step                the objective (Eq. 10)
     decode, oks, predictor               maps to people
     metrics, strict, protocols_*         how good they are; bootstrap: how sure that is
-    transforms, checkpoint               around it; official* holds what is peculiar to the official release
+    recipe, transforms, checkpoint       around it; official* holds what is peculiar to the official release
     visualize*, top_view                 pictures of people and of the method; drawing, sheets: what they are made of
 
 Nothing here knows Ray, MLflow or Parquet.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from das.config import DASConfig
 from das.model import DAS
-from das.transforms import InputSize
+from das.recipe import InputSize
 
 FORMAT = 1
 _WEIGHTS, _CONFIG, _CRITERION, _STATE = (

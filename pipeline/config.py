@@ -63,7 +63,7 @@ class IngestConfig:
     """How prepared Parquet becomes batches."""
 
     recipe: Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"] = "ours_panoptic"
-    """Sizes, augmentation and its quirks (das/transforms.py); 2D images take their own part of it."""
+    """Sizes, augmentation and its quirks (das/recipe.py); 2D images take their own part of it."""
     width: int = 256
     """Network input of recipe small, pixels; the other recipes bring the published sizes."""
     height: int = 144

@@ -21,9 +21,10 @@ import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.collate_fn import ArrowBatchCollateFn
 
+from das.recipe import RecipeConfig
 from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
-from das.transforms import RecipeConfig, convert_joints, train_transform
+from das.transforms import convert_joints, train_transform
 from pipeline.config import IngestConfig
 from pipeline.record import to_sample
 from pipeline.schema import from_row

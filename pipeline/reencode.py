@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from das.camera import transform_intrinsics
-from das.transforms import InputSize, resize_matrix, warp
+from das.recipe import InputSize
+from das.transforms import resize_matrix, warp
 from pipeline.record import Record, decode_image
 
 # Of JPEG: visually lossless, so that what is lost is what was asked for, the resolution.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.recipe import RecipeConfig, ours
 from das.skeleton import Skeleton, skeleton_named
-from das.transforms import RecipeConfig, convert_labels, convert_values, ours, recipe_conversion
+from das.transforms import convert_labels, convert_values, recipe_conversion
 from pipeline.record import UNLABELLED, Record
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from das.assign import Positives, assign, farthest_joint, person_centers
 from das.config import VARIANTS, DASConfig
+from das.recipe import RecipeConfig
 from das.sample import Sample, collate
-from das.transforms import RecipeConfig, convert_joints, inside, move, resize_matrix
+from das.transforms import convert_joints, inside, move, resize_matrix
 from pipeline.config import IngestConfig
 from pipeline.record import Record, left_out, to_sample
 from pipeline.train import recipe_of

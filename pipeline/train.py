@@ -27,15 +27,8 @@ from tqdm import tqdm
 from das.checkpoint import ModelInfo, fresh_tensors, load_info, load_tensors
 from das.config import DASConfig
 from das.model import DAS
+from das.recipe import RecipeConfig, ours, ours_mupots, release_mupots_recipe, release_panoptic_recipe, small_recipe
 from das.skeleton import Skeleton
-from das.transforms import (
-    RecipeConfig,
-    ours,
-    ours_mupots,
-    release_mupots_recipe,
-    release_panoptic_recipe,
-    small_recipe,
-)
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.code_version import code_version

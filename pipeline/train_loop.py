@@ -37,9 +37,9 @@ from das.checkpoint import (
 )
 from das.criterion import Criterion
 from das.model import DAS, channels_last
+from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
-from das.transforms import RecipeConfig
 from pipeline import optim
 from pipeline.config import TrainConfig
 from pipeline.convert import Manifest

@@ -22,8 +22,8 @@ from das.checkpoint import (
 )
 from das.config import DASConfig, small
 from das.model import DAS
+from das.recipe import InputSize, RecipeConfig
 from das.skeleton import MPI15, MUCO21, PANOPTIC15
-from das.transforms import InputSize, RecipeConfig
 
 
 def tiny(**changes) -> DASConfig:

@@ -15,8 +15,8 @@ from das.config import small
 from das.head import LevelOutput
 from das.model import DAS, HeadOutput
 from das.predictor import Predictor
+from das.recipe import InputSize
 from das.recursive_update import UpdateState
-from das.transforms import InputSize
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 JOINTS = CONFIG.n_joints

@@ -13,8 +13,8 @@ from das.camera import project
 from das.checkpoint import ModelInfo, save_model
 from das.config import small
 from das.model import DAS
+from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
-from das.transforms import InputSize
 from pipeline.annotations import Annotations
 from pipeline.convert import CONVERTER_VERSION, Manifest, SplitInfo
 from pipeline.predictions import Origin, PredictionSet

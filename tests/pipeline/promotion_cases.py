@@ -19,7 +19,7 @@ from das.checkpoint import ModelInfo, save_criterion, save_model, save_training_
 from das.criterion import Criterion
 from das.model import DAS
 from das.predictor import Predictor
-from das.transforms import InputSize
+from das.recipe import InputSize
 from pipeline.annotations import read_annotations
 from pipeline.cluster import ClusterConfig
 from pipeline.evidence import gate_scores

@@ -8,10 +8,10 @@ import pytest
 import scipy.io
 from hypothesis import example, given, settings
 from original_layouts import write_muco, write_mupots, write_panoptic
+from test_any_bytes import damaged
 from test_doctor import READERS, write_coco, write_own
 from test_mpi_inf_3dhp import write_arrays, write_original
 from test_mupots_mat import write_sequence
-from test_quarantine import damaged
 
 from das.skeleton import read_skeleton
 from pipeline.datasets.source import Drop

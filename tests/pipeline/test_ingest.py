@@ -11,9 +11,9 @@ import pytest
 import torch
 from ray_train_stand_in import Rows
 
+from das.recipe import small_recipe
 from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
-from das.transforms import small_recipe
 from pipeline.config import IngestConfig
 from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, read_split, training_rows
 from pipeline.schema import from_row, to_row

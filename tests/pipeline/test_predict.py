@@ -16,7 +16,7 @@ from das.checkpoint import ModelInfo, save_model
 from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
-from das.transforms import InputSize
+from das.recipe import InputSize
 from pipeline.camera_file import read_camera
 from pipeline.predict import BatchPredictor, PredictConfig, predict, predict_photo, predict_video, read_photo
 from pipeline.record import Record

@@ -13,8 +13,9 @@ import pytest
 from original_layouts import COCO_PERSON, jpeg
 
 from das.camera import mean_focal
+from das.recipe import release_mupots_recipe, release_panoptic_recipe
 from das.skeleton import MUCO21, PANOPTIC15
-from das.transforms import Drop, convert_joints, release_mupots_recipe, release_panoptic_recipe, train_transform
+from das.transforms import Drop, convert_joints, train_transform
 from pipeline.datasets import coco, muco, panoptic
 from pipeline.ingest import RowTransform
 from pipeline.record import Record, to_sample, validate

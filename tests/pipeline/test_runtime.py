@@ -13,7 +13,7 @@ from das.checkpoint import ModelInfo
 from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
-from das.transforms import InputSize
+from das.recipe import InputSize
 from pipeline.runtime import STAGES, measure, peak_memory_mb
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32)

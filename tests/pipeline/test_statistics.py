@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from test_schema import record
 
+from das.recipe import release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, MPI15, MUPOTS17, PANOPTIC15, conversion, skeleton_named
-from das.transforms import release_panoptic_recipe
 from pipeline.statistics import pose_statistics
 
 

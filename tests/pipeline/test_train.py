@@ -17,8 +17,8 @@ from torch import nn
 from das.checkpoint import ModelInfo, load_info, load_model, load_training_state, save_model
 from das.config import paper_resnet50
 from das.model import DAS
+from das.recipe import RecipeConfig
 from das.train_step import TrainStep
-from das.transforms import RecipeConfig
 from pipeline import train
 from pipeline.annotations import read_annotations
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig

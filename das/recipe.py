@@ -1,0 +1,201 @@
+"""How stored images become network inputs, as settings: sizes, augmentation, what is left out.
+
+One of the three places that hold what the official release does differently; every such field's default is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from das.config import check_types
+from das.skeleton import Synthesised
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Images are resized, keeping their proportions, to the largest size within both limits."""
+
+    long_side: int
+    """Longest side of the network input at most, pixels."""
+    short_side: int
+    """Shortest side of the network input at most, pixels."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 1 <= self.short_side <= self.long_side:
+            raise ValueError(f"short_side = {self.short_side}, wanted 1 to long_side = {self.long_side}")
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """New height and width, pixels, of an image of height x width pixels."""
+        scale = min(self.long_side / max(height, width), self.short_side / min(height, width))
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges from which one image's augmentation is drawn. Defaults: the release's for photos (COCO)."""
+
+    scale: tuple[float, float] = (0.8, 1.2)
+    """Size of the window that fills the new picture, relative to the image; above 1 people get smaller."""
+    rotation: float = 0.15
+    """Largest angle of the window, radians, either way."""
+    shift: float = 0.15
+    """Standard deviation of the window's displacement per axis, in halves of the image."""
+    brightness: float = 32.0
+    """Largest gray value added or removed."""
+    contrast: tuple[float, float] = (0.8, 1.2)
+    """Factor on gray values."""
+    saturation: tuple[float, float] = (0.8, 1.2)
+    """Factor on saturation (HSV)."""
+    hue: float = 14.0
+    """Largest turn of the hue (HSV), degrees."""
+    colour_probability: float = 0.5
+    """How often each of brightness, contrast, saturation and hue is changed."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("scale", "contrast", "saturation"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} = {(low, high)}, wanted (low, high) with 0 < low <= high")
+        largest = {"rotation": math.pi, "shift": 10, "brightness": 255, "hue": 180, "colour_probability": 1}
+        for name, limit in largest.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} = {getattr(self, name)}, wanted 0 to {limit:g}")
+
+
+# Panoptic's people stand upright before fixed cameras: no rotation.
+_PANOPTIC = Augmentation(scale=(0.6, 1.4), rotation=0.0, contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=18.0)
+_MUCO = Augmentation(scale=(0.9, 1.1), rotation=0.1)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How samples become network inputs. Defaults are ours, at the Panoptic experiment's sizes."""
+
+    test_size: InputSize = InputSize(1333, 640)
+    """Size of images at validation, test and prediction."""
+    train_long_side: int = 1333
+    """Longest side in training at most, pixels."""
+    train_short_side: tuple[int, int] = (512, 640)
+    """Shortest side in training at most is drawn from this range, both ends included, pixels."""
+    flip_probability: float = 0.5
+    """How often an image is mirrored, with left and right names swapped."""
+    with_depth: Augmentation = _PANOPTIC
+    """For images in which somebody is annotated in 3D."""
+    without_depth: Augmentation = Augmentation()
+    """For images annotated in 2D only."""
+    min_visible_joints: int = 1
+    """Images with fewer visible joints before augmentation, all people together, are dropped (release: 6)."""
+    min_people: int = 1
+    """Images with fewer people left after augmentation are dropped; 0 keeps background (release: 2)."""
+    keep_images_with_invalid_people: bool = True
+    """Images of which the source disowns a person keep the others; the release's converter drops them whole."""
+    coco19_nose_is_head: bool = True
+    """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
+    synthesised_joints: tuple[Synthesised, ...] = ()
+    """Joints made up of shoulders and hips where a source lacks them (das/skeleton.py); none in the release."""
+    depth_scaled_for: Literal["everyone", "first_person"] = "everyone"
+    """Whose normalised depth follows the window's scale; in the release the first person's alone."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        low, high = self.train_short_side
+        checks = (
+            (
+                "train_short_side",
+                1 <= low <= high <= self.train_long_side,
+                f"(low, high) with 1 <= low <= high <= train_long_side = {self.train_long_side}",
+            ),
+            ("flip_probability", 0 <= self.flip_probability <= 1, "0 to 1"),
+            ("min_people", self.min_people >= 0, "at least 0"),
+            ("min_visible_joints", self.min_visible_joints >= 0, "at least 0"),
+            (
+                "min_visible_joints",
+                self.min_visible_joints == 0 or self.min_people > 0,
+                "0 with min_people = 0, because an image without people has no joints",
+            ),
+        )
+        for name, good, wanted in checks:
+            if not good:
+                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for config.json; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> RecipeConfig:
+        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
+        value = _only_fields(cls, value)
+        parts = {"test_size": InputSize, "with_depth": Augmentation, "without_depth": Augmentation}
+        return cls(**{**value, **{k: part(**_only_fields(part, value[k])) for k, part in parts.items()}})
+
+
+def _only_fields(cls: type, value: dict[str, Any]) -> dict[str, Any]:
+    known = {f.name for f in fields(cls)}
+    if set(value) != known:
+        unknown, missing = sorted(set(value) - known), sorted(known - set(value))
+        raise ValueError(f"{cls.__name__}: unknown fields {unknown}, missing fields {missing}")
+    return value
+
+
+def ours() -> RecipeConfig:
+    """The Panoptic experiment with COCO beside it, the release's slips mended."""
+    return RecipeConfig()
+
+
+def ours_mupots() -> RecipeConfig:
+    """The MuCo/MuPoTS experiment with COCO beside it, the release's slips mended."""
+    return RecipeConfig(
+        test_size=InputSize(1280, 768),
+        train_long_side=1280,
+        train_short_side=(512, 800),
+        with_depth=_MUCO,
+    )
+
+
+def release_panoptic_recipe() -> RecipeConfig:
+    """What the release does to Panoptic frames, and to COCO beside them (exp_panoptic)."""
+    return _with_slips(ours())
+
+
+def release_mupots_recipe() -> RecipeConfig:
+    """What the release does to MuCo images, and to COCO beside them (exp_mupots)."""
+    return _with_slips(ours_mupots())
+
+
+def _with_slips(recipe: RecipeConfig) -> RecipeConfig:
+    return replace(
+        recipe,
+        min_visible_joints=6,
+        min_people=2,
+        keep_images_with_invalid_people=False,
+        coco19_nose_is_head=False,
+        depth_scaled_for="first_person",
+    )
+
+
+def small_recipe(width: int = 256, height: int = 144, strength: float = 1.0) -> RecipeConfig:
+    """For small models: images that fit in width x height pixels (either way round), mild augmentation.
+
+    ``strength`` 0 to 1 shrinks the ranges and the probability of colour changes: a training of one or two passes
+    over its images has more to learn from them as they are. Mirroring stays.
+    """
+    size = InputSize(max(width, height), min(width, height))
+    mild = Augmentation(
+        scale=(1 - 0.2 * strength, 1 + 0.25 * strength),
+        rotation=0.1 * strength,
+        shift=0.1 * strength,
+        hue=9.0,
+        colour_probability=0.5 * strength,
+    )
+    return RecipeConfig(
+        test_size=size,
+        train_long_side=size.long_side,
+        train_short_side=(size.short_side, size.short_side),
+        with_depth=mild,
+        without_depth=mild,
+    )
