@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from das.skeleton import Skeleton, conversion, skeleton_named
-from pipeline.convert import Manifest, load_manifest
+from pipeline.manifest import Manifest, load_manifest
 from pipeline.record import Record
 from pipeline.storage import list_shards, read_records
 

@@ -33,9 +33,9 @@ from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.code_version import code_version
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
-from pipeline.convert import Manifest, load_manifest
 from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
+from pipeline.manifest import Manifest, load_manifest
 from pipeline.overlap import INDEX_FILE
 from pipeline.record import Record
 from pipeline.statistics import pose_statistics

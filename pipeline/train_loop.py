@@ -42,8 +42,8 @@ from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from pipeline import optim
 from pipeline.config import TrainConfig
-from pipeline.convert import Manifest
 from pipeline.ingest import TrainingBatches
+from pipeline.manifest import Manifest
 from pipeline.optim import Progress
 from pipeline.overlap import INDEX_FILE
 from pipeline.storage import write_columns

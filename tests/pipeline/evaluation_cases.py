@@ -16,7 +16,8 @@ from das.model import DAS
 from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
 from pipeline.annotations import Annotations
-from pipeline.convert import CONVERTER_VERSION, Manifest, SplitInfo
+from pipeline.convert import CONVERTER_VERSION
+from pipeline.manifest import Manifest, SplitInfo
 from pipeline.predictions import Origin, PredictionSet
 from pipeline.record import Record, key_of
 from pipeline.runtime import Runtime
