@@ -6,6 +6,7 @@ One of the three places that hold what the official release does differently; ev
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -199,3 +200,13 @@ def small_recipe(width: int = 256, height: int = 144, strength: float = 1.0) -> 
         with_depth=mild,
         without_depth=mild,
     )
+
+
+RECIPES: dict[str, Callable[[], RecipeConfig]] = {
+    "ours_panoptic": ours,
+    "ours_mupots": ours_mupots,
+    "release_panoptic": release_panoptic_recipe,
+    "release_mupots": release_mupots_recipe,
+    "small": small_recipe,
+}
+"""Every recipe that a command line can name."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
+from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.cluster import ClusterConfig
 from pipeline.optim import OptimConfig
@@ -89,6 +90,14 @@ class IngestConfig:
                 raise ValueError(f"{name} = {getattr(self, name)!r}, wanted at least {least}")
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"augmentation = {self.augmentation!r}, wanted 0 to 1")
+
+    def build(self) -> RecipeConfig:
+        """The data recipe: the named one, with what this configuration changes about it."""
+        if self.recipe == "small":
+            recipe = small_recipe(self.width, self.height, self.augmentation)
+        else:
+            recipe = RECIPES[self.recipe]()
+        return replace(recipe, synthesised_joints=self.synthesise)
 
 
 @dataclass(frozen=True)

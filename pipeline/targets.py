@@ -14,12 +14,10 @@ import numpy as np
 
 from das.assign import Positives, assign, farthest_joint, person_centers
 from das.config import VARIANTS, DASConfig
-from das.recipe import RecipeConfig
+from das.recipe import RECIPES, RecipeConfig
 from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
-from pipeline.config import IngestConfig
 from pipeline.record import Record, left_out, to_sample
-from pipeline.train import recipe_of
 
 Variant = Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"]
 Recipe = Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"]
@@ -47,7 +45,7 @@ def network(variant: Variant | None, recipe: Recipe | None, skeletons: Sequence[
         variant = "release_mupots" if mupots_like else "release_panoptic"
     if recipe is None:
         recipe = "small" if variant == "small" else "ours_mupots" if mupots_like else "ours_panoptic"
-    return Network(VARIANTS[variant](), recipe_of(IngestConfig(recipe=recipe)), f"{variant} with recipe {recipe}")
+    return Network(VARIANTS[variant](), RECIPES[recipe](), f"{variant} with recipe {recipe}")
 
 
 @dataclass(frozen=True)

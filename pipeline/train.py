@@ -27,7 +27,7 @@ from tqdm import tqdm
 from das.checkpoint import ModelInfo, fresh_tensors, load_info, load_tensors
 from das.config import DASConfig
 from das.model import DAS
-from das.recipe import RecipeConfig, ours, ours_mupots, release_mupots_recipe, release_panoptic_recipe, small_recipe
+from das.recipe import RecipeConfig
 from das.skeleton import Skeleton
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
@@ -135,18 +135,6 @@ def small_training() -> TrainConfig:
     )
 
 
-def recipe_of(config: IngestConfig) -> RecipeConfig:
-    """The data recipe that an ingest configuration describes."""
-    named = {
-        "ours_panoptic": ours,
-        "ours_mupots": ours_mupots,
-        "release_panoptic": release_panoptic_recipe,
-        "release_mupots": release_mupots_recipe,
-        "small": lambda: small_recipe(config.width, config.height, config.augmentation),
-    }
-    return replace(named[config.recipe](), synthesised_joints=config.synthesise)
-
-
 def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:
     """Runs one training to its end, or continues it, or says that it has ended before.
 
@@ -201,7 +189,7 @@ def training_job(config: TrainConfig) -> TrainJob:
         val=config.val and absolute_storage(config.val),
         pretrained=config.pretrained and absolute_storage(config.pretrained),
     )
-    model, recipe = config.model.build(), recipe_of(config.ingest)
+    model, recipe = config.model.build(), config.ingest.build()
     manifests = [load_manifest(data) for data in config.data]
     repeat = config.repeat or (1,) * len(manifests)
     rows = sum(_images(m, "train") * n for m, n in zip(manifests, repeat, strict=True))

@@ -26,7 +26,7 @@ from pipeline.optim import OptimConfig
 from pipeline.overlap import INDEX_FILE, is_train_fit, overlap
 from pipeline.schema import to_table
 from pipeline.storage import list_shards, read_columns, read_records, write_columns
-from pipeline.train import identity, mupots_presets, panoptic_presets, recipe_of, refuse_another, training_job
+from pipeline.train import identity, mupots_presets, panoptic_presets, refuse_another, training_job
 from pipeline.train_loop import train_loop
 
 TINY = TrainConfig(
@@ -385,7 +385,7 @@ def test_another_training_under_the_same_name_is_refused_and_the_difference_name
 @pytest.mark.parametrize("presets", [panoptic_presets, mupots_presets])
 def test_presets_are_whole_trainings(presets):
     for name, (text, preset) in presets().items():
-        model, recipe = preset.model.build(), recipe_of(preset.ingest)
+        model, recipe = preset.model.build(), preset.ingest.build()
         assert text.endswith(".") and recipe.test_size.short_side >= 1, name
         assert (name == "small") == (not preset.gpu)
         if name == "release":
@@ -402,10 +402,10 @@ def test_the_papers_preset_is_the_papers_model():
 
 def test_load_info_of_a_checkpoint_says_which_recipe_made_it(straight):
     info = load_info(straight[0][1])
-    assert info.recipe == json.loads(json.dumps(recipe_of(TINY.ingest).to_json()))
+    assert info.recipe == json.loads(json.dumps(TINY.ingest.build().to_json()))
 
 
 def test_made_up_joints_are_a_choice_that_the_checkpoint_remembers():
-    made = recipe_of(dataclasses.replace(TINY.ingest, synthesise=("neck",)))
-    assert made.synthesised_joints == ("neck",) and recipe_of(TINY.ingest).synthesised_joints == ()
+    made = dataclasses.replace(TINY.ingest, synthesise=("neck",)).build()
+    assert made.synthesised_joints == ("neck",) and TINY.ingest.build().synthesised_joints == ()
     assert RecipeConfig.from_json(json.loads(json.dumps(made.to_json()))) == made
