@@ -24,9 +24,7 @@ import numpy as np
 from das.skeleton import Skeleton
 from pipeline.record import Record, image_size, key_of
 from pipeline.splits import Part, SplitManifest
-
-RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
-"""Of the studio's people, whichever layout they are written in."""
+from pipeline.studio.config import RENDERED_TERMS
 
 # Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.
 FRAMES_PER_SHARD = 256

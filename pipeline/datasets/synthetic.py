@@ -11,12 +11,12 @@ from pathlib import Path
 
 from das.skeleton import COCO19, Skeleton
 from pipeline.datasets import panoptic
-from pipeline.datasets.source import RENDERED_TERMS, Drop, Shard
+from pipeline.datasets.source import Drop, Shard
 from pipeline.record import Record
 from pipeline.splits import SPLITS as SPLIT_NAMES
 from pipeline.splits import Part, SplitManifest
 from pipeline.studio.cameras import CAMERAS
-from pipeline.studio.config import sequence_activity, sequence_names
+from pipeline.studio.config import RENDERED_TERMS, sequence_activity, sequence_names
 
 TERMS = RENDERED_TERMS
 SKELETONS: tuple[Skeleton, ...] = (COCO19,)

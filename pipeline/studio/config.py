@@ -156,3 +156,7 @@ def plan(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioS
         for sequence in config.sequences(split)
         for first in range(0, config.frames(sequence), step)
     ]
+
+
+RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
+"""Of the studio's people, whichever layout they are written in."""

@@ -24,10 +24,9 @@ from typing import Any, Literal
 
 import cv2
 
-from pipeline.datasets.source import RENDERED_TERMS
 from pipeline.studio import coco_json, moon_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
-from pipeline.studio.config import StudioConfig, StudioShard, plan, sequence_split
+from pipeline.studio.config import RENDERED_TERMS, StudioConfig, StudioShard, plan, sequence_split
 from pipeline.studio.layout import write_whole
 from pipeline.studio.produce import render_shard, room_density, sequence_room, write_picture
 from pipeline.studio.render import View
