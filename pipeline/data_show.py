@@ -24,8 +24,8 @@ from das.skeleton import skeleton_named
 from das.top_view import top_view
 from das.visualize import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.visualize_method import assignment_tiles
+from pipeline.images import encode_image
 from pipeline.manifest import INDEX, Manifest, load_manifest
-from pipeline.predict import encode_image
 from pipeline.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.splits import Split
 from pipeline.storage import find_records, join, list_shards, read_columns, write_bytes

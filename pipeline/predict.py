@@ -25,6 +25,7 @@ from das.top_view import top_view
 from das.visualize import draw_people
 from pipeline.camera_file import Camera, read_camera
 from pipeline.cluster import absolute_storage
+from pipeline.images import encode_image, read_photo
 from pipeline.inside import draw_inside, draw_residuals
 from pipeline.mlflow_store import absolute_tracking_uri
 from pipeline.record import decode_image
@@ -222,35 +223,6 @@ def draw_prediction(
     above = top_view(people.joints_cam, skeleton, valid, K=prediction.K, image_size=size, down=down,
                      size=max(480, image.shape[0]))  # fmt: skip
     return overlay, above
-
-
-def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
-
-    Args:
-        path: anything that OpenCV decodes.
-        stored_pixels: ignore an orientation tag; calibrations refer to the pixels as stored.
-
-    Raises:
-        ValueError: no such file, or no image.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, flags) if len(data) else None
-    if image is None:
-        raise ValueError(f"{path}: no image that OpenCV can read ({len(data)} bytes)")
-    return image
-
-
-def encode_image(image: np.ndarray, ending: str) -> bytes:
-    """An RGB image (H, W, 3) uint8 as the bytes of a file with this ending (.jpg, .png)."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if ending == ".jpg" else []
-    good, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    assert good, ending
-    return data.tobytes()
 
 
 def _predict(

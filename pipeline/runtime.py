@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from das.predictor import Inputs, Predictor
+from pipeline.images import decode_bytes
 
 STAGES = ("decode", "prepare", "network", "people")
 """JPEG to pixels; resize, pad, copy to the device; the network; maps to people in camera space."""
@@ -193,11 +193,3 @@ def _run(predictor: Predictor, jobs: Sequence[tuple[bytes, Any, Any]]) -> tuple[
     people = predictor.people(output, inputs)
     mark()
     return np.diff(marks).tolist(), inputs, sum(map(len, people))
-
-
-def decode_bytes(data: bytes) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB; ValueError if it is none."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None:
-        raise ValueError(f"{len(data)} bytes that are no image, wanted JPEG or PNG")
-    return image

@@ -18,9 +18,9 @@ from pipeline.cli import main
 from pipeline.cluster import ClusterConfig
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.gate import Gate, Scores
+from pipeline.images import read_photo
 from pipeline.inference import worker_count
 from pipeline.mlflow_store import mlflow_client
-from pipeline.predict import read_photo
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
 from pipeline.record import decode_image
