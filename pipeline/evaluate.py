@@ -31,7 +31,6 @@ from pipeline.comparison import compare
 from pipeline.config import flat as flat_config
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
-from pipeline.gate import Scores
 from pipeline.ground_truth import flat_truth
 from pipeline.inference import predict_split, runtime_on, worker_count
 from pipeline.manifest import load_manifest
@@ -41,6 +40,7 @@ from pipeline.predictions import Origin, PredictionSet
 from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
+from pipeline.scores import Scores
 from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split

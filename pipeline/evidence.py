@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from pipeline.annotations import Annotations
-from pipeline.gate import Evidence, Scores, Slice
 from pipeline.predictions import Origin, PredictionSet
+from pipeline.scores import Evidence, Scores, Slice
 from pipeline.scoring import Sheet, score
 from pipeline.slices import people_slices
 

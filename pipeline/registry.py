@@ -22,8 +22,8 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from das.checkpoint import load_info
-from pipeline.gate import Scores
 from pipeline.mlflow_store import mlflow_client, refusal, talking_to
+from pipeline.scores import Scores
 from pipeline.turn import turn
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.code_version import code_version
-from pipeline.gate import Gate, Scores, Verdict
+from pipeline.gate import Gate, Verdict
 from pipeline.mlflow_store import mlflow_client, talking_to
 from pipeline.predictions import PredictionSet
 from pipeline.registry import CHAMPION, FINGERPRINT, aliased, aliases, all_versions, find_version, run_file
+from pipeline.scores import Scores
 from pipeline.turn import Turn
 
 _SCORES, _EVALUATION, _VERDICT, _GATE = "das.scores", "das.evaluation", "das.verdict", "das.gate"

@@ -17,7 +17,7 @@ from pipeline.annotations import read_annotations
 from pipeline.cli import main
 from pipeline.cluster import ClusterConfig
 from pipeline.evaluate import EvaluateConfig, evaluate
-from pipeline.gate import Gate, Scores
+from pipeline.gate import Gate
 from pipeline.images import read_photo
 from pipeline.inference import worker_count
 from pipeline.mlflow_store import mlflow_client
@@ -26,6 +26,7 @@ from pipeline.promote import PromoteConfig, promote
 from pipeline.record import decode_image
 from pipeline.registry import fingerprint, read_scores
 from pipeline.rescore import judge
+from pipeline.scores import Scores
 from pipeline.scoring import score
 from pipeline.storage import write_records
 from pipeline.tracking import Tracker

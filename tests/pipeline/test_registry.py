@@ -13,9 +13,9 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline import registry
-from pipeline.gate import Scores
 from pipeline.mlflow_store import mlflow_client
 from pipeline.registry import champion_version, fingerprint, read_scores, register, resolve_model
+from pipeline.scores import Scores
 from pipeline.tracking import Tracker
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)

@@ -14,9 +14,9 @@ from pipeline.cli import main
 from pipeline.comparison import differences, verdict
 from pipeline.evaluate import EvaluateConfig
 from pipeline.foreign import read_foreign
-from pipeline.gate import Scores
 from pipeline.predictions import PredictionSet
 from pipeline.rescore import rescore
+from pipeline.scores import Scores
 from pipeline.scoring import score
 from pipeline.storage import read_lists, write_lists
 

@@ -1,0 +1,101 @@
+"""What one evaluation found, as far as a gate and the registry need it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from das.bootstrap import Clusters, Score
+
+Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
+
+
+METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision")
+"""What a gate can compare; errors in mm are better when smaller, shares when larger."""
+
+
+SliceKind = Literal["activity", "sequence", "joint", "people", "distance", "overlap", "occlusion"]
+
+
+SLICES: tuple[SliceKind, ...] = ("activity", "sequence", "joint", "people", "distance", "overlap", "occlusion")
+"""What may part the data: of people by number in the image, depth, nearness to others, hidden joints (slices.py)."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one evaluation found, as far as a gate needs it; stored as JSON on the evaluation run and the version."""
+
+    protocol: str
+    """Name of the protocol; ``strict`` decides promotions."""
+    split: str
+    """Evaluated split, with its sources: for example ``panoptic/test``."""
+    skeleton: str
+    """Joint set of the predictions."""
+    data_fingerprint: str
+    """Fingerprint of the evaluated data."""
+    model_fingerprint: str
+    """``fingerprint`` of the evaluated checkpoint folder."""
+    train_fit: bool
+    """The data overlap with the model's training data."""
+    mpjpe_mm: float
+    """Root-aligned mean per-joint position error over matched people, mm; nan when nobody was matched."""
+    recall: float
+    """Matched people / annotated people, 0 to 1; nan without annotated people."""
+    precision: float
+    """Matched people / predicted people, 0 to 1; nan without predictions."""
+    baseline_mpjpe_mm: float
+    """MPJPE of the training split's mean pose on the same matched people, mm; nan when nobody was matched."""
+
+    def __post_init__(self) -> None:
+        for name in ("protocol", "split", "skeleton", "data_fingerprint", "model_fingerprint"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"scores: {name} = {getattr(self, name)!r}, wanted a text")
+        if not isinstance(self.train_fit, bool):
+            raise ValueError(f"scores: train_fit = {self.train_fit!r}, wanted true or false")
+        for name, most in (("recall", 1), ("precision", 1), ("mpjpe_mm", 1e6), ("baseline_mpjpe_mm", 1e6)):
+            value = getattr(self, name)
+            if not (math.isnan(value) or 0 <= value <= most):
+                raise ValueError(f"scores: {name} = {value!r}, wanted nan or 0 to {most:g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; nan becomes null."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Scores:
+        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
+        known = {field.name for field in fields(cls)}
+        if set(value) != known:
+            unknown, missing = sorted(set(value) - known), sorted(known - set(value))
+            raise ValueError(f"scores: unknown fields {unknown}, missing fields {missing}")
+        values = dict(value)
+        for name in ("mpjpe_mm", "recall", "precision", "baseline_mpjpe_mm"):
+            values[name] = math.nan if values[name] is None else float(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the data: how many people it holds, and the model's scores there."""
+
+    people: int
+    metrics: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One model on F images, as far as gates compare; of two models on the same data the images are in one order.
+
+    Attributes:
+        scores: the headline.
+        clusters: of the images.
+        metrics: the METRICS, sums per image.
+        slices: by kind and name, such as ``slices["activity"]["pizza"]``; those metrics that exist in them.
+    """
+
+    scores: Scores
+    clusters: Clusters
+    metrics: Mapping[str, Score]
+    slices: Mapping[str, Mapping[str, Slice]]
