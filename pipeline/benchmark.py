@@ -22,7 +22,7 @@ from das.predictor import Predictor
 from pipeline.annotations import read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect, preflight
 from pipeline.code_version import code_version
-from pipeline.config import flat
+from pipeline.configs import flat
 from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.inference import images_and_cameras, spread_images
 from pipeline.record import Record

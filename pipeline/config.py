@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
@@ -152,15 +152,3 @@ class TrainConfig:
         if not self.name or "/" in self.name:
             raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
         self.model.build()
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dataclass or dict as one level of dotted names, for parameters of a tracked run."""
-    items = config.items() if isinstance(config, dict) else asdict(config).items()
-    out: dict[str, Any] = {}
-    for key, value in items:
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out

@@ -28,7 +28,7 @@ from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.code_version import code_version
 from pipeline.comparison import compare
-from pipeline.config import flat as flat_config
+from pipeline.configs import flat as flat_config
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.ground_truth import flat_truth

@@ -12,7 +12,7 @@ import tyro
 from pipeline import registry, versions
 from pipeline.annotations import read_annotations
 from pipeline.cluster import ClusterConfig
-from pipeline.config import flat
+from pipeline.configs import flat
 from pipeline.evidence import evidence_of
 from pipeline.gate import compare, difference_in_words, gate_for
 from pipeline.promote import ModelName

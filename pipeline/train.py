@@ -32,7 +32,8 @@ from das.skeleton import Skeleton
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.code_version import code_version
-from pipeline.config import IngestConfig, ModelChoice, TrainConfig, flat
+from pipeline.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.configs import flat
 from pipeline.ground_truth import strict_truth
 from pipeline.ingest import read_split, training_rows
 from pipeline.manifest import Manifest, load_manifest

@@ -26,7 +26,8 @@ from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
 from pipeline.cluster import connect, preflight
-from pipeline.config import TrainConfig, flat
+from pipeline.config import TrainConfig
+from pipeline.configs import flat
 from pipeline.storage import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.train import (
