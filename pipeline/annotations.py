@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from das.skeleton import Skeleton, conversion, skeleton_named
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.record import Record
-from pipeline.storage import list_shards, read_records
+from pipeline.shards import list_shards, read_records
 
 
 @dataclass(frozen=True)

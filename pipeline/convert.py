@@ -44,14 +44,15 @@ from das.skeleton import skeleton_named
 from pipeline.claim import Claim, claimed
 from pipeline.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.code_version import code_version
+from pipeline.columns import write_texts
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
 from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
-from pipeline.manifest import INDEX, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
+from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.record import key_of
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.storage import MANIFEST, delete, exists, join, read_json, write_json, write_texts
+from pipeline.storage import delete, exists, join, read_json, write_json
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.cluster import absolute_storage
-from pipeline.manifest import INDEX, QUARANTINE, Manifest
+from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
 from pipeline.splits import SPLITS
-from pipeline.storage import MANIFEST, STAGED, delete, join, names
+from pipeline.storage import STAGED, delete, join, names
 from pipeline.work import PARTS
 
 CLAIMS = (PARTS, "claims")

@@ -28,7 +28,7 @@ from pipeline.predict import BatchPredictor
 from pipeline.predictions import Origin, PredictionSet, collect
 from pipeline.record import Record
 from pipeline.runtime import Runtime, measure
-from pipeline.storage import find_records
+from pipeline.shards import find_records
 
 
 class ShippedPredictor(BatchPredictor):

@@ -28,7 +28,7 @@ from das.transforms import convert_joints, train_transform
 from pipeline.config import IngestConfig
 from pipeline.record import to_sample
 from pipeline.schema import from_row
-from pipeline.storage import list_shards
+from pipeline.shards import list_shards
 
 # Draws of the augmentation before a row is replaced by another one of its batch.
 _DRAWS = 10

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.columns import read_columns
 from pipeline.schema import check_version
-from pipeline.storage import MANIFEST, exists, join, read_columns, read_json
+from pipeline.storage import exists, join, read_json
 
+MANIFEST = "manifest.json"
+"""Of a prepared folder; written last, so its presence says that the folder is complete."""
 INDEX = "index.parquet"
 """Split, key and image hash of every row of a prepared folder."""
 QUARANTINE = "quarantine.parquet"

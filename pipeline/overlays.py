@@ -15,7 +15,7 @@ from pipeline.images import encode_image
 from pipeline.predictions import Origin
 from pipeline.record import Record, decode_image
 from pipeline.scoring import Sheet
-from pipeline.storage import find_records
+from pipeline.shards import find_records
 
 
 def overlays(annotations: Annotations, sheet: Sheet, origin: Origin, spread: int, worst: int) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from pipeline.overlap import overlap
 from pipeline.predictions import PredictionSet, collect
 from pipeline.record import Record, decode_image
 from pipeline.scores import Evidence
-from pipeline.storage import find_records
+from pipeline.shards import find_records
 
 _PAIRS = 24  # pairs of timings, at least
 _WARM_UP = 2

@@ -32,6 +32,7 @@ from das.skeleton import Skeleton
 from pipeline import optim
 from pipeline.cluster import absolute_storage, connect, preflight
 from pipeline.code_version import code_version
+from pipeline.columns import read_columns
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.configs import flat
 from pipeline.ground_truth import strict_truth
@@ -39,8 +40,9 @@ from pipeline.ingest import read_split, training_rows
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.overlap import INDEX_FILE
 from pipeline.record import Record
+from pipeline.shards import list_shards, read_records
 from pipeline.statistics import pose_statistics
-from pipeline.storage import copy_folder, exists, join, list_shards, read_columns, read_json, read_records, write_json
+from pipeline.storage import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop
 

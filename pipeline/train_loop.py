@@ -41,12 +41,12 @@ from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from pipeline import optim
+from pipeline.columns import write_columns
 from pipeline.config import TrainConfig
 from pipeline.ingest import TrainingBatches
 from pipeline.manifest import Manifest
 from pipeline.optim import Progress
 from pipeline.overlap import INDEX_FILE
-from pipeline.storage import write_columns
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.validate import Validator
 

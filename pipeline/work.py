@@ -24,7 +24,8 @@ from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard, unread
 from pipeline.record import Record, RowError, key_of, validate
 from pipeline.reencode import reencoded
 from pipeline.schema import VERSION as SCHEMA_VERSION
-from pipeline.storage import exists, join, read_json, write_json, write_records
+from pipeline.shards import write_records
+from pipeline.storage import exists, join, read_json, write_json
 from pipeline.stream import ahead
 
 # Raised whenever the same original data would give other rows.

@@ -15,7 +15,7 @@ import torch
 from ray.train import Checkpoint
 
 from pipeline.schema import to_row
-from pipeline.storage import list_shards, read_records
+from pipeline.shards import list_shards, read_records
 
 
 class Rows:

@@ -22,7 +22,7 @@ from pipeline.manifest import load_manifest
 from pipeline.optim import OptimConfig
 from pipeline.predict import PredictConfig, predict
 from pipeline.record import Record, to_sample, validate
-from pipeline.storage import list_shards, read_records
+from pipeline.shards import list_shards, read_records
 from pipeline.train import training_job
 from pipeline.train_loop import train_loop
 

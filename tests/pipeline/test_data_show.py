@@ -17,7 +17,7 @@ from pipeline.data_measures import LevelStatistics
 from pipeline.data_show import ShowConfig, overlay, page, show
 from pipeline.data_stats import StatsConfig, stats
 from pipeline.record import UNLABELLED, VISIBLE, decode_image, left_out, to_sample
-from pipeline.storage import list_shards, read_records
+from pipeline.shards import list_shards, read_records
 from pipeline.targets import CROWDED_OUT, OUTSIDE, network, targets_of
 
 

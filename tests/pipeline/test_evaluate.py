@@ -28,7 +28,7 @@ from pipeline.registry import fingerprint, read_scores
 from pipeline.rescore import judge
 from pipeline.scores import Scores
 from pipeline.scoring import score
-from pipeline.storage import write_records
+from pipeline.shards import write_records
 from pipeline.tracking import Tracker
 
 IMAGES = 6

@@ -14,10 +14,11 @@ from ray_train_stand_in import Rows
 from das.recipe import small_recipe
 from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
+from pipeline.columns import read_columns
 from pipeline.config import IngestConfig
 from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, read_split, training_rows
 from pipeline.schema import from_row, to_row
-from pipeline.storage import list_shards, read_columns, read_records
+from pipeline.shards import list_shards, read_records
 
 RECIPE = small_recipe(96, 54)
 INGEST = IngestConfig(recipe="small", width=96, height=54, batch_size=8, shuffle_rows=16)

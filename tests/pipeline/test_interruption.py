@@ -23,10 +23,11 @@ from pipeline import claim as claim_module
 from pipeline import convert as convert_module
 from pipeline import storage
 from pipeline.claim import claimed
+from pipeline.columns import read_columns
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
 from pipeline.manifest import load_manifest
-from pipeline.storage import list_shards, read_columns, read_records
+from pipeline.shards import list_shards, read_records
 from pipeline.work import finished, write_shard
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pipeline.ingest import read_split
 from pipeline.manifest import Manifest, load_manifest, read_quarantine, split_info
 from pipeline.record import to_sample
 from pipeline.schema import READABLE, VERSION, from_row
-from pipeline.storage import find_records, list_shards, read_records
+from pipeline.shards import find_records, list_shards, read_records
 
 OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1
 GOOD = Manifest(VERSION, 1, "0", "coco", "terms", ("coco17",), "coco@0", "f" * 64, "0" * 64, {})

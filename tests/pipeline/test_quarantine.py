@@ -19,8 +19,8 @@ from pipeline.datasets import panoptic
 from pipeline.datasets.source import Drop, Shard
 from pipeline.manifest import QUARANTINE, load_manifest, read_quarantine
 from pipeline.record import Record
+from pipeline.shards import list_shards, read_records
 from pipeline.splits import PANOPTIC
-from pipeline.storage import list_shards, read_records
 from pipeline.work import items
 
 GOOD_JPEG = jpeg(HEIGHT, WIDTH)

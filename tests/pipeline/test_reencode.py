@@ -13,7 +13,7 @@ from pipeline import convert as convert_module
 from pipeline.convert import ConvertConfig, convert
 from pipeline.record import decode_image, validate
 from pipeline.reencode import reencoded
-from pipeline.storage import list_shards, read_records
+from pipeline.shards import list_shards, read_records
 from pipeline.work import write_shard
 
 

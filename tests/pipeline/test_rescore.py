@@ -11,6 +11,7 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
+from pipeline.columns import read_lists, write_lists
 from pipeline.comparison import differences, verdict
 from pipeline.evaluate import EvaluateConfig
 from pipeline.foreign import read_foreign
@@ -18,7 +19,6 @@ from pipeline.predictions import PredictionSet
 from pipeline.rescore import rescore
 from pipeline.scores import Scores
 from pipeline.scoring import score
-from pipeline.storage import read_lists, write_lists
 
 FRAMES = 6
 COLUMNS = ("scores", "joints_uv", "joints_cam")

@@ -1,0 +1,126 @@
+"""Tables of plain columns as Parquet files: indices, lists of faults, predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.storage import locate, staged
+
+
+def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes a table of plain columns (predictions, hashes) as Parquet, whole or not at all."""
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        pq.write_table(pa.table(dict(columns)), stream)
+
+
+def write_texts(
+    uri: str | Path, columns: Sequence[str], rows: Iterable[Sequence[str]], rows_per_group: int = 8192
+) -> None:
+    """Writes a table of texts (an index, a list of faults) as Parquet, whole or not at all, in bounded memory.
+
+    Args:
+        uri: the file.
+        columns: their names.
+        rows: read one by one; a text for each column.
+        rows_per_group: as many are in memory.
+    """
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    rows = iter(rows)
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, schema) as writer:
+            while group := list(islice(rows, rows_per_group)):
+                writer.write_table(pa.table([pa.array(texts, pa.string()) for texts in zip(*group)], schema=schema))
+
+
+def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """Columns of a Parquet file as plain lists; ValueError naming file and column when one is missing."""
+    with open_parquet(uri) as file:
+        missing = [name for name in wanted or () if name not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"{uri}: no column {missing[0]}, found {', '.join(file.schema_arrow.names)}")
+        columns: dict[str, list[Any]] = file.read(columns=wanted and list(wanted)).to_pydict()
+    return columns
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A column of lists of numbers: ``lengths`` (n,) of each row's, ``values`` of all rows one after another."""
+
+    lengths: np.ndarray
+    values: np.ndarray
+
+    def to_arrow(self) -> pa.Array:
+        """The column as an Arrow array; made of whole arrays, since there are millions of numbers."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.values))
+
+
+def write_lists(
+    uri: str | Path, name: str, labels: Sequence[str], lists: Mapping[str, Lists], about: Mapping[str, Any]
+) -> None:
+    """Writes one column of texts and columns of lists of numbers as Parquet, whole or not at all.
+
+    Args:
+        uri: the file.
+        name: of the column of texts.
+        labels: n texts.
+        lists: n lists each.
+        about: what the table is, as JSON in the file's metadata.
+    """
+    arrays = {name: pa.array(labels, pa.string()), **{k: column.to_arrow() for k, column in lists.items()}}
+    table = pa.table(arrays).replace_schema_metadata({"about": json.dumps(about)})
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        pq.write_table(table, stream, use_dictionary=False)  # no number appears twice
+
+
+def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, Lists], Any]:
+    """What ``write_lists`` wrote: the texts, the wanted columns of lists, and what the table is.
+
+    Raises:
+        ValueError: no such file, no Parquet, a column missing, of another kind or with nulls, no description;
+            names the file and the column.
+    """
+    with open_parquet(uri) as file:
+        table = file.read()
+    lists = {}
+    for column in (name, *wanted):
+        kind = table.schema.field(column).type if column in table.schema.names else "missing"
+        expected, fits = ("texts", pa.types.is_string) if column == name else ("lists of numbers", pa.types.is_list)
+        if kind == "missing" or not fits(kind):
+            raise ValueError(f"{uri}: column {column} is {kind}, wanted {expected}")
+        array = table.column(column).combine_chunks()
+        values = array if column == name else array.flatten()
+        if array.null_count or values.null_count or not (column == name or pa.types.is_floating(values.type)):
+            raise ValueError(f"{uri}: column {column} holds nulls or {values.type}, wanted {expected}")
+        if column != name:
+            lists[column] = Lists(array.value_lengths().to_numpy(), values.to_numpy())
+    about = (table.schema.metadata or {}).get(b"about")
+    if about is None:
+        raise ValueError(f"{uri}: no description (`about`) in its metadata, wanted a table of this project")
+    return table.column(name).to_pylist(), lists, json.loads(about)
+
+
+@contextmanager
+def open_parquet(uri: str | Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read; ValueError naming it when there is none, or it is no Parquet."""
+    filesystem, path = locate(uri)
+    try:
+        source = filesystem.open_input_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"{uri}: no such file") from error
+    with source:
+        try:
+            file = pq.ParquetFile(source)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{uri}: not a Parquet file ({error})") from error
+        yield file

@@ -1,0 +1,112 @@
+"""The Parquet shards of a prepared data set: written whole, read row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.columns import open_parquet
+from pipeline.manifest import MANIFEST
+from pipeline.record import Record
+from pipeline.schema import SCHEMA, check_schema, from_row, to_table
+from pipeline.storage import exists, join, read_json, staged
+from pipeline.stream import ahead
+
+
+def list_shards(prepared: str | Path, split: str) -> list[str]:
+    """The Parquet shards of one split of a prepared folder, in order: those that its manifest names, and no others.
+
+    Empty without the split, and without a manifest: then the conversion did not finish.
+    """
+    manifest = join(prepared, MANIFEST)
+    if not exists(manifest):
+        return []
+    found = read_json(manifest)["splits"].get(split, {}).get("shards", ())
+    return [join(prepared, *shard.split("/")) for shard in found]
+
+
+def write_records(
+    uri: str | Path,
+    records: Iterable[Record],
+    rows_per_group: int = 64,
+    bytes_per_group: int = 16 << 20,
+    validated: bool = False,
+    name: Callable[[], str] | None = None,
+) -> None:
+    """Writes records as one Parquet shard, whole or not at all, holding three row groups in memory.
+
+    Args:
+        uri: the shard.
+        records: read one by one.
+        rows_per_group: a row group ends after so many records,
+        bytes_per_group: or after so many bytes of images, whichever comes first.
+        validated: ``validate`` has seen all records already.
+        name: as in ``staged``.
+
+    Raises:
+        ValueError: from ``validate``; nothing is written then.
+    """
+    # Compressing JPEGs again, or collecting dictionaries and statistics of them, only costs time; next to them the
+    # people are nothing.
+    text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
+    with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
+            # One group is written while the next one is made.
+            for table in ahead(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
+                writer.write_table(table)
+
+
+def _groups(records: Iterable[Record], rows: int, size: int, where: str, validated: bool) -> Iterator[pa.Table]:
+    """Tables of at most so many rows, and of so many bytes of images and what the last record adds."""
+    group: list[Record] = []
+    held = 0
+    for record in records:
+        group.append(record)
+        held += len(record.image)
+        if len(group) >= rows or held >= size:
+            yield to_table(group, where, validated)
+            group, held = [], 0
+    if group:
+        yield to_table(group, where, validated)
+
+
+def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterator[Record]:
+    """The validated records of a Parquet shard, in order.
+
+    Args:
+        uri: the shard.
+        images: False leaves out the column of image bytes: much less to read.
+        rows: how many rows are in memory at a time.
+
+    Raises:
+        ValueError: no such file, no Parquet, another schema version, or a record that ``validate`` refuses.
+    """
+    with open_parquet(uri) as file:
+        check_schema(file.schema_arrow, str(uri))
+        columns = [name for name in file.schema_arrow.names if name in SCHEMA.names and (images or name != "image")]
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            for row in batch.to_pylist():
+                yield from_row(row, str(uri))
+
+
+def find_records(uris: Iterable[str], keys: Collection[str]) -> dict[str, Record]:
+    """The validated records of these keys, images included, from the only row groups that hold them.
+
+    Raises:
+        ValueError: as ``read_records``.
+    """
+    wanted, found = set(keys), {}
+    for uri in uris:
+        with open_parquet(uri) as file:
+            check_schema(file.schema_arrow, str(uri))
+            for group in range(file.num_row_groups):
+                here = file.read_row_group(group, columns=["key"]).column("key").to_pylist()
+                rows = [row for row, key in enumerate(here) if key in wanted]
+                if rows:
+                    columns = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+                    for row in file.read_row_group(group, columns=columns).take(rows).to_pylist():
+                        found[row["key"]] = from_row(row, str(uri))
+    return found
