@@ -23,9 +23,9 @@ from das.model import DAS
 from das.predictor import ASSUMED_FOV_DEGREES, Predictor
 from pipeline.annotations import Annotations
 from pipeline.cluster import preflight
-from pipeline.ingest import read_split
 from pipeline.predict import BatchPredictor
 from pipeline.predictions import Origin, PredictionSet, collect
+from pipeline.ray_rows import read_split
 from pipeline.record import Record
 from pipeline.runtime import Runtime, measure
 from pipeline.shards import find_records

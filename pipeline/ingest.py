@@ -6,10 +6,8 @@ Images are decoded as late as possible. By default that happens in the loading t
 
 from __future__ import annotations
 
-import logging
 import pickle
 import sys
-import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import ray.data
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.collate_fn import ArrowBatchCollateFn
 
 from das.recipe import RecipeConfig
@@ -26,50 +22,12 @@ from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
 from das.transforms import convert_joints, train_transform
 from pipeline.config import IngestConfig
+from pipeline.ray_rows import read_split
 from pipeline.record import to_sample
 from pipeline.schema import from_row
-from pipeline.shards import list_shards
 
 # Draws of the augmentation before a row is replaced by another one of its batch.
 _DRAWS = 10
-
-
-class Unhurried(ExecutionCallback):
-    """A rest after every step of Ray Data's scheduling loop.
-
-    While what it has read is not taken yet, the loop finds its tasks ready and never waits: it would keep a core
-    busy for as long as the training lasts.
-    """
-
-    def on_execution_step(self, executor: object) -> None:
-        """Rests: 100 steps a second are plenty for blocks of many rows."""
-        time.sleep(0.01)
-
-
-def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), seed: int | None = None) -> Any:
-    """A Ray Dataset of the rows of one split of prepared folders, files reshuffled every epoch when seeded.
-
-    Args:
-        folders: prepared folders or URIs; those without this split contribute nothing.
-        split: train, val or test.
-        repeat: how often each folder's rows appear in one pass; empty means once.
-        seed: of the file order; None keeps it.
-
-    Raises:
-        ValueError: if none of the folders has the split.
-    """
-    times = repeat or [1] * len(folders)
-    paths = [p for folder, n in zip(folders, times, strict=True) for p in list_shards(folder, split) * n]
-    if not paths:
-        raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
-    # The V1 datasource reaches its first batch 10 times sooner, and every epoch pays for that again.
-    context = ray.data.DataContext.get_current()
-    context.use_datasource_v2 = False
-    context.enable_progress_bars = False  # one bar for every epoch of every worker tells nobody anything
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # nor do its estimates of every file
-    context.custom_execution_callback_classes = [Unhurried]
-    shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
-    return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
 
 
 @dataclass

@@ -36,9 +36,10 @@ from pipeline.columns import read_columns
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.configs import flat
 from pipeline.ground_truth import strict_truth
-from pipeline.ingest import read_split, training_rows
+from pipeline.ingest import training_rows
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.overlap import INDEX_FILE
+from pipeline.ray_rows import read_split
 from pipeline.record import Record
 from pipeline.shards import list_shards, read_records
 from pipeline.statistics import pose_statistics

@@ -16,7 +16,8 @@ from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
 from pipeline.columns import read_columns
 from pipeline.config import IngestConfig
-from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, read_split, training_rows
+from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
+from pipeline.ray_rows import read_split
 from pipeline.schema import from_row, to_row
 from pipeline.shards import list_shards, read_records
 

@@ -8,8 +8,8 @@ import pytest
 
 from das.skeleton import COCO19
 from pipeline.annotations import read_annotations
-from pipeline.ingest import read_split
 from pipeline.manifest import Manifest, load_manifest, read_quarantine, split_info
+from pipeline.ray_rows import read_split
 from pipeline.record import to_sample
 from pipeline.schema import READABLE, VERSION, from_row
 from pipeline.shards import find_records, list_shards, read_records

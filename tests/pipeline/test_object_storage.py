@@ -18,9 +18,9 @@ from pipeline.annotations import read_annotations
 from pipeline.claim import claimed
 from pipeline.columns import read_columns
 from pipeline.convert import ConvertConfig, convert
-from pipeline.ingest import read_split
 from pipeline.manifest import load_manifest, read_quarantine
 from pipeline.mlflow_store import mlflow_client
+from pipeline.ray_rows import read_split
 from pipeline.schema import from_row
 from pipeline.shards import list_shards, read_records
 from pipeline.tracking import Tracker
