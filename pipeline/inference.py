@@ -23,12 +23,58 @@ from das.model import DAS
 from das.predictor import ASSUMED_FOV_DEGREES, Predictor
 from pipeline.annotations import Annotations
 from pipeline.cluster import preflight
-from pipeline.predict import BatchPredictor
+from pipeline.inference import BatchPredictor
 from pipeline.predictions import Origin, PredictionSet, collect
 from pipeline.ray_rows import read_split
-from pipeline.record import Record
+from pipeline.record import Record, decode_image
 from pipeline.runtime import Runtime, measure
+from pipeline.schema import from_row
 from pipeline.shards import find_records
+
+
+class BatchPredictor:
+    """For Ray Data: ``rows.map_batches(BatchPredictor, batch_format="pyarrow", ...)``, prepared rows to people.
+
+    Its output has one row per person, so that all columns have a fixed shape; an image without people has none.
+
+        key           the image's key
+        rank          0 for the image's best score
+        score         confidence x centerness
+        joints_uv     (J, 2) float32, pixels of the stored image
+        joints_cam    (J, 3) float32, mm, camera frame
+        root_uv       (2,), root_cam (3,) float32
+        assumed_camera  bool, the row has no K
+
+    Args:
+        folder: checkpoint folder, readable on every node.
+        device: cpu or cuda.
+        bf16: see ``Predictor``.
+        threshold: replaces the checkpoint's score threshold.
+    """
+
+    def __init__(self, folder: str, device: str = "cpu", bf16: bool = False, threshold: float | None = None) -> None:
+        self.predictor = Predictor.from_folder(folder, device, bf16, threshold)
+
+    def __call__(self, batch: Any) -> dict[str, np.ndarray]:
+        """A pyarrow Table of prepared rows to columns of people; ValueError names a row that cannot be read."""
+        records = [from_row(row) for row in batch.to_pylist()]
+        images = [decode_image(record) for record in records]
+        predictions = self.predictor.predict_batch(
+            images, [record.K for record in records], [record.distortion for record in records]
+        )
+        people = [prediction.people for prediction in predictions]
+        counts = [len(found) for found in people]
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(found, name) for found in people]).astype(np.float32)
+
+        return {
+            "key": np.repeat(np.array([record.key for record in records], dtype=object), counts),
+            "rank": np.concatenate([np.arange(n) for n in counts]),
+            "score": joined("scores"),
+            **{name: joined(name) for name in ("joints_uv", "joints_cam", "root_uv", "root_cam")},
+            "assumed_camera": np.repeat(np.array([p.assumed_camera for p in predictions]), counts),
+        }
 
 
 class ShippedPredictor(BatchPredictor):

@@ -19,7 +19,8 @@ from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.camera_file import read_camera
 from pipeline.images import read_photo
-from pipeline.predict import BatchPredictor, PredictConfig, predict, predict_photo, predict_video
+from pipeline.inference import BatchPredictor
+from pipeline.predict import PredictConfig, predict, predict_photo, predict_video
 from pipeline.record import Record
 from pipeline.schema import to_table
 
