@@ -25,8 +25,8 @@ from pipeline.code_version import code_version
 from pipeline.configs import flat
 from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.inference import images_and_cameras, spread_images
+from pipeline.models import fingerprint, resolve_model
 from pipeline.record import Record
-from pipeline.registry import fingerprint, resolve_model
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import measure, throughput
 from pipeline.splits import Split

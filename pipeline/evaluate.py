@@ -34,13 +34,13 @@ from pipeline.foreign import is_foreign, read_foreign
 from pipeline.ground_truth import flat_truth
 from pipeline.inference import predict_split, runtime_on, worker_count
 from pipeline.manifest import load_manifest
+from pipeline.models import fingerprint, resolve_model
 from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
 from pipeline.predictions import Origin, PredictionSet
-from pipeline.registry import SCORES_FILE, fingerprint, resolve_model
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
-from pipeline.scores import Scores
+from pipeline.scores import SCORES_FILE, Scores
 from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split

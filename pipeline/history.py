@@ -15,6 +15,7 @@ from pipeline.cluster import ClusterConfig
 from pipeline.configs import flat
 from pipeline.evidence import evidence_of
 from pipeline.gate import compare, difference_in_words, gate_for
+from pipeline.models import resolve_model
 from pipeline.promote import ModelName
 from pipeline.turn import turn
 from pipeline.versions import Version
@@ -213,6 +214,6 @@ def rollback(config: Rollback) -> str:
         if not version.was_champion:
             former = [v.number for v in versions.read_versions(tracking_uri, name) if v.was_champion]
             raise ValueError(f"version {target} of {name} was never champion, wanted one of {former}")
-        registry.resolve_model(f"models:/{name}/{target}", tracking_uri)  # its files, or a ValueError
+        resolve_model(f"models:/{name}/{target}", tracking_uri)  # its files, or a ValueError
         versions.crown(tracking_uri, version, champion, mine, f"rollback: {config.reason}", replaces=False)
     return f"{name}: champion is version {target} again, instead of version {champion}"

@@ -23,7 +23,6 @@ from das.model import DAS
 from das.predictor import ASSUMED_FOV_DEGREES, Predictor
 from pipeline.annotations import Annotations
 from pipeline.cluster import preflight
-from pipeline.inference import BatchPredictor
 from pipeline.predictions import Origin, PredictionSet, collect
 from pipeline.ray_rows import read_split
 from pipeline.record import Record, decode_image

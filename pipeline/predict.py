@@ -28,7 +28,7 @@ from pipeline.cluster import absolute_storage
 from pipeline.images import encode_image, read_photo
 from pipeline.inside import draw_inside, draw_residuals
 from pipeline.mlflow_store import absolute_tracking_uri
-from pipeline.registry import resolve_model
+from pipeline.models import resolve_model
 from pipeline.storage import write_bytes, write_json
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}

@@ -30,7 +30,7 @@ class Origin:
     """Where predictions come from: the part of a checkpoint, and of an evaluation, that their scores depend on."""
 
     model_fingerprint: str
-    """``registry.fingerprint`` of the checkpoint folder."""
+    """``models.fingerprint`` of the checkpoint folder."""
     data_fingerprint: str
     """Of the images' prepared folders."""
     train_fit: bool

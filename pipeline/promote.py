@@ -25,16 +25,17 @@ from pipeline.annotations import Annotations, read_annotations
 from pipeline.cluster import ClusterConfig, absolute_storage
 from pipeline.evidence import evidence_of
 from pipeline.gate import Check, Gate, Verdict, gate_for
+from pipeline.models import fingerprint, resolve_model
 from pipeline.predictions import PredictionSet
 from pipeline.probe import fixed_batch, latency, reproduction, unseen
 from pipeline.record import Record
-from pipeline.scores import Evidence, Scores
+from pipeline.scores import SCORES_FILE, Evidence, Scores
 from pipeline.storage import exists, join, read_bytes, read_json
 from pipeline.turn import turn
 from pipeline.versions import Version
 
 ModelName = Literal["das-panoptic", "das-mupots", "das-demo"]
-_FILES = (registry.SCORES_FILE, "report.json", "predictions.parquet")
+_FILES = (SCORES_FILE, "report.json", "predictions.parquet")
 # A model of other joints must never become the champion of a task.
 _SKELETONS = {"das-panoptic": PANOPTIC15.name, "das-mupots": MUCO21.name, "das-demo": PANOPTIC15.name}
 
@@ -153,10 +154,10 @@ def read_gate(config: PromoteConfig) -> Gate:
 
 def _read(config: PromoteConfig, tracking_uri: str, scratch: Path) -> _Candidate:
     """Everything that can be wrong is looked at before anything is registered."""
-    folder = registry.resolve_model(config.model, tracking_uri)
-    info, mark = load_info(folder), registry.fingerprint(folder)
+    folder = resolve_model(config.model, tracking_uri)
+    info, mark = load_info(folder), fingerprint(folder)
     files = _evaluation(config.scores, tracking_uri, scratch)
-    scores = Scores.from_json(read_json(files[registry.SCORES_FILE]))
+    scores = Scores.from_json(read_json(files[SCORES_FILE]))
     if scores.model_fingerprint != mark:
         raise ValueError(
             f"{config.scores}: scores of model {scores.model_fingerprint[:12]}, but {config.model} is {mark[:12]}: "
@@ -184,8 +185,8 @@ def _read(config: PromoteConfig, tracking_uri: str, scratch: Path) -> _Candidate
 
 def _evaluation(where: str, tracking_uri: str, scratch: Path) -> dict[str, Path]:
     """Local copies of an evaluation's files, from its folder, its scores.json or its MLflow run."""
-    folder = where.removesuffix(registry.SCORES_FILE).rstrip("/") if where.endswith(".json") else where
-    if exists(join(folder, registry.SCORES_FILE)):
+    folder = where.removesuffix(SCORES_FILE).rstrip("/") if where.endswith(".json") else where
+    if exists(join(folder, SCORES_FILE)):
         files = {name: scratch / name for name in _FILES}
         for name, path in files.items():
             path.write_bytes(read_bytes(join(folder, name)))
@@ -228,7 +229,7 @@ def _examine(
     try:
         # Never from the cache, which may still hold what the store has lost.
         uri = f"models:/{version.name}/{version.number}"
-        loaded = registry.resolve_model(uri, tracking_uri, cache=scratch / "registered")
+        loaded = resolve_model(uri, tracking_uri, cache=scratch / "registered")
         intact = Check("artefact", True, f"the registered files have the fingerprint {version.fingerprint[:16]}")
     except ValueError as error:
         return None, [], (Check("artefact", False, str(error)),)
@@ -261,7 +262,7 @@ def _compare(
         return barred
     try:
         other = evidence_of(candidate.annotations, versions.read_predictions(tracking_uri, held))
-        its_files = registry.resolve_model(f"models:/{name}/{champion}", tracking_uri)
+        its_files = resolve_model(f"models:/{name}/{champion}", tracking_uri)
     except ValueError as error:
         return (Check("comparable", False, f"the champion cannot be compared with: {error}"),)
     checks = gate.judge(candidate.evidence, other)

@@ -35,8 +35,8 @@ from pipeline.foreign import is_foreign, read_foreign
 from pipeline.overlays import overlays
 from pipeline.paired import score_paired
 from pipeline.predictions import Origin
-from pipeline.registry import SCORES_FILE
 from pipeline.report.evaluation import evaluation_page
+from pipeline.scores import SCORES_FILE
 from pipeline.scoring import Sheet, score
 from pipeline.scoring_flat import score_flat
 from pipeline.storage import exists, join, write_bytes, write_json

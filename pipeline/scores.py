@@ -99,3 +99,7 @@ class Evidence:
     clusters: Clusters
     metrics: Mapping[str, Score]
     slices: Mapping[str, Mapping[str, Slice]]
+
+
+SCORES_FILE = "scores.json"
+"""Artifact of the evaluation run that holds its ``Scores``."""

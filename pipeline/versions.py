@@ -20,8 +20,9 @@ from typing import Any
 from pipeline.code_version import code_version
 from pipeline.gate import Gate, Verdict
 from pipeline.mlflow_store import mlflow_client, talking_to
+from pipeline.models import FINGERPRINT, aliased, aliases, all_versions, find_version
 from pipeline.predictions import PredictionSet
-from pipeline.registry import CHAMPION, FINGERPRINT, aliased, aliases, all_versions, find_version, run_file
+from pipeline.registry import CHAMPION, run_file
 from pipeline.scores import Scores
 from pipeline.turn import Turn
 

@@ -24,10 +24,10 @@ from pipeline.annotations import read_annotations
 from pipeline.cluster import ClusterConfig
 from pipeline.columns import write_columns
 from pipeline.evidence import gate_scores
+from pipeline.models import fingerprint
 from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
 from pipeline.record import Record, decode_image, key_of
-from pipeline.registry import fingerprint
 from pipeline.scoring import score
 from pipeline.shards import find_records
 from pipeline.storage import write_json

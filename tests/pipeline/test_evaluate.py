@@ -21,10 +21,11 @@ from pipeline.gate import Gate
 from pipeline.images import read_photo
 from pipeline.inference import worker_count
 from pipeline.mlflow_store import mlflow_client
+from pipeline.models import fingerprint
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
 from pipeline.record import decode_image
-from pipeline.registry import fingerprint, read_scores
+from pipeline.registry import read_scores
 from pipeline.rescore import judge
 from pipeline.scores import Scores
 from pipeline.scoring import score

@@ -14,8 +14,9 @@ from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline import registry
 from pipeline.mlflow_store import mlflow_client
-from pipeline.registry import champion_version, fingerprint, read_scores, register, resolve_model
-from pipeline.scores import Scores
+from pipeline.models import fingerprint, resolve_model
+from pipeline.registry import champion_version, read_scores, register
+from pipeline.scores import SCORES_FILE, Scores
 from pipeline.tracking import Tracker
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
@@ -241,5 +242,5 @@ def test_a_version_that_somebody_else_made_is_refused(store, trained):
 def test_scores_are_read_from_the_evaluation_run(store, trained):
     with pytest.raises(ValueError, match="has no artifact scores.json"):
         read_scores(store, trained.handle.run_id)
-    trained.log_json(registry.SCORES_FILE, SCORES.to_json())
+    trained.log_json(SCORES_FILE, SCORES.to_json())
     assert read_scores(store, trained.handle.run_id) == SCORES

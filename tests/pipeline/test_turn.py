@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.mlflow_store import mlflow_client
-from pipeline.registry import champion_version, resolve_model
+from pipeline.models import resolve_model
+from pipeline.registry import champion_version
 from pipeline.tracking import Tracker
 from pipeline.turn import queue_name, turn
 
