@@ -138,7 +138,7 @@ def converted(root: Path, out: Path) -> float:
 
 def start_ray(folder: Path) -> float:
     """Seconds until Ray runs and both of its workers have converted something."""
-    from pipeline.cluster import ClusterConfig, connect
+    from pipeline.infra.cluster import ClusterConfig, connect
 
     started = time.perf_counter()
     connect(ClusterConfig(address="local", num_cpus=2, object_store_mb=100))

@@ -20,17 +20,17 @@ from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
 from das.predictor import Predictor
 from pipeline.annotations import read_annotations
-from pipeline.cluster import ClusterConfig, absolute_storage, connect, preflight
-from pipeline.code_version import code_version
-from pipeline.configs import flat
 from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.inference import images_and_cameras, spread_images
+from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
+from pipeline.infra.code_version import code_version
+from pipeline.infra.configs import flat
+from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.record import Record
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import measure, throughput
 from pipeline.splits import Split
-from pipeline.storage import join, refuse_other, write_bytes, write_json
 from pipeline.tracking import Tracker
 
 Device = Literal["cpu", "gpu"]

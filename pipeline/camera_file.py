@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.storage import read_json
+from pipeline.infra.files import read_json
 
 
 @dataclass(frozen=True)

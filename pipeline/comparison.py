@@ -8,9 +8,9 @@ import numpy as np
 
 from das.bootstrap import Interval, paired_interval
 from pipeline.annotations import Annotations
+from pipeline.infra.text_tables import Numbers, Table
 from pipeline.predictions import PredictionSet, on_common_ground
 from pipeline.scoring import TRAIN_FIT, Sheet, score
-from pipeline.tables import Numbers, Table
 
 # Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
 _COMPARED = (

@@ -9,7 +9,7 @@ from das import config as variants
 from das.config import DASConfig, Update
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
-from pipeline.cluster import ClusterConfig
+from pipeline.infra.cluster import ClusterConfig
 from pipeline.optim import OptimConfig
 
 

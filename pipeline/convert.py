@@ -19,7 +19,7 @@ that ``validate`` refuses, such as a negative depth; in Panoptic's layout also a
 between others. The conversion then goes on to its end and fails there, unless ``allow_missing`` takes what there is.
 What a recipe leaves out is counted apart (``drops``) and is no fault.
 
-Two at once. Conversions of different inputs exclude each other (pipeline/claim.py); equal ones share their work. Shards
+Two at once. Conversions of different inputs exclude each other (pipeline/infra/claims.py); equal ones share their work. Shards
 are named by their content and readers open only those that the manifest names, so nothing that a dead attempt's last
 task writes late can reach them. All this asks of a file system is that a file appears whole under its name and is
 listed from then on: local disks and object storage alike. Originals must not change while they are read.
@@ -41,18 +41,18 @@ import ray
 from tqdm import tqdm
 
 from das.skeleton import skeleton_named
-from pipeline.claim import Claim, claimed
-from pipeline.cluster import ClusterConfig, absolute_storage, connect
-from pipeline.code_version import code_version
-from pipeline.columns import write_texts
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
 from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
+from pipeline.infra.claims import Claim, claimed
+from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
+from pipeline.infra.code_version import code_version
+from pipeline.infra.columns import write_texts
+from pipeline.infra.files import delete, exists, join, read_json, write_json
 from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.record import key_of
 from pipeline.schema import VERSION as SCHEMA_VERSION
 from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.storage import delete, exists, join, read_json, write_json
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {

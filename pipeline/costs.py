@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from das.decode import find_candidates, place_candidates, suppress
 from das.model import DAS
 from das.predictor import Predictor
-from pipeline.images import decode_bytes
+from pipeline.infra.images import decode_bytes
 from pipeline.runtime import Runtime, Throughput
 
 PARTS = {"backbone": "backbone", "neck": "fpn", "head": "head", "update": "update"}

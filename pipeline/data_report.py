@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.data_measures import JointStatistics, LevelStatistics, SplitStatistics
 from pipeline.data_page import Bars, Distribution, Plot, Ranges
-from pipeline.tables import Table
+from pipeline.infra.text_tables import Table
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

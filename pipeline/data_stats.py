@@ -18,12 +18,12 @@ from tqdm import tqdm
 from pipeline.data_measures import LevelStatistics, SplitStatistics
 from pipeline.data_page import page_of
 from pipeline.data_report import plots_of, tables_of
+from pipeline.infra.files import write_bytes
+from pipeline.infra.text_tables import Table
 from pipeline.manifest import Manifest, SplitInfo, load_manifest
 from pipeline.record import Record
 from pipeline.shards import list_shards, read_records
 from pipeline.splits import SPLITS, Split
-from pipeline.storage import write_bytes
-from pipeline.tables import Table
 from pipeline.targets import Network, Recipe, Variant, network
 
 

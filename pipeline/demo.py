@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.cluster import ClusterConfig, connect
 from pipeline.config import ModelChoice, TrainConfig
 from pipeline.convert import ConvertConfig, convert
 from pipeline.evaluate import PAGE_FILE, EvaluateConfig, evaluate
+from pipeline.infra.cluster import ClusterConfig, connect
+from pipeline.infra.files import join, write_json
 from pipeline.predict import PredictConfig, predict
 from pipeline.promote import PromoteConfig, promote
 from pipeline.render import RenderConfig, render
-from pipeline.storage import join, write_json
 from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
 from pipeline.train import fit, small_training

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.cluster import absolute_storage
+from pipeline.infra.cluster import absolute_storage
+from pipeline.infra.files import STAGED, delete, join, names
 from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
 from pipeline.splits import SPLITS
-from pipeline.storage import STAGED, delete, join, names
 from pipeline.work import PARTS
 
 CLAIMS = (PARTS, "claims")
-"""Folder of claims (pipeline/claim.py), by the steps to it."""
+"""Folder of claims (pipeline/infra/claims.py), by the steps to it."""
 
 # By folder, the names that the converter gives in it.
 _OWN: dict[tuple[str, ...], str] = {

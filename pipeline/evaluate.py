@@ -25,14 +25,16 @@ from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
 from das.skeleton import COCO17
 from pipeline.annotations import Annotations, check_joints, read_annotations
-from pipeline.cluster import ClusterConfig, absolute_storage, connect
-from pipeline.code_version import code_version
 from pipeline.comparison import compare
-from pipeline.configs import flat as flat_config
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.ground_truth import flat_truth
 from pipeline.inference import predict_split, runtime_on, worker_count
+from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
+from pipeline.infra.code_version import code_version
+from pipeline.infra.configs import flat as flat_config
+from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_json
+from pipeline.infra.text_tables import Numbers, Table
 from pipeline.manifest import load_manifest
 from pipeline.models import fingerprint, resolve_model
 from pipeline.overlap import is_train_fit
@@ -44,8 +46,6 @@ from pipeline.scores import SCORES_FILE, Scores
 from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
-from pipeline.storage import delete, join, refuse_other, write_bytes, write_json
-from pipeline.tables import Numbers, Table
 from pipeline.tracking import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"

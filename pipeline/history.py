@@ -11,10 +11,10 @@ import tyro
 
 from pipeline import registry, versions
 from pipeline.annotations import read_annotations
-from pipeline.cluster import ClusterConfig
-from pipeline.configs import flat
 from pipeline.evidence import evidence_of
 from pipeline.gate import compare, difference_in_words, gate_for
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.configs import flat
 from pipeline.models import resolve_model
 from pipeline.promote import ModelName
 from pipeline.turn import turn

@@ -22,7 +22,7 @@ from das.checkpoint import ModelInfo
 from das.model import DAS
 from das.predictor import ASSUMED_FOV_DEGREES, Predictor
 from pipeline.annotations import Annotations
-from pipeline.cluster import preflight
+from pipeline.infra.cluster import preflight
 from pipeline.predictions import Origin, PredictionSet, collect
 from pipeline.ray_rows import read_split
 from pipeline.record import Record, decode_image

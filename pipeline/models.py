@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from das.checkpoint import load_info
-from pipeline.mlflow_store import mlflow_client, refusal, talking_to
+from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
 
 _UNREGISTERED = ("training_state.pt",)  # progress, not model
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.annotations import Annotations
-from pipeline.columns import read_columns
-from pipeline.storage import exists, join
+from pipeline.infra.columns import read_columns
+from pipeline.infra.files import exists, join
 
 INDEX_FILE = "training_index.parquet"
 

@@ -11,7 +11,7 @@ import numpy as np
 from das.top_view import panel
 from pipeline.annotations import Annotations
 from pipeline.frames import WORLD_DOWN, chosen_frames, look_at
-from pipeline.images import encode_image
+from pipeline.infra.images import encode_image
 from pipeline.predictions import Origin
 from pipeline.record import Record, decode_image
 from pipeline.scoring import Sheet

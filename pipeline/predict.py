@@ -24,12 +24,12 @@ from das.sheets import side_by_side
 from das.top_view import top_view
 from das.visualize import draw_people
 from pipeline.camera_file import Camera, read_camera
-from pipeline.cluster import absolute_storage
-from pipeline.images import encode_image, read_photo
+from pipeline.infra.cluster import absolute_storage
+from pipeline.infra.files import write_bytes, write_json
+from pipeline.infra.images import encode_image, read_photo
+from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.inside import draw_inside, draw_residuals
-from pipeline.mlflow_store import absolute_tracking_uri
 from pipeline.models import resolve_model
-from pipeline.storage import write_bytes, write_json
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 

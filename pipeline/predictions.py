@@ -20,7 +20,7 @@ import numpy as np
 from das.checkpoint import ModelInfo
 from das.metrics import Predictions
 from das.skeleton import Skeleton
-from pipeline.columns import Lists, read_lists, write_lists
+from pipeline.infra.columns import Lists, read_lists, write_lists
 
 FORMAT = 1
 

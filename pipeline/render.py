@@ -9,8 +9,8 @@ import cv2
 import ray
 from tqdm import tqdm
 
-from pipeline.cluster import ClusterConfig, connect
-from pipeline.storage import read_json, write_json
+from pipeline.infra.cluster import ClusterConfig, connect
+from pipeline.infra.files import read_json, write_json
 from pipeline.studio import (
     VERSION,
     Layout,

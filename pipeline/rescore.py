@@ -15,7 +15,6 @@ from pathlib import PurePath
 from typing import Any
 
 from pipeline.annotations import Annotations, read_annotations
-from pipeline.cluster import absolute_storage
 from pipeline.comparison import compare, verdict
 from pipeline.evaluate import (
     PAGE_FILE,
@@ -32,6 +31,9 @@ from pipeline.evaluate import (
 )
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
+from pipeline.infra.cluster import absolute_storage
+from pipeline.infra.files import exists, join, write_bytes, write_json
+from pipeline.infra.text_tables import Numbers
 from pipeline.overlays import overlays
 from pipeline.paired import score_paired
 from pipeline.predictions import Origin
@@ -39,8 +41,6 @@ from pipeline.report.evaluation import evaluation_page
 from pipeline.scores import SCORES_FILE
 from pipeline.scoring import Sheet, score
 from pipeline.scoring_flat import score_flat
-from pipeline.storage import exists, join, write_bytes, write_json
-from pipeline.tables import Numbers
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from das.predictor import Inputs, Predictor
-from pipeline.images import decode_bytes
+from pipeline.infra.images import decode_bytes
 
 STAGES = ("decode", "prepare", "network", "people")
 """JPEG to pixels; resize, pad, copy to the device; the network; maps to people in camera space."""

@@ -26,11 +26,11 @@ from das.metrics import Predictions, Truth
 from das.strict import Strict, strict
 from pipeline.annotations import Annotations, check_joints
 from pipeline.ground_truth import image_clusters, strict_truth
+from pipeline.infra.text_tables import Numbers, Table
 from pipeline.predictions import Origin, PredictionSet
 from pipeline.scoring_mupots import mupots_numbers
 from pipeline.scoring_panoptic import panoptic_numbers
 from pipeline.scoring_strict import strict_numbers
-from pipeline.tables import Numbers, Table
 
 TRAIN_FIT = "train-fit"
 """What marks numbers that were measured on training data."""

@@ -30,10 +30,10 @@ from das.protocols_mupots import (
 )
 from das.skeleton import MUPOTS17, conversion
 from pipeline.ground_truth import GroundTruth, mupots_truth
+from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 from pipeline.predictions import Origin
 from pipeline.record import Record
 from pipeline.scoring_strict import natural
-from pipeline.tables import Numbers, Table, ends_as_metrics
 
 _ROOT = MUPOTS17.root_indices
 # The toolbox pairs people by pixels of the original images, whose longer side is this.

@@ -28,11 +28,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pipeline.code_version import code_version
+from pipeline.infra.code_version import code_version
+from pipeline.infra.files import exists, is_folder, join, local_copy
+from pipeline.infra.mlflow_client import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.journal import Journal, journal_folder
-from pipeline.mlflow_store import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.sampler import Monitor, Sampler
-from pipeline.storage import exists, is_folder, join, local_copy
 from pipeline.story import Input, Story, Trial
 
 if TYPE_CHECKING:

@@ -30,12 +30,13 @@ from das.model import DAS
 from das.recipe import RecipeConfig
 from das.skeleton import Skeleton
 from pipeline import optim
-from pipeline.cluster import absolute_storage, connect, preflight
-from pipeline.code_version import code_version
-from pipeline.columns import read_columns
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.configs import flat
 from pipeline.ground_truth import strict_truth
+from pipeline.infra.cluster import absolute_storage, connect, preflight
+from pipeline.infra.code_version import code_version
+from pipeline.infra.columns import read_columns
+from pipeline.infra.configs import flat
+from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
 from pipeline.ingest import training_rows
 from pipeline.manifest import Manifest, load_manifest
 from pipeline.overlap import INDEX_FILE
@@ -43,7 +44,6 @@ from pipeline.ray_rows import read_split
 from pipeline.record import Record
 from pipeline.shards import list_shards, read_records
 from pipeline.statistics import pose_statistics
-from pipeline.storage import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop
 

@@ -41,8 +41,8 @@ from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
 from pipeline import optim
-from pipeline.columns import write_columns
 from pipeline.config import TrainConfig
+from pipeline.infra.columns import write_columns
 from pipeline.ingest import TrainingBatches
 from pipeline.manifest import Manifest
 from pipeline.optim import Progress

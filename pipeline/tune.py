@@ -25,10 +25,10 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
-from pipeline.cluster import connect, preflight
 from pipeline.config import TrainConfig
-from pipeline.configs import flat
-from pipeline.storage import copy_folder, exists, join, read_json, write_json
+from pipeline.infra.cluster import connect, preflight
+from pipeline.infra.configs import flat
+from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking import RunHandle, Tracker
 from pipeline.train import (
     SELECT_BY,

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.mlflow_store import is_loss, mlflow_client, refusal
+from pipeline.infra.mlflow_client import is_loss, mlflow_client, refusal
 
 LEASE = 30.0
 """Seconds without a sign of life after which a ticket is void."""

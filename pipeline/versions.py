@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.code_version import code_version
 from pipeline.gate import Gate, Verdict
-from pipeline.mlflow_store import mlflow_client, talking_to
+from pipeline.infra.code_version import code_version
+from pipeline.infra.mlflow_client import mlflow_client, talking_to
 from pipeline.models import FINGERPRINT, aliased, aliases, all_versions, find_version
 from pipeline.predictions import PredictionSet
 from pipeline.registry import CHAMPION, run_file

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from das.bootstrap import SURE, Interval
+from pipeline.infra.text_tables import Table
 from pipeline.report.published import Published
-from pipeline.tables import Table
 
 NOT_MEASURED = "–"
 

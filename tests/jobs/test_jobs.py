@@ -15,7 +15,7 @@ import pytest
 from own_cluster import PATIENCE, Cluster, wait_for
 
 from das.checkpoint import load_info, load_training_state
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.tracking import IDENTITY_TAG
 from pipeline.train import SELECT_BY
 
@@ -171,9 +171,7 @@ def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, 
 
     (parent,) = runs_of(tmp_path, "s")
     client = mlflow_client(f"sqlite:///{tmp_path}/mlflow.db")
-    children = client.search_runs(
-        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    )
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {child.info.run_name for child in children} == {f"s-{i}" for i in range(4)} and len(children) == 4
     assert parent.info.status == "FINISHED"
     layers = {child.info.run_name: child.data.params["model.update_layers"] for child in children}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.cluster import ClusterConfig, connect
+from pipeline.infra.cluster import ClusterConfig, connect
 
 
 @pytest.fixture(scope="module")

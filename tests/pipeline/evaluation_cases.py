@@ -16,15 +16,15 @@ from das.model import DAS
 from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
 from pipeline.annotations import Annotations
-from pipeline.columns import write_columns
 from pipeline.convert import CONVERTER_VERSION
+from pipeline.infra.columns import write_columns
+from pipeline.infra.files import write_json
 from pipeline.manifest import Manifest, SplitInfo
 from pipeline.predictions import Origin, PredictionSet
 from pipeline.record import Record, key_of
 from pipeline.runtime import Runtime
 from pipeline.schema import VERSION
 from pipeline.shards import write_records
-from pipeline.storage import write_json
 
 HEIGHT, WIDTH = 180, 320
 K = np.array([[240.0, 0, 160], [0, 240, 90], [0, 0, 1]])

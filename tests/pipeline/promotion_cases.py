@@ -21,16 +21,16 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.annotations import read_annotations
-from pipeline.cluster import ClusterConfig
-from pipeline.columns import write_columns
 from pipeline.evidence import gate_scores
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.columns import write_columns
+from pipeline.infra.files import write_json
 from pipeline.models import fingerprint
 from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
 from pipeline.record import Record, decode_image, key_of
 from pipeline.scoring import score
 from pipeline.shards import find_records
-from pipeline.storage import write_json
 from pipeline.tracking import Tracker
 
 NAME = "das-demo"

@@ -15,10 +15,10 @@ from das.skeleton import COCO17
 from pipeline import costs
 from pipeline.annotations import read_annotations
 from pipeline.benchmark import BenchmarkConfig, benchmark
-from pipeline.cluster import ClusterConfig
 from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.inference import images_and_cameras, spread_images
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.record import decode_image
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import Runtime, Throughput, throughput

@@ -13,8 +13,8 @@ import ray
 import yaml
 from ray.autoscaler._private.util import fillout_defaults, prepare_config, validate_config
 
-from pipeline import cluster
-from pipeline.cluster import (
+from pipeline.infra import cluster
+from pipeline.infra.cluster import (
     PROJECT,
     ClusterConfig,
     absolute_storage,

@@ -14,9 +14,9 @@ import pytest
 from original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
 
 from pipeline import convert as convert_module
-from pipeline.columns import read_columns
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
+from pipeline.infra.columns import read_columns
 from pipeline.manifest import load_manifest, read_quarantine
 from pipeline.record import to_sample
 from pipeline.schema import VERSION

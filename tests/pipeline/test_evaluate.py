@@ -15,12 +15,12 @@ from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
 from pipeline.annotations import read_annotations
 from pipeline.cli import main
-from pipeline.cluster import ClusterConfig
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.gate import Gate
-from pipeline.images import read_photo
 from pipeline.inference import worker_count
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.images import read_photo
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote

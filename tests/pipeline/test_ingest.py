@@ -14,8 +14,8 @@ from ray_train_stand_in import Rows
 from das.recipe import small_recipe
 from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
-from pipeline.columns import read_columns
 from pipeline.config import IngestConfig
+from pipeline.infra.columns import read_columns
 from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
 from pipeline.ray_rows import read_split
 from pipeline.schema import from_row, to_row

@@ -19,13 +19,13 @@ import pytest
 import ray
 from original_layouts import write_panoptic
 
-from pipeline import claim as claim_module
 from pipeline import convert as convert_module
-from pipeline import storage
-from pipeline.claim import claimed
-from pipeline.columns import read_columns
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
+from pipeline.infra import claims as claim_module
+from pipeline.infra import files
+from pipeline.infra.claims import claimed
+from pipeline.infra.columns import read_columns
 from pipeline.manifest import load_manifest
 from pipeline.shards import list_shards, read_records
 from pipeline.work import finished, write_shard

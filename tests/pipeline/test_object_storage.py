@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from original_layouts import write_panoptic
 
-from pipeline import storage, tracking
+from pipeline import tracking
 from pipeline.annotations import read_annotations
-from pipeline.claim import claimed
-from pipeline.columns import read_columns
 from pipeline.convert import ConvertConfig, convert
+from pipeline.infra.claims import claimed
+from pipeline.infra.columns import read_columns
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.manifest import load_manifest, read_quarantine
-from pipeline.mlflow_store import mlflow_client
 from pipeline.ray_rows import read_split
 from pipeline.schema import from_row
 from pipeline.shards import list_shards, read_records

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from das.skeleton import PANOPTIC15
 from pipeline.annotations import read_annotations
 from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.overlays import overlays
 from pipeline.report.benchmark import benchmark_page
 from pipeline.report.evaluation import evaluation_page

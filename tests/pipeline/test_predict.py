@@ -18,8 +18,8 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.camera_file import read_camera
-from pipeline.images import read_photo
 from pipeline.inference import BatchPredictor
+from pipeline.infra.images import read_photo
 from pipeline.predict import PredictConfig, predict, predict_photo, predict_video
 from pipeline.record import Record
 from pipeline.schema import to_table

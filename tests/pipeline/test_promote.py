@@ -18,13 +18,13 @@ from pipeline import registry, versions
 from pipeline.cli import main
 from pipeline.evaluate import EvaluateConfig
 from pipeline.history import History, RegistryConfig, Rollback, ask
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.files import write_json
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
 from pipeline.predictions import PredictionSet
 from pipeline.promote import promote
 from pipeline.registry import champion_version
 from pipeline.rescore import rescore
-from pipeline.storage import write_json
 from pipeline.tracking import Tracker
 from pipeline.turn import queue_name, turn
 

@@ -13,7 +13,7 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline import registry
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry import champion_version, read_scores, register
 from pipeline.scores import SCORES_FILE, Scores

@@ -11,10 +11,10 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
-from pipeline.columns import read_lists, write_lists
 from pipeline.comparison import differences, verdict
 from pipeline.evaluate import EvaluateConfig
 from pipeline.foreign import read_foreign
+from pipeline.infra.columns import read_lists, write_lists
 from pipeline.predictions import PredictionSet
 from pipeline.rescore import rescore
 from pipeline.scores import Scores

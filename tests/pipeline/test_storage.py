@@ -15,7 +15,6 @@ import pytest
 from pyarrow import fs
 from test_schema import assert_equal, record
 
-from pipeline import storage
 from pipeline.record import key_of
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.stream import ahead
+from pipeline.infra.prefetch import ahead
 
 
 @pytest.mark.parametrize("depth", [1, 3, 100])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from das.bootstrap import SURE, Interval
-from pipeline.tables import Table
+from pipeline.infra.text_tables import Table
 
 FOUND = Interval(45.25, 43.0, 48.5, 40, SURE)
 NOWHERE = Interval(3.5, np.nan, np.nan, 1, SURE)

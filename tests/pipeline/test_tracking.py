@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline import sampler, tracking
-from pipeline.code_version import code_version
+from pipeline.infra.code_version import code_version
+from pipeline.infra.mlflow_client import absolute_tracking_uri, mlflow_client
 from pipeline.journal import Journal, journal_folder
-from pipeline.mlflow_store import absolute_tracking_uri, mlflow_client
 from pipeline.tracking import RunHandle, Tracker, flatten
 
 

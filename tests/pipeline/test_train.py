@@ -21,8 +21,8 @@ from das.recipe import RecipeConfig
 from das.train_step import TrainStep
 from pipeline import train
 from pipeline.annotations import read_annotations
-from pipeline.columns import read_columns, write_columns
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.infra.columns import read_columns, write_columns
 from pipeline.optim import OptimConfig
 from pipeline.overlap import INDEX_FILE, is_train_fit, overlap
 from pipeline.schema import to_table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mlflow_store import mlflow_client
+from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import resolve_model
 from pipeline.registry import champion_version
 from pipeline.tracking import Tracker

@@ -21,9 +21,9 @@ from typing import Any
 import ray
 import yaml
 
-from pipeline.mlflow_store import absolute_tracking_uri, is_local_store
+from pipeline.infra.mlflow_client import absolute_tracking_uri, is_local_store
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Written by ``ray up`` on a head node: the node types that the autoscaler may add."""

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage import locate, staged
+from pipeline.infra.files import locate, staged
 
 
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:

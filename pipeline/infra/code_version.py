@@ -7,7 +7,7 @@ import importlib.metadata
 import subprocess
 from pathlib import Path
 
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 def code_version(project: Path = _PROJECT) -> str:

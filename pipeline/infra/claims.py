@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage import delete, join, names, read_json, write_json
+from pipeline.infra.files import delete, join, names, read_json, write_json
 
 
 @dataclass(frozen=True)
