@@ -9,7 +9,7 @@ import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import inside
-from pipeline.histogram import Histogram
+from pipeline.infra.html.histogram import Histogram
 from pipeline.manifest import SplitInfo
 from pipeline.record import OCCLUDED, UNLABELLED, Record, left_out
 from pipeline.targets import Network, targets_of

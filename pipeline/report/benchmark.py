@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.costs import DeviceCost, ModelCost
-from pipeline.report.charts import bar_chart
+from pipeline.infra.html.charts import bar_chart
 from pipeline.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render, shown
 from pipeline.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
 

@@ -15,8 +15,9 @@ import numpy as np
 from das.metrics import NOT_COUNTED, distances
 from pipeline.annotations import Annotations
 from pipeline.frames import chosen_frames, frame_errors
+from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
+from pipeline.infra.html.pictures import data_uri
 from pipeline.predictions import Origin
-from pipeline.report.charts import Dot, Line, dot_chart, line_chart
 from pipeline.report.page import (
     Chart,
     Comparison,
@@ -29,7 +30,6 @@ from pipeline.report.page import (
     render,
     shown,
 )
-from pipeline.report.pictures import data_uri
 from pipeline.report.published import TABLE_2, TABLE_3, UNKNOWN
 from pipeline.report.runtime import RuntimeSection, runtime_section
 from pipeline.report.scene import scene_of

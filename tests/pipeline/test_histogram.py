@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.histogram import Histogram
+from pipeline.infra.html.histogram import Histogram
 
 VALUES = st.lists(st.floats(0, 9.99, allow_subnormal=False), min_size=1, max_size=60)
 

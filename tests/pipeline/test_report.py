@@ -18,11 +18,11 @@ from das.metrics import pck
 from das.skeleton import COCO19, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.annotations import read_annotations
 from pipeline.frames import chosen_frames, frame_errors, look_at
+from pipeline.infra.html import charts
+from pipeline.infra.html.pictures import MOST_BYTES, WIDTH, data_uri
 from pipeline.overlays import overlays
-from pipeline.report import charts
 from pipeline.report.evaluation import MOST_PICTURES, evaluation_page, pck_lines
 from pipeline.report.page import shown
-from pipeline.report.pictures import MOST_BYTES, WIDTH, data_uri
 from pipeline.report.published import TABLE_2, TABLE_3, TABLE_4
 from pipeline.report.scene import scene_of
 from pipeline.scoring import score
