@@ -19,9 +19,9 @@ that ``validate`` refuses, such as a negative depth; in Panoptic's layout also a
 between others. The conversion then goes on to its end and fails there, unless ``allow_missing`` takes what there is.
 What a recipe leaves out is counted apart (``drops``) and is no fault.
 
-Two at once. Conversions of different inputs exclude each other (pipeline/infra/claims.py); equal ones share their work. Shards
-are named by their content and readers open only those that the manifest names, so nothing that a dead attempt's last
-task writes late can reach them. All this asks of a file system is that a file appears whole under its name and is
+Two at once. Conversions of different inputs exclude each other (pipeline/infra/claims.py); equal ones share their work.
+Shards are named by their content and readers open only those that the manifest names, so nothing that a dead attempt's
+last task writes late can reach them. All this asks of a file system is that a file appears whole under its name and is
 listed from then on: local disks and object storage alike. Originals must not change while they are read.
 """
 

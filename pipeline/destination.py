@@ -27,7 +27,7 @@ _OWN: dict[tuple[str, ...], str] = {
     (PARTS,): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{CLAIMS[-1]}",
     CLAIMS: r"[0-9a-f]{32}\.json",
 }
-# What ``storage.staged`` calls a file until it is whole.
+# What ``staged`` calls a file until it is whole.
 _UNFINISHED = re.compile(rf"{re.escape(STAGED)}[0-9a-f]{{32}}-")
 
 

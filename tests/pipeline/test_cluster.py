@@ -203,7 +203,7 @@ def test_workers_import_the_project_unless_the_job_ships_it():
 def test_an_embedded_ray_is_private_and_quiet_and_its_workers_import_the_project(tmp_path):
     code = """
 import os, ray
-from pipeline.cluster import ClusterConfig, connect
+from pipeline.infra.cluster import ClusterConfig, connect
 found = connect(ClusterConfig(num_cpus=1, object_store_mb=100, storage="runs"))
 assert connect(ClusterConfig(storage="runs")).nodes == 1 and found.embedded
 

@@ -20,10 +20,11 @@ import ray
 from original_layouts import write_panoptic
 
 from pipeline import convert as convert_module
+from pipeline import shards
 from pipeline.convert import ConvertConfig, convert
 from pipeline.datasets import panoptic
-from pipeline.infra import claims as claim_module
-from pipeline.infra import files
+from pipeline.infra import claims, columns
+from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.manifest import load_manifest
@@ -113,8 +114,8 @@ def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
             delete(uri)
             moment()
 
-        storage.staged = watched
-        convert_module.delete = claim_module.delete = removed
+        storage.staged = columns.staged = shards.staged = watched
+        convert_module.delete = claims.delete = removed
         do()
 
     return run
@@ -317,7 +318,7 @@ def test_a_killed_driver_leaves_what_a_rerun_goes_on_with(local_ray, raw, tmp_pa
 import sys, time
 from types import SimpleNamespace
 from pipeline import convert as c
-from pipeline.cluster import ClusterConfig
+from pipeline.infra.cluster import ClusterConfig
 from pipeline.datasets import panoptic
 def records(shard):
     if shard.split == "val":

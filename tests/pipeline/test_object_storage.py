@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from original_layouts import write_panoptic
+from pyarrow import fs
 
 from pipeline import tracking
 from pipeline.annotations import read_annotations
 from pipeline.convert import ConvertConfig, convert
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
+from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.manifest import load_manifest, read_quarantine
 from pipeline.ray_rows import read_split
@@ -75,9 +77,9 @@ def config(raw: Path, out: str, **changes) -> ConvertConfig:
 
 def objects(uri: str) -> dict[str, bytes]:
     """All objects below a URI, by name relative to it."""
-    filesystem, path = storage.locate(uri)
-    selector = storage.fs.FileSelector(path, recursive=True, allow_not_found=True)
-    found = [i.path for i in filesystem.get_file_info(selector) if i.type == storage.fs.FileType.File]
+    filesystem, path = locate(uri)
+    selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+    found = [i.path for i in filesystem.get_file_info(selector) if i.type == fs.FileType.File]
     return {name[len(path) + 1 :]: filesystem.open_input_stream(name).read() for name in sorted(found)}
 
 
@@ -107,21 +109,21 @@ def test_a_conversion_into_a_bucket_gives_the_same_objects_as_files(endpoint, lo
 def test_the_address_may_stand_in_the_uri(endpoint, raw, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     uri = f"s3://bucket/other?endpoint_override={endpoint}&scheme=http&region=us-east-1"
-    storage.write_json(storage.join(uri, "a", "b.json"), {"n": 1})
-    assert storage.read_json(storage.join(uri, "a", "b.json")) == {"n": 1} and storage.exists(uri)
-    storage.delete(uri)
-    assert not storage.exists(storage.join(uri, "a", "b.json"))
+    write_json(join(uri, "a", "b.json"), {"n": 1})
+    assert read_json(join(uri, "a", "b.json")) == {"n": 1} and exists(uri)
+    delete(uri)
+    assert not exists(join(uri, "a", "b.json"))
 
 
 def test_objects_appear_whole_or_not_at_all(endpoint):
     uri = "s3://bucket/atomic/x.json"
-    storage.write_json(uri, {"n": 1})
+    write_json(uri, {"n": 1})
     with pytest.raises(RuntimeError, match="on the way"):
-        with storage.staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
             stream.write(b"half of it")
             raise RuntimeError("on the way")
     assert objects("s3://bucket/atomic") == {"x.json": b'{\n "n": 1\n}\n'}
-    assert storage.names("s3://bucket/atomic") == ["x.json"] and storage.names("s3://bucket/nothing") == []
+    assert names("s3://bucket/atomic") == ["x.json"] and names("s3://bucket/nothing") == []
 
 
 def test_a_conversion_that_was_cut_off_goes_on_in_the_bucket(endpoint, local_ray, raw, tmp_path):
@@ -131,7 +133,7 @@ def test_a_conversion_that_was_cut_off_goes_on_in_the_bucket(endpoint, local_ray
     unfinished = objects(out)
     assert "manifest.json" not in unfinished and len([n for n in unfinished if n.startswith("_parts/train")]) > 1
     assert list_shards(out, "train") == []
-    storage.write_bytes(storage.join(out, "train", "shard-00099-0123456789ab.parquet"), b"left behind")
+    write_bytes(join(out, "train", "shard-00099-0123456789ab.parquet"), b"left behind")
     convert(config(raw, out))
     convert(config(raw, str(tmp_path / "never")))
     assert objects(out) == local_files(tmp_path / "never")
@@ -139,7 +141,7 @@ def test_a_conversion_that_was_cut_off_goes_on_in_the_bucket(endpoint, local_ray
 
 def test_claims_exclude_each_other_in_a_bucket(endpoint, raw):
     out = "s3://bucket/claimed"
-    with claimed(storage.join(out, "_parts", "claims"), "other inputs", out):
+    with claimed(join(out, "_parts", "claims"), "other inputs", out):
         with pytest.raises(ValueError, match=f"{out}: another conversion, .* delete {out}/_parts/claims/"):
             convert(config(raw, out))
     assert objects(out) == {}
@@ -147,7 +149,7 @@ def test_claims_exclude_each_other_in_a_bucket(endpoint, raw):
 
 def test_a_bucket_that_is_not_there_is_told(endpoint, raw):
     with pytest.raises((ValueError, OSError), match="(?i)bucket"):
-        storage.write_json("s3://no-such-bucket-anywhere/x.json", 1)
+        write_json("s3://no-such-bucket-anywhere/x.json", 1)
     assert os.environ["AWS_ENDPOINT_URL"].endswith(endpoint)
 
 
@@ -162,8 +164,8 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_l
         with monkeypatch.context() as lost:
             lost.setattr(tracking, "_send", unreachable)
             publish(str(best), "s3://bucket/run/best", tracker)
-            storage.write_bytes("s3://bucket/run/tables/a.csv", b"1")
-            storage.write_bytes("s3://bucket/run/report.html", b"page")
+            write_bytes("s3://bucket/run/tables/a.csv", b"1")
+            write_bytes("s3://bucket/run/report.html", b"page")
             tracker.log_files(folder, ("tables", "report.html", "absent"))
             shutil.rmtree(best)
     client = mlflow_client(store)
