@@ -31,7 +31,7 @@ from pipeline.record import Record
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import measure, throughput
 from pipeline.splits import Split
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker.tracker import Tracker
 
 Device = Literal["cpu", "gpu"]
 NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"

@@ -46,7 +46,7 @@ from pipeline.scores import SCORES_FILE, Scores
 from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.splits import Split
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
 _FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "overlays")

@@ -44,7 +44,7 @@ from pipeline.ray_rows import read_split
 from pipeline.record import Record
 from pipeline.shards import list_shards, read_records
 from pipeline.statistics import pose_statistics
-from pipeline.tracking import RunHandle, Tracker
+from pipeline.tracking.tracker.tracker import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop
 
 # What picks the best epoch: all people count, a missed one with the error of the mean pose.

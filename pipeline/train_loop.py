@@ -47,7 +47,7 @@ from pipeline.ingest import TrainingBatches
 from pipeline.manifest import Manifest
 from pipeline.optim import Progress
 from pipeline.overlap import INDEX_FILE
-from pipeline.tracking import RunHandle, Tracker
+from pipeline.tracking.tracker.tracker import RunHandle, Tracker
 from pipeline.validate import Validator
 
 # Optimiser steps between two reports of the losses.

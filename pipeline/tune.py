@@ -29,7 +29,7 @@ from pipeline.config import TrainConfig
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
-from pipeline.tracking import RunHandle, Tracker
+from pipeline.tracking.tracker.tracker import RunHandle, Tracker
 from pipeline.train import (
     SELECT_BY,
     fit,

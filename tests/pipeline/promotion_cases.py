@@ -14,6 +14,7 @@ import torch
 from evaluation_cases import HEIGHT, WIDTH, K, R, hash_number, write_prepared
 from evaluation_cases import MODEL as BASE
 from original_layouts import jpeg
+from pipeline.tracking.tracker.tracker import Tracker
 
 from das.checkpoint import ModelInfo, save_criterion, save_model, save_training_state
 from das.criterion import Criterion
@@ -31,7 +32,6 @@ from pipeline.promote import PromoteConfig
 from pipeline.record import Record, decode_image, key_of
 from pipeline.scoring import score
 from pipeline.shards import find_records
-from pipeline.tracking import Tracker
 
 NAME = "das-demo"
 # Suppression looks at poses; without it all models find the same people.

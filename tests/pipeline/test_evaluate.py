@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 from evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
+from pipeline.tracking.tracker.tracker import Tracker
 
 from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
@@ -30,7 +31,6 @@ from pipeline.rescore import judge
 from pipeline.scores import Scores
 from pipeline.scoring import score
 from pipeline.shards import write_records
-from pipeline.tracking import Tracker
 
 IMAGES = 6
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from original_layouts import write_panoptic
+from pipeline.tracking.tracker.tracker import Tracker
 from pyarrow import fs
 
-from pipeline import tracking
 from pipeline.annotations import read_annotations
 from pipeline.convert import ConvertConfig, convert
 from pipeline.infra.claims import claimed
@@ -25,7 +25,6 @@ from pipeline.manifest import load_manifest, read_quarantine
 from pipeline.ray_rows import read_split
 from pipeline.schema import from_row
 from pipeline.shards import list_shards, read_records
-from pipeline.tracking import Tracker
 from pipeline.train import publish
 
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from evaluation_cases import RUNTIME, joints_as, predictions_of, scene, write_prepared
+from pipeline.tracking.tracker.tracker import Tracker
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -19,7 +20,6 @@ from pipeline.report.benchmark import benchmark_page
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Throughput
 from pipeline.scoring import score
-from pipeline.tracking import Tracker
 
 PATIENCE = 120  # seconds; a loaded machine may be very slow
 

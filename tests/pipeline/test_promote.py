@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from evaluation_cases import write_prepared
+from pipeline.tracking.tracker.tracker import Tracker
 from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of, write_evaluation
 
 from das.skeleton import MUCO21
@@ -25,7 +26,6 @@ from pipeline.predictions import PredictionSet
 from pipeline.promote import promote
 from pipeline.registry import champion_version
 from pipeline.rescore import rescore
-from pipeline.tracking import Tracker
 from pipeline.turn import queue_name, turn
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pipeline.tracking.tracker.tracker import Tracker
 
 from das.checkpoint import ModelInfo, save_model, save_training_state
 from das.config import small
@@ -17,7 +18,6 @@ from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry import champion_version, read_scores, register
 from pipeline.scores import SCORES_FILE, Scores
-from pipeline.tracking import Tracker
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 

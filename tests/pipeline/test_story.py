@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import pytest
-
-from pipeline.story import Input, Story, Trial
+from pipeline.tracking.tracker.run_description import Input, Story, Trial
 
 TRAINING = Story(
     name="das-panoptic",

@@ -10,12 +10,11 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from pipeline.tracking.tracker.outbox import Journal, journal_folder
+from pipeline.tracking.tracker.tracker import RunHandle, Tracker, flatten
 
-from pipeline import sampler, tracking
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import absolute_tracking_uri, mlflow_client
-from pipeline.journal import Journal, journal_folder
-from pipeline.tracking import RunHandle, Tracker, flatten
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def test_a_worker_process_logs_into_the_drivers_run(store, tmp_path):
     driver = start(store, "with worker", tmp_path)
     code = (
         "import json, sys\n"
-        "from pipeline.tracking import RunHandle, Tracker\n"
+        "from pipeline.tracking.tracker import RunHandle, Tracker\n"
         "Tracker.join(RunHandle(**json.loads(sys.argv[1]))).log_metrics({'loss': 0.5}, step=7)\n"
     )
     handle = json.dumps(vars(driver.handle))

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from pipeline.tracking.tracker.tracker import Tracker
 
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import resolve_model
 from pipeline.registry import champion_version
-from pipeline.tracking import Tracker
 from pipeline.turn import queue_name, turn
 
 PROJECT = Path(__file__).resolve().parents[2]
