@@ -54,7 +54,7 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 def render(argv: Sequence[str]) -> None:
     """Render licence-free people (the studio) in the original layout of Panoptic, MuCo, COCO or MuPoTS."""
-    from pipeline.render import RenderConfig, render
+    from pipeline.studio.render_job import RenderConfig, render
 
     render(_parse("render", RenderConfig, argv))
 

@@ -23,9 +23,9 @@ from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json
 from pipeline.predict import PredictConfig, predict
 from pipeline.promote import PromoteConfig, promote
-from pipeline.render import RenderConfig, render
 from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
+from pipeline.studio.render_job import RenderConfig, render
 from pipeline.train import fit, small_training
 
 MODEL_NAME: Final = "das-demo"

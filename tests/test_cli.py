@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
 # Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {
-    "render": "pipeline.render.render",
+    "render": "pipeline.studio.render_job.render",
     "doctor data": "pipeline.doctor.doctor",
     "prepare": "pipeline.convert.convert",
     "data stats": "pipeline.data_stats.stats",

@@ -7,7 +7,7 @@ Panoptic's files, in shards), moon_json, coco_json, export (the other layouts).
 
 from pipeline.studio.config import VERSION, StudioConfig, StudioShard, plan
 from pipeline.studio.export import Layout, finish, layout_plan, render, render_shard_as, views_per_frame
-from pipeline.studio.produce import render_shard, write_calibration
+from pipeline.studio.panoptic_layout import render_shard, write_calibration
 
 __all__ = [
     "VERSION",

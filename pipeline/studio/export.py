@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 import cv2
 
-from pipeline.studio import coco_json, moon_json
+from pipeline.studio import coco_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
 from pipeline.studio.config import RENDERED_TERMS, StudioConfig, StudioShard, plan, sequence_split
 from pipeline.studio.layout import write_whole
-from pipeline.studio.produce import render_shard, room_density, sequence_room, write_picture
+from pipeline.studio.panoptic_layout import render_shard, room_density, sequence_room, write_picture
 from pipeline.studio.render import View
 from pipeline.studio.room import green_room
 from pipeline.studio.shots import Shot, shots

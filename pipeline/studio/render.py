@@ -13,11 +13,11 @@ import numpy as np
 from numpy import ndarray
 
 from das.camera import project, transform
-from pipeline.studio.bubbles import PER_BONE, Box, turned
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.config import StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.room import Room, bare_room, floor_points, pixel_rays
+from pipeline.studio.spheres import PER_BONE, Box, turned
 from pipeline.studio.stage import Actor
 
 _SHIFT = 4  # binary digits of a pixel's fraction that OpenCV's polygon filler reads

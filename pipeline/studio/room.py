@@ -12,9 +12,9 @@ import numpy as np
 from numpy import ndarray
 
 from das.camera import undistort
-from pipeline.studio.bubbles import Box
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.geometry import to_world
+from pipeline.studio.spheres import Box
 
 ROOMS = 3
 HALF = 450.0

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 from numpy import ndarray
 
-from pipeline.studio.bubbles import Box, Bubbles, body_bubbles, box_bubbles, overlap
 from pipeline.studio.config import StudioConfig, sequence_activity
 from pipeline.studio.motion import Pose, Walk, reach, sit, stand, walk
 from pipeline.studio.outfit import Outfit, add_layers, draw_outfit
 from pipeline.studio.person import Person, draw_person
+from pipeline.studio.spheres import Box, Bubbles, body_bubbles, box_bubbles, overlap
 
 STAGE_RADIUS = 165.0
 """People stay within this distance of the middle of the room, cm."""

@@ -16,8 +16,8 @@ from pipeline.studio.geometry import to_world
 from pipeline.studio.joints import joint_points
 from pipeline.studio.layout import bodies_path
 from pipeline.studio.motion import Walk, reach, walk
+from pipeline.studio.panoptic_layout import sequence_room
 from pipeline.studio.person import draw_person
-from pipeline.studio.produce import sequence_room
 from pipeline.studio.render import View
 from pipeline.studio.shots import shots
 from pipeline.studio.stage import INTERACTIONS, SEAT_WIDTH, plan_take

@@ -17,8 +17,6 @@ from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, Skeleton
 from pipeline.datasets import coco, muco, mupots
 from pipeline.datasets.source import Drop, terms_of
 from pipeline.record import OCCLUDED, VISIBLE
-from pipeline.render import RenderConfig
-from pipeline.render import render as render_job
 from pipeline.studio import VERSION, StudioConfig, layout_plan, render
 from pipeline.studio.annotate import _hidden
 from pipeline.studio.cameras import photo_camera, sequence_cameras
@@ -26,8 +24,10 @@ from pipeline.studio.coco_json import outline, run_lengths
 from pipeline.studio.config import RENDERED_TERMS, sequence_names
 from pipeline.studio.geometry import to_world
 from pipeline.studio.joints import joint_points
-from pipeline.studio.produce import sequence_room
+from pipeline.studio.panoptic_layout import sequence_room
 from pipeline.studio.render import View
+from pipeline.studio.render_job import RenderConfig
+from pipeline.studio.render_job import render as render_job
 from pipeline.studio.shots import HIDDEN, OUTSIDE, SEEN, shots
 from pipeline.studio.stage import plan_take
 
