@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from das.skeleton import Skeleton, conversion, skeleton_named
-from pipeline.manifest import Manifest, load_manifest
-from pipeline.record import Record
-from pipeline.shards import list_shards, read_records
+from pipeline.data.manifest import Manifest, load_manifest
+from pipeline.data.record import Record
+from pipeline.data.shards import list_shards, read_records
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from das.model import DAS
 from das.predictor import Predictor
 from pipeline.annotations import read_annotations
 from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
+from pipeline.data.record import Record
+from pipeline.data.splits import Split
 from pipeline.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.record import Record
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import measure, throughput
-from pipeline.splits import Split
 from pipeline.tracking.tracker.tracker import Tracker
 
 Device = Literal["cpu", "gpu"]

@@ -41,6 +41,10 @@ import ray
 from tqdm import tqdm
 
 from das.skeleton import skeleton_named
+from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
+from pipeline.data.record import key_of
+from pipeline.data.schema import VERSION as SCHEMA_VERSION
+from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
 from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
@@ -49,10 +53,6 @@ from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import write_texts
 from pipeline.infra.files import delete, exists, join, read_json, write_json
-from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
-from pipeline.record import key_of
-from pipeline.schema import VERSION as SCHEMA_VERSION
-from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {

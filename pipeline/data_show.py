@@ -24,13 +24,13 @@ from das.skeleton import skeleton_named
 from das.top_view import top_view
 from das.visualize import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.visualize_method import assignment_tiles
+from pipeline.data.manifest import INDEX, Manifest, load_manifest
+from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image
+from pipeline.data.shards import find_records, list_shards
+from pipeline.data.splits import Split
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import join, write_bytes
 from pipeline.infra.images import encode_image
-from pipeline.manifest import INDEX, Manifest, load_manifest
-from pipeline.record import OCCLUDED, UNLABELLED, Record, decode_image
-from pipeline.shards import find_records, list_shards
-from pipeline.splits import Split
 from pipeline.targets import Network, Recipe, Targets, Variant, network, targets_of
 
 # The world's down where cameras have a place in it: Panoptic's y axis, and the studio's.

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
+from pipeline.data.splits import SPLITS
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import STAGED, delete, join, names
-from pipeline.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
-from pipeline.splits import SPLITS
 from pipeline.work import PARTS
 
 CLAIMS = (PARTS, "claims")

@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.datasets.source import terms_of
 from pipeline.infra.text_tables import Table
 from pipeline.inventory import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.inventory.findings import Inventorist, Inventory, Trouble, View
 from pipeline.inventory.images import check_images
 from pipeline.inventory.tree import Tree
-from pipeline.splits import SPLITS, Split, SplitManifest, read_splits
 
 Name = Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
 

@@ -26,6 +26,8 @@ from das.model import DAS
 from das.skeleton import COCO17
 from pipeline.annotations import Annotations, check_joints, read_annotations
 from pipeline.comparison import compare
+from pipeline.data.manifest import load_manifest
+from pipeline.data.splits import Split
 from pipeline.evidence import gate_scores
 from pipeline.foreign import is_foreign, read_foreign
 from pipeline.ground_truth import flat_truth
@@ -35,7 +37,6 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat as flat_config
 from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers, Table
-from pipeline.manifest import load_manifest
 from pipeline.models import fingerprint, resolve_model
 from pipeline.overlap import is_train_fit
 from pipeline.overlays import overlays
@@ -45,7 +46,6 @@ from pipeline.runtime import Runtime
 from pipeline.scores import SCORES_FILE, Scores
 from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
-from pipeline.splits import Split
 from pipeline.tracking.tracker.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"

@@ -17,7 +17,7 @@ from das.predictor import Prediction
 from das.protocols_panoptic import annotated, release_truth
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
-from pipeline.record import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 
 # Sources in Panoptic's layout, on which its published evaluators are defined.
 _PANOPTIC_SOURCES = ("panoptic", "synthetic")

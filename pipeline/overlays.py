@@ -10,12 +10,12 @@ import numpy as np
 
 from das.top_view import panel
 from pipeline.annotations import Annotations
+from pipeline.data.record import Record, decode_image
+from pipeline.data.shards import find_records
 from pipeline.frames import WORLD_DOWN, chosen_frames, look_at
 from pipeline.infra.images import encode_image
 from pipeline.predictions import Origin
-from pipeline.record import Record, decode_image
 from pipeline.scoring import Sheet
-from pipeline.shards import find_records
 
 
 def overlays(annotations: Annotations, sheet: Sheet, origin: Origin, spread: int, worst: int) -> dict[str, bytes]:

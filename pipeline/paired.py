@@ -15,11 +15,11 @@ from das.bootstrap import Clusters
 from das.metrics import Truth
 from das.skeleton import MUPOTS17
 from pipeline.annotations import read_annotations
+from pipeline.data.record import key_of
 from pipeline.datasets.mupots_mat import read_sequence
 from pipeline.foreign import Foreign
 from pipeline.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
 from pipeline.infra.text_tables import Numbers
-from pipeline.record import key_of
 from pipeline.scoring import joined
 from pipeline.scoring_mupots import paired_numbers
 from pipeline.scoring_strict import natural

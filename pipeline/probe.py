@@ -16,13 +16,13 @@ import torch
 
 from das.predictor import Predictor
 from pipeline.annotations import Annotations
+from pipeline.data.record import Record, decode_image
+from pipeline.data.shards import find_records
 from pipeline.evidence import evidence_of
 from pipeline.gate import Check, Gate
 from pipeline.overlap import overlap
 from pipeline.predictions import PredictionSet, collect
-from pipeline.record import Record, decode_image
 from pipeline.scores import Evidence
-from pipeline.shards import find_records
 
 _PAIRS = 24  # pairs of timings, at least
 _WARM_UP = 2

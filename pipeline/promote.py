@@ -22,6 +22,7 @@ from das.checkpoint import ModelInfo, load_info
 from das.skeleton import MUCO21, PANOPTIC15
 from pipeline import registry, versions
 from pipeline.annotations import Annotations, read_annotations
+from pipeline.data.record import Record
 from pipeline.evidence import evidence_of
 from pipeline.gate import Check, Gate, Verdict, gate_for
 from pipeline.infra.cluster import ClusterConfig, absolute_storage
@@ -29,7 +30,6 @@ from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.predictions import PredictionSet
 from pipeline.probe import fixed_batch, latency, reproduction, unseen
-from pipeline.record import Record
 from pipeline.scores import SCORES_FILE, Evidence, Scores
 from pipeline.turn import turn
 from pipeline.versions import Version

@@ -15,7 +15,7 @@ import numpy as np
 from das.camera import transform_intrinsics
 from das.recipe import InputSize
 from das.transforms import resize_matrix, warp
-from pipeline.record import Record, decode_image
+from pipeline.data.record import Record, decode_image
 
 # Of JPEG: visually lossless, so that what is lost is what was asked for, the resolution.
 _QUALITY = 95

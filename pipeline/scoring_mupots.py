@@ -29,10 +29,10 @@ from das.protocols_mupots import (
     occlusion_tables,
 )
 from das.skeleton import MUPOTS17, conversion
+from pipeline.data.record import Record
 from pipeline.ground_truth import GroundTruth, mupots_truth
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 from pipeline.predictions import Origin
-from pipeline.record import Record
 from pipeline.scoring_strict import natural
 
 _ROOT = MUPOTS17.root_indices

@@ -12,7 +12,7 @@ import numpy as np
 
 from das.metrics import Truth, pairs_of_people, root_of
 from das.skeleton import Skeleton, conversion, skeleton_named
-from pipeline.record import OCCLUDED, Record
+from pipeline.data.record import OCCLUDED, Record
 
 # Upper ends (exclusive) and names of the classes, the last without end.
 _PEOPLE = ((2, "1 person"), (3, "2 people"), (5, "3 to 4"), (9, "5 to 8"), (np.inf, "over 8"))

@@ -10,7 +10,7 @@ import numpy as np
 from das.recipe import RecipeConfig, ours
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import convert_labels, convert_values, recipe_conversion
-from pipeline.record import UNLABELLED, Record
+from pipeline.data.record import UNLABELLED, Record
 
 
 @dataclass(frozen=True)

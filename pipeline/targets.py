@@ -17,7 +17,7 @@ from das.config import VARIANTS, DASConfig
 from das.recipe import RECIPES, RecipeConfig
 from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
-from pipeline.record import Record, left_out, to_sample
+from pipeline.data.record import Record, left_out, to_sample
 
 Variant = Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"]
 Recipe = Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"]

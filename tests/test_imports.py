@@ -10,7 +10,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Package -> the only files (or folders) that may import it.
 DOORS = {
     "mlflow": ("pipeline/infra/mlflow_client.py", "pipeline/tracking/tracker.py", "pipeline/registry.py"),
-    "pyarrow": ("pipeline/schema.py", "pipeline/shards.py", "pipeline/infra/files.py", "pipeline/infra/columns.py"),
+    "pyarrow": (
+        "pipeline/data/schema.py",
+        "pipeline/data/shards.py",
+        "pipeline/infra/files.py",
+        "pipeline/infra/columns.py",
+    ),
 }
 # Folder -> what nothing below it may import.
 BARRED = {

@@ -34,6 +34,8 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import Skeleton, read_skeleton
+from pipeline.data.record import UNLABELLED, VISIBLE, Record
+from pipeline.data.splits import CUSTOM, SplitManifest
 from pipeline.datasets.json_files import numbers
 from pipeline.datasets.source import (
     Drop,
@@ -49,8 +51,6 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
-from pipeline.record import UNLABELLED, VISIBLE, Record
-from pipeline.splits import CUSTOM, SplitManifest
 
 TERMS = "data of your own"
 SKELETONS: tuple[Skeleton, ...] = ()  # whatever skeleton.json says

@@ -21,6 +21,8 @@ import numpy as np
 import scipy.io
 
 from das.skeleton import MUPOTS17
+from pipeline.data.record import UNLABELLED, VISIBLE, Record
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets.frames import video_frame
 from pipeline.datasets.source import (
     Drop,
@@ -33,8 +35,6 @@ from pipeline.datasets.source import (
     record,
     require_file,
 )
-from pipeline.record import UNLABELLED, VISIBLE, Record
-from pipeline.splits import Part, SplitManifest
 
 # The joints of annot.mat, by our names.
 _ALL = (

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import MUCO21, Skeleton
+from pipeline.data.record import UNLABELLED, VISIBLE, Record
+from pipeline.data.splits import MUCO, SplitManifest
 from pipeline.datasets.json_files import annotations_of, numbers, size_of
 from pipeline.datasets.source import Drop, Person, Shard, box_xyxy, cut, pinhole, record, require_file, require_folder
-from pipeline.record import UNLABELLED, VISIBLE, Record
-from pipeline.splits import MUCO, SplitManifest
 
 TERMS = (
     "MuCo-3DHP, made from MPI-INF-3DHP: non-commercial research use only; see "

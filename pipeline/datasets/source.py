@@ -22,8 +22,8 @@ from typing import Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.record import Record, image_size, key_of
-from pipeline.splits import Part, SplitManifest
+from pipeline.data.record import Record, image_size, key_of
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.

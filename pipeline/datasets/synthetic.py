@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from das.skeleton import COCO19, Skeleton
+from pipeline.data.record import Record
+from pipeline.data.splits import SPLITS as SPLIT_NAMES
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import panoptic
 from pipeline.datasets.source import Drop, Shard
-from pipeline.record import Record
-from pipeline.splits import SPLITS as SPLIT_NAMES
-from pipeline.splits import Part, SplitManifest
 from pipeline.studio.cameras import CAMERAS
 from pipeline.studio.config import RENDERED_TERMS, sequence_activity, sequence_names
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 from das.skeleton import read_skeleton
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import custom as reader
 from pipeline.datasets.source import Source
 from pipeline.inventory.findings import Inventory, Picture, Trouble, View, archives, words_of
 from pipeline.inventory.tree import Tree
-from pipeline.splits import Part, SplitManifest
 
 TITLE = "data of your own"
 LAYOUT = "skeleton.json, train.jsonl (val.jsonl, test.jsonl), and images"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets.source import Source
 from pipeline.inventory.tree import Tree
-from pipeline.splits import Part, SplitManifest
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import mpi_inf_3dhp as reader
 from pipeline.datasets.source import Shard, Source
 from pipeline.inventory.coco_like import IMAGES
 from pipeline.inventory.films import add_film
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
 from pipeline.inventory.tree import Tree
-from pipeline.splits import Part, SplitManifest
 
 TITLE = "MPI-INF-3DHP"
 LAYOUT = "mpi_inf_3dhp_train.npz, cameras_train.pkl and images, or S1/Seq1 with annot.mat and imageSequence"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import panoptic as reader
 from pipeline.datasets.panoptic import read_bodies, read_camera
 from pipeline.datasets.source import Source
 from pipeline.inventory.films import add_film
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, spread, view_of
 from pipeline.inventory.tree import Tree
-from pipeline.splits import Part, SplitManifest
 
 TITLE = "CMU Panoptic"
 LAYOUT = "a folder for each sequence, such as 160224_haggling1, with calibration_*.json, hdPose3d_*, hdImgs or hdVideos"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.data.splits import SPLITS as SPLIT_NAMES
+from pipeline.data.splits import SplitManifest
 from pipeline.datasets import synthetic as reader
 from pipeline.datasets.json_files import read_json
 from pipeline.datasets.source import Source
 from pipeline.inventory import panoptic
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree
-from pipeline.splits import SPLITS as SPLIT_NAMES
-from pipeline.splits import SplitManifest
 
 TITLE = "the studio's rendered people"
 LAYOUT = "a folder for each sequence, such as studio_train_haggling1, and studio.json; `das render` makes it"

@@ -17,14 +17,14 @@ from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
 from pipeline.annotations import Annotations
 from pipeline.convert import CONVERTER_VERSION
+from pipeline.data.manifest import Manifest, SplitInfo
+from pipeline.data.record import Record, key_of
+from pipeline.data.schema import VERSION
+from pipeline.data.shards import write_records
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
-from pipeline.manifest import Manifest, SplitInfo
 from pipeline.predictions import Origin, PredictionSet
-from pipeline.record import Record, key_of
 from pipeline.runtime import Runtime
-from pipeline.schema import VERSION
-from pipeline.shards import write_records
 
 HEIGHT, WIDTH = 180, 320
 K = np.array([[240.0, 0, 160], [0, 240, 90], [0, 0, 1]])

@@ -22,6 +22,8 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.annotations import read_annotations
+from pipeline.data.record import Record, decode_image, key_of
+from pipeline.data.shards import find_records
 from pipeline.evidence import gate_scores
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.columns import write_columns
@@ -29,9 +31,7 @@ from pipeline.infra.files import write_json
 from pipeline.models import fingerprint
 from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
-from pipeline.record import Record, decode_image, key_of
 from pipeline.scoring import score
-from pipeline.shards import find_records
 
 NAME = "das-demo"
 # Suppression looks at poses; without it all models find the same people.

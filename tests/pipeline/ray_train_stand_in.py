@@ -14,8 +14,8 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
-from pipeline.schema import to_row
-from pipeline.shards import list_shards, read_records
+from pipeline.data.schema import to_row
+from pipeline.data.shards import list_shards, read_records
 
 
 class Rows:

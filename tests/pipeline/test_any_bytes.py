@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from original_layouts import HEIGHT, WIDTH, body, write_muco, write_mupots, write_panoptic
 from test_quarantine import GOOD_JPEG, SEQUENCE, image, pose, write_coco
 
+from pipeline.data.record import Record, decode_image
+from pipeline.data.splits import MUCO, MUPOTS, PANOPTIC
 from pipeline.datasets import coco, muco, mupots, panoptic
 from pipeline.datasets.source import Drop
-from pipeline.record import Record, decode_image
-from pipeline.splits import MUCO, MUPOTS, PANOPTIC
 from pipeline.work import checked, items
 
 JSON = st.recursive(

@@ -16,10 +16,10 @@ from pipeline import costs
 from pipeline.annotations import read_annotations
 from pipeline.benchmark import BenchmarkConfig, benchmark
 from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
+from pipeline.data.record import decode_image
 from pipeline.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.record import decode_image
 from pipeline.report.benchmark import benchmark_page
 from pipeline.runtime import Runtime, Throughput, throughput
 

@@ -15,13 +15,13 @@ from original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
 
 from pipeline import convert as convert_module
 from pipeline.convert import ConvertConfig, convert
+from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.record import to_sample
+from pipeline.data.schema import VERSION
+from pipeline.data.shards import list_shards, read_records
+from pipeline.data.splits import Part, SplitManifest, read_splits
 from pipeline.datasets import panoptic
 from pipeline.infra.columns import read_columns
-from pipeline.manifest import load_manifest, read_quarantine
-from pipeline.record import to_sample
-from pipeline.schema import VERSION
-from pipeline.shards import list_shards, read_records
-from pipeline.splits import Part, SplitManifest, read_splits
 from pipeline.work import finished, write_shard
 
 PROJECT = Path(__file__).resolve().parents[2]

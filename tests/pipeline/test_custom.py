@@ -16,13 +16,13 @@ from das.model import DAS
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.convert import ConvertConfig, convert
+from pipeline.data.manifest import load_manifest
+from pipeline.data.record import Record, to_sample, validate
+from pipeline.data.shards import list_shards, read_records
 from pipeline.datasets import custom
 from pipeline.datasets.source import Drop
-from pipeline.manifest import load_manifest
 from pipeline.optim import OptimConfig
 from pipeline.predict import PredictConfig, predict
-from pipeline.record import Record, to_sample, validate
-from pipeline.shards import list_shards, read_records
 from pipeline.train import training_job
 from pipeline.train_loop import train_loop
 

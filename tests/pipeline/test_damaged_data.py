@@ -14,9 +14,9 @@ from test_mpi_inf_3dhp import write_arrays, write_original
 from test_mupots_mat import write_sequence
 
 from das.skeleton import read_skeleton
+from pipeline.data.record import Record
 from pipeline.datasets.source import Drop
 from pipeline.doctor import DoctorConfig, examine
-from pipeline.record import Record
 from pipeline.work import checked, items
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)

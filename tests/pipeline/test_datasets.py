@@ -24,10 +24,10 @@ from original_layouts import (
 from das.camera import project
 from das.skeleton import COCO19, MUPOTS17
 from pipeline.convert import SOURCES
+from pipeline.data.record import Record, to_sample, validate
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import coco, muco, mupots, panoptic
 from pipeline.datasets.source import FRAMES_PER_SHARD
-from pipeline.record import Record, to_sample, validate
-from pipeline.splits import Part, SplitManifest
 
 BAND = SplitManifest("band", (Part("160906_band1", "test", "band"),), cameras=CAMERAS)
 

@@ -16,11 +16,11 @@ from test_mupots_mat import write_sequence
 from das.skeleton import COCO17
 from pipeline import cli
 from pipeline.convert import ConvertConfig, _list
+from pipeline.data.record import Record
+from pipeline.data.splits import PANOPTIC
 from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.datasets.source import Drop
 from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
-from pipeline.record import Record
-from pipeline.splits import PANOPTIC
 from pipeline.work import items
 
 READERS = {

@@ -16,6 +16,8 @@ from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
 from pipeline.annotations import read_annotations
 from pipeline.cli import main
+from pipeline.data.record import decode_image
+from pipeline.data.shards import write_records
 from pipeline.evaluate import EvaluateConfig, evaluate
 from pipeline.gate import Gate
 from pipeline.inference import worker_count
@@ -25,12 +27,10 @@ from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint
 from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
-from pipeline.record import decode_image
 from pipeline.registry import read_scores
 from pipeline.rescore import judge
 from pipeline.scores import Scores
 from pipeline.scoring import score
-from pipeline.shards import write_records
 
 IMAGES = 6
 

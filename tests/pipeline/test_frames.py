@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from original_layouts import CAMERAS, HEIGHT, WIDTH, write_panoptic
 
+from pipeline.data.record import Record, decode_image, validate
 from pipeline.datasets import frames as frames_module
 from pipeline.datasets import panoptic
 from pipeline.datasets.frames import JPEG_QUALITY, jpeg_of, video_frame
 from pipeline.datasets.source import EncodedImage, NoImage
-from pipeline.record import Record, decode_image, validate
 
 _BITS = 8
 

@@ -20,15 +20,15 @@ import ray
 from original_layouts import write_panoptic
 
 from pipeline import convert as convert_module
-from pipeline import shards
 from pipeline.convert import ConvertConfig, convert
+from pipeline.data import shards
+from pipeline.data.manifest import load_manifest
+from pipeline.data.shards import list_shards, read_records
 from pipeline.datasets import panoptic
 from pipeline.infra import claims, columns
 from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
-from pipeline.manifest import load_manifest
-from pipeline.shards import list_shards, read_records
 from pipeline.work import finished, write_shard
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ import pytest
 
 from das.skeleton import COCO19
 from pipeline.annotations import read_annotations
-from pipeline.manifest import Manifest, load_manifest, read_quarantine, split_info
-from pipeline.ray_rows import read_split
-from pipeline.record import to_sample
-from pipeline.schema import READABLE, VERSION, from_row
-from pipeline.shards import find_records, list_shards, read_records
+from pipeline.data.manifest import Manifest, load_manifest, read_quarantine, split_info
+from pipeline.data.ray_rows import read_split
+from pipeline.data.record import to_sample
+from pipeline.data.schema import READABLE, VERSION, from_row
+from pipeline.data.shards import find_records, list_shards, read_records
 
 OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1
 GOOD = Manifest(VERSION, 1, "0", "coco", "terms", ("coco17",), "coco@0", "f" * 64, "0" * 64, {})

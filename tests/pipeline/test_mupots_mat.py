@@ -9,9 +9,9 @@ from original_layouts import HEIGHT, WIDTH, jpeg, write_mupots
 
 from das.camera import project
 from das.skeleton import MUPOTS17
+from pipeline.data.record import to_sample, validate
 from pipeline.datasets import mupots, mupots_mat
 from pipeline.datasets.source import Drop, pinhole
-from pipeline.record import to_sample, validate
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
 FRAMES_AND_PEOPLE = {

@@ -17,14 +17,14 @@ from pyarrow import fs
 
 from pipeline.annotations import read_annotations
 from pipeline.convert import ConvertConfig, convert
+from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.ray_rows import read_split
+from pipeline.data.schema import from_row
+from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.manifest import load_manifest, read_quarantine
-from pipeline.ray_rows import read_split
-from pipeline.schema import from_row
-from pipeline.shards import list_shards, read_records
 from pipeline.train import publish
 
 

@@ -12,10 +12,10 @@ from original_layouts import CAMERAS, HEIGHT, WIDTH, body, camera, jpeg, write_p
 from test_datasets import BAND, read
 
 from das.camera import project
+from pipeline.data.record import Record
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.datasets import panoptic
 from pipeline.datasets.source import Drop
-from pipeline.record import Record
-from pipeline.splits import Part, SplitManifest
 
 
 def test_real_poses_project_as_opencv_projects_them(das_data):

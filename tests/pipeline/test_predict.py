@@ -18,11 +18,11 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.camera_file import read_camera
+from pipeline.data.record import Record
+from pipeline.data.schema import to_table
 from pipeline.inference import BatchPredictor
 from pipeline.infra.images import read_photo
 from pipeline.predict import PredictConfig, predict, predict_photo, predict_video
-from pipeline.record import Record
-from pipeline.schema import to_table
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 J = CONFIG.n_joints

@@ -15,12 +15,12 @@ from das.skeleton import MPI15
 from pipeline import convert as convert_module
 from pipeline.annotations import read_annotations
 from pipeline.convert import ConvertConfig, convert
+from pipeline.data.manifest import QUARANTINE, load_manifest, read_quarantine
+from pipeline.data.record import Record
+from pipeline.data.shards import list_shards, read_records
+from pipeline.data.splits import PANOPTIC
 from pipeline.datasets import panoptic
 from pipeline.datasets.source import Drop, Shard
-from pipeline.manifest import QUARANTINE, load_manifest, read_quarantine
-from pipeline.record import Record
-from pipeline.shards import list_shards, read_records
-from pipeline.splits import PANOPTIC
 from pipeline.work import items
 
 GOOD_JPEG = jpeg(HEIGHT, WIDTH)

@@ -11,9 +11,9 @@ from test_schema import record
 from das.camera import back_project, project
 from pipeline import convert as convert_module
 from pipeline.convert import ConvertConfig, convert
-from pipeline.record import decode_image, validate
+from pipeline.data.record import decode_image, validate
+from pipeline.data.shards import list_shards, read_records
 from pipeline.reencode import reencoded
-from pipeline.shards import list_shards, read_records
 from pipeline.work import write_shard
 
 

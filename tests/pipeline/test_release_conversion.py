@@ -16,10 +16,10 @@ from das.camera import mean_focal
 from das.recipe import release_mupots_recipe, release_panoptic_recipe
 from das.skeleton import MUCO21, PANOPTIC15
 from das.transforms import Drop, convert_joints, train_transform
+from pipeline.data.record import Record, to_sample, validate
+from pipeline.data.schema import from_row, to_row
 from pipeline.datasets import coco, muco, panoptic
 from pipeline.ingest import RowTransform
-from pipeline.record import Record, to_sample, validate
-from pipeline.schema import from_row, to_row
 
 pytestmark = pytest.mark.golden
 

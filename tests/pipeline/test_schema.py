@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, SKELETONS, skeleton_named
-from pipeline import schema
-from pipeline.record import Record, decode_image, image_size, key_of, to_sample, validate
-from pipeline.schema import COLUMNS, SCHEMA, check_schema, from_row, to_row, to_table
+from pipeline.data import schema
+from pipeline.data.record import Record, decode_image, image_size, key_of, to_sample, validate
+from pipeline.data.schema import COLUMNS, SCHEMA, check_schema, from_row, to_row, to_table
 
 HEIGHT, WIDTH = 48, 64
 

@@ -22,10 +22,10 @@ from evaluation_cases import (
 from das.bootstrap import SURE, WITHIN
 from das.camera import back_project
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
+from pipeline.data.record import OCCLUDED
 from pipeline.ground_truth import image_clusters
 from pipeline.infra.columns import read_lists, write_lists
 from pipeline.predictions import PredictionSet, collect
-from pipeline.record import OCCLUDED
 from pipeline.scoring import score
 
 NECK, HEAD = PANOPTIC15.index("neck"), PANOPTIC15.index("head")

@@ -5,8 +5,8 @@ import pytest
 from evaluation_cases import annotations_of, joints_as, predictions_of, record, scene, standing
 
 from das.skeleton import COCO19, PANOPTIC15
+from pipeline.data.record import OCCLUDED
 from pipeline.ground_truth import strict_truth
-from pipeline.record import OCCLUDED
 from pipeline.scoring import score
 from pipeline.slices import occluded_joints, people_slices
 

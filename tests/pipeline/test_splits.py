@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import splits
-from pipeline.splits import (
+from pipeline.data import splits
+from pipeline.data.splits import (
     COCO,
     MANIFESTS,
     MUCO_RELEASE,

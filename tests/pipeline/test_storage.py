@@ -15,6 +15,8 @@ import pytest
 from pyarrow import fs
 from test_schema import assert_equal, record
 
+from pipeline.data.record import key_of
+from pipeline.data.shards import find_records, list_shards, read_records, write_records
 from pipeline.infra.columns import Lists, read_columns, read_lists, write_columns, write_lists, write_texts
 from pipeline.infra.files import (
     copy_folder,
@@ -28,8 +30,6 @@ from pipeline.infra.files import (
     write_bytes,
     write_json,
 )
-from pipeline.record import key_of
-from pipeline.shards import find_records, list_shards, read_records, write_records
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -148,7 +148,7 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path):
     script = f"""
 import os, signal
 from test_storage import many
-from pipeline.shards import write_records
+from pipeline.data.shards import write_records
 def killed():
     yield from many(5)
     os.kill(os.getpid(), signal.SIGKILL)

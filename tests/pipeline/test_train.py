@@ -22,11 +22,11 @@ from das.train_step import TrainStep
 from pipeline import train
 from pipeline.annotations import read_annotations
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.data.schema import to_table
+from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.columns import read_columns, write_columns
 from pipeline.optim import OptimConfig
 from pipeline.overlap import INDEX_FILE, is_train_fit, overlap
-from pipeline.schema import to_table
-from pipeline.shards import list_shards, read_records
 from pipeline.train import identity, mupots_presets, panoptic_presets, refuse_another, training_job
 from pipeline.train_loop import train_loop
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.data.schema import check_version
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join, read_json
-from pipeline.schema import check_version
 
 MANIFEST = "manifest.json"
 """Of a prepared folder; written last, so its presence says that the folder is complete."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.manifest import MANIFEST
+from pipeline.data.record import Record
+from pipeline.data.schema import SCHEMA, check_schema, from_row, to_table
 from pipeline.infra.columns import open_parquet
 from pipeline.infra.files import exists, join, read_json, staged
 from pipeline.infra.prefetch import ahead
-from pipeline.manifest import MANIFEST
-from pipeline.record import Record
-from pipeline.schema import SCHEMA, check_schema, from_row, to_table
 
 
 def list_shards(prepared: str | Path, split: str) -> list[str]:

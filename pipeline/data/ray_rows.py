@@ -10,7 +10,7 @@ from typing import Any
 import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from pipeline.shards import list_shards
+from pipeline.data.shards import list_shards
 
 
 class Unhurried(ExecutionCallback):
