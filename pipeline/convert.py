@@ -44,9 +44,9 @@ from das.skeleton import skeleton_named
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.data.record import key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
+from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
+from pipeline.data.sources.base import Drop, Shard, Source, terms_of, unread
 from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.datasets import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.datasets.source import Drop, Shard, Source, terms_of, unread
 from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
 from pipeline.infra.claims import Claim, claimed
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect

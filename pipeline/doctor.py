@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from pipeline.data.sources.base import terms_of
 from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.datasets.source import terms_of
 from pipeline.infra.text_tables import Table
 from pipeline.inventory import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.inventory.findings import Inventorist, Inventory, Trouble, View

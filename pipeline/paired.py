@@ -16,7 +16,7 @@ from das.metrics import Truth
 from das.skeleton import MUPOTS17
 from pipeline.annotations import read_annotations
 from pipeline.data.record import key_of
-from pipeline.datasets.mupots_mat import read_sequence
+from pipeline.data.sources.mupots_mat import read_sequence
 from pipeline.foreign import Foreign
 from pipeline.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
 from pipeline.infra.text_tables import Numbers

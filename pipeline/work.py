@@ -23,7 +23,7 @@ from typing import Any
 from pipeline.data.record import Record, RowError, key_of, validate
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
-from pipeline.datasets.source import IMAGE_DAMAGED, Drop, Shard, unread
+from pipeline.data.sources.base import IMAGE_DAMAGED, Drop, Shard, unread
 from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import ahead
 from pipeline.reencode import reencoded

@@ -97,8 +97,8 @@ def test_datasets_reach_no_ray_through_other_modules():
         ("pipeline/train.py", "from jobs.demo import main", "jobs"),
         ("pipeline/train.py", "import mlflow", "mlflow"),
         ("pipeline/convert.py", "from pyarrow import fs", "pyarrow"),
-        ("pipeline/datasets/coco.py", "import ray.data", "ray"),
-        ("pipeline/datasets/coco.py", "import torchvision", "torchvision"),
+        ("pipeline/data/sources/coco.py", "import ray.data", "ray"),
+        ("pipeline/data/sources/coco.py", "import torchvision", "torchvision"),
         ("jobs/demo.py", "import mlflow", "mlflow"),
         ("jobs/demo.py", "from mmcv.ops import DeformConv2d", "mmcv"),
     ],
@@ -132,4 +132,4 @@ def test_a_way_through_another_module_is_found(tmp_path):
         path = tmp_path / "pipeline" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(line + "\n")
-    assert reaches(tmp_path, tmp_path / "pipeline/datasets/coco.py", "ray") == ["pipeline/helper.py"]
+    assert reaches(tmp_path, tmp_path / "pipeline/data/sources/coco.py", "ray") == ["pipeline/helper.py"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.data.sources import coco as reader
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import coco as reader
-from pipeline.datasets.source import Source
 from pipeline.inventory.coco_like import images_below, read, size_of
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
 from pipeline.inventory.tree import Tree

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import json_files
-from pipeline.datasets.json_files import annotations_of
+from pipeline.data.sources import json_files
+from pipeline.data.sources.json_files import annotations_of
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree
 

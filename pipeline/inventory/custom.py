@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from das.skeleton import read_skeleton
+from pipeline.data.sources import custom as reader
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import custom as reader
-from pipeline.datasets.source import Source
 from pipeline.inventory.findings import Inventory, Picture, Trouble, View, archives, words_of
 from pipeline.inventory.tree import Tree
 

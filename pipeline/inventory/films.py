@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 
-from pipeline.datasets.frames import jpeg_of
+from pipeline.data.sources.video_frames import jpeg_of
 from pipeline.inventory.findings import Film, Trouble, View
 from pipeline.inventory.tree import Tree
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets.source import Source
 from pipeline.inventory.tree import Tree
 
 

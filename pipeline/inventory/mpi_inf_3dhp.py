@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from pipeline.data.sources import mpi_inf_3dhp as reader
+from pipeline.data.sources.base import Shard, Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import mpi_inf_3dhp as reader
-from pipeline.datasets.source import Shard, Source
 from pipeline.inventory.coco_like import IMAGES
 from pipeline.inventory.films import add_film
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of, words_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from pipeline.data.sources import muco as reader
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import SplitManifest
-from pipeline.datasets import muco as reader
-from pipeline.datasets.source import Source
 from pipeline.inventory.coco_like import first_of, images_below, read, size_of
 from pipeline.inventory.findings import Inventory, Trouble, archives, view_of
 from pipeline.inventory.tree import Tree

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from pipeline.data.sources import mupots as reader
+from pipeline.data.sources import mupots_mat
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import mupots as reader
-from pipeline.datasets import mupots_mat
-from pipeline.datasets.source import Source
 from pipeline.inventory.coco_like import IMAGES, first_of, read, size_of
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of
 from pipeline.inventory.tree import Tree

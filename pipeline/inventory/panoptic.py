@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from pipeline.data.sources import panoptic as reader
+from pipeline.data.sources.base import Source
+from pipeline.data.sources.panoptic import read_bodies, read_camera
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import panoptic as reader
-from pipeline.datasets.panoptic import read_bodies, read_camera
-from pipeline.datasets.source import Source
 from pipeline.inventory.films import add_film
 from pipeline.inventory.findings import Inventory, Trouble, View, archives, spread, view_of
 from pipeline.inventory.tree import Tree

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.data.sources import synthetic as reader
+from pipeline.data.sources.base import Source
+from pipeline.data.sources.json_files import read_json
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import SplitManifest
-from pipeline.datasets import synthetic as reader
-from pipeline.datasets.json_files import read_json
-from pipeline.datasets.source import Source
 from pipeline.inventory import panoptic
 from pipeline.inventory.findings import Inventory, Trouble
 from pipeline.inventory.tree import Tree

@@ -11,9 +11,9 @@ from original_layouts import HEIGHT, WIDTH, body, write_muco, write_mupots, writ
 from test_quarantine import GOOD_JPEG, SEQUENCE, image, pose, write_coco
 
 from pipeline.data.record import Record, decode_image
+from pipeline.data.sources import coco, muco, mupots, panoptic
+from pipeline.data.sources.base import Drop
 from pipeline.data.splits import MUCO, MUPOTS, PANOPTIC
-from pipeline.datasets import coco, muco, mupots, panoptic
-from pipeline.datasets.source import Drop
 from pipeline.work import checked, items
 
 JSON = st.recursive(

@@ -19,8 +19,8 @@ from pipeline.data.manifest import load_manifest, read_quarantine
 from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
+from pipeline.data.sources import panoptic
 from pipeline.data.splits import Part, SplitManifest, read_splits
-from pipeline.datasets import panoptic
 from pipeline.infra.columns import read_columns
 from pipeline.work import finished, write_shard
 
@@ -177,7 +177,7 @@ def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
 import os, signal, time
 from pathlib import Path
 from pipeline import convert
-from pipeline.datasets import panoptic
+from pipeline.data.sources import panoptic
 read = panoptic.records
 def killed(shard):
     for i, item in enumerate(read(shard)):

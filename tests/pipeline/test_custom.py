@@ -19,8 +19,8 @@ from pipeline.convert import ConvertConfig, convert
 from pipeline.data.manifest import load_manifest
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.shards import list_shards, read_records
-from pipeline.datasets import custom
-from pipeline.datasets.source import Drop
+from pipeline.data.sources import custom
+from pipeline.data.sources.base import Drop
 from pipeline.optim import OptimConfig
 from pipeline.predict import PredictConfig, predict
 from pipeline.train import training_job

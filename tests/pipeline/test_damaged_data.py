@@ -15,7 +15,7 @@ from test_mupots_mat import write_sequence
 
 from das.skeleton import read_skeleton
 from pipeline.data.record import Record
-from pipeline.datasets.source import Drop
+from pipeline.data.sources.base import Drop
 from pipeline.doctor import DoctorConfig, examine
 from pipeline.work import checked, items
 

@@ -25,9 +25,9 @@ from das.camera import project
 from das.skeleton import COCO19, MUPOTS17
 from pipeline.convert import SOURCES
 from pipeline.data.record import Record, to_sample, validate
+from pipeline.data.sources import coco, muco, mupots, panoptic
+from pipeline.data.sources.base import FRAMES_PER_SHARD
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import coco, muco, mupots, panoptic
-from pipeline.datasets.source import FRAMES_PER_SHARD
 
 BAND = SplitManifest("band", (Part("160906_band1", "test", "band"),), cameras=CAMERAS)
 

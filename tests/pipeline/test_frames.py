@@ -9,10 +9,10 @@ import pytest
 from original_layouts import CAMERAS, HEIGHT, WIDTH, write_panoptic
 
 from pipeline.data.record import Record, decode_image, validate
-from pipeline.datasets import frames as frames_module
-from pipeline.datasets import panoptic
-from pipeline.datasets.frames import JPEG_QUALITY, jpeg_of, video_frame
-from pipeline.datasets.source import EncodedImage, NoImage
+from pipeline.data.sources import panoptic
+from pipeline.data.sources import video_frames as frames_module
+from pipeline.data.sources.base import EncodedImage, NoImage
+from pipeline.data.sources.video_frames import JPEG_QUALITY, jpeg_of, video_frame
 
 _BITS = 8
 

@@ -24,7 +24,7 @@ from pipeline.convert import ConvertConfig, convert
 from pipeline.data import shards
 from pipeline.data.manifest import load_manifest
 from pipeline.data.shards import list_shards, read_records
-from pipeline.datasets import panoptic
+from pipeline.data.sources import panoptic
 from pipeline.infra import claims, columns
 from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
@@ -319,7 +319,7 @@ import sys, time
 from types import SimpleNamespace
 from pipeline import convert as c
 from pipeline.infra.cluster import ClusterConfig
-from pipeline.datasets import panoptic
+from pipeline.data.sources import panoptic
 def records(shard):
     if shard.split == "val":
         time.sleep(3)

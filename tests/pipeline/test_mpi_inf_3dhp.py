@@ -13,9 +13,9 @@ from test_frames import number_of, write_video
 from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.data.record import Record, decode_image, to_sample, validate
-from pipeline.datasets import mpi_inf_3dhp
-from pipeline.datasets import mpi_inf_3dhp_original as original
-from pipeline.datasets.source import Drop
+from pipeline.data.sources import mpi_inf_3dhp
+from pipeline.data.sources import mpi_inf_3dhp_original as original
+from pipeline.data.sources.base import Drop
 
 SIZE = 256  # of the made-up cameras, pixels
 

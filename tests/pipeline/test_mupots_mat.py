@@ -10,8 +10,8 @@ from original_layouts import HEIGHT, WIDTH, jpeg, write_mupots
 from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.data.record import to_sample, validate
-from pipeline.datasets import mupots, mupots_mat
-from pipeline.datasets.source import Drop, pinhole
+from pipeline.data.sources import mupots, mupots_mat
+from pipeline.data.sources.base import Drop, pinhole
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
 FRAMES_AND_PEOPLE = {

@@ -13,9 +13,9 @@ from test_datasets import BAND, read
 
 from das.camera import project
 from pipeline.data.record import Record
+from pipeline.data.sources import panoptic
+from pipeline.data.sources.base import Drop
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import panoptic
-from pipeline.datasets.source import Drop
 
 
 def test_real_poses_project_as_opencv_projects_them(das_data):

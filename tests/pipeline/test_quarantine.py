@@ -18,9 +18,9 @@ from pipeline.convert import ConvertConfig, convert
 from pipeline.data.manifest import QUARANTINE, load_manifest, read_quarantine
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
+from pipeline.data.sources import panoptic
+from pipeline.data.sources.base import Drop, Shard
 from pipeline.data.splits import PANOPTIC
-from pipeline.datasets import panoptic
-from pipeline.datasets.source import Drop, Shard
 from pipeline.work import items
 
 GOOD_JPEG = jpeg(HEIGHT, WIDTH)

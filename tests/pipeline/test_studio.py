@@ -10,8 +10,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from das.skeleton import COCO19
-from pipeline.datasets import synthetic
-from pipeline.datasets.source import Drop
+from pipeline.data.sources import synthetic
+from pipeline.data.sources.base import Drop
 from pipeline.studio import StudioConfig, StudioShard, plan, render, render_shard, write_calibration
 from pipeline.studio.body import dress
 from pipeline.studio.cameras import StudioCamera, sequence_cameras

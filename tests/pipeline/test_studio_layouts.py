@@ -15,8 +15,8 @@ from pycocotools.cocoeval import COCOeval
 
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, Skeleton
 from pipeline.data.record import OCCLUDED, VISIBLE
-from pipeline.datasets import coco, muco, mupots
-from pipeline.datasets.source import Drop, terms_of
+from pipeline.data.sources import coco, muco, mupots
+from pipeline.data.sources.base import Drop, terms_of
 from pipeline.studio import VERSION, StudioConfig, layout_plan, render
 from pipeline.studio.annotate import _hidden
 from pipeline.studio.cameras import photo_camera, sequence_cameras

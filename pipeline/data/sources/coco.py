@@ -20,10 +20,10 @@ from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.data.sources.base import Drop, Person, Shard, box_xyxy, cut, record, require_file, require_folder
+from pipeline.data.sources.json_files import coco_like, flag, numbers, size_of, whole
 from pipeline.data.splits import COCO as COCO_SPLITS
 from pipeline.data.splits import SplitManifest
-from pipeline.datasets.json_files import coco_like, flag, numbers, size_of, whole
-from pipeline.datasets.source import Drop, Person, Shard, box_xyxy, cut, record, require_file, require_folder
 
 TERMS = (
     "COCO 2017 keypoints: annotations CC BY 4.0; each photo has its own Flickr licence (`license` in the "

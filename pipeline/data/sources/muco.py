@@ -16,9 +16,9 @@ import numpy as np
 
 from das.skeleton import MUCO21, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
+from pipeline.data.sources.base import Drop, Person, Shard, box_xyxy, cut, pinhole, record, require_file, require_folder
+from pipeline.data.sources.json_files import annotations_of, numbers, size_of
 from pipeline.data.splits import MUCO, SplitManifest
-from pipeline.datasets.json_files import annotations_of, numbers, size_of
-from pipeline.datasets.source import Drop, Person, Shard, box_xyxy, cut, pinhole, record, require_file, require_folder
 
 TERMS = (
     "MuCo-3DHP, made from MPI-INF-3DHP: non-commercial research use only; see "

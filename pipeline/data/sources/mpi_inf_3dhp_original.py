@@ -22,9 +22,7 @@ import scipy.io
 
 from das.skeleton import MUPOTS17
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
-from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets.frames import video_frame
-from pipeline.datasets.source import (
+from pipeline.data.sources.base import (
     Drop,
     EncodedImage,
     NoImage,
@@ -35,6 +33,8 @@ from pipeline.datasets.source import (
     record,
     require_file,
 )
+from pipeline.data.sources.video_frames import video_frame
+from pipeline.data.splits import Part, SplitManifest
 
 # The joints of annot.mat, by our names.
 _ALL = (

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.datasets.source import IMAGE_DAMAGED, IMAGE_MISSING, IMAGE_UNREADABLE, EncodedImage, NoImage
+from pipeline.data.sources.base import IMAGE_DAMAGED, IMAGE_MISSING, IMAGE_UNREADABLE, EncodedImage, NoImage
 
 JPEG_QUALITY = 95
 """Of the JPEGs made from video frames (libjpeg's scale): close to the video's own losses."""

@@ -29,10 +29,19 @@ import numpy as np
 from das.camera import project, transform
 from das.skeleton import COCO19, MPI15, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record, key_of
+from pipeline.data.sources.base import (
+    ANNOTATION_MISSING,
+    Drop,
+    Person,
+    Shard,
+    cut,
+    record,
+    require_file,
+    require_folder,
+)
+from pipeline.data.sources.json_files import read_json
+from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import PANOPTIC, SplitManifest
-from pipeline.datasets.frames import video_frame
-from pipeline.datasets.json_files import read_json
-from pipeline.datasets.source import ANNOTATION_MISSING, Drop, Person, Shard, cut, record, require_file, require_folder
 
 TERMS = (
     "CMU Panoptic Dataset: non-commercial research use only; see http://domedb.perception.cs.cmu.edu and "

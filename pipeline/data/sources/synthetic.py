@@ -11,10 +11,10 @@ from pathlib import Path
 
 from das.skeleton import COCO19, Skeleton
 from pipeline.data.record import Record
+from pipeline.data.sources import panoptic
+from pipeline.data.sources.base import Drop, Shard
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.datasets import panoptic
-from pipeline.datasets.source import Drop, Shard
 from pipeline.studio.cameras import CAMERAS
 from pipeline.studio.config import RENDERED_TERMS, sequence_activity, sequence_names
 

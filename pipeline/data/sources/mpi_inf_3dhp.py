@@ -29,9 +29,8 @@ import numpy as np
 
 from das.skeleton import MUPOTS17, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
-from pipeline.data.splits import MPI_INF_3DHP, SplitManifest
-from pipeline.datasets import mpi_inf_3dhp_original as original
-from pipeline.datasets.source import (
+from pipeline.data.sources import mpi_inf_3dhp_original as original
+from pipeline.data.sources.base import (
     Drop,
     NoImage,
     Person,
@@ -44,6 +43,7 @@ from pipeline.datasets.source import (
     record,
     require_folder,
 )
+from pipeline.data.splits import MPI_INF_3DHP, SplitManifest
 
 TERMS = (
     "MPI-INF-3DHP: non-commercial research use only; see https://vcai.mpi-inf.mpg.de/3dhp-dataset and cite "

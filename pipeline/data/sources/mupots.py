@@ -21,10 +21,8 @@ import numpy as np
 from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
-from pipeline.data.splits import MUPOTS, SplitManifest
-from pipeline.datasets import mupots_mat
-from pipeline.datasets.json_files import annotations_of, flag, numbers, size_of
-from pipeline.datasets.source import (
+from pipeline.data.sources import mupots_mat
+from pipeline.data.sources.base import (
     Drop,
     EncodedImage,
     NoImage,
@@ -40,6 +38,8 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
+from pipeline.data.sources.json_files import annotations_of, flag, numbers, size_of
+from pipeline.data.splits import MUPOTS, SplitManifest
 
 TERMS = (
     "MuPoTS-3D: non-commercial research use only; see "

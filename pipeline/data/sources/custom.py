@@ -35,9 +35,7 @@ import numpy as np
 
 from das.skeleton import Skeleton, read_skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
-from pipeline.data.splits import CUSTOM, SplitManifest
-from pipeline.datasets.json_files import numbers
-from pipeline.datasets.source import (
+from pipeline.data.sources.base import (
     Drop,
     NoImage,
     Person,
@@ -51,6 +49,8 @@ from pipeline.datasets.source import (
     require_file,
     require_folder,
 )
+from pipeline.data.sources.json_files import numbers
+from pipeline.data.splits import CUSTOM, SplitManifest
 
 TERMS = "data of your own"
 SKELETONS: tuple[Skeleton, ...] = ()  # whatever skeleton.json says

@@ -18,8 +18,8 @@ import numpy as np
 import scipy.io
 
 from das.skeleton import MUPOTS17
-from pipeline.datasets.json_files import numbers, read_json
-from pipeline.datasets.source import pinhole
+from pipeline.data.sources.base import pinhole
+from pipeline.data.sources.json_files import numbers, read_json
 
 _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.source import unread
+from pipeline.data.sources.base import unread
 
 
 def read_json(path: Path) -> Any:
