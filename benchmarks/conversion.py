@@ -128,7 +128,7 @@ def to_disk(folder: Path, forget: bool = False) -> None:
 
 def converted(root: Path, out: Path) -> float:
     """Seconds of the conversion, in a Ray that runs already."""
-    from pipeline.convert import ConvertConfig, convert
+    from pipeline.data.prepare.convert import ConvertConfig, convert
 
     started = time.perf_counter()
     convert(ConvertConfig("panoptic", str(root), str(out), splits=("train",)))
@@ -143,7 +143,7 @@ def start_ray(folder: Path) -> float:
     started = time.perf_counter()
     connect(ClusterConfig(address="local", num_cpus=2, object_store_mb=100))
     write_originals(folder / "warm", 4)
-    from pipeline.convert import ConvertConfig, convert
+    from pipeline.data.prepare.convert import ConvertConfig, convert
 
     convert(ConvertConfig("panoptic", str(folder / "warm"), str(folder / "warm_out"), splits=("train",), shard_mb=1.2))
     return time.perf_counter() - started

@@ -68,7 +68,7 @@ def doctor(argv: Sequence[str]) -> None:
 
 def prepare(argv: Sequence[str]) -> None:
     """Convert original data sets (or rendered ones) to checked Parquet shards with a manifest."""
-    from pipeline.convert import ConvertConfig, convert
+    from pipeline.data.prepare.convert import ConvertConfig, convert
 
     print(convert(_parse("prepare", ConvertConfig, argv)).summary())
 

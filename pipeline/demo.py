@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import ModelChoice, TrainConfig
-from pipeline.convert import ConvertConfig, convert
+from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.evaluate import PAGE_FILE, EvaluateConfig, evaluate
 from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json

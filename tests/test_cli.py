@@ -23,7 +23,7 @@ JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__in
 FUNCTIONS = {
     "render": "pipeline.studio.render_job.render",
     "doctor data": "pipeline.doctor.doctor",
-    "prepare": "pipeline.convert.convert",
+    "prepare": "pipeline.data.prepare.convert.convert",
     "data stats": "pipeline.data_stats.stats",
     "data show": "pipeline.data_show.show",
     "train-panoptic": "pipeline.train.fit",

@@ -96,7 +96,7 @@ def test_datasets_reach_no_ray_through_other_modules():
         ("das/model.py", "import importlib\nimportlib.import_module('ray.data')", "ray"),
         ("pipeline/train.py", "from jobs.demo import main", "jobs"),
         ("pipeline/train.py", "import mlflow", "mlflow"),
-        ("pipeline/convert.py", "from pyarrow import fs", "pyarrow"),
+        ("pipeline/data/prepare/convert.py", "from pyarrow import fs", "pyarrow"),
         ("pipeline/data/sources/coco.py", "import ray.data", "ray"),
         ("pipeline/data/sources/coco.py", "import torchvision", "torchvision"),
         ("jobs/demo.py", "import mlflow", "mlflow"),

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from original_layouts import HEIGHT, WIDTH, body, write_muco, write_mupots, write_panoptic
 from test_quarantine import GOOD_JPEG, SEQUENCE, image, pose, write_coco
 
+from pipeline.data.prepare.shard_task import checked, items
 from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import coco, muco, mupots, panoptic
 from pipeline.data.sources.base import Drop
 from pipeline.data.splits import MUCO, MUPOTS, PANOPTIC
-from pipeline.work import checked, items
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
 
-from pipeline import convert as convert_module
-from pipeline.convert import ConvertConfig, convert
 from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.shard_task import finished, write_shard
 from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.data.splits import Part, SplitManifest, read_splits
 from pipeline.infra.columns import read_columns
-from pipeline.work import finished, write_shard
 
 PROJECT = Path(__file__).resolve().parents[2]
 SMALL = 0.04  # MB: a few images a shard
@@ -176,7 +176,7 @@ def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
     script = f"""
 import os, signal, time
 from pathlib import Path
-from pipeline import convert
+from pipeline.data.prepare import convert
 from pipeline.data.sources import panoptic
 read = panoptic.records
 def killed(shard):

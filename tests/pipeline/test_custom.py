@@ -15,8 +15,8 @@ from das.checkpoint import fresh_tensors, load_info, load_model, save_model
 from das.model import DAS
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
 from pipeline.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.convert import ConvertConfig, convert
 from pipeline.data.manifest import load_manifest
+from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom

@@ -23,7 +23,7 @@ from original_layouts import (
 
 from das.camera import project
 from das.skeleton import COCO19, MUPOTS17
-from pipeline.convert import SOURCES
+from pipeline.data.prepare.convert import SOURCES
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.sources import coco, muco, mupots, panoptic
 from pipeline.data.sources.base import FRAMES_PER_SHARD

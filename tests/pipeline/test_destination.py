@@ -9,10 +9,10 @@ import pytest
 import ray
 from original_layouts import write_mupots
 
-from pipeline import convert as convert_module
-from pipeline.convert import ConvertConfig, convert
-from pipeline.destination import check_own, tidy
-from pipeline.work import write_shard
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.output_folder import check_own, tidy
+from pipeline.data.prepare.shard_task import write_shard
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from test_mupots_mat import write_sequence
 
 from das.skeleton import COCO17
 from pipeline import cli
-from pipeline.convert import ConvertConfig, _list
+from pipeline.data.prepare.convert import ConvertConfig, _list
+from pipeline.data.prepare.shard_task import items
 from pipeline.data.record import Record
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import Drop
 from pipeline.data.splits import PANOPTIC
 from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
-from pipeline.work import items
 
 READERS = {
     "panoptic": panoptic,

@@ -19,17 +19,17 @@ import pytest
 import ray
 from original_layouts import write_panoptic
 
-from pipeline import convert as convert_module
-from pipeline.convert import ConvertConfig, convert
 from pipeline.data import shards
 from pipeline.data.manifest import load_manifest
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.shard_task import finished, write_shard
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.infra import claims, columns
 from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
-from pipeline.work import finished, write_shard
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORK = multiprocessing.get_context("fork")

@@ -16,8 +16,8 @@ from pipeline.tracking.tracker.tracker import Tracker
 from pyarrow import fs
 
 from pipeline.annotations import read_annotations
-from pipeline.convert import ConvertConfig, convert
 from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.ray_rows import read_split
 from pipeline.data.schema import from_row
 from pipeline.data.shards import list_shards, read_records

@@ -9,12 +9,12 @@ from original_layouts import jpeg, write_panoptic
 from test_schema import record
 
 from das.camera import back_project, project
-from pipeline import convert as convert_module
-from pipeline.convert import ConvertConfig, convert
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.shard_task import write_shard
+from pipeline.data.prepare.shrink_images import reencoded
 from pipeline.data.record import decode_image, validate
 from pipeline.data.shards import list_shards, read_records
-from pipeline.reencode import reencoded
-from pipeline.work import write_shard
 
 
 def large(height=180, width=320):

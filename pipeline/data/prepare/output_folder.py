@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
+from pipeline.data.prepare.shard_task import PARTS
 from pipeline.data.splits import SPLITS
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import STAGED, delete, join, names
-from pipeline.work import PARTS
 
 CLAIMS = (PARTS, "claims")
 """Folder of claims (pipeline/infra/claims.py), by the steps to it."""

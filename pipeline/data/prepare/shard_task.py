@@ -20,13 +20,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.prepare.shrink_images import reencoded
 from pipeline.data.record import Record, RowError, key_of, validate
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Drop, Shard, unread
 from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import ahead
-from pipeline.reencode import reencoded
 
 # Raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2

@@ -13,7 +13,7 @@ frames: reports are read one at a time.
 
 Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
 calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice, a folder to
-write that is not a conversion's own (pipeline/destination.py). Put in quarantine, one entry a frame: an image that is
+write that is not a conversion's own (pipeline/data/prepare/output_folder.py). Put in quarantine, one entry a frame: an image that is
 missing, damaged or of another size; an annotation that is no JSON, has NaN in it or another number of joints; a row
 that ``validate`` refuses, such as a negative depth; in Panoptic's layout also an image whose pose file is missing
 between others. The conversion then goes on to its end and fails there, unless ``allow_missing`` takes what there is.
@@ -42,18 +42,18 @@ from tqdm import tqdm
 
 from das.skeleton import skeleton_named
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
+from pipeline.data.prepare.output_folder import CLAIMS, check_apart, check_own, tidy, writing
+from pipeline.data.prepare.shard_task import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 from pipeline.data.record import key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import Drop, Shard, Source, terms_of, unread
 from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
-from pipeline.destination import CLAIMS, check_apart, check_own, tidy, writing
 from pipeline.infra.claims import Claim, claimed
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import write_texts
 from pipeline.infra.files import delete, exists, join, read_json, write_json
-from pipeline.work import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 
 SOURCES: dict[str, Source] = {
     "panoptic": panoptic,

@@ -1,0 +1,1 @@
+"""`das prepare`: original data to Parquet shards with a manifest, in Ray tasks."""
