@@ -14,10 +14,10 @@ from test_mpi_inf_3dhp import write_arrays, write_original
 from test_mupots_mat import write_sequence
 
 from das.skeleton import read_skeleton
+from pipeline.data.check.doctor import DoctorConfig, examine
 from pipeline.data.prepare.shard_task import checked, items
 from pipeline.data.record import Record
 from pipeline.data.sources.base import Drop
-from pipeline.doctor import DoctorConfig, examine
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
 DEEP = b"[" * 100_000

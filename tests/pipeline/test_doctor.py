@@ -15,13 +15,23 @@ from test_mupots_mat import write_sequence
 
 from das.skeleton import COCO17
 from pipeline import cli
+from pipeline.data.check.doctor import (
+    COMPLETE,
+    KINDS,
+    NOTHING,
+    PARTIAL,
+    DoctorConfig,
+    doctor,
+    examine,
+    nearby,
+    recognised,
+)
 from pipeline.data.prepare.convert import ConvertConfig, _list
 from pipeline.data.prepare.shard_task import items
 from pipeline.data.record import Record
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import Drop
 from pipeline.data.splits import PANOPTIC
-from pipeline.doctor import COMPLETE, KINDS, NOTHING, PARTIAL, DoctorConfig, doctor, examine, nearby, recognised
 
 READERS = {
     "panoptic": panoptic,
@@ -460,7 +470,7 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
 
 def test_a_full_disk_is_told_before_the_conversion(tmp_path, capsys, monkeypatch):
     root = write_coco(tmp_path)
-    monkeypatch.setattr("pipeline.doctor.shutil.disk_usage", lambda place: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr("pipeline.data.check.doctor.shutil.disk_usage", lambda place: type("Usage", (), {"free": 100}))
     status, report = look(capsys, root)
     assert status == PARTIAL and "not enough room: " in report
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from pipeline.data.check.base import Inventory, Trouble, archives, view_of
+from pipeline.data.check.coco_like import first_of, images_below, read, size_of
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import muco as reader
 from pipeline.data.sources.base import Source
 from pipeline.data.splits import SplitManifest
-from pipeline.inventory.coco_like import first_of, images_below, read, size_of
-from pipeline.inventory.findings import Inventory, Trouble, archives, view_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "MuCo-3DHP"
 LAYOUT = "MuCo-3DHP.json, unaugmented_set and augmented_set"

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.data.check.base import Inventory, Picture, Trouble
 from pipeline.data.record import image_size
-from pipeline.inventory.findings import Inventory, Picture, Trouble
 
 # Files are read side by side: on a network disk one waits for the other end most of the time.
 _READERS = 8

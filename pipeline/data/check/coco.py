@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.data.check.base import Inventory, Trouble, View, archives, view_of
+from pipeline.data.check.coco_like import images_below, read, size_of
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import coco as reader
 from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.inventory.coco_like import images_below, read, size_of
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, view_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "COCO keypoints"
 LAYOUT = "annotations/person_keypoints_train2017.json, train2017, and the same of val2017"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 from das.skeleton import read_skeleton
+from pipeline.data.check.base import Inventory, Picture, Trouble, View, archives, words_of
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import custom as reader
 from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.inventory.findings import Inventory, Picture, Trouble, View, archives, words_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "data of your own"
 LAYOUT = "skeleton.json, train.jsonl (val.jsonl, test.jsonl), and images"

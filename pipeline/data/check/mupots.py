@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from pipeline.data.check.base import Inventory, Trouble, View, archives, trouble_of, view_of
+from pipeline.data.check.coco_like import IMAGES, first_of, read, size_of
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import mupots as reader
 from pipeline.data.sources import mupots_mat
 from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.inventory.coco_like import IMAGES, first_of, read, size_of
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "MuPoTS-3D"
 LAYOUT = "MultiPersonTestSet/TS1 to TS20 with annot.mat, or MuPoTS-3D.json (or annotations/MuPoTS-3D.json)"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from pipeline.data.check.base import Inventory, Trouble, View, archives, spread, view_of
+from pipeline.data.check.listing import Tree
+from pipeline.data.check.videos import add_film
 from pipeline.data.sources import panoptic as reader
 from pipeline.data.sources.base import Source
 from pipeline.data.sources.panoptic import read_bodies, read_camera
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.inventory.films import add_film
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, spread, view_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "CMU Panoptic"
 LAYOUT = "a folder for each sequence, such as 160224_haggling1, with calibration_*.json, hdPose3d_*, hdImgs or hdVideos"

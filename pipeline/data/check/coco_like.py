@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.check.base import Inventory, Trouble
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import json_files
 from pipeline.data.sources.json_files import annotations_of
-from pipeline.inventory.findings import Inventory, Trouble
-from pipeline.inventory.tree import Tree
 
 IMAGES = (".jpg", ".jpeg", ".png")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.data.check import panoptic
+from pipeline.data.check.base import Inventory, Trouble
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources import synthetic as reader
 from pipeline.data.sources.base import Source
 from pipeline.data.sources.json_files import read_json
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import SplitManifest
-from pipeline.inventory import panoptic
-from pipeline.inventory.findings import Inventory, Trouble
-from pipeline.inventory.tree import Tree
 
 TITLE = "the studio's rendered people"
 LAYOUT = "a folder for each sequence, such as studio_train_haggling1, and studio.json; `das render` makes it"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from pipeline.data.check.base import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
+from pipeline.data.check.coco_like import IMAGES
+from pipeline.data.check.listing import Tree
+from pipeline.data.check.videos import add_film
 from pipeline.data.sources import mpi_inf_3dhp as reader
 from pipeline.data.sources.base import Shard, Source
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.inventory.coco_like import IMAGES
-from pipeline.inventory.films import add_film
-from pipeline.inventory.findings import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
-from pipeline.inventory.tree import Tree
 
 TITLE = "MPI-INF-3DHP"
 LAYOUT = "mpi_inf_3dhp_train.npz, cameras_train.pkl and images, or S1/Seq1 with annot.mat and imageSequence"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 
+from pipeline.data.check.base import Film, Trouble, View
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources.video_frames import jpeg_of
-from pipeline.inventory.findings import Film, Trouble, View
-from pipeline.inventory.tree import Tree
 
 
 def add_film(view: View, tree: Tree, path: str, frames: list[int], size: tuple[int, int] | None) -> None:

@@ -1,7 +1,7 @@
 """`das doctor data ROOT`: what is there of a data set, what is missing or broken, and what to type next.
 
 It recognises the data set by its names. Folders are listed and annotation files read; of the images it reads
-headers and decodes a few, more on demand (pipeline/inventory/images.py). A folder beside the right one is told
+headers and decodes a few, more on demand (pipeline/data/check/images.py). A folder beside the right one is told
 from an empty one, and the right one is named.
 """
 
@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from pipeline.data.check import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
+from pipeline.data.check.base import Inventorist, Inventory, Trouble, View
+from pipeline.data.check.images import check_images
+from pipeline.data.check.listing import Tree
 from pipeline.data.sources.base import terms_of
 from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.infra.text_tables import Table
-from pipeline.inventory import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.inventory.findings import Inventorist, Inventory, Trouble, View
-from pipeline.inventory.images import check_images
-from pipeline.inventory.tree import Tree
 
 Name = Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
 
