@@ -75,8 +75,8 @@ def prepare(argv: Sequence[str]) -> None:
 
 def data(argv: Sequence[str]) -> None:
     """Look at prepared data: `data stats` for numbers and plots, `data show` for pictures."""
-    from pipeline.data_show import ShowConfig, show
-    from pipeline.data_stats import StatsConfig, stats
+    from pipeline.data.browse.show import ShowConfig, show
+    from pipeline.data.browse.stats import StatsConfig, stats
 
     config = _subcommand("data", {"stats": StatsConfig, "show": ShowConfig}, argv)
     if isinstance(config, ShowConfig):

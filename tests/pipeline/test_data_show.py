@@ -13,12 +13,12 @@ from das.sample import collate
 from das.skeleton import skeleton_named
 from das.transforms import convert_joints, resize_matrix
 from das.visualize import TRUTH_GREY, person_color
+from pipeline.data.browse.assignment import CROWDED_OUT, OUTSIDE, network, targets_of
+from pipeline.data.browse.measures import LevelStatistics
+from pipeline.data.browse.show import ShowConfig, overlay, page, show
+from pipeline.data.browse.stats import StatsConfig, stats
 from pipeline.data.record import UNLABELLED, VISIBLE, decode_image, left_out, to_sample
 from pipeline.data.shards import list_shards, read_records
-from pipeline.data_measures import LevelStatistics
-from pipeline.data_show import ShowConfig, overlay, page, show
-from pipeline.data_stats import StatsConfig, stats
-from pipeline.targets import CROWDED_OUT, OUTSIDE, network, targets_of
 
 
 @pytest.fixture(scope="module")

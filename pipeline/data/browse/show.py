@@ -24,6 +24,7 @@ from das.skeleton import skeleton_named
 from das.top_view import top_view
 from das.visualize import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.visualize_method import assignment_tiles
+from pipeline.data.browse.assignment import Network, Recipe, Targets, Variant, network, targets_of
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.data.shards import find_records, list_shards
@@ -31,7 +32,6 @@ from pipeline.data.splits import Split
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import join, write_bytes
 from pipeline.infra.images import encode_image
-from pipeline.targets import Network, Recipe, Targets, Variant, network, targets_of
 
 # The world's down where cameras have a place in it: Panoptic's y axis, and the studio's.
 _WORLD_DOWN = np.array([0.0, 1.0, 0.0])

@@ -9,10 +9,10 @@ import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import inside
+from pipeline.data.browse.assignment import Network, targets_of
 from pipeline.data.manifest import SplitInfo
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, left_out
 from pipeline.infra.html.histogram import Histogram
-from pipeline.targets import Network, targets_of
 
 
 @dataclass

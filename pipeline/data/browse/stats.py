@@ -15,16 +15,16 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from pipeline.data.browse.assignment import Network, Recipe, Variant, network
+from pipeline.data.browse.measures import LevelStatistics, SplitStatistics
+from pipeline.data.browse.page import page_of
+from pipeline.data.browse.stats_tables import plots_of, tables_of
 from pipeline.data.manifest import Manifest, SplitInfo, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.splits import SPLITS, Split
-from pipeline.data_measures import LevelStatistics, SplitStatistics
-from pipeline.data_page import page_of
-from pipeline.data_report import plots_of, tables_of
 from pipeline.infra.files import write_bytes
 from pipeline.infra.text_tables import Table
-from pipeline.targets import Network, Recipe, Variant, network
 
 
 @dataclass(frozen=True)

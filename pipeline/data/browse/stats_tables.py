@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from pipeline.data_measures import JointStatistics, LevelStatistics, SplitStatistics
-from pipeline.data_page import Bars, Distribution, Plot, Ranges
+from pipeline.data.browse.measures import JointStatistics, LevelStatistics, SplitStatistics
+from pipeline.data.browse.page import Bars, Distribution, Plot, Ranges
 from pipeline.infra.text_tables import Table
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

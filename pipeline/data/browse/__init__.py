@@ -1,0 +1,1 @@
+"""`das data`: statistics and pictures of prepared data."""
