@@ -19,11 +19,11 @@ import torch
 from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
 from das.predictor import Predictor
-from pipeline.annotations import read_annotations
 from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.data.record import Record
 from pipeline.data.splits import Split
-from pipeline.inference import images_and_cameras, spread_images
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat

@@ -101,8 +101,8 @@ def train_mupots(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a model (folder or registry URI), or predictions, on prepared data under every protocol."""
-    from pipeline.evaluate import EvaluateConfig
-    from pipeline.rescore import judge
+    from pipeline.evaluation.evaluate import EvaluateConfig
+    from pipeline.evaluation.rescore import judge
 
     print(judge(_parse("evaluate", EvaluateConfig, argv)).summary())
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pipeline.config import ModelChoice, TrainConfig
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.evaluate import PAGE_FILE, EvaluateConfig, evaluate
+from pipeline.evaluation.evaluate import PAGE_FILE, EvaluateConfig, evaluate
 from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json
 from pipeline.predict import PredictConfig, predict

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from das.bootstrap import WITHIN, Interval, paired_interval
-from pipeline.scores import METRICS, SLICES, Evidence, Metric, Scores, SliceKind
+from pipeline.evaluation.scores import METRICS, SLICES, Evidence, Metric, Scores, SliceKind
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Annotated
 import tyro
 
 from pipeline import registry, versions
-from pipeline.annotations import read_annotations
-from pipeline.evidence import evidence_of
+from pipeline.evaluation.annotations import read_annotations
 from pipeline.gate import compare, difference_in_words, gate_for
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
 from pipeline.models import resolve_model
 from pipeline.promote import ModelName
+from pipeline.registry.gate_inputs import evidence_of
 from pipeline.turn import turn
 from pipeline.versions import Version
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from das.predictor import Predictor
-from pipeline.annotations import Annotations
 from pipeline.data.record import Record, decode_image
 from pipeline.data.shards import find_records
-from pipeline.evidence import evidence_of
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import PredictionSet, collect
+from pipeline.evaluation.scores import Evidence
+from pipeline.evaluation.train_overlap import overlap
 from pipeline.gate import Check, Gate
-from pipeline.overlap import overlap
-from pipeline.predictions import PredictionSet, collect
-from pipeline.scores import Evidence
+from pipeline.registry.gate_inputs import evidence_of
 
 _PAIRS = 24  # pairs of timings, at least
 _WARM_UP = 2

@@ -21,16 +21,16 @@ from typing import Literal
 from das.checkpoint import ModelInfo, load_info
 from das.skeleton import MUCO21, PANOPTIC15
 from pipeline import registry, versions
-from pipeline.annotations import Annotations, read_annotations
 from pipeline.data.record import Record
-from pipeline.evidence import evidence_of
+from pipeline.evaluation.annotations import Annotations, read_annotations
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
 from pipeline.gate import Check, Gate, Verdict, gate_for
 from pipeline.infra.cluster import ClusterConfig, absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.predictions import PredictionSet
 from pipeline.probe import fixed_batch, latency, reproduction, unseen
-from pipeline.scores import SCORES_FILE, Evidence, Scores
+from pipeline.registry.gate_inputs import evidence_of
 from pipeline.turn import turn
 from pipeline.versions import Version
 

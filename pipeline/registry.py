@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from das.checkpoint import load_info
+from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
 from pipeline.models import FINGERPRINT, aliases, all_versions, fingerprint, registered_files, require_run
-from pipeline.scores import SCORES_FILE, Scores
 from pipeline.turn import turn
 
 if TYPE_CHECKING:

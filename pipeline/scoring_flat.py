@@ -7,11 +7,11 @@ import numpy as np
 from das.oks import COCO17_SIGMAS
 from das.protocols_coco import NUMBERS, oks_average_precision
 from das.skeleton import COCO17
-from pipeline.annotations import Annotations
-from pipeline.ground_truth import conversion_back, flat_truth
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.ground_truth import conversion_back, flat_truth
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.score import check_origin, joined
 from pipeline.infra.text_tables import Numbers, Table
-from pipeline.predictions import PredictionSet
-from pipeline.scoring import check_origin, joined
 
 # Prepared rows keep boxes and no segments. MMPose takes this share of the box where a data set has no segments.
 _AREA = 0.53

@@ -30,9 +30,9 @@ from das.protocols_mupots import (
 )
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
-from pipeline.ground_truth import GroundTruth, mupots_truth
+from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth
+from pipeline.evaluation.predictions_file import Origin
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
-from pipeline.predictions import Origin
 from pipeline.scoring_strict import natural
 
 _ROOT = MUPOTS17.root_indices

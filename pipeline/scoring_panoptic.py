@@ -11,9 +11,9 @@ from das.metrics import MISSED, Predictions
 from das.protocols_panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
 from das.skeleton import PANOPTIC15
 from pipeline.data.record import Record
-from pipeline.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth
+from pipeline.evaluation.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth
+from pipeline.evaluation.predictions_file import Origin
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
-from pipeline.predictions import Origin
 
 _RELEASE_COLUMNS = (
     ("MPJPE mm", ".1f"),

@@ -11,9 +11,9 @@ from das.bootstrap import Clusters, Interval, Score, interval
 from das.metrics import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from das.strict import Strict
 from pipeline.data.record import Record
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.subsets import TITLES, occluded_joints, people_slices
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
-from pipeline.predictions import Origin
-from pipeline.slices import TITLES, occluded_joints, people_slices
 
 _COLUMNS = {
     "people": ("people", ".0f"),

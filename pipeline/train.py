@@ -35,14 +35,14 @@ from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
-from pipeline.ground_truth import strict_truth
+from pipeline.evaluation.ground_truth import strict_truth
+from pipeline.evaluation.train_overlap import INDEX_FILE
 from pipeline.infra.cluster import absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import read_columns
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
 from pipeline.ingest import training_rows
-from pipeline.overlap import INDEX_FILE
 from pipeline.statistics import pose_statistics
 from pipeline.tracking.tracker.tracker import RunHandle, Tracker
 from pipeline.train_loop import TrainJob, train_loop

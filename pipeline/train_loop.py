@@ -43,10 +43,10 @@ from das.train_step import TrainStep, require_finite
 from pipeline import optim
 from pipeline.config import TrainConfig
 from pipeline.data.manifest import Manifest
+from pipeline.evaluation.train_overlap import INDEX_FILE
 from pipeline.infra.columns import write_columns
 from pipeline.ingest import TrainingBatches
 from pipeline.optim import Progress
-from pipeline.overlap import INDEX_FILE
 from pipeline.tracking.tracker.tracker import RunHandle, Tracker
 from pipeline.validate import Validator
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.scores import Scores
 from pipeline.gate import Gate, Verdict
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import mlflow_client, talking_to
 from pipeline.models import FINGERPRINT, aliased, aliases, all_versions, find_version
-from pipeline.predictions import PredictionSet
 from pipeline.registry import CHAMPION, run_file
-from pipeline.scores import Scores
 from pipeline.turn import Turn
 
 _SCORES, _EVALUATION, _VERDICT, _GATE = "das.scores", "das.evaluation", "das.verdict", "das.gate"

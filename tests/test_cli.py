@@ -28,7 +28,7 @@ FUNCTIONS = {
     "data show": "pipeline.data.browse.show.show",
     "train-panoptic": "pipeline.train.fit",
     "train-mupots": "pipeline.train.fit",
-    "evaluate": "pipeline.rescore.judge",
+    "evaluate": "pipeline.evaluation.rescore.judge",
     "promote": "pipeline.promote.promote",
     "registry": "pipeline.history.ask",
     "predict": "pipeline.predict.predict",

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from das.metrics import NOT_COUNTED, distances
-from pipeline.annotations import Annotations
-from pipeline.frames import chosen_frames, frame_errors
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.score import TRAIN_FIT, Sheet
 from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
 from pipeline.infra.html.pictures import data_uri
-from pipeline.predictions import Origin
 from pipeline.report.page import (
     Chart,
     Comparison,
@@ -34,7 +35,6 @@ from pipeline.report.published import TABLE_2, TABLE_3, UNKNOWN
 from pipeline.report.runtime import RuntimeSection, runtime_section
 from pipeline.report.scene import scene_of
 from pipeline.runtime import Runtime
-from pipeline.scoring import TRAIN_FIT, Sheet
 
 MOST_PICTURES = 24
 """Frames that a page holds, the worst first; all others stay in the evaluation's folder."""

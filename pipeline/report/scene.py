@@ -14,10 +14,10 @@ import numpy as np
 from das.camera import back_project
 from das.top_view import level_axes
 from das.visualize import person_color
-from pipeline.annotations import Annotations
-from pipeline.frames import WORLD_DOWN, frame_errors, look_at
-from pipeline.predictions import Origin
-from pipeline.scoring import Sheet
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.frame_choice import WORLD_DOWN, frame_errors, look_at
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.score import Sheet
 
 
 def scene_of(frames: Mapping[str, int], annotations: Annotations, sheet: Sheet, origin: Origin) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from own_cluster import wait_for
 from test_jobs import check_continued, check_whole, committed, training
 
-from pipeline.predictions import PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -15,15 +15,15 @@ from das.config import small
 from das.model import DAS
 from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
-from pipeline.annotations import Annotations
 from pipeline.data.manifest import Manifest, SplitInfo
 from pipeline.data.prepare.convert import CONVERTER_VERSION
 from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import Origin, PredictionSet
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
-from pipeline.predictions import Origin, PredictionSet
 from pipeline.runtime import Runtime
 
 HEIGHT, WIDTH = 180, 320

@@ -21,17 +21,17 @@ from das.criterion import Criterion
 from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline.annotations import read_annotations
 from pipeline.data.record import Record, decode_image, key_of
 from pipeline.data.shards import find_records
-from pipeline.evidence import gate_scores
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.predictions_file import Origin, collect
+from pipeline.evaluation.score import score
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from pipeline.models import fingerprint
-from pipeline.predictions import Origin, collect
 from pipeline.promote import PromoteConfig
-from pipeline.scoring import score
+from pipeline.registry.gate_inputs import gate_scores
 
 NAME = "das-demo"
 # Suppression looks at poses; without it all models find the same people.

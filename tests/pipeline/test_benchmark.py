@@ -13,11 +13,11 @@ from das.decode import find_candidates, place_candidates, suppress
 from das.predictor import Predictor
 from das.skeleton import COCO17
 from pipeline import costs
-from pipeline.annotations import read_annotations
 from pipeline.benchmark import BenchmarkConfig, benchmark
 from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.data.record import decode_image
-from pipeline.inference import images_and_cameras, spread_images
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.report.benchmark import benchmark_page

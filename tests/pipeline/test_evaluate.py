@@ -14,23 +14,23 @@ from pipeline.tracking.tracker.tracker import Tracker
 
 from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
-from pipeline.annotations import read_annotations
 from pipeline.cli import main
 from pipeline.data.record import decode_image
 from pipeline.data.shards import write_records
-from pipeline.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.inference import worker_count
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.rescore import judge
+from pipeline.evaluation.score import score
+from pipeline.evaluation.scores import Scores
 from pipeline.gate import Gate
-from pipeline.inference import worker_count
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.images import read_photo
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint
-from pipeline.predictions import PredictionSet
 from pipeline.promote import PromoteConfig, promote
 from pipeline.registry import read_scores
-from pipeline.rescore import judge
-from pipeline.scores import Scores
-from pipeline.scoring import score
 
 IMAGES = 6
 
@@ -230,7 +230,7 @@ def test_allowed_training_images_mark_everything_and_promote_nothing(place, tmp_
 
 
 def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipeline.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
+    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
     write_prepared(tmp_path / "flat", [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")])
     write_prepared(tmp_path / "empty", scene())
     (tmp_path / "empty" / "test" / "shard-00000.parquet").unlink()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from das.bootstrap import Score, blocks
+from pipeline.evaluation.scores import Evidence, Scores, Slice
 from pipeline.gate import Gate, Verdict, compare, gate_for
-from pipeline.scores import Evidence, Scores, Slice
 
 SCORES = Scores(
     protocol="strict",

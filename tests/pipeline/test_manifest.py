@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from das.skeleton import COCO19
-from pipeline.annotations import read_annotations
 from pipeline.data.manifest import Manifest, load_manifest, read_quarantine, split_info
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import to_sample
 from pipeline.data.schema import READABLE, VERSION, from_row
 from pipeline.data.shards import find_records, list_shards, read_records
+from pipeline.evaluation.annotations import read_annotations
 
 OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1
 GOOD = Manifest(VERSION, 1, "0", "coco", "terms", ("coco17",), "coco@0", "f" * 64, "0" * 64, {})

@@ -15,12 +15,12 @@ from original_layouts import write_panoptic
 from pipeline.tracking.tracker.tracker import Tracker
 from pyarrow import fs
 
-from pipeline.annotations import read_annotations
 from pipeline.data.manifest import load_manifest, read_quarantine
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.ray_rows import read_split
 from pipeline.data.schema import from_row
 from pipeline.data.shards import list_shards, read_records
+from pipeline.evaluation.annotations import read_annotations
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json

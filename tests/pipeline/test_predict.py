@@ -20,7 +20,7 @@ from das.recipe import InputSize
 from pipeline.camera_file import read_camera
 from pipeline.data.record import Record
 from pipeline.data.schema import to_table
-from pipeline.inference import BatchPredictor
+from pipeline.evaluation.inference import BatchPredictor
 from pipeline.infra.images import read_photo
 from pipeline.predict import PredictConfig, predict, predict_photo, predict_video
 

@@ -17,15 +17,15 @@ from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of
 from das.skeleton import MUCO21
 from pipeline import registry, versions
 from pipeline.cli import main
-from pipeline.evaluate import EvaluateConfig
+from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.rescore import rescore
 from pipeline.history import History, RegistryConfig, Rollback, ask
 from pipeline.infra.files import write_json
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
-from pipeline.predictions import PredictionSet
 from pipeline.promote import promote
 from pipeline.registry import champion_version
-from pipeline.rescore import rescore
 from pipeline.turn import queue_name, turn
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,6 @@ from original_layouts import COCO_PERSON, HEIGHT, WIDTH, body, jpeg, write_muco,
 from test_frames import write_video
 
 from das.skeleton import MPI15
-from pipeline.annotations import read_annotations
 from pipeline.data.manifest import QUARANTINE, load_manifest, read_quarantine
 from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
@@ -22,6 +21,7 @@ from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.data.sources.base import Drop, Shard
 from pipeline.data.splits import PANOPTIC
+from pipeline.evaluation.annotations import read_annotations
 
 GOOD_JPEG = jpeg(HEIGHT, WIDTH)
 SEQUENCE = "160224_mafia1"

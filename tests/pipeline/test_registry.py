@@ -14,10 +14,10 @@ from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline import registry
+from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry import champion_version, read_scores, register
-from pipeline.scores import SCORES_FILE, Scores
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 

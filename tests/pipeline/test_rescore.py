@@ -11,14 +11,14 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
-from pipeline.comparison import differences, verdict
-from pipeline.evaluate import EvaluateConfig
-from pipeline.foreign import read_foreign
+from pipeline.evaluation.comparison import differences, verdict
+from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.external_predictions import read_foreign
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.rescore import rescore
+from pipeline.evaluation.score import score
+from pipeline.evaluation.scores import Scores
 from pipeline.infra.columns import read_lists, write_lists
-from pipeline.predictions import PredictionSet
-from pipeline.rescore import rescore
-from pipeline.scores import Scores
-from pipeline.scoring import score
 
 FRAMES = 6
 COLUMNS = ("scores", "joints_uv", "joints_cam")
@@ -26,7 +26,7 @@ COLUMNS = ("scores", "joints_uv", "joints_cam")
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
-    monkeypatch.setattr("pipeline.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
+    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
 
 
 def noisy(records, skeleton=PANOPTIC15, mm=40.0, seed=0):

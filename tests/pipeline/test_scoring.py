@@ -23,10 +23,10 @@ from das.bootstrap import SURE, WITHIN
 from das.camera import back_project
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.data.record import OCCLUDED
-from pipeline.ground_truth import image_clusters
+from pipeline.evaluation.ground_truth import image_clusters
+from pipeline.evaluation.predictions_file import PredictionSet, collect
+from pipeline.evaluation.score import score
 from pipeline.infra.columns import read_lists, write_lists
-from pipeline.predictions import PredictionSet, collect
-from pipeline.scoring import score
 
 NECK, HEAD = PANOPTIC15.index("neck"), PANOPTIC15.index("head")
 

@@ -6,9 +6,9 @@ from evaluation_cases import annotations_of, joints_as, predictions_of, record, 
 
 from das.skeleton import COCO19, PANOPTIC15
 from pipeline.data.record import OCCLUDED
-from pipeline.ground_truth import strict_truth
-from pipeline.scoring import score
-from pipeline.slices import occluded_joints, people_slices
+from pipeline.evaluation.ground_truth import strict_truth
+from pipeline.evaluation.score import score
+from pipeline.evaluation.subsets import occluded_joints, people_slices
 
 
 def slices_of(records):

@@ -24,10 +24,10 @@ import numpy as np
 from das.bootstrap import Clusters
 from das.metrics import Predictions, Truth
 from das.strict import Strict, strict
-from pipeline.annotations import Annotations, check_joints
-from pipeline.ground_truth import image_clusters, strict_truth
+from pipeline.evaluation.annotations import Annotations, check_joints
+from pipeline.evaluation.ground_truth import image_clusters, strict_truth
+from pipeline.evaluation.predictions_file import Origin, PredictionSet
 from pipeline.infra.text_tables import Numbers, Table
-from pipeline.predictions import Origin, PredictionSet
 from pipeline.scoring_mupots import mupots_numbers
 from pipeline.scoring_panoptic import panoptic_numbers
 from pipeline.scoring_strict import strict_numbers

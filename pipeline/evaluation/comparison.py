@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from das.bootstrap import Interval, paired_interval
-from pipeline.annotations import Annotations
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import PredictionSet, on_common_ground
+from pipeline.evaluation.score import TRAIN_FIT, Sheet, score
 from pipeline.infra.text_tables import Numbers, Table
-from pipeline.predictions import PredictionSet, on_common_ground
-from pipeline.scoring import TRAIN_FIT, Sheet, score
 
 # Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
 _COMPARED = (

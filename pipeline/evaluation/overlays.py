@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from das.top_view import panel
-from pipeline.annotations import Annotations
 from pipeline.data.record import Record, decode_image
 from pipeline.data.shards import find_records
-from pipeline.frames import WORLD_DOWN, chosen_frames, look_at
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.frame_choice import WORLD_DOWN, chosen_frames, look_at
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.score import Sheet
 from pipeline.infra.images import encode_image
-from pipeline.predictions import Origin
-from pipeline.scoring import Sheet
 
 
 def overlays(annotations: Annotations, sheet: Sheet, origin: Origin, spread: int, worst: int) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """One evaluation on Ray: a checkpoint and a split give predictions, scores under every protocol, pictures, timings.
 
-    OUT/predictions.parquet    every candidate of every image (pipeline/predictions.py)
+    OUT/predictions.parquet    every candidate of every image (pipeline/evaluation/predictions_file.py)
     OUT/scores.json            what promotion decides by (gate.Scores)
     OUT/report.json            everything in numbers
     OUT/report.html            the same to look at, in one file (pipeline/report/)
@@ -24,27 +24,27 @@ import ray
 from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
 from das.skeleton import COCO17
-from pipeline.annotations import Annotations, check_joints, read_annotations
-from pipeline.comparison import compare
 from pipeline.data.manifest import load_manifest
 from pipeline.data.splits import Split
-from pipeline.evidence import gate_scores
-from pipeline.foreign import is_foreign, read_foreign
-from pipeline.ground_truth import flat_truth
-from pipeline.inference import predict_split, runtime_on, worker_count
+from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
+from pipeline.evaluation.comparison import compare
+from pipeline.evaluation.external_predictions import is_foreign, read_foreign
+from pipeline.evaluation.ground_truth import flat_truth
+from pipeline.evaluation.inference import predict_split, runtime_on, worker_count
+from pipeline.evaluation.overlays import overlays
+from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.score import TRAIN_FIT, score
+from pipeline.evaluation.scores import SCORES_FILE, Scores
+from pipeline.evaluation.train_overlap import is_train_fit
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat as flat_config
 from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers, Table
 from pipeline.models import fingerprint, resolve_model
-from pipeline.overlap import is_train_fit
-from pipeline.overlays import overlays
-from pipeline.predictions import Origin, PredictionSet
+from pipeline.registry.gate_inputs import gate_scores
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
-from pipeline.scores import SCORES_FILE, Scores
-from pipeline.scoring import TRAIN_FIT, score
 from pipeline.scoring_flat import score_flat
 from pipeline.tracking.tracker.tracker import Tracker
 

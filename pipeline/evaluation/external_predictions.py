@@ -21,9 +21,9 @@ import scipy.io
 
 from das.camera import project
 from das.skeleton import MUPOTS17, Skeleton, skeleton_named
-from pipeline.annotations import Annotations
 from pipeline.data.record import Record, key_of
-from pipeline.predictions import Origin, PredictionSet
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import Origin, PredictionSet
 
 _REQUIRED = ("key", "joints_cam", "skeleton")
 _OPTIONAL = ("score", "joints_uv", "person")

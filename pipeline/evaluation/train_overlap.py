@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.annotations import Annotations
+from pipeline.evaluation.annotations import Annotations
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.annotations import Annotations
-from pipeline.scoring import Sheet
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.score import Sheet
 
 # Panoptic's world, and the studio's: y points down.
 WORLD_DOWN = np.array([0.0, 1.0, 0.0])

@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from pipeline.annotations import Annotations
-from pipeline.predictions import Origin, PredictionSet
-from pipeline.scores import Evidence, Scores, Slice
-from pipeline.scoring import Sheet, score
-from pipeline.slices import people_slices
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.score import Sheet, score
+from pipeline.evaluation.scores import Evidence, Scores, Slice
+from pipeline.evaluation.subsets import people_slices
 
 
 def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidence:

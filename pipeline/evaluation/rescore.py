@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.comparison import compare, verdict
-from pipeline.evaluate import (
+from pipeline.evaluation.annotations import Annotations, read_annotations
+from pipeline.evaluation.comparison import compare, verdict
+from pipeline.evaluation.evaluate import (
     PAGE_FILE,
     PREDICTIONS_FILE,
     REPORT_FILE,
@@ -29,17 +29,17 @@ from pipeline.evaluate import (
     is_flat,
     read_predictions,
 )
-from pipeline.evidence import gate_scores
-from pipeline.foreign import is_foreign, read_foreign
+from pipeline.evaluation.external_predictions import is_foreign, read_foreign
+from pipeline.evaluation.mupots_paired import score_paired
+from pipeline.evaluation.overlays import overlays
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.score import Sheet, score
+from pipeline.evaluation.scores import SCORES_FILE
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers
-from pipeline.overlays import overlays
-from pipeline.paired import score_paired
-from pipeline.predictions import Origin
+from pipeline.registry.gate_inputs import gate_scores
 from pipeline.report.evaluation import evaluation_page
-from pipeline.scores import SCORES_FILE
-from pipeline.scoring import Sheet, score
 from pipeline.scoring_flat import score_flat
 
 

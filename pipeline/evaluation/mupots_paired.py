@@ -14,13 +14,13 @@ import numpy as np
 from das.bootstrap import Clusters
 from das.metrics import Truth
 from das.skeleton import MUPOTS17
-from pipeline.annotations import read_annotations
 from pipeline.data.record import key_of
 from pipeline.data.sources.mupots_mat import read_sequence
-from pipeline.foreign import Foreign
-from pipeline.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.external_predictions import Foreign
+from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
+from pipeline.evaluation.score import joined
 from pipeline.infra.text_tables import Numbers
-from pipeline.scoring import joined
 from pipeline.scoring_mupots import paired_numbers
 from pipeline.scoring_strict import natural
 

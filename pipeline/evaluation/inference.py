@@ -21,13 +21,13 @@ from das.camera import intrinsics_from_fov
 from das.checkpoint import ModelInfo
 from das.model import DAS
 from das.predictor import ASSUMED_FOV_DEGREES, Predictor
-from pipeline.annotations import Annotations
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.data.shards import find_records
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import Origin, PredictionSet, collect
 from pipeline.infra.cluster import preflight
-from pipeline.predictions import Origin, PredictionSet, collect
 from pipeline.runtime import Runtime, measure
 
 

@@ -1,0 +1,1 @@
+"""A model on one split of prepared data: predictions, scores under every protocol, report."""

@@ -1,0 +1,1 @@
+"""Registered models: versions, the gate before promotion, rollback."""
