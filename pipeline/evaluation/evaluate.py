@@ -33,6 +33,7 @@ from pipeline.evaluation.ground_truth import flat_truth
 from pipeline.evaluation.inference import predict_split, runtime_on, worker_count
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.protocols.coco import score_flat
 from pipeline.evaluation.score import TRAIN_FIT, score
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.evaluation.train_overlap import is_train_fit
@@ -45,7 +46,6 @@ from pipeline.models import fingerprint, resolve_model
 from pipeline.registry.gate_inputs import gate_scores
 from pipeline.report.evaluation import evaluation_page
 from pipeline.runtime import Runtime
-from pipeline.scoring_flat import score_flat
 from pipeline.tracking.tracker.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"

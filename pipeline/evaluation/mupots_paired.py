@@ -19,10 +19,10 @@ from pipeline.data.sources.mupots_mat import read_sequence
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.external_predictions import Foreign
 from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
+from pipeline.evaluation.protocols.mupots import paired_numbers
+from pipeline.evaluation.protocols.strict import natural
 from pipeline.evaluation.score import joined
 from pipeline.infra.text_tables import Numbers
-from pipeline.scoring_mupots import paired_numbers
-from pipeline.scoring_strict import natural
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from das.strict import Strict, strict
 from pipeline.evaluation.annotations import Annotations, check_joints
 from pipeline.evaluation.ground_truth import image_clusters, strict_truth
 from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.protocols.mupots import mupots_numbers
+from pipeline.evaluation.protocols.panoptic import panoptic_numbers
+from pipeline.evaluation.protocols.strict import strict_numbers
 from pipeline.infra.text_tables import Numbers, Table
-from pipeline.scoring_mupots import mupots_numbers
-from pipeline.scoring_panoptic import panoptic_numbers
-from pipeline.scoring_strict import strict_numbers
 
 TRAIN_FIT = "train-fit"
 """What marks numbers that were measured on training data."""

@@ -32,8 +32,8 @@ from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth
 from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.protocols.strict import natural
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
-from pipeline.scoring_strict import natural
 
 _ROOT = MUPOTS17.root_indices
 # The toolbox pairs people by pixels of the original images, whose longer side is this.

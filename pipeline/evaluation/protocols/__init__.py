@@ -1,0 +1,1 @@
+"""Scores of predictions under each benchmark protocol (das/metrics) on prepared data."""
