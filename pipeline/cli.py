@@ -140,7 +140,7 @@ def sweep(argv: Sequence[str]) -> None:
 
 def benchmark(argv: Sequence[str]) -> None:
     """Time a model on a CPU, a GPU or both: latency, throughput, memory, stages, size; all into MLflow."""
-    from pipeline.benchmark import BenchmarkConfig, benchmark
+    from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
 
     print(benchmark(_parse("benchmark", BenchmarkConfig, argv)).summary())
 

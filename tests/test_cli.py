@@ -33,7 +33,7 @@ FUNCTIONS = {
     "registry": "pipeline.history.ask",
     "predict": "pipeline.predict.predict",
     "sweep": "pipeline.tune.sweep",
-    "benchmark": "pipeline.benchmark.benchmark",
+    "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
 }
 

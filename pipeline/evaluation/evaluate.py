@@ -27,6 +27,7 @@ from das.skeleton import COCO17
 from pipeline.data.manifest import load_manifest
 from pipeline.data.splits import Split
 from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
+from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.comparison import compare
 from pipeline.evaluation.external_predictions import is_foreign, read_foreign
 from pipeline.evaluation.ground_truth import flat_truth
@@ -34,6 +35,7 @@ from pipeline.evaluation.inference import predict_split, runtime_on, worker_coun
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.predictions_file import Origin, PredictionSet
 from pipeline.evaluation.protocols.coco import score_flat
+from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import TRAIN_FIT, score
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.evaluation.train_overlap import is_train_fit
@@ -44,8 +46,6 @@ from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_
 from pipeline.infra.text_tables import Numbers, Table
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry.gate_inputs import gate_scores
-from pipeline.report.evaluation import evaluation_page
-from pipeline.runtime import Runtime
 from pipeline.tracking.tracker.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"

@@ -26,9 +26,9 @@ from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.benchmark.latency import Runtime, measure
 from pipeline.evaluation.predictions_file import Origin, PredictionSet, collect
 from pipeline.infra.cluster import preflight
-from pipeline.runtime import Runtime, measure
 
 
 class BatchPredictor:

@@ -34,13 +34,13 @@ from pipeline.evaluation.mupots_paired import score_paired
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.predictions_file import Origin
 from pipeline.evaluation.protocols.coco import score_flat
+from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import Sheet, score
 from pipeline.evaluation.scores import SCORES_FILE
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers
 from pipeline.registry.gate_inputs import gate_scores
-from pipeline.report.evaluation import evaluation_page
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.predictions_file import Origin, PredictionSet
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
-from pipeline.runtime import Runtime
 
 HEIGHT, WIDTH = 180, 320
 K = np.array([[240.0, 0, 160], [0, 240, 90], [0, 0, 1]])

@@ -12,16 +12,16 @@ from das.checkpoint import load_model
 from das.decode import find_candidates, place_candidates, suppress
 from das.predictor import Predictor
 from das.skeleton import COCO17
-from pipeline import costs
-from pipeline.benchmark import BenchmarkConfig, benchmark
-from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.data.record import decode_image
 from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.benchmark import costs
+from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
+from pipeline.evaluation.benchmark.costs import PARTS, STAGES, DeviceCost, ModelCost, model_cost, stage_costs
+from pipeline.evaluation.benchmark.latency import Runtime, Throughput, throughput
+from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.report.benchmark import benchmark_page
-from pipeline.runtime import Runtime, Throughput, throughput
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from das.skeleton import PANOPTIC15
-from pipeline.costs import PARTS, STAGES, DeviceCost, ModelCost
 from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.benchmark.costs import PARTS, STAGES, DeviceCost, ModelCost
+from pipeline.evaluation.benchmark.latency import Throughput
+from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.overlays import overlays
+from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import score
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.report.benchmark import benchmark_page
-from pipeline.report.evaluation import evaluation_page
-from pipeline.runtime import Throughput
 
 PATIENCE = 120  # seconds; a loaded machine may be very slow
 

@@ -14,7 +14,7 @@ from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline.runtime import STAGES, measure, peak_memory_mb
+from pipeline.evaluation.benchmark.latency import STAGES, measure, peak_memory_mb
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32)
 

@@ -14,12 +14,10 @@ import numpy as np
 
 from das.metrics import NOT_COUNTED, distances
 from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
 from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.score import TRAIN_FIT, Sheet
-from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
-from pipeline.infra.html.pictures import data_uri
-from pipeline.report.page import (
+from pipeline.evaluation.report.page import (
     Chart,
     Comparison,
     Grid,
@@ -31,10 +29,12 @@ from pipeline.report.page import (
     render,
     shown,
 )
-from pipeline.report.published import TABLE_2, TABLE_3, UNKNOWN
-from pipeline.report.runtime import RuntimeSection, runtime_section
-from pipeline.report.scene import scene_of
-from pipeline.runtime import Runtime
+from pipeline.evaluation.report.published import TABLE_2, TABLE_3, UNKNOWN
+from pipeline.evaluation.report.runtime import RuntimeSection, runtime_section
+from pipeline.evaluation.report.scene import scene_of
+from pipeline.evaluation.score import TRAIN_FIT, Sheet
+from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
+from pipeline.infra.html.pictures import data_uri
 
 MOST_PICTURES = 24
 """Frames that a page holds, the worst first; all others stay in the evaluation's folder."""

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 
 from das.bootstrap import SURE, Interval
+from pipeline.evaluation.report.published import Published
 from pipeline.infra.text_tables import Table
-from pipeline.report.published import Published
 
 NOT_MEASURED = "–"
 
@@ -131,7 +131,7 @@ def beside(id: str, table: Published, ours: Mapping[str, Sequence[float]], notes
 def render(template: str, page: Any) -> str:
     """One file of HTML; every text is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report"),
+        loader=jinja2.PackageLoader("pipeline.evaluation.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

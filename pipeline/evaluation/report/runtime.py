@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.report.page import Chart, Comparison, Note, Number, beside
+from pipeline.evaluation.report.published import TABLE_4, UNKNOWN
 from pipeline.infra.html.charts import bar_chart
-from pipeline.report.page import Chart, Comparison, Note, Number, beside
-from pipeline.report.published import TABLE_4, UNKNOWN
-from pipeline.runtime import Runtime
 
 
 @dataclass(frozen=True)

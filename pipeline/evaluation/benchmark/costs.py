@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from das.decode import find_candidates, place_candidates, suppress
 from das.model import DAS
 from das.predictor import Predictor
+from pipeline.evaluation.benchmark.latency import Runtime, Throughput
 from pipeline.infra.images import decode_bytes
-from pipeline.runtime import Runtime, Throughput
 
 PARTS = {"backbone": "backbone", "neck": "fpn", "head": "head", "update": "update"}
 """Part of the network, as people call it -> its name in ``DAS``."""

@@ -19,18 +19,18 @@ import torch
 from das.checkpoint import ModelInfo, load_model
 from das.model import DAS
 from das.predictor import Predictor
-from pipeline.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.data.record import Record
 from pipeline.data.splits import Split
 from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost, model_cost, stage_costs
+from pipeline.evaluation.benchmark.latency import measure, throughput
+from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.report.benchmark import benchmark_page
-from pipeline.runtime import measure, throughput
 from pipeline.tracking.tracker.tracker import Tracker
 
 Device = Literal["cpu", "gpu"]

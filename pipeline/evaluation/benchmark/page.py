@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.costs import DeviceCost, ModelCost
+from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
+from pipeline.evaluation.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render, shown
+from pipeline.evaluation.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
 from pipeline.infra.html.charts import bar_chart
-from pipeline.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render, shown
-from pipeline.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
 
 
 @dataclass(frozen=True)

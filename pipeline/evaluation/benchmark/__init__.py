@@ -1,0 +1,1 @@
+"""`das benchmark`: latency, throughput, memory and cost of a model."""
