@@ -87,14 +87,14 @@ def data(argv: Sequence[str]) -> None:
 
 def train_panoptic(argv: Sequence[str]) -> None:
     """Train on prepared Panoptic-like data (15 joints), with COCO beside it if given."""
-    from pipeline.train import fit, panoptic_presets
+    from pipeline.training.fit import fit, panoptic_presets
 
     print(fit(_choose("train-panoptic", panoptic_presets(), argv)).summary())
 
 
 def train_mupots(argv: Sequence[str]) -> None:
     """Train on prepared MuCo / MuPoTS data (21 joints), with COCO beside it if given."""
-    from pipeline.train import fit, mupots_presets
+    from pipeline.training.fit import fit, mupots_presets
 
     print(fit(_choose("train-mupots", mupots_presets(), argv)).summary())
 
@@ -133,7 +133,7 @@ def predict(argv: Sequence[str]) -> None:
 
 def sweep(argv: Sequence[str]) -> None:
     """Sweep loss weights and update layers with Ray Tune; a trial is a training."""
-    from pipeline.tune import sweep, sweep_presets
+    from pipeline.training.sweep import sweep, sweep_presets
 
     print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
 

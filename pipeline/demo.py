@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import ModelChoice, TrainConfig
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.evaluation.evaluate import PAGE_FILE, EvaluateConfig, evaluate
 from pipeline.infra.cluster import ClusterConfig, connect
@@ -26,7 +25,8 @@ from pipeline.promote import PromoteConfig, promote
 from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
 from pipeline.studio.render_job import RenderConfig, render
-from pipeline.train import fit, small_training
+from pipeline.training.config import ModelChoice, TrainConfig
+from pipeline.training.fit import fit, small_training
 
 MODEL_NAME: Final = "das-demo"
 # A moment of a test sequence, rendered once more as a large photo.

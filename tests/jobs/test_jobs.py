@@ -17,7 +17,7 @@ from pipeline.tracking.tracker.tracker import IDENTITY_TAG
 
 from das.checkpoint import load_info, load_training_state
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.train import SELECT_BY
+from pipeline.training.fit import SELECT_BY
 
 pytestmark = pytest.mark.slow
 

@@ -14,17 +14,17 @@ from das.camera import project
 from das.checkpoint import fresh_tensors, load_info, load_model, save_model
 from das.model import DAS
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
-from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
 from pipeline.data.sources.base import Drop
-from pipeline.optim import OptimConfig
 from pipeline.predict import PredictConfig, predict
-from pipeline.train import training_job
-from pipeline.train_loop import train_loop
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.fit import training_job
+from pipeline.training.loop import train_loop
+from pipeline.training.optim import OptimConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -14,12 +14,12 @@ from ray_train_stand_in import Rows
 from das.recipe import small_recipe
 from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
-from pipeline.config import IngestConfig
 from pipeline.data.ray_rows import read_split
 from pipeline.data.schema import from_row, to_row
 from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.columns import read_columns
-from pipeline.ingest import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
+from pipeline.training.batches import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
+from pipeline.training.config import IngestConfig
 
 RECIPE = small_recipe(96, 54)
 INGEST = IngestConfig(recipe="small", width=96, height=54, batch_size=8, shuffle_rows=16)

@@ -25,7 +25,7 @@ from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.train import publish
+from pipeline.training.fit import publish
 
 
 @pytest.fixture(scope="module")

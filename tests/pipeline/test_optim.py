@@ -10,7 +10,7 @@ from torch import nn
 
 from das.config import release_panoptic, small
 from das.train_step import TrainStep
-from pipeline.optim import (
+from pipeline.training.optim import (
     OptimConfig,
     Progress,
     autocast_type,
@@ -20,8 +20,8 @@ from pipeline.optim import (
     parameter_groups,
     release,
 )
-from pipeline.optim import ours as ours_optim
-from pipeline.optim import small as small_optim
+from pipeline.training.optim import ours as ours_optim
+from pipeline.training.optim import small as small_optim
 
 
 def narrow(config):
@@ -146,7 +146,7 @@ def test_a_training_is_finished_after_its_epochs_or_when_its_time_is_up():
 
 def test_a_restart_knows_all_time_spent_before(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("pipeline.optim.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.training.optim.time.monotonic", lambda: now[0])
     first = Progress(small_optim(), steps_per_epoch=5)
     first.step = 7
     now[0] += 30
@@ -202,5 +202,3 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
 def test_options_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         OptimConfig(**change)
-
-

@@ -19,7 +19,7 @@ from das.transforms import Drop, convert_joints, train_transform
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.schema import from_row, to_row
 from pipeline.data.sources import coco, muco, panoptic
-from pipeline.ingest import RowTransform
+from pipeline.training.batches import RowTransform
 
 pytestmark = pytest.mark.golden
 

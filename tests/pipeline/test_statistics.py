@@ -7,7 +7,7 @@ from test_schema import record
 
 from das.recipe import release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, MPI15, MUPOTS17, PANOPTIC15, conversion, skeleton_named
-from pipeline.statistics import pose_statistics
+from pipeline.training.pose_statistics import pose_statistics
 
 
 def some_records():

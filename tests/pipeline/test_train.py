@@ -19,16 +19,15 @@ from das.config import paper_resnet50
 from das.model import DAS
 from das.recipe import RecipeConfig
 from das.train_step import TrainStep
-from pipeline import train
-from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.data.schema import to_table
 from pipeline.data.shards import list_shards, read_records
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.train_overlap import INDEX_FILE, is_train_fit, overlap
 from pipeline.infra.columns import read_columns, write_columns
-from pipeline.optim import OptimConfig
-from pipeline.train import identity, mupots_presets, panoptic_presets, refuse_another, training_job
-from pipeline.train_loop import train_loop
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.fit import identity, mupots_presets, panoptic_presets, refuse_another, training_job
+from pipeline.training.loop import train_loop
+from pipeline.training.optim import OptimConfig
 
 TINY = TrainConfig(
     model=ModelChoice("small", backbone_width=8),

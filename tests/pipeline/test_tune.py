@@ -7,11 +7,11 @@ import math
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from pipeline import tune
-from pipeline.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.optim import OptimConfig
-from pipeline.train import SELECT_BY
-from pipeline.tune import SweepConfig, SweepResult, Trial, draw_trials, sweep, sweep_presets
+from pipeline.training import sweep
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.fit import SELECT_BY
+from pipeline.training.optim import OptimConfig
+from pipeline.training.sweep import SweepConfig, SweepResult, Trial, draw_trials, sweep, sweep_presets
 
 TRAIN = TrainConfig(
     model=ModelChoice("small", backbone_width=8),
@@ -116,7 +116,7 @@ def test_the_best_epoch_of_every_trial_is_remembered():
 
 def test_a_sweep_in_which_nothing_moves_gives_up(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("pipeline.tune.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.training.sweep.time.monotonic", lambda: now[0])
     watch = tune._Watch([Trial("a", {})], patience=60.0)
     now[0] = 59.0
     assert not watch.stop_all()

@@ -1,7 +1,7 @@
 """What a stored image asks of the network: its people at network size, and the feature points that answer for them.
 
 The image is only resized, as at test time: training draws sizes around that (``RecipeConfig``), and people change
-levels with them. For looking at data; training itself goes through pipeline/ingest.py.
+levels with them. For looking at data; training itself goes through pipeline/training/batches.py.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from das.recipe import RecipeConfig
 from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
 from das.transforms import convert_joints, train_transform
-from pipeline.config import IngestConfig
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import to_sample
 from pipeline.data.schema import from_row
+from pipeline.training.config import IngestConfig
 
 # Draws of the augmentation before a row is replaced by another one of its batch.
 _DRAWS = 10

@@ -29,8 +29,6 @@ from das.config import DASConfig
 from das.model import DAS
 from das.recipe import RecipeConfig
 from das.skeleton import Skeleton
-from pipeline import optim
-from pipeline.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import Record
@@ -42,10 +40,12 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import read_columns
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
-from pipeline.ingest import training_rows
-from pipeline.statistics import pose_statistics
 from pipeline.tracking.tracker.tracker import RunHandle, Tracker
-from pipeline.train_loop import TrainJob, train_loop
+from pipeline.training import optim
+from pipeline.training.batches import training_rows
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.loop import TrainJob, train_loop
+from pipeline.training.pose_statistics import pose_statistics
 
 # What picks the best epoch: all people count, a missed one with the error of the mean pose.
 SELECT_BY = "val/mpjpe_with_misses"

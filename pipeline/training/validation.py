@@ -12,10 +12,10 @@ from das.checkpoint import ModelInfo
 from das.model import DAS
 from das.predictor import Prediction, Predictor
 from das.strict import best_threshold, strict
-from pipeline.config import TrainConfig
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.evaluation.ground_truth import predicted, strict_truth
+from pipeline.training.config import TrainConfig
 
 # Candidates below this score never decide the threshold; there are very many, and each costs time in suppression.
 LEAST_SCORE = 0.05

@@ -10,7 +10,7 @@ from das.config import DASConfig, Update
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
-from pipeline.optim import OptimConfig
+from pipeline.training.optim import OptimConfig
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
-from pipeline.config import TrainConfig
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
 from pipeline.tracking.tracker.tracker import RunHandle, Tracker
-from pipeline.train import (
+from pipeline.training.config import TrainConfig
+from pipeline.training.fit import (
     SELECT_BY,
     fit,
     identity,

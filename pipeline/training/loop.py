@@ -40,15 +40,15 @@ from das.model import DAS, channels_last
 from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
-from pipeline import optim
-from pipeline.config import TrainConfig
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.train_overlap import INDEX_FILE
 from pipeline.infra.columns import write_columns
-from pipeline.ingest import TrainingBatches
-from pipeline.optim import Progress
 from pipeline.tracking.tracker.tracker import RunHandle, Tracker
-from pipeline.validate import Validator
+from pipeline.training import optim
+from pipeline.training.batches import TrainingBatches
+from pipeline.training.config import TrainConfig
+from pipeline.training.optim import Progress
+from pipeline.training.validation import Validator
 
 # Optimiser steps between two reports of the losses.
 LOG_EVERY = 20

@@ -1,0 +1,1 @@
+"""One training on Ray, and sweeps of trainings."""
