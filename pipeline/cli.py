@@ -109,7 +109,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def promote(argv: Sequence[str]) -> None:
     """Register a checkpoint and make it champion if it passes the gate; exit status 1 and the reasons if not."""
-    from pipeline.promote import PromoteConfig, promote
+    from pipeline.registry.models_store.promote import PromoteConfig, promote
 
     result = promote(_parse("promote", PromoteConfig, argv))
     print(result.summary())
@@ -119,7 +119,7 @@ def promote(argv: Sequence[str]) -> None:
 
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history or how two versions differ; roll back its champion; print its gate."""
-    from pipeline.history import RegistryConfig, ask
+    from pipeline.registry.models_store.queries import RegistryConfig, ask
 
     print(ask(_parse("registry", RegistryConfig, argv)))
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import ray
 from evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
+from pipeline.registry.models_store.gate import Gate
+from pipeline.registry.models_store.models_store import read_scores
+from pipeline.registry.models_store.promote import PromoteConfig, promote
 from pipeline.tracking.tracker.tracker import Tracker
 
 from das.predictor import Predictor
@@ -24,13 +27,10 @@ from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.rescore import judge
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores
-from pipeline.gate import Gate
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.images import read_photo
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint
-from pipeline.promote import PromoteConfig, promote
-from pipeline.registry import read_scores
 
 IMAGES = 6
 

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 from evaluation_cases import write_prepared
+from pipeline.registry.models_store.champion_lock import queue_name, turn
+from pipeline.registry.models_store.models_store import champion_version
+from pipeline.registry.models_store.promote import promote
+from pipeline.registry.models_store.queries import History, RegistryConfig, Rollback, ask
 from pipeline.tracking.tracker.tracker import Tracker
 from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of, write_evaluation
 
 from das.skeleton import MUCO21
-from pipeline import registry, versions
 from pipeline.cli import main
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.rescore import rescore
-from pipeline.history import History, RegistryConfig, Rollback, ask
 from pipeline.infra.files import write_json
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
-from pipeline.promote import promote
-from pipeline.registry import champion_version
-from pipeline.turn import queue_name, turn
+from pipeline.registry.models_store import versions
 
 PROJECT = Path(__file__).resolve().parents[2]
 

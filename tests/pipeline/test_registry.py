@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pipeline.registry.models_store.models_store import champion_version, read_scores, register
 from pipeline.tracking.tracker.tracker import Tracker
 
 from das.checkpoint import ModelInfo, save_model, save_training_state
@@ -13,11 +14,9 @@ from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline import registry
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
-from pipeline.registry import champion_version, read_scores, register
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 

@@ -9,18 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from pipeline.registry.models_store.champion_lock import queue_name, turn
+from pipeline.registry.models_store.models_store import champion_version
 from pipeline.tracking.tracker.tracker import Tracker
 
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import resolve_model
-from pipeline.registry import champion_version
-from pipeline.turn import queue_name, turn
 
 PROJECT = Path(__file__).resolve().parents[2]
 LEASE = 3.0
 HOLDER = """
 import sys
-from pipeline.turn import turn
+from pipeline.registry.champion_lock import turn
 with turn(sys.argv[1], "das-x", sys.argv[2], sys.argv[3], lease=float(sys.argv[4])) as mine:
     print("mine", flush=True)
     sys.stdin.readline()

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import tyro
 
-from pipeline import registry, versions
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.gate import compare, difference_in_words, gate_for
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
 from pipeline.models import resolve_model
-from pipeline.promote import ModelName
-from pipeline.registry.gate_inputs import evidence_of
-from pipeline.turn import turn
-from pipeline.versions import Version
+from pipeline.registry.models_store import versions
+from pipeline.registry.models_store.champion_lock import turn
+from pipeline.registry.models_store.gate import compare, difference_in_words, gate_for
+from pipeline.registry.models_store.gate_inputs import evidence_of
+from pipeline.registry.models_store.promote import ModelName
+from pipeline.registry.models_store.versions import Version
 
 
 @dataclass(frozen=True)

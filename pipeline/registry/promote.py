@@ -20,19 +20,19 @@ from typing import Literal
 
 from das.checkpoint import ModelInfo, load_info
 from das.skeleton import MUCO21, PANOPTIC15
-from pipeline import registry, versions
 from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, read_annotations
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
-from pipeline.gate import Check, Gate, Verdict, gate_for
 from pipeline.infra.cluster import ClusterConfig, absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.probe import fixed_batch, latency, reproduction, unseen
-from pipeline.registry.gate_inputs import evidence_of
-from pipeline.turn import turn
-from pipeline.versions import Version
+from pipeline.registry.models_store import versions
+from pipeline.registry.models_store.candidate_checks import fixed_batch, latency, reproduction, unseen
+from pipeline.registry.models_store.champion_lock import turn
+from pipeline.registry.models_store.gate import Check, Gate, Verdict, gate_for
+from pipeline.registry.models_store.gate_inputs import evidence_of
+from pipeline.registry.models_store.versions import Version
 
 ModelName = Literal["das-panoptic", "das-mupots", "das-demo"]
 _FILES = (SCORES_FILE, "report.json", "predictions.parquet")
