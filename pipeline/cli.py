@@ -126,7 +126,7 @@ def registry(argv: Sequence[str]) -> None:
 
 def predict(argv: Sequence[str]) -> None:
     """Draw the 3D poses of the people on photos with a trained or promoted model."""
-    from pipeline.predict import PredictConfig, predict
+    from pipeline.predict.predict.predict import PredictConfig, predict
 
     predict(_parse("predict", PredictConfig, argv))
 

@@ -31,7 +31,7 @@ FUNCTIONS = {
     "evaluate": "pipeline.evaluation.rescore.judge",
     "promote": "pipeline.registry.promote.promote",
     "registry": "pipeline.registry.queries.ask",
-    "predict": "pipeline.predict.predict",
+    "predict": "pipeline.predict.predict.predict",
     "sweep": "pipeline.training.sweep.sweep",
     "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",
     "demo": "pipeline.demo.demo",

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import tyro
+from pipeline.predict.predict.camera_file import read_camera
+from pipeline.predict.predict.predict import PredictConfig, predict, predict_photo, predict_video
 
 from das.camera import intrinsics_from_fov
 from das.checkpoint import ModelInfo, save_model
@@ -17,12 +19,10 @@ from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline.camera_file import read_camera
 from pipeline.data.record import Record
 from pipeline.data.schema import to_table
 from pipeline.evaluation.inference import BatchPredictor
 from pipeline.infra.images import read_photo
-from pipeline.predict import PredictConfig, predict, predict_photo, predict_video
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 J = CONFIG.n_joints

@@ -23,13 +23,13 @@ from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
 from das.sheets import side_by_side
 from das.top_view import top_view
 from das.visualize import draw_people
-from pipeline.camera_file import Camera, read_camera
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image, read_photo
 from pipeline.infra.mlflow_client import absolute_tracking_uri
-from pipeline.inside import draw_inside, draw_residuals
 from pipeline.models import resolve_model
+from pipeline.predict.predict.camera_file import Camera, read_camera
+from pipeline.predict.predict.explain import draw_inside, draw_residuals
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
@@ -47,7 +47,7 @@ class PredictConfig:
     fov: float = ASSUMED_FOV_DEGREES
     """Horizontal field of view in degrees, used where no camera file is given."""
     camera: str | None = None
-    """Camera file: {"K": ..., "distortion": ...} or a CMU Panoptic calibration (pipeline/camera_file.py)."""
+    """Camera file: {"K": ..., "distortion": ...} or a CMU Panoptic calibration (pipeline/predict/camera_file.py)."""
     camera_name: str | None = None
     """Which camera of a calibration; by default the one that the photo's name begins with."""
     threshold: float | None = None

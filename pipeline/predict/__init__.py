@@ -1,0 +1,1 @@
+"""`das predict`: people on photos and videos."""
