@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from das.bootstrap import blocks, interval
-from das.metrics import root_average_precision
-from das.protocols_panoptic import panoptic_release, panoptic_smap, smap_scale
-from das.strict import best_threshold, strict
+from das.metrics.tables.bootstrap import blocks, interval
+from das.metrics.tables.panoptic import panoptic_release, panoptic_smap, smap_scale
+from das.metrics.tables.strict import best_threshold, strict
+from das.metrics.tables.tables import root_average_precision
 
 
 def timed(function, *arguments):

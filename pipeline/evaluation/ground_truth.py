@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from das.metrics.tables.bootstrap import SECONDS, Clusters, blocks
+from das.metrics.tables.panoptic import annotated, release_truth
+from das.metrics.tables.tables import Predictions, Truth
 
-from das.bootstrap import SECONDS, Clusters, blocks
-from das.metrics import Predictions, Truth
 from das.predictor import Prediction
-from das.protocols_panoptic import annotated, release_truth
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record

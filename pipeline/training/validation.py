@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import ray.train
 import torch.distributed as dist
+from das.metrics.tables.strict import best_threshold, strict
 
 from das.checkpoint import ModelInfo
 from das.model import DAS
 from das.predictor import Prediction, Predictor
-from das.strict import best_threshold, strict
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.evaluation.ground_truth import predicted, strict_truth

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from das.metrics.tables.bootstrap import FEW, SURE, WITHIN, Clusters, Score, blocks, interval, paired_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from das.bootstrap import FEW, SURE, WITHIN, Clusters, Score, blocks, interval, paired_interval
 
 seeds = st.integers(0, 2**32 - 1)
 CLUSTERS, REPLICATIONS = 40, 2000

@@ -4,11 +4,7 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial import procrustes as scipy_procrustes
-
-from das.metrics import (
+from das.metrics.tables.tables import (
     MISSED,
     Predictions,
     Truth,
@@ -24,6 +20,9 @@ from das.metrics import (
     procrustes,
     root_average_precision,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import procrustes as scipy_procrustes
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from das.metrics.tables.coco import NUMBERS, oks_average_precision
+from das.metrics.tables.tables import Predictions, Truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from das.metrics import Predictions, Truth
 from das.oks import COCO17_SIGMAS
-from das.protocols_coco import NUMBERS, oks_average_precision
 
 SIGMAS = np.array(COCO17_SIGMAS)
 

@@ -4,13 +4,7 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.io import loadmat
-
-from das.camera import project
-from das.metrics import MISSED, Predictions, Truth
-from das.protocols_mupots import (
+from das.metrics.tables.mupots import (
     COLUMNS,
     MATLAB_THRESHOLDS,
     RELEASE_THRESHOLDS,
@@ -22,6 +16,12 @@ from das.protocols_mupots import (
     rescale_bones,
     score_sequences,
 )
+from das.metrics.tables.tables import MISSED, Predictions, Truth
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import loadmat
+
+from das.camera import project
 
 seeds = st.integers(0, 2**32 - 1)
 PERCENT = 0.01  # tolerance, percentage points

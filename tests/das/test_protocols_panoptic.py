@@ -4,12 +4,7 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
-from das.camera import project
-from das.metrics import MISSED, NOT_COUNTED, Predictions, Truth
-from das.protocols_panoptic import (
+from das.metrics.tables.panoptic import (
     activity_mean,
     annotated,
     panoptic_release,
@@ -19,6 +14,11 @@ from das.protocols_panoptic import (
     smap_scale,
     world_mean_pose,
 )
+from das.metrics.tables.tables import MISSED, NOT_COUNTED, Predictions, Truth
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from das.camera import project
 
 seeds = st.integers(0, 2**32 - 1)
 TOLERANCE_MM = 0.01

@@ -3,11 +3,10 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
+from das.metrics.tables.strict import best_threshold, strict
+from das.metrics.tables.tables import MISSED, NOT_COUNTED, Predictions, Truth
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from das.metrics import MISSED, NOT_COUNTED, Predictions, Truth
-from das.strict import best_threshold, strict
 
 seeds = st.integers(0, 2**32 - 1)
 ROOT = (2,)

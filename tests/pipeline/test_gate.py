@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from das.metrics.tables.bootstrap import Score, blocks
 from pipeline.registry.models_store.gate import Gate, Verdict, compare, gate_for
 
-from das.bootstrap import Score, blocks
 from pipeline.evaluation.scores import Evidence, Scores, Slice
 
 SCORES = Scores(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from das.metrics.tables.bootstrap import SURE, WITHIN
 from evaluation_cases import (
     LENS,
     K,
@@ -19,7 +20,6 @@ from evaluation_cases import (
     standing,
 )
 
-from das.bootstrap import SURE, WITHIN
 from das.camera import back_project
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.data.record import OCCLUDED

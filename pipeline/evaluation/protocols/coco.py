@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from das.metrics.tables.coco import NUMBERS, oks_average_precision
 
 from das.oks import COCO17_SIGMAS
-from das.protocols_coco import NUMBERS, oks_average_precision
 from das.skeleton import COCO17
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.ground_truth import conversion_back, flat_truth

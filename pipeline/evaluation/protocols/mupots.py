@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-
-from das.bootstrap import Clusters, Interval, Score, interval
-from das.metrics import Predictions, Truth, root_aligned, root_of
-from das.protocols_mupots import (
+from das.metrics.tables.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.tables.mupots import (
     COLUMNS,
     MATLAB_THRESHOLDS,
     RELEASE_THRESHOLDS,
@@ -28,6 +26,8 @@ from das.protocols_mupots import (
     mupots_release,
     occlusion_tables,
 )
+from das.metrics.tables.tables import Predictions, Truth, root_aligned, root_of
+
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.bootstrap import Score
 from das.camera import back_project
-from das.metrics import (
+from das.metrics.tables.bootstrap import Score
+from das.metrics.tables.tables import (
     MISSED,
     NOT_COUNTED,
     Predictions,

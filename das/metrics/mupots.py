@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.bootstrap import Score
-from das.metrics import (
+from das.metrics.tables.bootstrap import Score
+from das.metrics.tables.tables import (
     MISSED,
     Predictions,
     Truth,

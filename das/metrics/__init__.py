@@ -1,0 +1,1 @@
+"""Every benchmark protocol as a function of arrays, with its source; bootstrap intervals."""
