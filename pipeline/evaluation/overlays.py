@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from das.top_view import panel
+from das.draw.top_view import panel
 from pipeline.data.record import Record, decode_image
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations

@@ -19,10 +19,10 @@ from das.checkpoint import load_criterion
 from das.codec import PoseCodec
 from das.criterion import Criterion
 from das.decode import level_scores
+from das.draw.method import distribution_grid, draw_distribution, draw_map, draw_offsets
+from das.draw.sheets import above_each_other, captioned, side_by_side
 from das.predictor import Predictor
 from das.recursive_update import update_dense
-from das.sheets import above_each_other, captioned, side_by_side
-from das.visualize_method import distribution_grid, draw_distribution, draw_map, draw_offsets
 
 _WIDTH = 640  # pixels that a network input is at least enlarged to, by a whole factor
 

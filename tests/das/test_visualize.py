@@ -9,20 +9,13 @@ from hypothesis import strategies as st
 
 from das.assign import assign
 from das.config import small
+from das.draw.method import distribution_grid, draw_assignment, draw_distribution, draw_map, draw_offsets
+from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color, side_color
+from das.draw.sheets import above_each_other, captioned, contact_sheet, side_by_side
+from das.draw.top_view import FloorPlan, panel, top_view
 from das.flow import RealNVP
 from das.sample import Sample, collate
-from das.sheets import above_each_other, captioned, contact_sheet, side_by_side
 from das.skeleton import PANOPTIC15, Skeleton
-from das.top_view import FloorPlan, panel, top_view
-from das.visualize import (
-    TRUTH_GREY,
-    draw_boxes,
-    draw_ignored,
-    draw_people,
-    person_color,
-    side_color,
-)
-from das.visualize_method import distribution_grid, draw_assignment, draw_distribution, draw_map, draw_offsets
 
 STICK = Skeleton("stick", ("root", "l_hand", "r_hand"), (("root", "l_hand"), ("root", "r_hand")), ("root",))
 

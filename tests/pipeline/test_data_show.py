@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from das.assign import assign
+from das.draw.people import TRUTH_GREY, person_color
 from das.sample import collate
 from das.skeleton import skeleton_named
 from das.transforms import convert_joints, resize_matrix
-from das.visualize import TRUTH_GREY, person_color
 from pipeline.data.browse.assignment import CROWDED_OUT, OUTSIDE, network, targets_of
 from pipeline.data.browse.measures import LevelStatistics
 from pipeline.data.browse.show import ShowConfig, overlay, page, show

@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 import tyro
 
-from das.drawing import Color
-from das.sheets import above_each_other, captioned, contact_sheet, side_by_side
+from das.draw.drawing import Color
+from das.draw.method import assignment_tiles
+from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
+from das.draw.sheets import above_each_other, captioned, contact_sheet, side_by_side
+from das.draw.top_view import top_view
 from das.skeleton import skeleton_named
-from das.top_view import top_view
-from das.visualize import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
-from das.visualize_method import assignment_tiles
 from pipeline.data.browse.assignment import Network, Recipe, Targets, Variant, network, targets_of
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from das.camera import back_project
-from das.top_view import level_axes
-from das.visualize import person_color
+from das.draw.people import person_color
+from das.draw.top_view import level_axes
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.frame_choice import WORLD_DOWN, frame_errors, look_at
 from pipeline.evaluation.predictions_file import Origin

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from das.camera import back_project
-from das.drawing import INK, PAPER, SHIFT, Color, draw_circle, draw_line, draw_text, fixed_point
-from das.sheets import at_height, side_by_side
+from das.draw.drawing import INK, PAPER, SHIFT, Color, draw_circle, draw_line, draw_text, fixed_point
+from das.draw.people import TRUTH_GREY, draw_people, draw_skeleton, drawable, person_color
+from das.draw.sheets import at_height, side_by_side
 from das.skeleton import Skeleton
-from das.visualize import TRUTH_GREY, draw_people, draw_skeleton, drawable, person_color
 
 _GRID: Color = (222, 222, 218)
 

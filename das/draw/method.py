@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from das.drawing import draw_arrow, draw_caption, draw_circle, draw_line, draw_text
-from das.sheets import side_by_side
+from das.draw.drawing import draw_arrow, draw_caption, draw_circle, draw_line, draw_text
+from das.draw.people import TRUTH_GREY, draw_people, person_color
+from das.draw.sheets import side_by_side
 from das.skeleton import Skeleton
-from das.visualize import TRUTH_GREY, draw_people, person_color
 
 
 def draw_assignment(

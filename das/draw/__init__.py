@@ -1,0 +1,1 @@
+"""Pictures of people, from above, and of what the network computes."""
