@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from das.head import Head
-from das.official_weights import official_key
 from das.recursive_update import RecursiveUpdate, update_dense
+from das.release.weights import official_key
 
 
 def make_head(**changes):

@@ -11,8 +11,8 @@ from das.config import VARIANTS, DASConfig, release_mupots, release_panoptic, sm
 from das.criterion import Criterion
 from das.flow import RealNVP
 from das.model import DAS
-from das.official_weights import FLOW_NAMES, flows_of, load_official, official_key, read_official, to_official
 from das.recursive_update import update_dense
+from das.release.weights import FLOW_NAMES, flows_of, load_official, official_key, read_official, to_official
 
 RELEASES = {"panoptic": release_panoptic, "mupots": release_mupots}
 

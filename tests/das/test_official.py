@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from das.camera import back_project, project, transform
-from das.official import convert_person, convert_train_image, converter_box, pixel_to_world, world_to_pixel
+from das.release.geometry import convert_person, convert_train_image, converter_box, pixel_to_world, world_to_pixel
 from das.skeleton import COCO19, MPI15
 
 K = np.array([[1400.0, 0, 960], [0, 1395, 540], [0, 0, 1]])

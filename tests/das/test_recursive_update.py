@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from das.official_weights import official_key
 from das.recursive_update import FeaturePoints, RecursiveUpdate, UpdateState, update_at, update_dense
+from das.release.weights import official_key
 
 KINDS = ["none", "single", "multi", "release"]
 

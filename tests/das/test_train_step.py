@@ -18,8 +18,8 @@ from das.criterion import Criterion
 from das.decode import decode
 from das.head import Head
 from das.model import HeadOutput
-from das.official_weights import FLOW_NAMES, load_official, to_official
 from das.recursive_update import RecursiveUpdate, update_dense
+from das.release.weights import FLOW_NAMES, load_official, to_official
 from das.train_step import require_finite
 
 

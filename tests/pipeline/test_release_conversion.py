@@ -1,7 +1,7 @@
 """Original files through our sources and rows, under the release's recipe: the official converters' recorded results.
 
 The recorded cases are dataset_conversion.json (panoptic2coco, coco_mapping) and I_data_and_eval.npz with
-I_annotations.json (the release's parsed Panoptic, COCO and MuCo annotations). das/official.py meets the converter to
+I_annotations.json (the release's parsed Panoptic, COCO and MuCo annotations). das/release/geometry.py meets the converter to
 the last digit; here it is shown that what is stored loses nothing of it: same images, people, joints and labels.
 """
 
@@ -98,7 +98,7 @@ def test_panoptic2coco_joints_visibilities_and_roots_of_every_training_person(co
             visible = np.array(person["joints2d_vis"])[:, 0] > 0
             assert np.array_equal(found.visible[k], visible)
             wanted = np.array(person["joints3d_img"])
-            # Pixels are off by the converter's own slip in the distortion (das/official.py).
+            # Pixels are off by the converter's own slip in the distortion (das/release/geometry.py).
             assert np.abs(found.joints_uv[k] - wanted[:, :2])[visible].max() < 0.2
             assert np.abs(found.joints_depth[k] - 10 * wanted[:, 2])[visible].max() < 0.02
             assert np.abs(found.root_uv[k] - person["center2d"][:2]).max() < 0.2
