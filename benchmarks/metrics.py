@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from das.metrics.tables.bootstrap import blocks, interval
-from das.metrics.tables.panoptic import panoptic_release, panoptic_smap, smap_scale
-from das.metrics.tables.strict import best_threshold, strict
-from das.metrics.tables.tables import root_average_precision
+
+from das.metrics.bootstrap import blocks, interval
+from das.metrics.panoptic import panoptic_release, panoptic_smap, smap_scale
+from das.metrics.strict import best_threshold, strict
+from das.metrics.tables import root_average_precision
 
 
 def timed(function, *arguments):

@@ -109,7 +109,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def promote(argv: Sequence[str]) -> None:
     """Register a checkpoint and make it champion if it passes the gate; exit status 1 and the reasons if not."""
-    from pipeline.registry.models_store.promote import PromoteConfig, promote
+    from pipeline.registry.promote import PromoteConfig, promote
 
     result = promote(_parse("promote", PromoteConfig, argv))
     print(result.summary())
@@ -119,14 +119,14 @@ def promote(argv: Sequence[str]) -> None:
 
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history or how two versions differ; roll back its champion; print its gate."""
-    from pipeline.registry.models_store.queries import RegistryConfig, ask
+    from pipeline.registry.queries import RegistryConfig, ask
 
     print(ask(_parse("registry", RegistryConfig, argv)))
 
 
 def predict(argv: Sequence[str]) -> None:
     """Draw the 3D poses of the people on photos with a trained or promoted model."""
-    from pipeline.predict.predict.predict import PredictConfig, predict
+    from pipeline.predict.predict import PredictConfig, predict
 
     predict(_parse("predict", PredictConfig, argv))
 

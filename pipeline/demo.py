@@ -20,8 +20,8 @@ from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.evaluation.evaluate import PAGE_FILE, EvaluateConfig, evaluate
 from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json
-from pipeline.predict.predict.predict import PredictConfig, predict
-from pipeline.registry.models_store.promote import PromoteConfig, promote
+from pipeline.predict.predict import PredictConfig, predict
+from pipeline.registry.promote import PromoteConfig, promote
 from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
 from pipeline.studio.render_job import RenderConfig, render

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from das.metrics.tables.tables import Predictions, Truth, required
+from das.metrics.tables import Predictions, Truth, required
 
 # The evaluator's summary, in its order; AP over OKS 0.50:0.05:0.95, at most 20 people an image.
 NUMBERS = ("ap", "ap_50", "ap_75", "ap_medium", "ap_large", "ar", "ar_50", "ar_75", "ar_medium", "ar_large")

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.metrics.tables.bootstrap import Score
-from das.metrics.tables.tables import (
+from das.metrics.bootstrap import Score
+from das.metrics.tables import (
     MISSED,
     Predictions,
     Truth,

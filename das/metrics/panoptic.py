@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from das.camera import back_project
-from das.metrics.tables.bootstrap import Score
-from das.metrics.tables.tables import (
+from das.metrics.bootstrap import Score
+from das.metrics.tables import (
     MISSED,
     NOT_COUNTED,
     Predictions,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from das.metrics.tables.bootstrap import Score
-from das.metrics.tables.tables import (
+from das.metrics.bootstrap import Score
+from das.metrics.tables import (
     NOT_COUNTED,
     Predictions,
     Truth,

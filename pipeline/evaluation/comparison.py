@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from das.metrics.tables.bootstrap import Interval, paired_interval
 
+from das.metrics.bootstrap import Interval, paired_interval
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import PredictionSet, on_common_ground
 from pipeline.evaluation.score import TRAIN_FIT, Sheet, score

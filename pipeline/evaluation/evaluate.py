@@ -45,8 +45,8 @@ from pipeline.infra.configs import flat as flat_config
 from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers, Table
 from pipeline.models import fingerprint, resolve_model
-from pipeline.registry.models_store.gate_inputs import gate_scores
-from pipeline.tracking.tracker.tracker import Tracker
+from pipeline.registry.gate_inputs import gate_scores
+from pipeline.tracking.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"
 _FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, "tables", "overlays")

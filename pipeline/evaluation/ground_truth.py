@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from das.metrics.tables.bootstrap import SECONDS, Clusters, blocks
-from das.metrics.tables.panoptic import annotated, release_truth
-from das.metrics.tables.tables import Predictions, Truth
 
+from das.metrics.bootstrap import SECONDS, Clusters, blocks
+from das.metrics.panoptic import annotated, release_truth
+from das.metrics.tables import Predictions, Truth
 from das.predictor import Prediction
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside

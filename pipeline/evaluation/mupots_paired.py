@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from das.metrics.tables.bootstrap import Clusters
-from das.metrics.tables.tables import Truth
 
+from das.metrics.bootstrap import Clusters
+from das.metrics.tables import Truth
 from das.skeleton import MUPOTS17
 from pipeline.data.record import key_of
 from pipeline.data.sources.mupots_mat import read_sequence

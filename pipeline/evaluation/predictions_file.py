@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from das.metrics.tables.tables import Predictions
 
 from das.checkpoint import ModelInfo
+from das.metrics.tables import Predictions
 from das.skeleton import Skeleton
 from pipeline.infra.columns import Lists, read_lists, write_lists
 

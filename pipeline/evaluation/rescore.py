@@ -40,7 +40,7 @@ from pipeline.evaluation.scores import SCORES_FILE
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers
-from pipeline.registry.models_store.gate_inputs import gate_scores
+from pipeline.registry.gate_inputs import gate_scores
 
 
 @dataclass(frozen=True)

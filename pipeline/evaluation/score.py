@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from das.metrics.tables.bootstrap import Clusters
-from das.metrics.tables.strict import Strict, strict
-from das.metrics.tables.tables import Predictions, Truth
 
+from das.metrics.bootstrap import Clusters
+from das.metrics.strict import Strict, strict
+from das.metrics.tables import Predictions, Truth
 from pipeline.evaluation.annotations import Annotations, check_joints
 from pipeline.evaluation.ground_truth import image_clusters, strict_truth
 from pipeline.evaluation.predictions_file import Origin, PredictionSet

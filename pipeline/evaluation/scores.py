@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from das.metrics.tables.bootstrap import Clusters, Score
+from das.metrics.bootstrap import Clusters, Score
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
 

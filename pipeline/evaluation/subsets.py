@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from das.metrics.tables.tables import Truth, pairs_of_people, root_of
 
+from das.metrics.tables import Truth, pairs_of_people, root_of
 from das.skeleton import Skeleton, conversion, skeleton_named
 from pipeline.data.record import OCCLUDED, Record
 

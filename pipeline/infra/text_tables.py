@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from das.metrics.tables.bootstrap import Interval, Score
+from das.metrics.bootstrap import Interval, Score
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image, read_photo
 from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.models import resolve_model
-from pipeline.predict.predict.camera_file import Camera, read_camera
-from pipeline.predict.predict.explain import draw_inside, draw_residuals
+from pipeline.predict.camera_file import Camera, read_camera
+from pipeline.predict.explain import draw_inside, draw_residuals
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 

@@ -21,8 +21,8 @@ from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import PredictionSet, collect
 from pipeline.evaluation.scores import Evidence
 from pipeline.evaluation.train_overlap import overlap
-from pipeline.registry.models_store.gate import Check, Gate
-from pipeline.registry.models_store.gate_inputs import evidence_of
+from pipeline.registry.gate import Check, Gate
+from pipeline.registry.gate_inputs import evidence_of
 
 _PAIRS = 24  # pairs of timings, at least
 _WARM_UP = 2

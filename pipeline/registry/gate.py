@@ -1,9 +1,9 @@
 """The gate in front of the alias ``champion``: numbers in, a verdict in sentences out.
 
 A gate is data: ``Gate`` is a JSON file, and every registered model has its default (``gate_for``). A promotion is a
-statistical decision: the primary metric must improve by the paired cluster bootstrap (das/metrics/bootstrap.py), which draws
-the same blocks of frames for both models; with few blocks, every sequence must agree as well. Recall and precision must
-not get lost on the way, because a model that finds fewer people can have the smaller error on those it finds; nor may
+statistical decision: the primary metric must improve by the paired cluster bootstrap (das/metrics/bootstrap.py), which
+draws the same blocks of frames for both models; with few blocks, every sequence must agree as well. Recall and
+precision must not get lost on the way, because a model that finds fewer people can have the smaller error on those it finds; nor may
 any slice of the data, nor the latency. The first version is judged against the training split's mean pose. Nothing is
 compared unless protocol, split, skeleton and data are the same.
 """
@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from das.metrics.tables.bootstrap import WITHIN, Interval, paired_interval
-
+from das.metrics.bootstrap import WITHIN, Interval, paired_interval
 from pipeline.evaluation.scores import METRICS, SLICES, Evidence, Metric, Scores, SliceKind
 
 

@@ -21,7 +21,7 @@ from das.checkpoint import load_info
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
 from pipeline.models import FINGERPRINT, aliases, all_versions, fingerprint, registered_files, require_run
-from pipeline.registry.models_store.champion_lock import turn
+from pipeline.registry.champion_lock import turn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

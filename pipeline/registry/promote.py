@@ -27,12 +27,13 @@ from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
 from pipeline.infra.cluster import ClusterConfig, absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.registry.models_store import versions
-from pipeline.registry.models_store.candidate_checks import fixed_batch, latency, reproduction, unseen
-from pipeline.registry.models_store.champion_lock import turn
-from pipeline.registry.models_store.gate import Check, Gate, Verdict, gate_for
-from pipeline.registry.models_store.gate_inputs import evidence_of
-from pipeline.registry.models_store.versions import Version
+from pipeline.registry import versions
+from pipeline.registry.candidate_checks import fixed_batch, latency, reproduction, unseen
+from pipeline.registry.champion_lock import turn
+from pipeline.registry.gate import Check, Gate, Verdict, gate_for
+from pipeline.registry.gate_inputs import evidence_of
+from pipeline.registry.models_store import CHALLENGER, champion_version, register, run_file
+from pipeline.registry.versions import Version
 
 ModelName = Literal["das-panoptic", "das-mupots", "das-demo"]
 _FILES = (SCORES_FILE, "report.json", "predictions.parquet")
@@ -120,7 +121,7 @@ def promote(config: PromoteConfig, gate: Gate | None = None) -> PromoteResult:
     gate = gate or read_gate(config)
     with tempfile.TemporaryDirectory(prefix="promote-") as scratch:
         candidate = _read(config, tracking_uri, Path(scratch))
-        number = registry.register(tracking_uri, config.name, candidate.run_id, candidate.folder)
+        number = register(tracking_uri, config.name, candidate.run_id, candidate.folder)
         version = versions.read_version(tracking_uri, config.name, number)
         loaded, batch, alone = _examine(candidate, version, gate, tracking_uri, Path(scratch))
         if loaded is None or not all(check.passed for check in alone):
@@ -133,7 +134,7 @@ def promote(config: PromoteConfig, gate: Gate | None = None) -> PromoteResult:
                 return _compare(candidate, files, batch, champion, config.name, gate, tracking_uri)
 
             verdict = _decide(candidate, version, alone, against, gate, tracking_uri)
-    holder = registry.champion_version(tracking_uri, config.name)
+    holder = champion_version(tracking_uri, config.name)
     terms = tuple(dict.fromkeys(candidate.info.data["terms"]))
     return PromoteResult(config.name, number, verdict, holder == number, holder, terms)
 
@@ -192,7 +193,7 @@ def _evaluation(where: str, tracking_uri: str, scratch: Path) -> dict[str, Path]
             path.write_bytes(read_bytes(join(folder, name)))
         return files
     if re.fullmatch(r"[0-9a-f]{32}", where):
-        return {name: registry.run_file(tracking_uri, where, name, scratch) for name in _FILES}
+        return {name: run_file(tracking_uri, where, name, scratch) for name in _FILES}
     raise ValueError(f"scores = {where!r}, wanted scores.json, its folder, or the id of an evaluation's MLflow run")
 
 
@@ -282,10 +283,10 @@ def _decide(
     """Compares with whoever is champion in this candidate's turn, writes the verdict, and moves the aliases."""
     name, number, annotations = version.name, version.number, candidate.annotations
     # Before the turn, so that others need not wait for it; in the turn only if the champion is another one by then.
-    expected = registry.champion_version(tracking_uri, name)
+    expected = champion_version(tracking_uri, name)
     checks = () if expected == number else against(expected)
     with turn(tracking_uri, name, version.source, version.run_id) as mine:
-        champion = registry.champion_version(tracking_uri, name)
+        champion = champion_version(tracking_uri, name)
         scores = candidate.evidence.scores
         versions.keep_evaluation(tracking_uri, version, scores, candidate.predictions_file, annotations.folders)
         if champion == number:
@@ -297,7 +298,7 @@ def _decide(
         versions.write_verdict(tracking_uri, version, verdict, gate)
         if verdict.passed:
             versions.crown(tracking_uri, version, champion, mine, "passed the gate")
-            versions.drop_alias(tracking_uri, version, registry.CHALLENGER)
+            versions.drop_alias(tracking_uri, version, CHALLENGER)
         else:
-            versions.set_alias(tracking_uri, version, registry.CHALLENGER)
+            versions.set_alias(tracking_uri, version, CHALLENGER)
     return verdict

@@ -13,12 +13,13 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
 from pipeline.models import resolve_model
-from pipeline.registry.models_store import versions
-from pipeline.registry.models_store.champion_lock import turn
-from pipeline.registry.models_store.gate import compare, difference_in_words, gate_for
-from pipeline.registry.models_store.gate_inputs import evidence_of
-from pipeline.registry.models_store.promote import ModelName
-from pipeline.registry.models_store.versions import Version
+from pipeline.registry import versions
+from pipeline.registry.champion_lock import turn
+from pipeline.registry.gate import compare, difference_in_words, gate_for
+from pipeline.registry.gate_inputs import evidence_of
+from pipeline.registry.models_store import champion_version
+from pipeline.registry.promote import ModelName
+from pipeline.registry.versions import Version
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,12 @@ def rollback(config: Rollback) -> str:
     """Moves the champion back, in its turn, after the version's files were found to be those that were registered."""
     _, tracking_uri = config.cluster.locations()
     name = config.name
-    champion = registry.champion_version(tracking_uri, name)
+    champion = champion_version(tracking_uri, name)
     if champion is None:
         raise ValueError(f"{name} has no champion, so nothing to roll back")
     holder = versions.read_version(tracking_uri, name, champion)
     with turn(tracking_uri, name, holder.source, holder.run_id) as mine:
-        now = registry.champion_version(tracking_uri, name)
+        now = champion_version(tracking_uri, name)
         if now != champion:
             raise ValueError(
                 f"the champion of {name} became version {now} meanwhile; look at `das registry history` first"

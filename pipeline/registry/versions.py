@@ -22,9 +22,9 @@ from pipeline.evaluation.scores import Scores
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import mlflow_client, talking_to
 from pipeline.models import FINGERPRINT, aliased, aliases, all_versions, find_version
-from pipeline.registry.models_store.champion_lock import Turn
-from pipeline.registry.models_store.gate import Gate, Verdict
-from pipeline.registry.models_store.models_store import CHAMPION, run_file
+from pipeline.registry.champion_lock import Turn
+from pipeline.registry.gate import Gate, Verdict
+from pipeline.registry.models_store import CHAMPION, run_file
 
 _SCORES, _EVALUATION, _VERDICT, _GATE = "das.scores", "das.evaluation", "das.verdict", "das.gate"
 _JUDGED, _JUDGED_BY, _REPLACED, _PROMOTED = "das.judged", "das.judged_by", "das.replaced", "das.promoted"

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import cv2
 
-from pipeline.studio import coco_json
+from pipeline.studio import coco_json, mupots_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
 from pipeline.studio.config import RENDERED_TERMS, StudioConfig, StudioShard, plan, sequence_split
 from pipeline.studio.layout import write_whole
@@ -87,11 +87,11 @@ def render_shard_as(config: StudioConfig, layout: Layout, shard: StudioShard, ro
             images.append(coco_json.image(number, Path(name).name, shot))
             people += coco_json.people(number, shot, rng)
         elif layout == "muco":
-            images.append(moon_json.muco_image(number, name, shot))
-            people += moon_json.muco_people(number, shot)
+            images.append(mupots_json.muco_image(number, name, shot))
+            people += mupots_json.muco_people(number, shot)
         else:
-            images.append(moon_json.mupots_image(number, name, shot))
-            people += moon_json.mupots_people(number, shot)
+            images.append(mupots_json.mupots_image(number, name, shot))
+            people += mupots_json.mupots_people(number, shot)
     write_whole(_part(root, shard), json.dumps({"images": images, "annotations": people}).encode())
     return len(images)
 
@@ -135,7 +135,7 @@ def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
         people = (person for part in parts for person in part["annotations"])
         content = {
             "info": INFO,
-            **(coco_json.HEADER if layout == "coco" else moon_json.HEADER),
+            **(coco_json.HEADER if layout == "coco" else mupots_json.HEADER),
             "images": [image for part in parts for image in part["images"]],
             "annotations": [{"id": i, **person} for i, person in enumerate(people, start=1)],
         }

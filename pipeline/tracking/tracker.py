@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join, local_copy
 from pipeline.infra.mlflow_client import first_line, is_local_store, is_loss, mlflow_client, talking_to
-from pipeline.tracking.tracker.outbox import Journal, journal_folder
-from pipeline.tracking.tracker.run_description import Input, Story, Trial
-from pipeline.tracking.tracker.system_metrics import Monitor, Sampler
+from pipeline.tracking.outbox import Journal, journal_folder
+from pipeline.tracking.run_description import Input, Story, Trial
+from pipeline.tracking.system_metrics import Monitor, Sampler
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

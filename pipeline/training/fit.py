@@ -40,7 +40,7 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import read_columns
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
-from pipeline.tracking.tracker.tracker import RunHandle, Tracker
+from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training import optim
 from pipeline.training.batches import training_rows
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig

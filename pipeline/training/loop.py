@@ -43,7 +43,7 @@ from das.train_step import TrainStep, require_finite
 from pipeline.data.manifest import Manifest
 from pipeline.evaluation.train_overlap import INDEX_FILE
 from pipeline.infra.columns import write_columns
-from pipeline.tracking.tracker.tracker import RunHandle, Tracker
+from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training import optim
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.config import TrainConfig

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
-from pipeline.tracking.tracker.tracker import RunHandle, Tracker
+from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.fit import (
     SELECT_BY,

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import ray.train
 import torch.distributed as dist
-from das.metrics.tables.strict import best_threshold, strict
 
 from das.checkpoint import ModelInfo
+from das.metrics.strict import best_threshold, strict
 from das.model import DAS
 from das.predictor import Prediction, Predictor
 from pipeline.data.record import Record, decode_image

@@ -7,10 +7,10 @@ camera. Nothing here is fast.
 from dataclasses import dataclass
 
 import numpy as np
-from das.metrics.tables.tables import Predictions, Truth
 from scipy.optimize import linear_sum_assignment
 
 from das.camera import project
+from das.metrics.tables import Predictions, Truth
 
 K = np.array([[1400.0, 0, 960], [0, 1400, 540], [0, 0, 1]])
 

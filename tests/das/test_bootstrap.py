@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from das.metrics.tables.bootstrap import FEW, SURE, WITHIN, Clusters, Score, blocks, interval, paired_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from das.metrics.bootstrap import FEW, SURE, WITHIN, Clusters, Score, blocks, interval, paired_interval
 
 seeds = st.integers(0, 2**32 - 1)
 CLUSTERS, REPLICATIONS = 40, 2000

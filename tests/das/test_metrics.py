@@ -4,7 +4,11 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from das.metrics.tables.tables import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import procrustes as scipy_procrustes
+
+from das.metrics.tables import (
     MISSED,
     Predictions,
     Truth,
@@ -20,9 +24,6 @@ from das.metrics.tables.tables import (
     procrustes,
     root_average_precision,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial import procrustes as scipy_procrustes
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from das.metrics.tables.coco import NUMBERS, oks_average_precision
-from das.metrics.tables.tables import Predictions, Truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from das.metrics.coco import NUMBERS, oks_average_precision
+from das.metrics.tables import Predictions, Truth
 from das.oks import COCO17_SIGMAS
 
 SIGMAS = np.array(COCO17_SIGMAS)

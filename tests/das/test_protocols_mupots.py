@@ -4,7 +4,12 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from das.metrics.tables.mupots import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import loadmat
+
+from das.camera import project
+from das.metrics.mupots import (
     COLUMNS,
     MATLAB_THRESHOLDS,
     RELEASE_THRESHOLDS,
@@ -16,12 +21,7 @@ from das.metrics.tables.mupots import (
     rescale_bones,
     score_sequences,
 )
-from das.metrics.tables.tables import MISSED, Predictions, Truth
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.io import loadmat
-
-from das.camera import project
+from das.metrics.tables import MISSED, Predictions, Truth
 
 seeds = st.integers(0, 2**32 - 1)
 PERCENT = 0.01  # tolerance, percentage points

@@ -4,7 +4,11 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from das.metrics.tables.panoptic import (
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from das.camera import project
+from das.metrics.panoptic import (
     activity_mean,
     annotated,
     panoptic_release,
@@ -14,11 +18,7 @@ from das.metrics.tables.panoptic import (
     smap_scale,
     world_mean_pose,
 )
-from das.metrics.tables.tables import MISSED, NOT_COUNTED, Predictions, Truth
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
-from das.camera import project
+from das.metrics.tables import MISSED, NOT_COUNTED, Predictions, Truth
 
 seeds = st.integers(0, 2**32 - 1)
 TOLERANCE_MM = 0.01

@@ -3,10 +3,11 @@ from dataclasses import replace
 import metric_loops as loops
 import numpy as np
 import pytest
-from das.metrics.tables.strict import best_threshold, strict
-from das.metrics.tables.tables import MISSED, NOT_COUNTED, Predictions, Truth
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from das.metrics.strict import best_threshold, strict
+from das.metrics.tables import MISSED, NOT_COUNTED, Predictions, Truth
 
 seeds = st.integers(0, 2**32 - 1)
 ROOT = (2,)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from own_cluster import PATIENCE, Cluster, wait_for
-from pipeline.tracking.tracker.tracker import IDENTITY_TAG
 
 from das.checkpoint import load_info, load_training_state
 from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.tracking.tracker import IDENTITY_TAG
 from pipeline.training.fit import SELECT_BY
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,6 @@ import torch
 from evaluation_cases import HEIGHT, WIDTH, K, R, hash_number, write_prepared
 from evaluation_cases import MODEL as BASE
 from original_layouts import jpeg
-from pipeline.registry.models_store.gate_inputs import gate_scores
-from pipeline.registry.models_store.promote import PromoteConfig
-from pipeline.tracking.tracker.tracker import Tracker
 
 from das.checkpoint import ModelInfo, save_criterion, save_model, save_training_state
 from das.criterion import Criterion
@@ -32,6 +29,9 @@ from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from pipeline.models import fingerprint
+from pipeline.registry.gate_inputs import gate_scores
+from pipeline.registry.promote import PromoteConfig
+from pipeline.tracking.tracker import Tracker
 
 NAME = "das-demo"
 # Suppression looks at poses; without it all models find the same people.

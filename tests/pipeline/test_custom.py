@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from original_layouts import HEIGHT, WIDTH, jpeg
-from pipeline.predict.predict.predict import PredictConfig, predict
 from ray_train_stand_in import StandIn
 
 from das.camera import project
@@ -21,6 +20,7 @@ from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
 from pipeline.data.sources.base import Drop
+from pipeline.predict.predict import PredictConfig, predict
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.fit import training_job
 from pipeline.training.loop import train_loop

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import ray
 from evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
-from pipeline.registry.models_store.gate import Gate
-from pipeline.registry.models_store.models_store import read_scores
-from pipeline.registry.models_store.promote import PromoteConfig, promote
-from pipeline.tracking.tracker.tracker import Tracker
 
 from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
@@ -31,6 +27,10 @@ from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.images import read_photo
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint
+from pipeline.registry.gate import Gate
+from pipeline.registry.models_store import read_scores
+from pipeline.registry.promote import PromoteConfig, promote
+from pipeline.tracking.tracker import Tracker
 
 IMAGES = 6
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from das.metrics.tables.bootstrap import Score, blocks
-from pipeline.registry.models_store.gate import Gate, Verdict, compare, gate_for
 
+from das.metrics.bootstrap import Score, blocks
 from pipeline.evaluation.scores import Evidence, Scores, Slice
+from pipeline.registry.gate import Gate, Verdict, compare, gate_for
 
 SCORES = Scores(
     protocol="strict",

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pipeline.predict.predict.explain import _from_points, draw_inside, draw_residuals
-from pipeline.predict.predict.predict import PredictConfig, predict
 from promotion_cases import MODEL, checkpoint_of
 
 from das.codec import PoseCodec
 from das.decode import find_candidates
 from das.predictor import Predictor
 from das.recursive_update import update_dense
+from pipeline.predict.explain import _from_points, draw_inside, draw_residuals
+from pipeline.predict.predict import PredictConfig, predict
 
 
 @pytest.fixture

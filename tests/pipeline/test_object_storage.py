@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from original_layouts import write_panoptic
-from pipeline.tracking.tracker.tracker import Tracker
 from pyarrow import fs
 
 from pipeline.data.manifest import load_manifest, read_quarantine
@@ -25,6 +24,8 @@ from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.tracking import tracker as tracker_module
+from pipeline.tracking.tracker import Tracker
 from pipeline.training.fit import publish
 
 
@@ -161,7 +162,7 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_l
     store, folder = f"sqlite:///{tmp_path}/mlflow.db", "s3://bucket/run"
     with Tracker.open(store, "das", "run", folder) as tracker:
         with monkeypatch.context() as lost:
-            lost.setattr(tracking, "_send", unreachable)
+            lost.setattr(tracker_module, "_send", unreachable)
             publish(str(best), "s3://bucket/run/best", tracker)
             write_bytes("s3://bucket/run/tables/a.csv", b"1")
             write_bytes("s3://bucket/run/report.html", b"page")

@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 from evaluation_cases import RUNTIME, joints_as, predictions_of, scene, write_prepared
-from pipeline.tracking.tracker.tracker import Tracker
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -20,6 +19,7 @@ from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import score
 from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.tracking.tracker import Tracker
 
 PATIENCE = 120  # seconds; a loaded machine may be very slow
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from pipeline.predict.predict.camera_file import read_camera
-from pipeline.predict.predict.predict import PredictConfig, predict, predict_photo, predict_video
 
 from das.camera import intrinsics_from_fov
 from das.checkpoint import ModelInfo, save_model
@@ -23,6 +21,8 @@ from pipeline.data.record import Record
 from pipeline.data.schema import to_table
 from pipeline.evaluation.inference import BatchPredictor
 from pipeline.infra.images import read_photo
+from pipeline.predict.camera_file import read_camera
+from pipeline.predict.predict import PredictConfig, predict, predict_photo, predict_video
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 J = CONFIG.n_joints

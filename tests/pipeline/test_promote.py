@@ -11,11 +11,6 @@ from pathlib import Path
 
 import pytest
 from evaluation_cases import write_prepared
-from pipeline.registry.models_store.champion_lock import queue_name, turn
-from pipeline.registry.models_store.models_store import champion_version
-from pipeline.registry.models_store.promote import promote
-from pipeline.registry.models_store.queries import History, RegistryConfig, Rollback, ask
-from pipeline.tracking.tracker.tracker import Tracker
 from promotion_cases import MODEL, NAME, Place, checkpoint_of, prepare, truth_of, write_evaluation
 
 from das.skeleton import MUCO21
@@ -26,7 +21,12 @@ from pipeline.evaluation.rescore import rescore
 from pipeline.infra.files import write_json
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
-from pipeline.registry.models_store import versions
+from pipeline.registry import versions
+from pipeline.registry.champion_lock import queue_name, turn
+from pipeline.registry.models_store import champion_version, register
+from pipeline.registry.promote import promote
+from pipeline.registry.queries import History, RegistryConfig, Rollback, ask
+from pipeline.tracking.tracker import Tracker
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -169,7 +169,7 @@ def test_promoting_the_champion_again_changes_nothing_but_its_evaluation(place, 
 def test_a_champion_that_somebody_else_crowned_is_compared_with_by_nobody(place):
     first = place.candidate("first", 2.0)
     run = json.loads((Path(first.model).parent / "finished.json").read_text())["run_id"]
-    number = registry.register(place.uri, NAME, run, first.model)
+    number = register(place.uri, NAME, run, first.model)
     mlflow_client(place.uri).set_registered_model_alias(NAME, "champion", str(number))
     result = promote(place.candidate("better", 1.0))
     assert not result.champion and "is champion but was never scored" in result.summary()
@@ -182,7 +182,7 @@ def test_a_tampered_artefact_is_refused_whatever_it_scores(place):
     first, better = place.candidate("first", 2.0), place.candidate("better", 1.0)
     promote(first)
     run = json.loads((Path(better.model).parent / "finished.json").read_text())["run_id"]
-    number = registry.register(place.uri, NAME, run, better.model)
+    number = register(place.uri, NAME, run, better.model)
     stored = resolve_model(f"models:/{NAME}/{number}", place.uri) / "config.json"
     stored.write_text(stored.read_text().replace('"code_version": "0"', '"code_version": "1"'))
     result = promote(better)
@@ -365,7 +365,7 @@ def contest(place):
     numbers = []
     for config in (a, b):  # registering takes a turn too; here it is over before the contest
         run = json.loads((Path(config.model).parent / "finished.json").read_text())["run_id"]
-        numbers.append(registry.register(place.uri, NAME, run, config.model))
+        numbers.append(register(place.uri, NAME, run, config.model))
     return a, b, *numbers
 
 

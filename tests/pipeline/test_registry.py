@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pipeline.registry.models_store.models_store import champion_version, read_scores, register
-from pipeline.tracking.tracker.tracker import Tracker
 
 from das.checkpoint import ModelInfo, save_model, save_training_state
 from das.config import small
@@ -17,6 +15,8 @@ from das.recipe import InputSize
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
+from pipeline.registry.models_store import CHAMPION, champion_version, read_scores, register
+from pipeline.tracking.tracker import Tracker
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 
@@ -105,7 +105,7 @@ def trained(store, tmp_path):
 
 
 def crown(store, name, version):
-    mlflow_client(store).set_registered_model_alias(name, registry.CHAMPION, str(version))
+    mlflow_client(store).set_registered_model_alias(name, CHAMPION, str(version))
 
 
 def test_a_registered_checkpoint_comes_back_file_by_file_without_training_state(store, checkpoint, trained):

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from das.metrics.tables.tables import pck
 from evaluation_cases import RUNTIME, joints_as, predictions_of, record, scene, standing, write_prepared
 
 from das.camera import project
+from das.metrics.tables import pck
 from das.skeleton import COCO19, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors, look_at

@@ -7,7 +7,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from das.metrics.tables.bootstrap import SURE, WITHIN
 from evaluation_cases import (
     LENS,
     K,
@@ -21,6 +20,7 @@ from evaluation_cases import (
 )
 
 from das.camera import back_project
+from das.metrics.bootstrap import SURE, WITHIN
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.data.record import OCCLUDED
 from pipeline.evaluation.ground_truth import image_clusters

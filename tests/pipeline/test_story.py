@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from pipeline.tracking.tracker.run_description import Input, Story, Trial
+
+from pipeline.tracking.run_description import Input, Story, Trial
 
 TRAINING = Story(
     name="das-panoptic",

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from das.metrics.tables.bootstrap import SURE, Interval
 
+from das.metrics.bootstrap import SURE, Interval
 from pipeline.infra.text_tables import Table
 
 FOUND = Interval(45.25, 43.0, 48.5, 40, SURE)

@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from pipeline.tracking.tracker.outbox import Journal, journal_folder
-from pipeline.tracking.tracker.tracker import RunHandle, Tracker, flatten
 
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import absolute_tracking_uri, mlflow_client
+from pipeline.tracking import system_metrics
+from pipeline.tracking import tracker as tracker_module
+from pipeline.tracking.outbox import Journal, journal_folder
+from pipeline.tracking.tracker import RunHandle, Tracker, flatten
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_flatten_names_nested_fields_and_keeps_lists_readable():
 def test_long_values_are_cut_but_stay_different(store, tmp_path):
     a, b = "x" * 10_000 + "a", "x" * 10_000 + "b"
     cut = flatten({"a": a, "b": b})
-    assert cut["a"] != cut["b"] and all(len(text) == tracking.PARAM_LENGTH for text in cut.values())
+    assert cut["a"] != cut["b"] and all(len(text) == tracker_module.PARAM_LENGTH for text in cut.values())
     tracker = start(store, "long", tmp_path)
     tracker.log_params({"a": a, "é" * 300: 1})
     tracker.set_tags({"long": a})
@@ -200,16 +202,16 @@ def test_files_folders_and_json_become_artifacts_beside_the_store(store, tmp_pat
 
 def test_an_artifact_whose_storage_does_not_answer_is_sent_later(store, tmp_path, monkeypatch, caplog):
     (tmp_path / "picture.txt").write_text("1")
-    tracker, really = start(store, "storage away", tmp_path / "run"), tracking.local_copy
+    tracker, really = start(store, "storage away", tmp_path / "run"), tracker_module.local_copy
 
     def away(uri, folder):
         raise OSError("When reading information for key 'picture.txt': curlCode: 7, Couldn't connect to server")
 
-    monkeypatch.setattr(tracking, "local_copy", away)
+    monkeypatch.setattr(tracker_module, "local_copy", away)
     with caplog.at_level(logging.WARNING):
         tracker.log_artifact(tmp_path / "picture.txt")
     assert "picture.txt cannot be read: When reading" in caplog.text
-    monkeypatch.setattr(tracking, "local_copy", really)
+    monkeypatch.setattr(tracker_module, "local_copy", really)
     assert tracker.finish() is True
     assert [f.path for f in mlflow_client(store).list_artifacts(tracker.handle.run_id)] == ["picture.txt"]
 
@@ -231,9 +233,9 @@ def test_a_run_reports_its_machines_load_and_goes_on_with_it_after_a_restart(sto
 
 def test_a_worker_elsewhere_reports_its_own_machine(store, tmp_path, monkeypatch):
     driver = start(store, "nodes", tmp_path)
-    monkeypatch.setattr(sampler.Sampler.__init__, "__defaults__", (0, 0.02))
+    monkeypatch.setattr(system_metrics.Sampler.__init__, "__defaults__", (0, 0.02))
     assert Tracker.join(driver.handle)._sampler is None  # the driver reports this one
-    monkeypatch.setattr(tracking.socket, "gethostname", lambda: "gpu-node")
+    monkeypatch.setattr(tracker_module.socket, "gethostname", lambda: "gpu-node")
     worker = Tracker.join(driver.handle)
     patience = time.monotonic() + 20
     while not any(name.startswith("system/gpu-node/cpu") for name in worker.latest_metrics()):
@@ -327,21 +329,21 @@ def test_a_lost_server_costs_no_metric(mlflow_server, tmp_path, monkeypatch, cap
 
 def test_the_server_is_asked_again_after_a_while(store, tmp_path, monkeypatch):
     tracker = start(store, "asked again", tmp_path)
-    attempts, really = [], tracking._send
+    attempts, really = [], tracker_module._send
 
     def lost(handle, events):
         attempts.append(len(events))
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(tracking, "_send", lost)
+    monkeypatch.setattr(tracker_module, "_send", lost)
     for step in range(3):
         tracker.log_metrics({"loss": step}, step=step)
     assert attempts == [1]  # and no attempt per step, which would stop the training each time
-    monkeypatch.setattr(tracking, "_RETRY_AFTER", 0.0)
+    monkeypatch.setattr(tracker_module, "_RETRY_AFTER", 0.0)
     tracker._retry_at = time.monotonic()
     tracker.log_metrics({"loss": 3}, step=3)
     assert attempts == [1, 4]
-    monkeypatch.setattr(tracking, "_send", really)
+    monkeypatch.setattr(tracker_module, "_send", really)
     tracker.log_metrics({"loss": 4}, step=4)
     assert history(tracker, "loss") == [(step, step) for step in range(5)]
 
@@ -436,7 +438,7 @@ def test_code_version_names_commit_changes_and_sources(tmp_path):
 
 
 def test_importing_the_module_imports_no_mlflow():
-    code = "import sys, pipeline.tracking, pipeline.cluster; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, pipeline.tracking.tracker, pipeline.infra.cluster; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -25,7 +25,7 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.train_overlap import INDEX_FILE, is_train_fit, overlap
 from pipeline.infra.columns import read_columns, write_columns
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.training.fit import identity, mupots_presets, panoptic_presets, refuse_another, training_job
+from pipeline.training.fit import SELECT_BY, identity, mupots_presets, panoptic_presets, refuse_another, training_job
 from pipeline.training.loop import train_loop
 from pipeline.training.optim import OptimConfig
 
@@ -106,7 +106,7 @@ def test_every_epoch_reports_numbers_and_a_checkpoint_that_stands_alone(straight
     assert [metrics["finished"] for metrics, _ in straight] == [0, 0, 1]
     for metrics, folder in straight:
         assert all(isinstance(value, int | float) for value in metrics.values()), "Ray refuses tensors"
-        assert metrics["val/people"] > 0 and math.isfinite(metrics[train.SELECT_BY])
+        assert metrics["val/people"] > 0 and math.isfinite(metrics[SELECT_BY])
         model, info = load_model(folder)
         assert info.weights == "ema" and info.score_threshold == metrics["val/score_threshold"]
         manifest = json.loads((prepared / "manifest.json").read_text())

@@ -7,7 +7,7 @@ import math
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from pipeline.training import sweep
+from pipeline.training import sweep as sweep_module
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.fit import SELECT_BY
 from pipeline.training.optim import OptimConfig
@@ -85,7 +85,7 @@ def report(epoch, score):
 
 def test_trials_that_fall_behind_stop_but_never_in_their_last_epoch():
     config = SweepConfig(train=TRAIN, grace_epochs=1, reduction=3.0)  # rungs at 1 and 3; one at 9 would be the last
-    scheduler = tune._scheduler(config)
+    scheduler = sweep_module._scheduler(config)
     scheduler.set_search_properties(SELECT_BY, "min")
     good, bad, late = FakeTrial("good"), FakeTrial("bad"), FakeTrial("late")
     for trial in (good, bad, late):
@@ -100,11 +100,11 @@ def test_trials_that_fall_behind_stop_but_never_in_their_last_epoch():
     assert scheduler.on_trial_result(None, late, report(9, 500.0)) == "CONTINUE", "its best epoch is yet to be kept"
     for epochs in (1, 9):
         short = dataclasses.replace(TRAIN, optim=OptimConfig(epochs=epochs))
-        assert isinstance(tune._scheduler(SweepConfig(train=short, grace_epochs=9)), FIFOScheduler)
+        assert isinstance(sweep_module._scheduler(SweepConfig(train=short, grace_epochs=9)), FIFOScheduler)
 
 
 def test_the_best_epoch_of_every_trial_is_remembered():
-    watch = tune._Watch([Trial("a", {}), Trial("b", {})], patience=1e9)
+    watch = sweep_module._Watch([Trial("a", {}), Trial("b", {})], patience=1e9)
     for epoch, score in ((1, 3.0), (2, 1.0), (3, 2.0)):
         watch.on_trial_result(0, [], FakeTrial("a"), report(epoch, score))
     watch.on_trial_complete(0, [], FakeTrial("a"))
@@ -117,7 +117,7 @@ def test_the_best_epoch_of_every_trial_is_remembered():
 def test_a_sweep_in_which_nothing_moves_gives_up(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("pipeline.training.sweep.time.monotonic", lambda: now[0])
-    watch = tune._Watch([Trial("a", {})], patience=60.0)
+    watch = sweep_module._Watch([Trial("a", {})], patience=60.0)
     now[0] = 59.0
     assert not watch.stop_all()
     watch.on_trial_result(0, [], FakeTrial("a"), report(1, 1.0))
@@ -132,12 +132,14 @@ def test_what_became_of_a_trial_is_read_from_its_own_folder(tmp_path):
     metrics = {"epoch": 4.0, SELECT_BY: 7.0}
     (tmp_path / "a" / "finished.json").write_text(json.dumps({"run_id": "r", "metrics": metrics}))
     seen = Trial("a", {}, epoch=6, score=9.0, checkpoint="elsewhere")  # since a restart
-    finished = tune._outcome(seen, str(tmp_path), None)
+    finished = sweep_module._outcome(seen, str(tmp_path), None)
     assert (finished.status, finished.epoch, finished.score) == ("finished", 4, 7.0)
     assert finished.checkpoint == f"{tmp_path}/a/best"
-    stopped = tune._outcome(Trial("b", {}, "running", 1, 8.0, "without/scheme/b/checkpoint_1"), str(tmp_path), None)
+    stopped = sweep_module._outcome(
+        Trial("b", {}, "running", 1, 8.0, "without/scheme/b/checkpoint_1"), str(tmp_path), None
+    )
     assert (stopped.status, stopped.checkpoint) == ("stopped", f"{tmp_path}/b/checkpoint_1")
-    failed = tune._outcome(Trial("b", {}), str(tmp_path), RuntimeError("no\nluck"))
+    failed = sweep_module._outcome(Trial("b", {}), str(tmp_path), RuntimeError("no\nluck"))
     assert failed.status == "failed: no luck" and "not measured" in failed.line()
 
 

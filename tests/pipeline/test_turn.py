@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline.registry.models_store.champion_lock import queue_name, turn
-from pipeline.registry.models_store.models_store import champion_version
-from pipeline.tracking.tracker.tracker import Tracker
 
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import resolve_model
+from pipeline.registry.champion_lock import queue_name, turn
+from pipeline.registry.models_store import champion_version
+from pipeline.tracking.tracker import Tracker
 
 PROJECT = Path(__file__).resolve().parents[2]
 LEASE = 3.0

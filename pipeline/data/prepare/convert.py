@@ -13,7 +13,7 @@ frames: reports are read one at a time.
 
 Faults. Refused at once, nothing written: no such folder, a folder that is none of this source, an annotation file or
 calibration that is missing or unreadable, a camera that the calibration lacks, a key that appears twice, a folder to
-write that is not a conversion's own (pipeline/data/prepare/output_folder.py). Put in quarantine, one entry a frame: an image that is
+write that is not a conversion's own (output_folder.py). Put in quarantine, one entry a frame: an image that is
 missing, damaged or of another size; an annotation that is no JSON, has NaN in it or another number of joints; a row
 that ``validate`` refuses, such as a negative depth; in Panoptic's layout also an image whose pose file is missing
 between others. The conversion then goes on to its end and fails there, unless ``allow_missing`` takes what there is.

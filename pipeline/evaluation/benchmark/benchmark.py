@@ -31,7 +31,7 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.models import fingerprint, resolve_model
-from pipeline.tracking.tracker.tracker import Tracker
+from pipeline.tracking.tracker import Tracker
 
 Device = Literal["cpu", "gpu"]
 NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from das.metrics.tables.coco import NUMBERS, oks_average_precision
 
+from das.metrics.coco import NUMBERS, oks_average_precision
 from das.oks import COCO17_SIGMAS
 from das.skeleton import COCO17
 from pipeline.evaluation.annotations import Annotations

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from das.metrics.tables.bootstrap import Clusters, Interval, Score, interval
-from das.metrics.tables.mupots import (
+
+from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.mupots import (
     COLUMNS,
     MATLAB_THRESHOLDS,
     RELEASE_THRESHOLDS,
@@ -26,8 +27,7 @@ from das.metrics.tables.mupots import (
     mupots_release,
     occlusion_tables,
 )
-from das.metrics.tables.tables import Predictions, Truth, root_aligned, root_of
-
+from das.metrics.tables import Predictions, Truth, root_aligned, root_of
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth

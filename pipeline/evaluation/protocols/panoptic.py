@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from das.metrics.tables.bootstrap import Clusters, Interval, Score, interval
-from das.metrics.tables.panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
-from das.metrics.tables.tables import MISSED, Predictions
 
+from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
+from das.metrics.tables import MISSED, Predictions
 from das.skeleton import PANOPTIC15
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from das.metrics.tables.bootstrap import Clusters, Interval, Score, interval
-from das.metrics.tables.strict import Strict
-from das.metrics.tables.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 
+from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.strict import Strict
+from das.metrics.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from pipeline.data.record import Record
 from pipeline.evaluation.predictions_file import Origin
 from pipeline.evaluation.subsets import TITLES, occluded_joints, people_slices

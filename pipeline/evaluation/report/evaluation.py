@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from das.metrics.tables.tables import NOT_COUNTED, distances
 
+from das.metrics.tables import NOT_COUNTED, distances
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from das.metrics.tables.bootstrap import SURE, Interval
 
+from das.metrics.bootstrap import SURE, Interval
 from pipeline.evaluation.report.published import Published
 from pipeline.infra.text_tables import Table
 
