@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="fail when the arrays take longer")
     args = parser.parse_args()
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "das"))
-    import metric_loops as loops  # the loops that the tests compare with
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests.das.metrics import metric_loops as loops  # the loops that the tests compare with
 
     scene = loops.make_scene(np.random.default_rng(0), args.frames, args.people)
     truth, predictions = scene.truth, scene.predictions

@@ -17,7 +17,7 @@ import pytest
 from pipeline import cli
 from pipeline.demo import next_commands
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[1]
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
 # Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {

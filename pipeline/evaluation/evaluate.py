@@ -37,7 +37,7 @@ from pipeline.evaluation.predictions_file import Origin, PredictionSet
 from pipeline.evaluation.protocols.coco import score_flat
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import TRAIN_FIT, score
-from pipeline.evaluation.scores import SCORES_FILE, Scores
+from pipeline.evaluation.scores import SCORES_FILE, Scores, gate_scores
 from pipeline.evaluation.train_overlap import is_train_fit
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.infra.code_version import code_version
@@ -45,7 +45,6 @@ from pipeline.infra.configs import flat as flat_config
 from pipeline.infra.files import delete, join, refuse_other, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers, Table
 from pipeline.models import fingerprint, resolve_model
-from pipeline.registry.gate_inputs import gate_scores
 from pipeline.tracking.tracker import Tracker
 
 PREDICTIONS_FILE, REPORT_FILE, PAGE_FILE = "predictions.parquet", "report.json", "report.html"

@@ -36,11 +36,10 @@ from pipeline.evaluation.predictions_file import Origin
 from pipeline.evaluation.protocols.coco import score_flat
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import Sheet, score
-from pipeline.evaluation.scores import SCORES_FILE
+from pipeline.evaluation.scores import SCORES_FILE, gate_scores
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, write_bytes, write_json
 from pipeline.infra.text_tables import Numbers
-from pipeline.registry.gate_inputs import gate_scores
 
 
 @dataclass(frozen=True)

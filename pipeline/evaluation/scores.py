@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from das.metrics.bootstrap import Clusters, Score
+from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.score import Sheet
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
 
@@ -103,3 +106,20 @@ class Evidence:
 
 SCORES_FILE = "scores.json"
 """Artifact of the evaluation run that holds its ``Scores``."""
+
+
+def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
+    """The headline: the strict protocol; nobody predicted is precision 0, which passes no gate."""
+    precision = sheet.strict.precision
+    return Scores(
+        protocol="strict",
+        split=annotations.name,
+        skeleton=origin.skeleton.name,
+        data_fingerprint=origin.data_fingerprint,
+        model_fingerprint=origin.model_fingerprint,
+        train_fit=origin.train_fit,
+        mpjpe_mm=sheet.strict.mpjpe,
+        recall=sheet.strict.recall,
+        precision=0.0 if math.isnan(precision) else precision,
+        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
+    )

@@ -3,9 +3,9 @@
 A gate is data: ``Gate`` is a JSON file, and every registered model has its default (``gate_for``). A promotion is a
 statistical decision: the primary metric must improve by the paired cluster bootstrap (das/metrics/bootstrap.py), which
 draws the same blocks of frames for both models; with few blocks, every sequence must agree as well. Recall and
-precision must not get lost on the way, because a model that finds fewer people can have the smaller error on those it finds; nor may
-any slice of the data, nor the latency. The first version is judged against the training split's mean pose. Nothing is
-compared unless protocol, split, skeleton and data are the same.
+precision must not get lost on the way, because a model that finds fewer people can have the smaller error on those it
+finds; nor may any slice of the data, nor the latency. The first version is judged against the training split's mean
+pose. Nothing is compared unless protocol, split, skeleton and data are the same.
 """
 
 from __future__ import annotations

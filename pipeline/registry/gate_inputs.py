@@ -6,14 +6,12 @@ again, with the same code on the same annotations, and pairs them image by image
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.score import Sheet, score
-from pipeline.evaluation.scores import Evidence, Scores, Slice
+from pipeline.evaluation.scores import Evidence, Slice, gate_scores
 from pipeline.evaluation.subsets import people_slices
 
 
@@ -48,23 +46,6 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
         clusters=sheet.clusters,
         metrics=sheet.strict.scores(sheet.truth, sheet.people, len(records)),
         slices=slices,
-    )
-
-
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """The headline: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
-    return Scores(
-        protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
-        precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
     )
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from release_vectors import batch_of, numbered
 
 from das.assign import (
     assign,
@@ -19,6 +18,7 @@ from das.assign import (
 )
 from das.codec import PoseCodec
 from das.config import DASConfig, release_panoptic
+from tests.das.release_vectors import batch_of, numbered
 
 HEIGHT, WIDTH = 256, 320
 OURS = DASConfig()

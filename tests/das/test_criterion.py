@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from release_vectors import batch_of, head_output, load_flows, numbered, scatter
 
 import das.criterion
 from das.config import DASConfig, paper_resnet50, release_panoptic, small
@@ -13,6 +12,7 @@ from das.criterion import POSITIVES, SUPERVISED_JOINTS, Criterion
 from das.head import LevelOutput
 from das.model import HeadOutput
 from das.recursive_update import UpdateState
+from tests.das.release_vectors import batch_of, head_output, load_flows, numbered, scatter
 
 HEIGHT, WIDTH = 256, 320
 VARIANTS = {

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from release_vectors import J, numbered
 
 from das.camera import project, transform_intrinsics
 from das.codec import PoseCodec
@@ -14,6 +13,7 @@ from das.decode import decode, suppress
 from das.head import LevelOutput
 from das.model import HeadOutput
 from das.recursive_update import FeaturePoints, UpdateState, update_at, update_dense
+from tests.das.release_vectors import J, numbered
 
 RELEASE = release_panoptic()
 # The recorded settings: NMS at OKS 0.9 and score 0.07; without it; soft; NMS at 0.5.

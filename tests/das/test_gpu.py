@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from scenes import MIXED, VARIANTS, frozen_norms, gradients_of, made, scene
 
 from das.config import VARIANTS as NAMED
 from das.decode import decode
 from das.model import DAS, channels_last
+from tests.das.scenes import MIXED, VARIANTS, frozen_norms, gradients_of, made, scene
 
 pytestmark = pytest.mark.usefixtures("exact_gpu")
 

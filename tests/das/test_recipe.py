@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from test_transforms import sample
 
 from das import transforms
 from das.recipe import (
@@ -19,6 +18,7 @@ from das.recipe import (
     small_recipe,
 )
 from das.transforms import move
+from tests.das.test_transforms import sample
 
 
 def test_release_recipes_have_the_published_numbers():

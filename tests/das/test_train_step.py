@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from release_vectors import batch_of, flow_weights, numbered
-from scenes import MIXED, TINY, VARIANTS, frozen_norms, gradients_of, made, part_of, scene
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +19,8 @@ from das.model import HeadOutput
 from das.recursive_update import RecursiveUpdate, update_dense
 from das.release.weights import FLOW_NAMES, load_official, to_official
 from das.train_step import require_finite
+from tests.das.release_vectors import batch_of, flow_weights, numbered
+from tests.das.scenes import MIXED, TINY, VARIANTS, frozen_norms, gradients_of, made, part_of, scene
 
 
 class RecordedHead(nn.Module):

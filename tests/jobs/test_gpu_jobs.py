@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_cluster import wait_for
-from test_jobs import check_continued, check_whole, committed, training
 
 from pipeline.evaluation.predictions_file import PredictionSet
+from tests.jobs.own_cluster import wait_for
+from tests.jobs.test_jobs import check_continued, check_whole, committed, training
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from own_cluster import PATIENCE, Cluster, wait_for
 
 from das.checkpoint import load_info, load_training_state
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.tracking.tracker import IDENTITY_TAG
 from pipeline.training.fit import SELECT_BY
+from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,326 @@
+"""Conversion: the same input gives the same rows, an interruption costs only what was unfinished."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.shard_task import finished, write_shard
+from pipeline.data.record import to_sample
+from pipeline.data.schema import VERSION
+from pipeline.data.shards import list_shards, read_records
+from pipeline.data.sources import panoptic
+from pipeline.data.splits import Part, SplitManifest, read_splits
+from pipeline.infra.columns import read_columns
+from tests.pipeline.data.original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
+
+PROJECT = Path(__file__).resolve().parents[4]
+SMALL = 0.04  # MB: a few images a shard
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """A train, a val and a test sequence of Panoptic; one train image is missing."""
+    root = tmp_path_factory.mktemp("raw")
+    write_panoptic(root, "160224_haggling1", frames=range(12))
+    write_panoptic(root, "160224_mafia1", frames=range(6), kind="mpi15")
+    write_panoptic(root, "160224_mafia2", frames=range(4))
+    write_panoptic(root, "160906_pizza1", frames=range(4), bodies=[])
+    (root / "160224_haggling1/hdImgs/00_16/00_16_00000002.jpg").unlink()
+    return root
+
+
+def config(raw: Path, out: Path, **changes) -> ConvertConfig:
+    return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, **changes})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_prepared_folder_says_what_it_holds(local_ray, raw, tmp_path):
+    manifest = convert(config(raw, tmp_path, shard_mb=SMALL))
+    assert manifest == load_manifest(str(tmp_path))
+    train, val, test = (manifest.splits[s] for s in ("train", "val", "test"))
+    # Every 2nd frame of train and val from two cameras, all of so short a test.
+    assert (train.images, val.images, test.images) == (2 * 6 + 2 * 3 - 1, 4, 8)
+    assert (train.people, val.people, test.people) == (34, 8, 0)
+    assert train.quarantine == {"image missing": 1} == manifest.quarantine and not val.quarantine and not train.drops
+    assert {name: len(column) for name, column in read_quarantine(str(tmp_path)).items()}["key"] == 1
+    assert train.sequences == {"160224_haggling1": 11, "160224_mafia1": 6}
+    assert manifest.skeletons == ("coco19", "mpi15") and manifest.split_manifest == panoptic.SPLITS.id
+    assert manifest.terms == panoptic.TERMS and manifest.schema_version == VERSION and manifest.code_version
+    assert len(train.shards) > 2, "the case should need several shards"
+    for split, info in manifest.splits.items():
+        assert [str(tmp_path / name) for name in info.shards] == list_shards(tmp_path, split)
+    names = ["index.parquet", "manifest.json", "quarantine.parquet", "test", "train", "val"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert "in quarantine 1: image missing" in manifest.summary() and panoptic.TERMS in manifest.summary()
+
+
+def test_rows_carry_the_files_own_bytes_and_the_index_lists_them(local_ray, raw, tmp_path):
+    convert(config(raw, tmp_path, shard_mb=SMALL))
+    index = read_columns(tmp_path / "index.parquet")
+    rows = []
+    for split in ("train", "val", "test"):
+        for shard in list_shards(tmp_path, split):
+            for record in read_records(shard):
+                file = raw / record.sequence / "hdImgs" / record.camera / f"{record.camera}_{record.frame:08d}.jpg"
+                assert record.image == file.read_bytes() and record.split == split
+                assert record.split_manifest == panoptic.SPLITS.id
+                rows.append((split, record.key, hashlib.sha256(record.image).hexdigest()))
+                sample, left_out = to_sample(record)
+                assert len(sample.has_depth) == len(record) and not left_out
+    assert list(zip(index["split"], index["key"], index["image_sha256"], strict=True)) == rows
+    assert len({key for _, key, _ in rows}) == len(rows) == 17 + 4 + 8
+
+
+def test_the_same_input_gives_the_same_bytes_wherever_it_lies(local_ray, raw, tmp_path):
+    first = convert(config(raw, tmp_path / "a", shard_mb=SMALL))
+    shutil.copytree(raw, tmp_path / "moved")
+    second = convert(config(tmp_path / "moved", tmp_path / "b", shard_mb=SMALL))
+    assert first == second and files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_the_fingerprint_is_of_the_content_not_of_its_packing(local_ray, raw, tmp_path):
+    small = convert(config(raw, tmp_path / "small", shard_mb=SMALL))
+    large = convert(config(raw, tmp_path / "large", rows_per_group=3))
+    assert small.fingerprint == large.fingerprint and small.inputs != large.inputs
+    assert [len(info.shards) for info in large.splits.values()] == [1, 1, 1]
+    others = {
+        "fewer frames": config(raw, tmp_path / "1", step=3),
+        "one camera": config(raw, tmp_path / "2", cameras=("00_30",)),
+        "no test": config(raw, tmp_path / "3", splits=("train", "val")),
+        "all for training": config(raw, tmp_path / "4", as_split="train"),
+        "sequences": config(raw, tmp_path / "5", sequences=("160224_mafia1", "160224_mafia2")),
+    }
+    found = {name: convert(c) for name, c in others.items()}
+    assert len({m.fingerprint for m in found.values()} | {small.fingerprint}) == len(others) + 1
+    assert {name: tuple(m.splits) for name, m in found.items()} == {
+        "fewer frames": ("train", "val", "test"),
+        "one camera": ("train", "val", "test"),
+        "no test": ("train", "val"),
+        "all for training": ("train",),
+        "sequences": ("train", "val"),
+    }
+    assert found["all for training"].splits["train"].images == 17 + 4 + 8
+
+
+def test_relative_folders_are_the_drivers_own(local_ray, raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(raw.parent)
+    out = os.path.relpath(tmp_path / "out")
+    manifest = convert(config(Path(raw.name), Path(out)))
+    assert load_manifest(str(tmp_path / "out")) == manifest
+    assert len(list_shards(tmp_path / "out", "train")) == 1
+
+
+def test_another_pixel_is_another_fingerprint(local_ray, tmp_path):
+    def prepared(name, seed):
+        root = write_mupots(tmp_path / name, ["TS1/img_000000.jpg"])
+        (root / "TS1" / "img_000000.jpg").write_bytes(jpeg(180, 320, seed))
+        return convert(ConvertConfig("mupots", str(root), str(tmp_path / f"out-{name}"))).fingerprint
+
+    assert prepared("a", 1) == prepared("b", 1) != prepared("c", 2)
+
+
+def test_a_finished_conversion_is_a_no_op_that_says_so(local_ray, raw, tmp_path, capsys):
+    first = convert(config(raw, tmp_path))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    capsys.readouterr()
+    assert convert(config(raw, tmp_path)) == first
+    assert f"{tmp_path}: converted before, nothing to do" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    with pytest.raises(ValueError, match="holds a finished conversion of panoptic from other files or with other opt"):
+        convert(config(raw, tmp_path, step=5))
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local_ray, raw, tmp_path):
+    root = tmp_path / "raw"
+    write_panoptic(root, "160224_mafia1", frames=range(8))
+    write_panoptic(root, "160224_ultimatum1", frames=range(8))
+    pose = root / "160224_ultimatum1" / "hdPose3d_stage1_coco19" / "body3DScene_00000004.json"
+    whole = pose.read_text()
+    pose.write_text(whole[:300])
+    out = tmp_path / "out"
+    with pytest.raises(
+        ValueError, match="2 frames in quarantine: 2 x annotation unreadable .*00000004.json: not JSON"
+    ) as caught:
+        convert(config(root, out, shard_mb=SMALL, allow_missing=False))
+    assert "\n" not in str(caught.value), "one line, without the worker's stack"
+    with pytest.raises(ValueError, match="its conversion did not finish"):
+        load_manifest(str(out))
+    assert list_shards(out, "train") == [], "no manifest, no data"
+    made = [*(out / "train").glob("*.parquet")]
+    assert made and all(list(read_records(shard)) for shard in made)
+    pose.write_text(whole)
+    kept = {shard: os.stat(shard).st_ino for shard in made}
+    manifest = convert(config(root, out, shard_mb=SMALL, allow_missing=False))
+    again = {shard for shard in made if not shard.exists() or os.stat(shard).st_ino != kept[shard]}
+    assert len(again) == 2, "the frame is seen by two cameras, each in a shard of its own"
+    assert manifest == convert(config(root, tmp_path / "uninterrupted", shard_mb=SMALL))
+    assert files(out) == files(tmp_path / "uninterrupted")
+
+
+def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
+    script = f"""
+import os, signal, time
+from pathlib import Path
+from pipeline.data.prepare import convert
+from pipeline.data.sources import panoptic
+read = panoptic.records
+def killed(shard):
+    for i, item in enumerate(read(shard)):
+        while i == 3:
+            if any(file.stat().st_size > 10_000 for file in Path({str(tmp_path)!r}).rglob(".staged-*")):
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.05)
+        yield item
+config = convert.ConvertConfig("panoptic", {str(raw)!r}, {str(tmp_path)!r}, rows_per_group=1)
+splits, shards = convert._list(config)
+convert.write_shard(convert._pack(shards, config)[0], killed)
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    assert left.name.startswith(".staged-") and left.stat().st_size > 10_000
+    assert list_shards(tmp_path, "train") == []
+
+
+def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_path):
+    (tmp_path / "train").mkdir()
+    for name in (f".staged-{'0' * 32}-shard", "shard-00099-0123456789ab.parquet"):
+        (tmp_path / "train" / name).write_bytes(b"half")
+    manifest = convert(config(raw, tmp_path))
+    (shard,) = manifest.splits["train"].shards
+    assert os.listdir(tmp_path / "train") == [Path(shard).name] and shard.startswith("train/shard-00000-")
+
+
+def test_work_of_other_options_is_not_mistaken_for_done(raw, tmp_path):
+    splits, shards = convert_module._list(config(raw, tmp_path))
+    (work,) = (w for w in convert_module._pack(shards, config(raw, tmp_path)) if w.split == "val")
+    summary = write_shard(work, panoptic.records)
+    assert finished(work) == json.loads(json.dumps(summary))
+    assert finished(replace(work, rows_per_group=1)) is None
+    assert finished(replace(work, reencode_long_side=64)) is None
+    assert finished(replace(work, shards=work.shards[:1])) is None
+    assert finished(replace(work, shards=tuple(replace(s, root="/x") for s in work.shards)))
+    os.remove(tmp_path / summary["shard"])
+    assert finished(work) is None
+
+
+def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_path):
+    root = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(4))
+    images = sorted((root / "160224_mafia2" / "hdImgs" / "00_16").iterdir())
+    good = images[0].read_bytes()
+    images[0].write_bytes(good[:900])
+    images[2].unlink()
+    _, shards = convert_module._list(config(root, tmp_path / "out"))
+    (work,) = convert_module._pack(shards, config(root, tmp_path / "out"))
+    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1, "image missing": 1}
+    assert finished(work)["quarantine"] == {"image damaged": 1, "image missing": 1}
+    images[2].write_bytes(good)
+    assert finished(work) is None
+    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1}
+    images[0].write_bytes(good)
+    assert finished(work) is None
+
+
+def test_packing_fills_shards_in_order_and_never_mixes_splits(raw, tmp_path):
+    _, shards = convert_module._list(config(raw, tmp_path))
+    sizes = [s.image_bytes for s in shards]
+    for megabytes in (1e-6, sizes[0] / 1e6, 2.5 * max(sizes) / 1e6, 1e3):
+        work = convert_module._pack(shards, config(raw, tmp_path, shard_mb=megabytes))
+        assert [s for w in work for s in w.shards] == shards
+        assert all(s.split == w.split for w in work for s in w.shards)
+        assert len({w.report for w in work}) == len({w.id for w in work}) == len(work)
+        for w in work:
+            assert len(w.shards) == 1 or sum(s.image_bytes for s in w.shards) <= megabytes * 1e6
+
+
+def test_a_key_that_appears_twice_is_refused(local_ray, raw, tmp_path, monkeypatch):
+    twice = (Part("160224_mafia1", "train", "mafia"), Part("160224_mafia1", "val", "mafia"))
+    monkeypatch.setattr(panoptic, "SPLITS", SplitManifest("twice", twice, cameras=CAMERAS))
+    with pytest.raises(ValueError, match="key panoptic/160224_mafia1/00_16/00000000 appears twice, in panoptic/train"):
+        convert(config(raw, tmp_path))
+    assert not list(tmp_path.iterdir()), "found before anything is written"
+
+
+def test_real_photos_convert_whole(local_ray, das_data, tmp_path):
+    photos = ConvertConfig("mupots", str(das_data / "mupots_small"), str(tmp_path / "mupots"), as_split="train")
+    manifest = convert(photos)
+    assert manifest.splits["train"].images == 102 and manifest.splits["train"].people == 204
+    assert tuple(manifest.splits) == ("train",) and "research" in manifest.terms
+    two = replace(photos, out=str(tmp_path / "two"), sequences=("TS1", "TS10"), as_split=None)
+    assert convert(two).splits["test"].sequences == {"TS1": 21, "TS10": 26}
+    manifest = convert(ConvertConfig("coco", str(das_data / "coco"), str(tmp_path / "coco")))
+    info = manifest.splits["train"]
+    assert info.images == 28 and info.people - info.ignored == 86 and not info.quarantine
+    (shard,) = list_shards(tmp_path / "coco", "train")
+    assert sum(len(r) for r in read_records(shard, images=False)) == 147
+
+
+def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_path):
+    out = tmp_path / "out"
+    no_images = tmp_path / "no_images"
+    write_panoptic(no_images, "160906_pizza1", frames=range(3))
+    for image in no_images.rglob("*.jpg"):
+        image.unlink()
+    (tmp_path / "empty").mkdir()
+    faults = {
+        "panoptic: no folder .*/nowhere": config(tmp_path / "nowhere", out),
+        "panoptic: .*/empty holds no frames of train, val, test, wanted any of 160": config(tmp_path / "empty", out),
+        "panoptic: .*/no_images gives no image: 6 x image missing": config(no_images, out),
+        "sequences: found pizza, wanted some of 160224_haggling1, ": config(raw, out, sequences=("pizza",)),
+        r"calibration_\w+.json: no camera '00_01'": config(raw, out, cameras=("00_01",)),
+        "mupots has one camera without a name": ConvertConfig("mupots", str(raw), str(out), cameras=("0",)),
+    }
+    for reason, wrong in faults.items():
+        with pytest.raises(ValueError, match=reason) as caught:
+            convert(wrong)
+        assert "\n" not in str(caught.value)
+        assert not out.exists() or not any(p.is_file() for p in out.rglob("*")), reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"splits": ()}, "splits is empty"),
+        ({"root": "s3://bucket/raw"}, "root = 's3://bucket/raw', wanted a folder"),
+        ({"shard_mb": 0}, "shard_mb = 0"),
+        ({"rows_per_group": 0}, "rows_per_group = 0"),
+        ({"reencode_long_side": 2}, "reencode_long_side = 2"),
+    ],
+)
+def test_options_are_refused_by_name(change, reason):
+    with pytest.raises(ValueError, match=reason):
+        ConvertConfig(**{"source": "coco", "root": "raw", "out": "out", **change})
+
+
+def test_another_split_manifest_is_chosen_by_name_or_file_and_named_in_the_result(local_ray, raw, tmp_path):
+    mine = tmp_path / "mine.json"
+    parts = [{"sequence": "160224_mafia1", "split": "test", "activity": "mafia"}]
+    mine.write_text(json.dumps({"name": "mine", "parts": parts, "cameras": ["00_30"]}))
+    found = {}
+    for number, name in enumerate(("panoptic-release", str(mine))):
+        manifest = convert(config(raw, tmp_path / str(number), split_manifest=name, allow_missing=True))
+        found[manifest.split_manifest] = {s: set(info.sequences) for s, info in manifest.splits.items()}
+    assert found == {
+        read_splits("panoptic-release").id: {
+            "train": {"160224_haggling1", "160224_mafia1", "160224_mafia2"},
+            "test": {"160906_pizza1"},
+        },
+        read_splits(str(mine)).id: {"test": {"160224_mafia1"}},
+    }
+    with pytest.raises(ValueError, match="split manifest 'panoptic_smap' is unknown, wanted a JSON file or one of"):
+        convert(config(raw, tmp_path / "none", split_manifest="panoptic_smap"))

@@ -1,0 +1,345 @@
+"""Conversions that are killed at every step, and several at once into one folder: real processes."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from pipeline.data import shards
+from pipeline.data.manifest import load_manifest
+from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.shard_task import finished, write_shard
+from pipeline.data.shards import list_shards, read_records
+from pipeline.data.sources import panoptic
+from pipeline.infra import claims, columns
+from pipeline.infra import files as storage
+from pipeline.infra.claims import claimed
+from pipeline.infra.columns import read_columns
+from tests.pipeline.data.original_layouts import write_panoptic
+
+PROJECT = Path(__file__).resolve().parents[4]
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """A train and a val sequence; one image is missing."""
+    root = tmp_path_factory.mktemp("raw")
+    write_panoptic(root, "160224_haggling1", frames=range(6))
+    write_panoptic(root, "160224_mafia2", frames=range(2))
+    (root / "160224_haggling1/hdImgs/00_16/00_16_00000002.jpg").unlink()
+    return root
+
+
+def config(raw: Path, out: Path, **changes) -> ConvertConfig:
+    return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, "shard_mb": 0.04, **changes})
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def inline(monkeypatch):
+    """The same conversion without Ray: tasks run one after another in this process."""
+
+    def run(work, records):
+        return [finished(w) or write_shard(w, records) for w in work]
+
+    monkeypatch.setattr(convert_module, "_run", run)
+    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
+
+
+def in_a_process(do: Callable[[], object]) -> multiprocessing.Process:
+    """Starts a copy of this process that does it, and ends with status 3 on a ValueError."""
+
+    def run() -> None:
+        try:
+            do()
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            os._exit(3)
+        os._exit(0)
+
+    process = FORK.Process(target=run)
+    process.start()
+    return process
+
+
+def status(process: multiprocessing.Process) -> int | None:
+    process.join(120)
+    return process.exitcode
+
+
+def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
+    """Does it until the step-th moment before or after a file appears or goes, and dies there by SIGKILL."""
+
+    def run() -> None:
+        passed = 0
+
+        def moment() -> None:
+            nonlocal passed
+            passed += 1
+            if passed == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        staged, delete = storage.staged, storage.delete
+
+        @contextmanager
+        def watched(uri, name=None):
+            def last():  # the content is written, its name is not given yet
+                moment()
+                return name() if name else str(uri).rpartition("/")[2]
+
+            moment()
+            with staged(uri, last) as place:
+                yield place
+            moment()
+
+        def removed(uri) -> None:
+            delete(uri)
+            moment()
+
+        storage.staged = columns.staged = shards.staged = watched
+        convert_module.delete = claims.delete = removed
+        do()
+
+    return run
+
+
+def test_a_conversion_killed_at_any_step_goes_on_to_the_same_bytes(raw, tmp_path, inline):
+    convert(config(raw, tmp_path / "never"))
+    wanted, step = files(tmp_path / "never"), 0
+    assert len(wanted) >= 6
+    while True:
+        step += 1
+        out = tmp_path / f"out{step}"
+        ended = status(in_a_process(killed_at(step, lambda out=out: convert(config(raw, out)))))
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        if list_shards(out, "train"):  # readers see nothing, or all of it
+            assert [r.key for s in list_shards(out, "train") for r in read_records(s)] == train_keys(tmp_path / "never")
+        manifest = convert(config(raw, out))
+        assert manifest == load_manifest(str(tmp_path / "never"))
+        assert files(out) == wanted, step
+    assert step > 25, "the case should have died often"
+
+
+def train_keys(prepared: Path) -> list[str]:
+    return [r.key for shard in list_shards(prepared, "train") for r in read_records(shard, images=False)]
+
+
+def test_a_conversion_killed_again_and_again_ends_with_the_same_bytes(raw, tmp_path, inline):
+    convert(config(raw, tmp_path / "never"))
+    out = tmp_path / "out"
+    deaths = 0
+    for step in (5, 9, 3, 12, 7):
+        ended = status(in_a_process(killed_at(step, lambda: convert(config(raw, out)))))
+        deaths += ended == -signal.SIGKILL
+    assert deaths >= 3
+    convert(config(raw, out))
+    assert files(out) == files(tmp_path / "never")
+
+
+def test_the_order_in_which_work_ends_does_not_matter(raw, tmp_path, inline, monkeypatch):
+    forwards = convert(config(raw, tmp_path / "forwards"))
+
+    def backwards(work, records):
+        return [write_shard(w, records) for w in reversed(work)][::-1]
+
+    monkeypatch.setattr(convert_module, "_run", backwards)
+    assert convert(config(raw, tmp_path / "backwards")) == forwards
+    assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
+
+
+def consistent(prepared: Path) -> None:
+    """A manifest, its index and the shards that it names say the same."""
+    manifest = load_manifest(str(prepared))
+    index = read_columns(prepared / "index.parquet")
+    keys = [r.key for split in manifest.splits for s in list_shards(prepared, split) for r in read_records(s)]
+    assert keys == index["key"]
+
+
+def test_equal_conversions_at_once_share_their_work(raw, tmp_path, inline):
+    convert(config(raw, tmp_path / "alone"))
+    for round_ in range(4):
+        out = tmp_path / f"out{round_}"
+        several = [in_a_process(lambda out=out: convert(config(raw, out))) for _ in range(3)]
+        assert {status(process) for process in several} == {0}
+        convert(config(raw, out))
+        assert files(out) == files(tmp_path / "alone")
+
+
+def test_unfinished_files_of_an_equal_conversion_stay_until_it_has_ended(raw, tmp_path, inline):
+    alone, out = convert(config(raw, tmp_path / "alone")), tmp_path / "out"
+    half = [out / name / f".staged-{'0' * 32}-{last}" for name, last in (("train", "shard"), ("_parts", "x.json"))]
+    with claimed(str(out / "_parts" / "claims"), alone.inputs, "OUT") as other:
+        for path in half:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"half of it")
+        assert convert(config(raw, out)) == alone == convert(config(raw, out)), "both what it does and what it finds"
+        assert all(path.exists() for path in half) and (out / "_parts" / "claims" / other.name).exists()
+    convert(config(raw, out))
+    assert files(out) == files(tmp_path / "alone")
+
+
+def test_a_conversion_that_gives_nothing_removes_its_own_reports_and_no_others(raw, tmp_path, inline):
+    root, out = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(2)), tmp_path / "out"
+    theirs = out / "_parts" / f"train-00007-{'1' * 16}.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    shutil.rmtree(root / "160224_mafia2" / "hdImgs")
+    with pytest.raises(ValueError, match="gives no image: 2 x image missing"):
+        convert(config(root, out))
+    assert files(out) == {f"_parts/{theirs.name}": b"{}"}
+
+
+def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline):
+    options = ({}, {"step": 1}, {"rows_per_group": 1})
+    for i, change in enumerate(options):
+        convert(config(raw, tmp_path / f"alone{i}", **change))
+    alone = [files(tmp_path / f"alone{i}") for i in range(len(options))]
+    for round_ in range(4):
+        out = tmp_path / f"out{round_}"
+        several = [in_a_process(lambda out=out, c=c: convert(config(raw, out, **c))) for c in options]
+        ended = [status(process) for process in several]
+        assert set(ended) <= {0, 3} and ended.count(0) <= 1, "two different ones cannot both be in one folder"
+        if 0 in ended:
+            consistent(out)
+            left = {name: data for name, data in files(out).items() if not name.startswith("_parts")}
+            assert left == alone[ended.index(0)]
+        else:  # each saw the other: nothing is finished, and the next one is alone
+            convert(config(raw, out))
+            assert files(out) == alone[0]
+
+
+def test_a_claim_of_something_else_is_refused_by_who_holds_it(tmp_path, capsys):
+    folder = str(tmp_path / "claims")
+    with claimed(folder, "a" * 64, "OUT"):
+        with pytest.raises(
+            ValueError, match=f"OUT: another conversion.*process {os.getpid()} on .*or delete .*claims/"
+        ):
+            with claimed(folder, "b" * 64, "OUT"):
+                raise AssertionError("must not be reached")
+        with claimed(folder, "a" * 64, "OUT") as second:
+            assert "its finished work is used" in capsys.readouterr().out and len(second.others()) == 1
+    assert not os.listdir(folder)
+    with claimed(folder, "b" * 64, "OUT") as alone:
+        assert alone.others() == []
+
+
+def test_claims_of_processes_that_ended_here_do_not_count_and_others_do(tmp_path):
+    folder = tmp_path / "claims"
+    ended = in_a_process(lambda: killed_inside(folder, "a" * 64))
+    assert status(ended) == -signal.SIGKILL and len(os.listdir(folder)) == 1
+    (left,) = folder.iterdir()
+    content = json.loads(left.read_text())
+    elsewhere = folder / "elsewhere.json"
+    elsewhere.write_text(json.dumps({**content, "machine": "another boot, another container"}))
+    with pytest.raises(ValueError, match=r"another conversion.*elsewhere.json if it is not running any more"):
+        with claimed(str(folder), "b" * 64, "OUT"):
+            raise AssertionError("must not be reached")
+    elsewhere.unlink()
+    with claimed(str(folder), "b" * 64, "OUT") as alone:
+        assert alone.others() == [] and not left.exists()
+    # Its number given to another process is not the process.
+    (folder / "reused.json").write_text(json.dumps({**content, "pid": os.getpid()}))
+    with claimed(str(folder), "b" * 64, "OUT"):
+        assert not (folder / "reused.json").exists()
+
+
+def killed_inside(folder: Path, inputs: str) -> None:
+    with claimed(str(folder), inputs, "OUT"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_of_many_that_claim_at_once_never_two_are_inside(tmp_path):
+    inside, most, entered = 0, 0, 0
+    lock, start = threading.Lock(), threading.Barrier(6)
+
+    def try_it(i: int) -> None:
+        nonlocal inside, most, entered
+        for _ in range(5):
+            start.wait()
+            try:
+                with claimed(str(tmp_path / "claims"), f"{i}", "OUT"):
+                    with lock:
+                        inside, entered = inside + 1, entered + 1
+                        most = max(most, inside)
+                    time.sleep(0.005)
+                    with lock:
+                        inside -= 1
+            except ValueError as error:
+                assert "another conversion" in str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(try_it, range(6)))
+    assert most <= 1 and not os.listdir(tmp_path / "claims")
+
+
+# ---- with Ray ----
+
+
+def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
+    convert(config(raw, tmp_path / "never"))
+    mark = tmp_path / "died"
+
+    def records(shard):
+        for i, item in enumerate(panoptic.records(shard)):
+            if i == 1 and shard.camera == "00_30" and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield item
+
+    source = SimpleNamespace(TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, shards=panoptic.shards, records=records)
+    monkeypatch.setitem(convert_module.SOURCES, "panoptic", source)
+    convert(config(raw, tmp_path / "out"))
+    assert mark.exists() and files(tmp_path / "out") == files(tmp_path / "never")
+
+
+def test_a_killed_driver_leaves_what_a_rerun_goes_on_with(local_ray, raw, tmp_path):
+    out = tmp_path / "out"
+    script = f"""
+import sys, time
+from types import SimpleNamespace
+from pipeline import convert as c
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.data.sources import panoptic
+def records(shard):
+    if shard.split == "val":
+        time.sleep(3)
+    yield from panoptic.records(shard)
+c.SOURCES["panoptic"] = SimpleNamespace(
+    TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, shards=panoptic.shards, records=records)
+cluster = ClusterConfig(address="{ray.get_runtime_context().gcs_address}")
+c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=True, shard_mb=0.012, cluster=cluster))
+"""
+    # Two train shards of one source shard each, then two of val, which take their time.
+    small = {"shard_mb": 0.012}
+    convert(config(raw, tmp_path / "small", **small))
+    driver = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    patience = time.monotonic() + 300
+    while len([*out.glob("_parts/*.json")]) < 2:
+        assert driver.poll() is None and time.monotonic() < patience, "the driver ended before it could be killed"
+        time.sleep(0.02)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL and not (out / "manifest.json").exists()
+    reports = {p.name: p.stat().st_mtime_ns for p in out.glob("_parts/*.json")}
+    assert len(reports) >= 2
+    convert(config(raw, out, **small))
+    assert files(out) == files(tmp_path / "small")

@@ -1,0 +1,125 @@
+"""Frames out of videos: the right one, whatever the order, and the reasons why there is none."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.data.record import Record, decode_image, validate
+from pipeline.data.sources import panoptic
+from pipeline.data.sources import video_frames as frames_module
+from pipeline.data.sources.base import EncodedImage, NoImage
+from pipeline.data.sources.video_frames import JPEG_QUALITY, jpeg_of, video_frame
+from tests.pipeline.data.original_layouts import CAMERAS, write_panoptic
+from tests.pipeline.data.videos import number_of, write_video
+
+
+def shown(image):
+    assert isinstance(image, EncodedImage), image
+    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels.shape[:2] == image.size
+    return number_of(pixels)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video") / "hd_00_16.mp4", 100)
+
+
+@pytest.mark.parametrize("order", [range(100), range(1, 100, 7), [99, 0, 98, 98, 3, 50, 49]], ids=str)
+def test_every_frame_is_the_one_that_was_asked_for(video, order):
+    assert [shown(video_frame(video, n)) for n in order] == list(order)
+
+
+def test_a_walk_through_a_video_decodes_it_once_and_holds_one_decoder(video, tmp_path):
+    frames_module._opened.cache_clear()
+    for n in range(0, 100, 2):
+        video_frame(video, n)
+    assert frames_module._opened.cache_info().misses == 1
+    other = write_video(tmp_path / "other.mp4", 3)
+    assert shown(video_frame(other, 2)) == 2 and frames_module._opened.cache_info().currsize == 1
+
+
+def test_a_video_that_was_replaced_is_opened_anew(tmp_path):
+    path = write_video(tmp_path / "v.mp4", 5)
+    assert shown(video_frame(path, 4)) == 4
+    write_video(path, 30)
+    assert shown(video_frame(path, 29)) == 29
+
+
+def test_frames_that_are_not_there_say_why(video, tmp_path):
+    gone = video_frame(video, 100)
+    assert isinstance(gone, NoImage) and gone.reason == "image missing" and "ends before frame 100" in gone.detail
+    assert isinstance(video_frame(video, 5000), NoImage)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(video.read_bytes()[:900])
+    found = video_frame(broken, 0)
+    assert isinstance(found, NoImage) and found.reason == "image damaged" and found.file == broken
+    nothing = video_frame(tmp_path / "nothing.mp4", 0)
+    assert isinstance(nothing, NoImage) and (nothing.reason, nothing.detail) == ("image missing", "no such video")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_nothing_behind_a_broken_place_of_a_video_is_taken_for_a_frame(video, tmp_path, step):
+    data = bytearray(video.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data)
+    asked = range(0, 102, step)
+    found = [video_frame(broken, n) for n in asked]
+    good = [isinstance(item, EncodedImage) for item in found].index(False)
+    # The last frame before the place may be a repetition of the one before it.
+    assert 10 < good * step < 90 and [shown(i) for i in found[: good - 1]] == [*asked][: good - 1]
+    counted = [item for n, item in zip(asked, found, strict=True) if asked[good] <= n < 100]
+    assert {item.reason for item in counted} == {"image damaged"} and " of 100 can be decoded" in counted[0].detail
+    assert [item.reason for item in found if item not in found[:good] + counted] == ["image missing"] * (2 // step)
+
+
+def test_frames_become_jpegs_of_the_stated_quality():
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    expected = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    assert JPEG_QUALITY == 95 and jpeg_of(pixels) == EncodedImage(expected, (40, 60))
+
+
+def test_a_panoptic_camera_without_images_is_read_from_its_video(tmp_path):
+    sequence = "160224_haggling1"
+    root = write_panoptic(tmp_path, sequence, frames=range(20, 40))
+    from_images = [i for s in panoptic.shards(root, "train") for i in panoptic.records(s)]
+    images = root / sequence / "hdImgs" / CAMERAS[0]
+    for image in images.iterdir():
+        image.unlink()
+    images.rmdir()
+    write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[0]}.mp4", 35)
+    write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[1]}.mp4", 35)  # its images are there, and count
+
+    found = [i for s in panoptic.shards(root, "train") for i in panoptic.records(s)]
+    assert len(found) == len(from_images) == 20 and all(s.image_bytes > 0 for s in panoptic.shards(root, "train"))
+    for item, other in zip(found, from_images, strict=True):
+        if item.key.startswith(f"panoptic/{sequence}/00_16/000000") and int(item.key[-8:]) >= 35:
+            assert item.reason == "image missing" and item.file == f"{sequence}/hdVideos/hd_00_16.mp4"
+            continue
+        assert isinstance(item, Record)
+        validate(item)
+        assert np.array_equal(item.joints_uv, other.joints_uv) and item.key == other.key
+        if item.camera == CAMERAS[0]:
+            assert number_of(decode_image(item)) == item.frame
+        else:
+            assert item.image == other.image
+
+
+def test_any_camera_of_the_calibration_may_be_asked_for(tmp_path):
+    sequence = "160224_haggling1"
+    root = write_panoptic(tmp_path, sequence, frames=range(4))
+    calibration = root / sequence / f"calibration_{sequence}.json"
+    content = json.loads(calibration.read_text())
+    content["cameras"].append({**content["cameras"][0], "name": "00_07"})
+    calibration.write_text(json.dumps(content))
+    write_video(root / sequence / "hdVideos" / "hd_00_07.mp4", 4)
+    splits = replace(panoptic.SPLITS, cameras=("00_07", "00_16"))
+    found = [i for s in panoptic.shards(root, "train", splits) for i in panoptic.records(s)]
+    wanted = [("00_07", 0), ("00_07", 2), ("00_16", 0), ("00_16", 2)]
+    assert [(item.camera, item.frame) for item in found] == wanted
+    assert [number_of(decode_image(item)) for item in found[:2]] == [0, 2]

@@ -1,0 +1,328 @@
+"""One evaluation on a real Ray: what it writes, what it refuses before it starts, and what MLflow holds afterwards."""
+
+import csv
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from das.predictor import Predictor
+from das.skeleton import COCO17, Skeleton
+from pipeline.cli import main
+from pipeline.data.record import decode_image
+from pipeline.data.shards import write_records
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.inference import worker_count
+from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.rescore import judge
+from pipeline.evaluation.score import score
+from pipeline.evaluation.scores import Scores
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.images import read_photo
+from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.models import fingerprint
+from pipeline.registry.gate import Gate
+from pipeline.registry.models_store import read_scores
+from pipeline.registry.promote import PromoteConfig, promote
+from pipeline.tracking.tracker import Tracker
+from tests.pipeline.evaluation.evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
+
+IMAGES = 6
+
+
+def config_of(folder: Path, **changes) -> EvaluateConfig:
+    """A quick evaluation of the checkpoint and the data in ``folder``, its runs beside them."""
+    cluster = ClusterConfig(storage=str(folder / "runs"))
+    base = EvaluateConfig(str(folder / "model"), (str(folder / "prepared"),), name="tiny", cluster=cluster)
+    return replace(base, **{"overlays": 2, "worst": 1, "runtime_images": 2, **changes})
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def run_of(result):
+    return mlflow_client(result.tracking_uri).get_run(result.run_id)
+
+
+def measured(run) -> dict:
+    """A run's metrics without those of the machine that it ran on."""
+    return {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+
+
+def same(found: dict, wanted: dict) -> bool:
+    """Equal numbers under equal names; NaN equals null."""
+    plain = {k: None if v is None or math.isnan(v) else v for k, v in found.items()}
+    return plain == {k: None if v is None or math.isnan(v) else v for k, v in wanted.items()}
+
+
+def refused(call, *parts):
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(part in message for part in parts) and "\n" not in message, message
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_prepared(folder / "prepared", scene(frames=IMAGES))
+    write_checkpoint(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(place, local_ray):
+    return evaluate(config_of(place))
+
+
+# ---- what an evaluation leaves behind ----
+
+
+def test_all_files_are_there(place, result):
+    assert result.out == str(place / "runs" / "evaluations" / "tiny")
+    found = {name for name in files(Path(result.out)) if not name.startswith("tracking/")}
+    tables = {table.name for table in result.tables}
+    named = {"strict_activities", "strict_sequences", "strict_joints", "strict_roots", "strict_distance"}
+    assert tables >= named | {"panoptic_release", "panoptic_smap"}
+    assert found == {
+        "predictions.parquet",
+        "scores.json",
+        "report.json",
+        "report.html",
+        *(f"tables/{name}.csv" for name in tables),
+        *result.overlays,
+    }
+    assert Scores.from_json(read(result.scores_file)) == result.scores
+
+
+def test_predictions_are_those_of_the_model_alone(place, result):
+    """One row an image, in the order of the data, equal to what the predictor finds without Ray."""
+    predictions = PredictionSet.load(Path(result.out) / "predictions.parquet")
+    records = scene(frames=IMAGES)
+    assert predictions.keys == tuple(r.key for r in records)
+    assert predictions.origin.model_fingerprint == fingerprint(place / "model")
+    assert predictions.origin.least_score == predictions.origin.score_threshold == 0.0
+    found = Predictor.from_folder(place / "model").predict_batch(
+        [decode_image(r) for r in records], [r.K for r in records], [r.distortion for r in records]
+    )
+    assert predictions.counts.tolist() == [len(p.people) for p in found] and predictions.counts.sum() > 0
+    for name, of in (("scores", "scores"), ("joints_uv", "joints_uv"), ("joints_cam", "joints_cam")):
+        expected = np.concatenate([getattr(p.people, of) for p in found])
+        np.testing.assert_allclose(getattr(predictions, name), expected, rtol=1e-4, atol=1e-2)
+
+
+def test_scoring_the_file_again_needs_no_model_and_gives_the_same(place, result):
+    annotations = read_annotations([str(place / "prepared")], "test")
+    sheet = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
+    assert same(sheet.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
+    assert [t.text() for t in sheet.tables] == [t.text() for t in result.tables]
+
+
+def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
+    run, report = run_of(result), read(Path(result.out) / "report.json")
+    assert run.info.status == "FINISHED"
+    logged = measured(run)
+    assert same(logged, report["metrics"]) and same(report["metrics"], result.metrics)
+    for name in ("strict/mpjpe", "strict/recall", "strict/recall/mafia", "baseline/mpjpe", "panoptic_release/mpjpe",
+                 "panoptic_release/mpjpe/haggling", "runtime/latency_ms_median"):  # fmt: skip
+        assert name in run.data.metrics, name
+    scores = result.scores
+    assert report["scores"] == scores.to_json() and scores.split == "panoptic/test" and not scores.train_fit
+    assert (scores.recall, scores.precision) == (result.metrics["strict/recall"], result.metrics["strict/precision"])
+    client = mlflow_client(result.tracking_uri)
+    artifacts = {a.path for folder in ("", "tables", "overlays") for a in client.list_artifacts(result.run_id, folder)}
+    files_ = {"predictions.parquet", "scores.json", "report.json", "report.html", "tables/strict_joints.csv"}
+    assert files_ | {*result.overlays} <= artifacts
+    assert read_scores(result.tracking_uri, result.run_id) == scores
+    (dataset,) = run.inputs.dataset_inputs
+    assert run.data.tags["das.data.test.panoptic"] == scores.data_fingerprint and dataset.dataset.name == "panoptic"
+    assert run.data.params["model"].endswith("model") and run.data.params["cluster.dashboard"] == "False"
+
+
+def test_tables_and_report_say_the_same(result):
+    report = {t["name"]: t for t in read(Path(result.out) / "report.json")["tables"]}
+    for table in result.tables:
+        rows = [*csv.DictReader((Path(result.out) / "tables" / f"{table.name}.csv").read_text().splitlines())]
+        assert [row[table.name] for row in rows] == [*table.rows] == [*report[table.name]["rows"]]
+        for row in rows:
+            numbers = [float(row[name]) if row[name] else None for name, _ in table.columns]
+            assert numbers == report[table.name]["rows"][row[table.name]]
+
+
+def test_the_page_shows_this_evaluation_and_its_pictures(result):
+    page = (Path(result.out) / "report.html").read_text()
+    assert page.count("<img data-picture=") == len(result.overlays) == 3
+    for text in (result.run_id, "panoptic/test: tiny", f"{result.runtime.latency_ms_median:.1f} <small>ms</small>"):
+        assert text in page, text
+
+
+def test_overlays_are_pictures_of_photo_and_floor(result):
+    assert len(result.overlays) == 3 and [Path(p).name[:5] for p in result.overlays] == ["sprea", "sprea", "worst"]
+    for name in result.overlays:
+        image = read_photo(Path(result.out) / name)
+        assert image.shape[0] == 480 and image.shape[1] > 1000
+
+
+def test_the_summary_can_be_read(result):
+    text = result.summary()
+    headline = ("panoptic/test", "mean pose", "recall", "precision")
+    for part in (*headline, "haggling", "l_wrist", "optimistic", "images/s", "ms p90", result.run_id, result.out):
+        assert part in text, part
+    assert "seq0" not in text, "tables by sequence are left to the files"
+
+
+def test_the_same_name_continues_the_run_and_replaces_the_files(place, result, local_ray):
+    again = evaluate(config_of(place, runtime_images=0, overlays=0, worst=0))
+    assert (again.run_id, again.out) == (result.run_id, result.out)
+    assert again.runtime is None and again.overlays == ()
+    assert not any(name.startswith("overlays/") for name in files(Path(again.out)))
+    assert again.metrics["strict/recall"] == result.metrics["strict/recall"]
+
+
+def test_an_evaluation_promotes_by_the_id_of_its_run(place, result):
+    tracking_uri = result.tracking_uri
+    with Tracker.open(tracking_uri, "das", "training", place / "runs" / "training") as training:
+        pass
+    config = PromoteConfig(str(place / "model"), result.run_id, "das-panoptic", training.handle.run_id)
+    lenient = Gate(min_recall=0, min_precision=0)
+    found = promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs"))), lenient)
+    # An untrained model finds nobody, or worse than the mean pose does.
+    assert not found.champion and found.version == 1
+    assert any("MPJPE" in reason or "recall" in reason for reason in found.verdict.reasons)
+
+
+# ---- train-fit ----
+
+
+@pytest.mark.parametrize("index", ["keys", "images", "none"])
+def test_training_images_are_refused_unless_allowed(place, tmp_path, index):
+    records = scene(frames=IMAGES)
+    if index == "keys":
+        seen = [replace(r, image_sha256="other") for r in records[:2]]
+    else:
+        seen = [replace(r, key="other") for r in records[:2]]
+    write_checkpoint(tmp_path / "model", trained_on=seen, index=index != "none")
+    config = config_of(place, model=str(tmp_path / "model"), name="overlap")
+    wanted = "training_index.parquet" if index == "none" else f"2 of {IMAGES} images, such as {records[0].key}"
+    refused(lambda: evaluate(config), wanted, "--allow-overlap", "panoptic/test")
+    assert not (place / "runs" / "evaluations" / "overlap").exists(), "refused before anything is written"
+
+
+def test_allowed_training_images_mark_everything_and_promote_nothing(place, tmp_path, local_ray):
+    write_checkpoint(tmp_path / "model", trained_on=scene(frames=1))
+    fit = evaluate(config_of(place, model=str(tmp_path / "model"), name="fit", allow_overlap=True, overlays=0, worst=0))
+    assert fit.scores.train_fit and fit.metrics
+    assert all(name.startswith(("train-fit/", "system/")) for name in run_of(fit).data.metrics | fit.metrics)
+    assert "train-fit/runtime/latency_ms_median" in fit.metrics
+    assert all(p.name.startswith("train-fit_") for p in (Path(fit.out) / "tables").iterdir())
+    assert fit.summary().startswith("train-fit") and all("train-fit" in t.title for t in fit.tables)
+    perfect = replace(fit.scores, mpjpe_mm=1.0, baseline_mpjpe_mm=100.0, recall=1.0, precision=1.0)
+    assert "train-fit" in Gate().incomparable(perfect, None)[0].text
+
+
+# ---- what is refused ----
+
+
+def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
+    write_prepared(tmp_path / "flat", [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")])
+    write_prepared(tmp_path / "empty", scene())
+    (tmp_path / "empty" / "test" / "shard-00000.parquet").unlink()
+    write_records(tmp_path / "empty" / "test" / "shard-00000.parquet", [])
+    spine = Skeleton("spine", ("spine", "head_top"), (("spine", "head_top"),), ("spine",))
+    write_checkpoint(tmp_path / "spine", replace(MODEL, skeleton=spine))
+    (tmp_path / "unfinished").mkdir()
+    data, nowhere = str(place / "prepared"), str(tmp_path / "nowhere")
+    for change, parts in (
+        ({"model": nowhere}, (nowhere, "checkpoint folder")),
+        ({"model": "models:/das-demo@champion"}, ("no database",)),
+        ({"model": str(tmp_path / "spine")}, ("panoptic/seq0", "coco19 has no spine", "model's spine")),
+        ({"data": ()}, ("data is empty",)),
+        ({"data": (nowhere,)}, (nowhere, "does not exist")),
+        ({"data": (str(tmp_path / "unfinished"),)}, ("no manifest",)),
+        ({"data": (data, data)}, ("panoptic/seq0", "every image once")),
+        ({"data": (str(tmp_path / "empty"),)}, ("empty", "holds no images")),
+        ({"data": (str(tmp_path / "flat"),)}, ("coco/seq0", "2D only")),
+        ({"split": "val"}, (data, "no split 'val'", "test")),
+    ):
+        cluster = ClusterConfig(storage=str(tmp_path / "runs"))
+        refused(lambda c=change, k=cluster: evaluate(config_of(place, name="wrong", cluster=k, **c)), *parts)
+    assert not (tmp_path / "runs").exists(), "nothing half-written"
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", "--model", nowhere, "--data", data, "--allow-overlap", "--cluster.storage", str(tmp_path)])
+    assert exit_.value.code == 2 and capsys.readouterr().err.startswith(f"das: {nowhere}")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"workers": -1}, "workers"),
+        ({"name": "a/b"}, "name"),
+        ({"model": ""}, "wanted one of the two"),
+        ({"predictions": "also.parquet"}, "wanted one of the two"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(place, change, part):
+    refused(lambda: config_of(place, **change), part)
+
+
+def test_a_name_that_another_model_has_taken_is_refused(place, result, tmp_path):
+    write_checkpoint(tmp_path / "model", seed=1)
+    refused(lambda: evaluate(config_of(place, model=str(tmp_path / "model"))), "model_fingerprint", "another --name")
+
+
+def test_workers_leave_a_cpu_to_read(local_ray):
+    assert ray.cluster_resources()["CPU"] == 2
+    assert worker_count(0, gpu=False) == worker_count(1, gpu=False) == 1
+    refused(lambda: worker_count(2, gpu=False), "2 workers", "2 CPU")
+    refused(lambda: worker_count(0, gpu=True), "GPU")
+
+
+def test_the_default_name_belongs_to_model_and_data(place, local_ray):
+    found = evaluate(config_of(place, name=None, runtime_images=0, overlays=0, worst=0, threshold=0.5))
+    scores = found.scores
+    name = f"panoptic-test-{scores.model_fingerprint[:8]}-{scores.data_fingerprint[:8]}"
+    assert Path(found.out).name == name and run_of(found).data.tags["das.identity"] == f"evaluation/{name}"
+    assert found.metrics["strict/threshold"] == 0.5
+
+
+def test_images_without_depth_get_cocos_numbers_and_no_scores_to_promote_by(place, tmp_path, local_ray):
+    records = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
+    write_prepared(tmp_path / "flat", records)
+    found = judge(config_of(place, data=(str(tmp_path / "flat"),), name="flat"))
+    assert found.numbers.metrics["oks/people"] == 8 and 0 <= found.numbers.metrics["oks/ap"] <= 1
+    assert same(measured(run_of(found)), found.numbers.metrics)
+    assert {"predictions.parquet", "report.json", "tables/oks.csv"} <= files(Path(found.out))
+    assert not (Path(found.out) / "scores.json").exists() and "13 of 17 joints" in found.summary()
+    again = judge(
+        EvaluateConfig(data=(str(tmp_path / "flat"),), predictions=str(Path(found.out) / "predictions.parquet"))
+    )
+    assert same(again.numbers.metrics, found.numbers.metrics)
+
+
+def test_an_evaluation_is_compared_with_earlier_predictions(place, result, local_ray):
+    earlier = str(Path(result.out) / "predictions.parquet")
+    found = judge(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
+    assert found.metrics["compare/strict/recall"] == 0, "of the same model"
+    assert "comparison" in {t.name for t in found.tables} and "paired comparison" in found.summary()
+    assert run_of(found).data.metrics["compare/strict/recall_low"] == 0
+
+
+# Last, because Ray keeps the actor of a failed prediction for a while.
+def test_an_image_that_cannot_be_decoded_is_named(place, tmp_path, local_ray, capfd):
+    records = scene(frames=2)
+    damaged = records[1].image[:600] + b"\xff" * 20 + records[1].image[-2:]
+    records[1] = replace(records[1], image=damaged, image_sha256=hashlib.sha256(damaged).hexdigest())
+    write_prepared(tmp_path / "prepared", records)
+    config = config_of(place, data=(str(tmp_path / "prepared"),), name="damaged")
+    refused(lambda: evaluate(config), records[1].key)
+    assert "Traceback" not in capfd.readouterr().err
+    assert not (Path(config.cluster.storage) / "evaluations" / "damaged" / "scores.json").exists()
