@@ -8,7 +8,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# Of pipeline/, from the ground up: a room imports rooms of earlier lines and itself, none of its own line or a later one.
+# Of pipeline/, from the ground up: a room imports itself and rooms of earlier lines, none of its own or a later line.
 ROOMS = (
     ("infra",),
     ("models",),
@@ -16,7 +16,8 @@ ROOMS = (
     ("data",),
     ("evaluation",),
     ("training", "registry", "predict"),
-    ("cli", "demo"),
+    ("demo",),
+    ("cli",),
 )
 # The same inside a room; what is not listed there is below all of it.
 INNER = {"data": (("sources",), ("prepare", "check", "browse"))}
@@ -153,7 +154,7 @@ def test_datasets_reach_no_ray_through_other_modules():
         ("pipeline/data/schema.py", "from pipeline.data.sources.base import Shard", "pipeline.data.sources"),
         ("pipeline/data/prepare/convert.py", "from ..check import doctor", "pipeline.data.check"),
         ("das/decode.py", "from das.metrics.tables import Truth", "das.metrics"),
-        ("pipeline/data/prepare/convert.py", "from pyarrow import fs", "pyarrow"),
+        ("pipeline/evaluation/score.py", "from pyarrow import fs", "pyarrow"),
         ("pipeline/data/sources/coco.py", "import ray.data", "ray"),
         ("pipeline/data/sources/coco.py", "import torchvision", "torchvision"),
         ("jobs/demo.py", "import mlflow", "mlflow"),
@@ -175,7 +176,7 @@ def test_a_planted_violation_is_found(tmp_path, file, line, package):
         ("pipeline/training/fit.py", "import ray\nimport das.model"),
         (
             "pipeline/training/loop.py",
-            "from pipeline.evaluation.score import score\nfrom pipeline.training import optim",
+            "from pipeline.evaluation import score\nfrom pipeline.training import optim",
         ),
         ("pipeline/data/prepare/convert.py", "from pipeline.data.sources.base import Shard"),
         ("pipeline/cli.py", "def f():\n    from pipeline.registry.promote import promote"),
