@@ -137,7 +137,7 @@ def jitter_colour(
 
 
 @dataclass(frozen=True)
-class Drop:
+class DroppedSample:
     """A sample that takes no part; reasons are few and fixed, so that they can be counted."""
 
     key: str
@@ -258,13 +258,13 @@ def draw(recipe: RecipeConfig, has_depth: bool, height: int, width: int, rng: np
     )
 
 
-def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Drop:
+def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | DroppedSample:
     """The sample under one drawn augmentation; people whose root leaves the image are removed."""
     (h, w), (height, width) = sample.image.shape[:2], drawn.size
     A = drawn.matrix(h, w)
     stay = inside(sample.root_uv @ A[:, :2].T + A[:, 2], height, width)
     if stay.sum() < recipe.min_people:  # told before the picture is warped, which costs most
-        return Drop(sample.key, "too few people after augmentation")
+        return DroppedSample(sample.key, "too few people after augmentation")
     moved = move(sample, A, height, width, drawn.flip)
     if recipe.depth_scaled_for == "first_person":
         moved = _scale_first_person_only(moved, drawn.scale)
@@ -297,7 +297,7 @@ def _scale_first_person_only(sample: Sample, scale: float) -> Sample:
     return replace(sample, root_depth=root, joints_depth=root[:, None] + relative)
 
 
-def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generator) -> Sample | Drop:
+def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generator) -> Sample | DroppedSample:
     """A training sample at network size, augmented; or why this draw is of no use.
 
     Args:
@@ -306,8 +306,8 @@ def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generat
         rng: the only source of chance: the same state gives the same sample.
     """
     if sample.visible.sum() < recipe.min_visible_joints:
-        return Drop(sample.key, "too few visible joints")
+        return DroppedSample(sample.key, "too few visible joints")
     if len(sample.root_uv) < recipe.min_people:
-        return Drop(sample.key, "too few people")
+        return DroppedSample(sample.key, "too few people")
     height, width = sample.image.shape[:2]
     return augment(sample, draw(recipe, bool(sample.has_depth.any()), height, width, rng), recipe)

@@ -80,8 +80,8 @@ def write_example(out: Path) -> None:
         render(studio, Path(rendered), workers=1)
         for split in FRAMES:
             lines = []
-            for shard in synthetic.shards(rendered, split):
-                for record in synthetic.records(shard):
+            for chunk in synthetic.chunks(rendered, split):
+                for record in synthetic.records(chunk):
                     assert isinstance(record, Record), record
                     image = f"images/{split}_{record.camera}_{record.frame:08d}.jpg"
                     (out / image).write_bytes(record.image)

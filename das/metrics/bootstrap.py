@@ -3,7 +3,7 @@
 Neighbouring frames show nearly the same picture, so images are no independent draws and an interval that takes them
 for such is far too narrow. What is drawn again, with replacement, is a cluster: a contiguous block of at least 5 s of
 frames of one sequence, with all cameras and people of that moment (``blocks``). Every score is a ratio of sums over
-images (``Score``), so a resample is one product of a matrix of how often each cluster was drawn with the clusters'
+images (``Ratio``), so a resample is one product of a matrix of how often each cluster was drawn with the clusters'
 sums.
 
 Intervals are studentised (bootstrap-t; Efron and Tibshirani 1993, chapter 12): quantiles of the resamples' distances
@@ -37,7 +37,7 @@ _CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
-class Score:
+class Ratio:
     """A number that is a ratio of sums over images, or the plain mean of G such ratios.
 
     Attributes:
@@ -68,13 +68,13 @@ class Score:
         """The number; NaN, "not measured", where every denominator is zero."""
         return float(_mean_of_ratios(self._sums(self.numerator), self._sums(self.denominator)))
 
-    def where(self, images: np.ndarray) -> Score:
+    def where(self, images: np.ndarray) -> Ratio:
         """The score of a part of the images, a mask (F,) or indices."""
-        return Score(self.numerator[images], self.denominator[images])
+        return Ratio(self.numerator[images], self.denominator[images])
 
-    def columns(self) -> list[Score]:
+    def columns(self) -> list[Ratio]:
         """The G ratios of a mean of ratios, each a score of its own."""
-        return [Score(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]
+        return [Ratio(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]
 
     @staticmethod
     def _sums(column: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ def _cut(sequence: np.ndarray, frame: np.ndarray, least: np.ndarray) -> np.ndarr
     return cluster.reshape(-1)
 
 
-def interval(score: Score, clusters: Clusters, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+def interval(score: Ratio, clusters: Clusters, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """The 95 % interval of a score.
 
     Args:
@@ -186,7 +186,7 @@ def interval(score: Score, clusters: Clusters, bounds: tuple[float, float] = (-n
     return _studentised([score], clusters, bounds)
 
 
-def paired_interval(first: Score, second: Score, clusters: Clusters) -> Interval:
+def paired_interval(first: Ratio, second: Ratio, clusters: Clusters) -> Interval:
     """The 95 % interval of the difference first - second of two models on the same images.
 
     Both are measured on the same resampled clusters, so what makes an image hard for both cancels.
@@ -212,7 +212,7 @@ def paired_interval(first: Score, second: Score, clusters: Clusters) -> Interval
     return replace(found, signs=signs)
 
 
-def _studentised(scores: list[Score], clusters: Clusters, bounds: tuple[float, float]) -> Interval:
+def _studentised(scores: list[Ratio], clusters: Clusters, bounds: tuple[float, float]) -> Interval:
     """Interval of one score, or of the difference of two."""
     value = scores[0].value - (scores[1].value if len(scores) == 2 else 0.0)
     sums = [_cluster_sums(score, clusters) for score in scores]
@@ -243,7 +243,7 @@ def _studentised(scores: list[Score], clusters: Clusters, bounds: tuple[float, f
     return Interval(value, float(low), float(high), count, label)
 
 
-def _cluster_sums(score: Score, clusters: Clusters) -> tuple[np.ndarray, np.ndarray]:
+def _cluster_sums(score: Ratio, clusters: Clusters) -> tuple[np.ndarray, np.ndarray]:
     """Sums of numerator and denominator over each cluster's images: (C, G) each."""
     if clusters.of.shape != score.numerator.shape[:1]:
         raise ValueError(f"{len(clusters.of)} images have clusters and {len(score.numerator)} have a score")

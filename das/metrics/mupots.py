@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.metrics.bootstrap import Score
+from das.metrics.bootstrap import Ratio
 from das.metrics.tables import (
     MISSED,
     Predictions,
@@ -68,7 +68,7 @@ _ORDER = (15, 1, 0, 16, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)  # every joint a
 
 
 @dataclass(frozen=True)
-class Scores:
+class SequencePck:
     """PCK and AUC of every sequence, percent.
 
     Attributes:
@@ -111,10 +111,10 @@ class Mupots:
     counted: np.ndarray
     relative_errors: np.ndarray
     absolute_errors: np.ndarray
-    relative: Scores
-    absolute: Scores
+    relative: SequencePck
+    absolute: SequencePck
 
-    def scores(self, truth: Truth, sequence: np.ndarray, thresholds: np.ndarray) -> dict[str, Score]:
+    def scores(self, truth: Truth, sequence: np.ndarray, thresholds: np.ndarray) -> dict[str, Ratio]:
         """The means over sequences, fractions 0 to 1, as sums over images: what intervals are made of.
 
         Args:
@@ -133,7 +133,7 @@ class Mupots:
             for name, limits in (("pck", np.array([_NEAR])), ("auc", thresholds)):
                 share = np.mean([(errors[:, _EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
                 above = per_frame(np.where(self.counted, share, 0.0), truth.frame, len(sequence))
-                found[f"{name}_{kind}"] = Score(above[:, None] * which, people)
+                found[f"{name}_{kind}"] = Ratio(above[:, None] * which, people)
         return found
 
 
@@ -143,7 +143,9 @@ def group_columns(per_joint: np.ndarray) -> np.ndarray:
     return 100 * np.array([*groups, per_joint[_EVALUATED].mean()])
 
 
-def score_sequences(errors: np.ndarray, counted: np.ndarray, sequence: np.ndarray, thresholds: np.ndarray) -> Scores:
+def score_sequences(
+    errors: np.ndarray, counted: np.ndarray, sequence: np.ndarray, thresholds: np.ndarray
+) -> SequencePck:
     """PCK strictly under 150 mm and AUC over the thresholds for every sequence.
 
     Args:
@@ -154,7 +156,7 @@ def score_sequences(errors: np.ndarray, counted: np.ndarray, sequence: np.ndarra
     """
     names = np.unique(sequence)
     rows = [errors[counted & (sequence == name)] for name in names]
-    return Scores(
+    return SequencePck(
         sequences=names,
         people=np.array([len(r) for r in rows]),
         pck=np.array([group_columns(pck(r, _NEAR)) for r in rows]).reshape(-1, len(COLUMNS)),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from das.camera import back_project
-from das.metrics.bootstrap import Score
+from das.metrics.bootstrap import Ratio
 from das.metrics.tables import (
     MISSED,
     NOT_COUNTED,
@@ -132,10 +132,10 @@ class PanopticRelease:
         """Mean error of each joint where it is scored, (15,) mm."""
         return mean_per_joint(self.errors, self.scored)
 
-    def score(self, frames: int) -> Score:
+    def score(self, frames: int) -> Ratio:
         """``mpjpe`` as sums over all ``frames`` images: what intervals are made of."""
         people = np.bincount(self.frames, self.frame_people, frames)
-        return Score(np.bincount(self.frames, self.frame_people * self.frame_mpjpe, frames), people)
+        return Ratio(np.bincount(self.frames, self.frame_people * self.frame_mpjpe, frames), people)
 
 
 def panoptic_release(truth: Truth, predictions: Predictions, world_mean: np.ndarray, R: np.ndarray) -> PanopticRelease:
@@ -269,7 +269,7 @@ class PanopticSmap:
         """The same without alignment, (15,)."""
         return self._near(self.absolute_errors)
 
-    def scores(self, truth: Truth, frames: int) -> dict[str, Score]:
+    def scores(self, truth: Truth, frames: int) -> dict[str, Ratio]:
         """The numbers as sums over images: what intervals are made of.
 
         Args:
@@ -281,9 +281,9 @@ class PanopticSmap:
         """
         matched = self.match >= 0
 
-        def over_joints(values: np.ndarray, counted: np.ndarray) -> Score:
+        def over_joints(values: np.ndarray, counted: np.ndarray) -> Ratio:
             above = np.where(self.found, values, 0.0)
-            return Score(per_frame(above, truth.frame, frames), per_frame(counted, truth.frame, frames))
+            return Ratio(per_frame(above, truth.frame, frames), per_frame(counted, truth.frame, frames))
 
         everywhere = np.broadcast_to(matched[:, None], self.found.shape)
         counted = self.match != NOT_COUNTED
@@ -292,7 +292,7 @@ class PanopticSmap:
             "mpjpe_absolute": over_joints(self.absolute_errors, self.found),
             "pck": over_joints(self.relative_errors < _SMAP_NEAR, everywhere),
             "pck_absolute": over_joints(self.absolute_errors < _SMAP_NEAR, everywhere),
-            "recall": Score(per_frame(matched, truth.frame, frames), per_frame(counted, truth.frame, frames)),
+            "recall": Ratio(per_frame(matched, truth.frame, frames), per_frame(counted, truth.frame, frames)),
         }
 
     def _near(self, errors: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from das.metrics.bootstrap import Score
+from das.metrics.bootstrap import Ratio
 from das.metrics.tables import (
     NOT_COUNTED,
     Predictions,
@@ -124,7 +124,7 @@ class Strict:
             "predictions": float(self.predictions),
         }
 
-    def scores(self, truth: Truth, predictions: Predictions, frames: int) -> dict[str, Score]:
+    def scores(self, truth: Truth, predictions: Predictions, frames: int) -> dict[str, Ratio]:
         """All of ``numbers`` that are ratios, as sums over images: what intervals are made of.
 
         Args:
@@ -139,14 +139,14 @@ class Strict:
         sums = self._sums().items()
         return {
             **{
-                n: Score(per_frame(above, people, frames), per_frame(below, people, frames))
+                n: Ratio(per_frame(above, people, frames), per_frame(below, people, frames))
                 for n, (above, below) in sums
             },
-            "precision": Score(found, predicted),
-            "f1": Score(2 * found, counted + predicted),
+            "precision": Ratio(found, predicted),
+            "f1": Ratio(2 * found, counted + predicted),
         }
 
-    def joint_scores(self, truth: Truth, frames: int) -> dict[str, Score]:
+    def joint_scores(self, truth: Truth, frames: int) -> dict[str, Ratio]:
         """``mpjpe``, ``baseline_mpjpe`` and ``pck_150mm`` over matched people, a column (F, J) for each joint."""
         there, known = self._joints(self.found), np.isfinite(self.baseline_errors)
         values = (
@@ -155,7 +155,7 @@ class Strict:
             ("pck_150mm", self.errors < _NEAR, there),
         )
         return {
-            name: Score(
+            name: Ratio(
                 per_frame(np.where(counted, value, 0.0), truth.frame, frames), per_frame(counted, truth.frame, frames)
             )
             for name, value, counted in values

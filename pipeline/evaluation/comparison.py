@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-def compare(
+def compare_models(
     annotations: Annotations, this: PredictionSet, other: PredictionSet, threshold: float | None = None
 ) -> Numbers:
     """Paired differences this - other, with intervals and in how many sequences they have which sign.
@@ -51,7 +51,7 @@ def compare(
 
 
 def differences(this: Sheet, other: Sheet) -> Numbers:
-    """``compare``, of scores that are on common ground already."""
+    """``compare_models``, of scores that are on common ground already."""
     marks = [next(iter(sheet.metrics)).startswith(TRAIN_FIT) for sheet in (this, other)]
     if marks[0] != marks[1]:
         which = "this model" if marks[0] else "the other model"

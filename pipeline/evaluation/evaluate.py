@@ -28,7 +28,7 @@ from pipeline.data.manifest import load_manifest
 from pipeline.data.splits import Split
 from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
 from pipeline.evaluation.benchmark.latency import Runtime
-from pipeline.evaluation.comparison import compare
+from pipeline.evaluation.comparison import compare_models
 from pipeline.evaluation.external_predictions import is_foreign, read_foreign
 from pipeline.evaluation.ground_truth import flat_truth
 from pipeline.evaluation.inference import predict_split, runtime_on, worker_count
@@ -182,7 +182,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         found = _predict(config, job, model, workers)
         sheet = score(job.annotations, found, config.threshold)
         if other is not None:
-            sheet = sheet.beside(compare(job.annotations, found, other, config.threshold))
+            sheet = sheet.beside(compare_models(job.annotations, found, other, config.threshold))
         runtime = None
         if config.runtime_images:
             images, size = config.runtime_images, config.batch_size

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pipeline.evaluation.annotations import Annotations, read_annotations
-from pipeline.evaluation.comparison import compare, verdict
+from pipeline.evaluation.comparison import compare_models, verdict
 from pipeline.evaluation.evaluate import (
     PAGE_FILE,
     PREDICTIONS_FILE,
@@ -90,7 +90,7 @@ def judge(config: EvaluateConfig) -> EvaluationResult | FlatResult | Rescored:
 
 
 def rescore(config: EvaluateConfig) -> Rescored:
-    """Scores ``config.predictions``, against ``config.compare`` too if that is given.
+    """Scores ``config.predictions``, against ``config.compare_models`` too if that is given.
 
     Raises:
         ValueError: predictions or data that do not exist, are mutilated or do not belong together, or an ``out`` that
@@ -122,7 +122,7 @@ def rescore(config: EvaluateConfig) -> Rescored:
     remarks = _headline(sheet)
     if config.compare is not None:
         other = read_predictions(config.compare, annotations)
-        difference = compare(annotations, predictions, other, config.threshold)
+        difference = compare_models(annotations, predictions, other, config.threshold)
         sheet, remarks = sheet.beside(difference), (*remarks, verdict(difference))
     found = Rescored(config.predictions, images_of(annotations), sheet, out, remarks)
     if out is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from das.metrics.bootstrap import Clusters, Score
+from das.metrics.bootstrap import Clusters, Ratio
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import Origin
 from pipeline.evaluation.score import Sheet
@@ -84,7 +84,7 @@ class Slice:
     """A part of the data: how many people it holds, and the model's scores there."""
 
     people: int
-    metrics: Mapping[str, Score]
+    metrics: Mapping[str, Ratio]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Evidence:
 
     scores: Scores
     clusters: Clusters
-    metrics: Mapping[str, Score]
+    metrics: Mapping[str, Ratio]
     slices: Mapping[str, Mapping[str, Slice]]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from das.metrics.bootstrap import Interval, Score
+from das.metrics.bootstrap import Interval, Ratio
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Numbers:
 
     metrics: dict[str, float]
     tables: tuple[Table, ...]
-    scores: dict[str, Score]
+    scores: dict[str, Ratio]
 
 
 def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:

@@ -22,7 +22,7 @@ from pipeline.infra.files import read_json
 
 
 @dataclass(frozen=True)
-class Camera:
+class PhotoCamera:
     """One calibrated camera.
 
     Attributes:
@@ -37,7 +37,7 @@ class Camera:
     down: np.ndarray | None = None
 
 
-def read_camera(path: str | Path, photo: Path, name: str | None = None) -> Camera:
+def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> PhotoCamera:
     """The camera that took a photo.
 
     Args:
@@ -54,7 +54,7 @@ def read_camera(path: str | Path, photo: Path, name: str | None = None) -> Camer
     if "K" in value:
         size = (int(value["height"]), int(value["width"])) if {"height", "width"} <= set(value) else None
         distortion = value.get("distortion") or [0.0] * 5
-        return Camera(
+        return PhotoCamera(
             _array(path, value, "K", (3, 3)), _array(path, {"distortion": distortion}, "distortion", (5,)), size
         )
 
@@ -71,7 +71,7 @@ def read_camera(path: str | Path, photo: Path, name: str | None = None) -> Camer
     width, height = _array(path, camera, "resolution", (2,)).astype(int)
     R = _array(path, camera, "R", (3, 3))
     # The y axis of the world points down in CMU Panoptic; R's second column is that axis in the camera frame.
-    return Camera(
+    return PhotoCamera(
         _array(path, camera, "K", (3, 3)), _array(path, camera, "distCoef", (5,)), (int(height), int(width)), R[:, 1]
     )
 

@@ -28,7 +28,7 @@ from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image, read_photo
 from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.models import resolve_model
-from pipeline.predict.camera_file import Camera, read_camera
+from pipeline.predict.camera_file import PhotoCamera, read_camera_file
 from pipeline.predict.explain import draw_inside, draw_residuals
 
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
@@ -112,7 +112,7 @@ def predict(config: PredictConfig) -> None:
     predictor = Predictor.from_folder(folder, config.device, threshold=config.threshold)
     learned = draw_residuals(folder, predictor) if config.inside else None
     for file in map(Path, tqdm(config.files, disable=len(config.files) < 2, unit="file")):
-        camera = read_camera(config.camera, file, config.camera_name) if config.camera else None
+        camera = read_camera_file(config.camera, file, config.camera_name) if config.camera else None
         if _is_video(file):
             frames, overlay = predict_video(predictor, file, config.out, config.fov, camera)
             line = f"{frames} frames: {overlay}"
@@ -130,7 +130,7 @@ def predict_photo(
     photo: str | Path,
     out: str | Path,
     fov_degrees: float = ASSUMED_FOV_DEGREES,
-    camera: Camera | None = None,
+    camera: PhotoCamera | None = None,
     inside: str | None = None,
 ) -> PhotoResult:
     """Finds the people on one photo and writes NAME.json, NAME_overlay.jpg and NAME_top.png into ``out``.
@@ -171,7 +171,7 @@ def predict_video(
     video: str | Path,
     out: str | Path,
     fov_degrees: float = ASSUMED_FOV_DEGREES,
-    camera: Camera | None = None,
+    camera: PhotoCamera | None = None,
 ) -> tuple[int, Path]:
     """Finds the people on every frame by itself and writes NAME.jsonl and NAME_overlay.mp4 (photo and top view).
 
@@ -209,7 +209,7 @@ def predict_video(
 
 
 def draw_prediction(
-    image: np.ndarray, prediction: Prediction, camera: Camera | None = None
+    image: np.ndarray, prediction: Prediction, camera: PhotoCamera | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The overlay, people labelled with score and distance, and the top view; both uint8 RGB."""
     people, skeleton, valid = prediction.people, prediction.skeleton, prediction.valid
@@ -224,7 +224,7 @@ def draw_prediction(
 
 
 def _predict(
-    predictor: Predictor, image: np.ndarray, fov_degrees: float, camera: Camera | None, path: Path
+    predictor: Predictor, image: np.ndarray, fov_degrees: float, camera: PhotoCamera | None, path: Path
 ) -> Prediction:
     if camera is None:
         return predictor.predict(image, fov_degrees=fov_degrees)

@@ -43,7 +43,7 @@ def queue_name(name: str) -> str:
 
 
 @dataclass
-class Turn:
+class ChampionLock:
     """The right to change a registered model's champion, as long as the ticket is there."""
 
     tracking_uri: str
@@ -105,9 +105,9 @@ class Turn:
 
 
 @contextmanager
-def turn(
+def champion_lock(
     tracking_uri: str, name: str, source: str, run_id: str, lease: float = LEASE, patience: float = PATIENCE
-) -> Iterator[Turn]:
+) -> Iterator[ChampionLock]:
     """Waits for its turn to change the champion of ``name``, and holds it inside the block.
 
     Args:
@@ -124,7 +124,7 @@ def turn(
     client = mlflow_client(tracking_uri, must_exist=True)
     owner = f"{socket.gethostname()} pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
     ticket = _draw(client, name, source, run_id, {_OWNER: owner, _ALIVE: "0"})
-    mine = Turn(tracking_uri, name, ticket, lease)
+    mine = ChampionLock(tracking_uri, name, ticket, lease)
     pulse = threading.Thread(target=mine.beat, daemon=True, name=f"turn {ticket} of {name}")
     pulse.start()
     try:

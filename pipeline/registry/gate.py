@@ -237,7 +237,7 @@ def gate_for(name: str) -> Gate:
     return Gate()
 
 
-def compare(candidate: Evidence, champion: Evidence) -> dict[str, Interval]:
+def paired_differences(candidate: Evidence, champion: Evidence) -> dict[str, Interval]:
     """The paired differences, candidate minus champion, of all metrics."""
     return {name: _difference(candidate, champion, name) for name in METRICS}
 

@@ -21,7 +21,7 @@ from das.checkpoint import load_info
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
 from pipeline.models import FINGERPRINT, aliases, all_versions, fingerprint, registered_files, require_run
-from pipeline.registry.champion_lock import turn
+from pipeline.registry.champion_lock import champion_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +73,7 @@ def register(
             client.log_artifacts(run_id, staging, target)
         labels = {FINGERPRINT: mark, **_lineage(folder), **(tags or {})}
         source = f"runs:/{run_id}/{target}"
-        with turn(tracking_uri, name, source, run_id):
+        with champion_lock(tracking_uri, name, source, run_id):
             if (known := _registered_as(client, name, mark)) is not None:  # by another process, meanwhile
                 return known
             return int(client.create_model_version(name, source=source, run_id=run_id, tags=labels).version)

@@ -1,8 +1,9 @@
 """A checkpoint becomes a version of its task's registered model, and champion if the gate lets it.
 
 First the candidate alone: its files are loaded back from the registry and must be what was registered, give the scores
-of their evaluation again, and have been trained on other images. Then, in its turn (``turn``), it is compared with
-whoever is champion at that moment: both are scored again from the predictions that their versions keep, image by image.
+of their evaluation again, and have been trained on other images. Then, under the lock (champion_lock.py), it is
+compared with whoever is champion at that moment: both are scored again from the predictions that their versions keep,
+image by image.
 
 A refused version stays registered, with the reasons on it: history is part of the registry. ``challenger`` is the
 newest version that passed all that does not depend on the champion.
@@ -29,7 +30,7 @@ from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry import versions
 from pipeline.registry.candidate_checks import fixed_batch, latency, reproduction, unseen
-from pipeline.registry.champion_lock import turn
+from pipeline.registry.champion_lock import champion_lock
 from pipeline.registry.gate import Check, Gate, Verdict, gate_for
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.models_store import CHALLENGER, champion_version, register, run_file
@@ -285,7 +286,7 @@ def _decide(
     # Before the turn, so that others need not wait for it; in the turn only if the champion is another one by then.
     expected = champion_version(tracking_uri, name)
     checks = () if expected == number else against(expected)
-    with turn(tracking_uri, name, version.source, version.run_id) as mine:
+    with champion_lock(tracking_uri, name, version.source, version.run_id) as mine:
         champion = champion_version(tracking_uri, name)
         scores = candidate.evidence.scores
         versions.keep_evaluation(tracking_uri, version, scores, candidate.predictions_file, annotations.folders)

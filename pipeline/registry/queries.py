@@ -14,8 +14,8 @@ from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
 from pipeline.models import resolve_model
 from pipeline.registry import versions
-from pipeline.registry.champion_lock import turn
-from pipeline.registry.gate import compare, difference_in_words, gate_for
+from pipeline.registry.champion_lock import champion_lock
+from pipeline.registry.gate import difference_in_words, gate_for, paired_differences
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.models_store import champion_version
 from pipeline.registry.promote import ModelName
@@ -173,7 +173,7 @@ def _paired(pair: list[Version], data: tuple[str, ...], tracking_uri: str) -> li
         both = [evidence_of(annotations, versions.read_predictions(tracking_uri, version)) for version in pair]
     except ValueError as error:
         return [f"  image by image: not compared ({error})"]
-    changes = compare(both[1], both[0])
+    changes = paired_differences(both[1], both[0])
     lines = [f"  image by image, second less first, {len(annotations.records)} images:"]
     lines += [f"    {name}: {difference_in_words(change, name)}" for name, change in changes.items()]
     for kind, slices in both[1].slices.items():
@@ -200,7 +200,7 @@ def rollback(config: Rollback) -> str:
     if champion is None:
         raise ValueError(f"{name} has no champion, so nothing to roll back")
     holder = versions.read_version(tracking_uri, name, champion)
-    with turn(tracking_uri, name, holder.source, holder.run_id) as mine:
+    with champion_lock(tracking_uri, name, holder.source, holder.run_id) as mine:
         now = champion_version(tracking_uri, name)
         if now != champion:
             raise ValueError(

@@ -22,7 +22,7 @@ from pipeline.evaluation.scores import Scores
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import mlflow_client, talking_to
 from pipeline.models import FINGERPRINT, aliased, aliases, all_versions, find_version
-from pipeline.registry.champion_lock import Turn
+from pipeline.registry.champion_lock import ChampionLock
 from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.models_store import CHAMPION, run_file
 
@@ -217,14 +217,21 @@ def drop_alias(tracking_uri: str, version: Version, alias: str) -> None:
             client.delete_registered_model_alias(version.name, alias)
 
 
-def crown(tracking_uri: str, version: Version, before: int | None, turn: Turn, why: str, replaces: bool = True) -> None:
+def crown(
+    tracking_uri: str,
+    version: Version,
+    before: int | None,
+    champion_lock: ChampionLock,
+    why: str,
+    replaces: bool = True,
+) -> None:
     """Makes a version champion; only inside one's turn, in which ``before`` was read as the champion.
 
     Args:
         tracking_uri: absolute address of the MLflow store.
         version: the new champion.
         before: the champion until now; None without one.
-        turn: the right to do this.
+        champion_lock: held while this runs.
         why: for the history.
         replaces: it takes the place of ``before``, to which a rollback leads; False for a rollback itself.
 
@@ -240,7 +247,7 @@ def crown(tracking_uri: str, version: Version, before: int | None, turn: Turn, w
             client.set_model_version_tag(version.name, number, _PROMOTED, now())
             if before is not None:
                 client.set_model_version_tag(version.name, number, _REPLACED, str(before))
-        turn.require()
+        champion_lock.require()
         client.set_registered_model_alias(version.name, CHAMPION, number)
         moves = [key for key in client.get_registered_model(version.name).tags if key.startswith(_MOVE)]
         move = {"time": now(), "before": before, "after": version.number, "why": why}

@@ -5,21 +5,21 @@ look like), cameras, room, render (pictures), joints, shots (what a picture show
 Panoptic's files, in shards), moon_json, coco_json, export (the other layouts).
 """
 
-from pipeline.studio.config import VERSION, StudioConfig, StudioShard, plan
-from pipeline.studio.export import Layout, finish, layout_plan, render, render_shard_as, views_per_frame
-from pipeline.studio.panoptic_layout import render_shard, write_calibration
+from pipeline.studio.config import VERSION, StudioChunk, StudioConfig, plan
+from pipeline.studio.export import Layout, finish, layout_plan, render, render_chunk_as, views_per_frame
+from pipeline.studio.panoptic_layout import render_chunk, write_calibration
 
 __all__ = [
     "VERSION",
     "Layout",
     "StudioConfig",
-    "StudioShard",
+    "StudioChunk",
     "finish",
     "layout_plan",
     "plan",
     "render",
-    "render_shard",
-    "render_shard_as",
+    "render_chunk",
+    "render_chunk_as",
     "views_per_frame",
     "write_calibration",
 ]

@@ -139,7 +139,7 @@ class StudioConfig:
 
 
 @dataclass(frozen=True)
-class StudioShard:
+class StudioChunk:
     """One unit of work: ``count`` frames of a sequence from frame ``first`` on."""
 
     sequence: str
@@ -147,11 +147,11 @@ class StudioShard:
     count: int
 
 
-def plan(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioShard]:
+def plan(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioChunk]:
     """All shards of the splits, each of whole takes (the sequence's last one may be shorter)."""
     step = -(-config.shard_frames // config.take_frames) * config.take_frames
     return [
-        StudioShard(sequence, first, min(step, config.frames(sequence) - first))
+        StudioChunk(sequence, first, min(step, config.frames(sequence) - first))
         for split in splits
         for sequence in config.sequences(split)
         for first in range(0, config.frames(sequence), step)

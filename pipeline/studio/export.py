@@ -26,9 +26,9 @@ import cv2
 
 from pipeline.studio import coco_json, mupots_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
-from pipeline.studio.config import RENDERED_TERMS, StudioConfig, StudioShard, plan, sequence_split
+from pipeline.studio.config import RENDERED_TERMS, StudioChunk, StudioConfig, plan, sequence_split
 from pipeline.studio.layout import write_whole
-from pipeline.studio.panoptic_layout import render_shard, room_density, sequence_room, write_picture
+from pipeline.studio.panoptic_layout import render_chunk, room_density, sequence_room, write_picture
 from pipeline.studio.render import View
 from pipeline.studio.room import green_room
 from pipeline.studio.shots import Shot, shots
@@ -46,7 +46,7 @@ _IMAGES = {"muco": ".", "coco": ".", "mupots": "MultiPersonTestSet"}
 _PARTS = ".parts"
 
 
-def layout_plan(config: StudioConfig, layout: Layout) -> list[StudioShard]:
+def layout_plan(config: StudioConfig, layout: Layout) -> list[StudioChunk]:
     """The shards of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
 
     Raises:
@@ -66,16 +66,16 @@ def views_per_frame(layout: Layout) -> int:
     return 2 if layout in ("panoptic", "muco") else 1
 
 
-def render_shard_as(config: StudioConfig, layout: Layout, shard: StudioShard, root: Path) -> int:
+def render_chunk_as(config: StudioConfig, layout: Layout, shard: StudioChunk, root: Path) -> int:
     """Renders the shard's frames into a layout under ``root``; returns the number of pictures.
 
     Annotations of other layouts than panoptic's are complete only after ``finish``.
 
     Raises:
-        ValueError: as ``render_shard``.
+        ValueError: as ``render_chunk``.
     """
     if layout == "panoptic":
-        return render_shard(config, shard, root)
+        return render_chunk(config, shard, root)
     first = _first_number(config, layout, shard.sequence)
     images, people = [], []
     for shot in _shard_shots(config, layout, shard):
@@ -115,8 +115,8 @@ def render(config: StudioConfig, root: Path, workers: int = 2, layout: Layout = 
     return pictures
 
 
-def _render_one(config: StudioConfig, layout: Layout, root: Path, shard: StudioShard) -> int:
-    return render_shard_as(config, layout, shard, root)
+def _render_one(config: StudioConfig, layout: Layout, root: Path, shard: StudioChunk) -> int:
+    return render_chunk_as(config, layout, shard, root)
 
 
 def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
@@ -143,7 +143,7 @@ def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
     shutil.rmtree(root / _PARTS)
 
 
-def _shard_shots(config: StudioConfig, layout: Layout, shard: StudioShard) -> Iterator[Shot]:
+def _shard_shots(config: StudioConfig, layout: Layout, shard: StudioChunk) -> Iterator[Shot]:
     sequence = shard.sequence
     textured = sequence_room(config, sequence)
     green = green_room(room_density(config)) if layout == "muco" else textured
@@ -203,5 +203,5 @@ def _first_number(config: StudioConfig, layout: Layout, sequence: str) -> int:
     raise ValueError(f"sequence {sequence!r} is not of layout {layout}")
 
 
-def _part(root: Path, shard: StudioShard) -> Path:
+def _part(root: Path, shard: StudioChunk) -> Path:
     return root / _PARTS / f"{shard.sequence}_{shard.first:08d}.json"

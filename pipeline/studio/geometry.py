@@ -33,7 +33,7 @@ def rotation(axis: str, angle: ndarray) -> ndarray:
     return R
 
 
-def turn(R: ndarray, v: ndarray) -> ndarray:
+def rotated(R: ndarray, v: ndarray) -> ndarray:
     """Rotates vectors: R (T, 3, 3), v (T, 3) or (3,), gives (T, 3)."""
     return np.einsum("tij,tj->ti", R, np.broadcast_to(v, (len(R), 3)))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from pipeline.studio.geometry import ease, glide, rotation, turn, two_bones, unit, wander
+from pipeline.studio.geometry import ease, glide, rotated, rotation, two_bones, unit, wander
 from pipeline.studio.person import Person
 
 KNEE_LIMIT = np.radians(148)
@@ -102,10 +102,10 @@ def solve(person: Person, aim: Aim) -> Pose:
     neck_up = unit(a["chest_up"] + a["head_up"])
     p["skull"] = p["neck"] + person.neck * neck_up + 0.12 * person.neck * a["chest_forward"]
     h = person.head
-    p["head"] = p["skull"] + turn(aim.head_R, np.array([0.0, 0.62 * h, 0.16 * h]))
+    p["head"] = p["skull"] + rotated(aim.head_R, np.array([0.0, 0.62 * h, 0.16 * h]))
 
     def on_head(left: float, up: float, forward: float) -> ndarray:
-        return p["head"] + turn(aim.head_R, h * np.array([left, up, forward]))
+        return p["head"] + rotated(aim.head_R, h * np.array([left, up, forward]))
 
     p["nose"] = on_head(0, -0.16, 0.93)
     for side in "lr":
@@ -114,9 +114,9 @@ def solve(person: Person, aim: Aim) -> Pose:
         p[f"{side}_eye"] = on_head(0.29 * s, 0.10, 0.74)
         p[f"{side}_ear"] = on_head(0.66 * s, -0.03, -0.08)
 
-        shoulder = p["neck"] + turn(aim.chest_R, np.array([s * person.shoulder_half, -person.shoulder_drop, 0.0]))
-        target = shoulder + turn(aim.chest_R, person.arm * mirror * aim.wrists[side])
-        pole = turn(aim.chest_R, mirror * aim.elbows[side])
+        shoulder = p["neck"] + rotated(aim.chest_R, np.array([s * person.shoulder_half, -person.shoulder_drop, 0.0]))
+        target = shoulder + rotated(aim.chest_R, person.arm * mirror * aim.wrists[side])
+        pole = rotated(aim.chest_R, mirror * aim.elbows[side])
         elbow, wrist, hinge = two_bones(shoulder, target, pole, person.upper_arm, person.forearm, ELBOW_LIMIT)
         forearm = unit(wrist - elbow)
         inward = -s * a["chest_left"]
@@ -132,8 +132,8 @@ def solve(person: Person, aim: Aim) -> Pose:
         knee, ankle, hinge = two_bones(hip, aim.ankles[side], pole, person.thigh, person.shank, KNEE_LIMIT)
         down = person.ankle_height
         p[f"{side}_hip"], p[f"{side}_knee"], p[f"{side}_ankle"] = hip, knee, ankle
-        p[f"{side}_heel"] = ankle + turn(foot, np.array([0.0, -0.55 * down, -0.24 * person.foot]))
-        p[f"{side}_toe"] = ankle + turn(foot, np.array([0.0, -0.72 * down, 0.70 * person.foot]))
+        p[f"{side}_heel"] = ankle + rotated(foot, np.array([0.0, -0.55 * down, -0.24 * person.foot]))
+        p[f"{side}_toe"] = ankle + rotated(foot, np.array([0.0, -0.72 * down, 0.70 * person.foot]))
         a[f"{side}_leg"], a[f"{side}_foot"] = -hinge, foot[:, :, 0]
     return Pose(p, a)
 

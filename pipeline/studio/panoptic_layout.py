@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.studio.annotate import annotate
 from pipeline.studio.cameras import sequence_cameras
-from pipeline.studio.config import MOST_PEOPLE, SPLITS, StudioConfig, StudioShard
+from pipeline.studio.config import MOST_PEOPLE, SPLITS, StudioChunk, StudioConfig
 from pipeline.studio.layout import bodies_json, bodies_path, calibration_json, calibration_path, image_path, write_whole
 from pipeline.studio.render import View
 from pipeline.studio.room import ROOMS, Room, make_room
@@ -38,7 +38,7 @@ def room_density(config: StudioConfig) -> float:
     return max(0.5, 2.4 * config.width * config.supersampling / 3840)
 
 
-def render_shard(config: StudioConfig, shard: StudioShard, root: Path) -> int:
+def render_chunk(config: StudioConfig, shard: StudioChunk, root: Path) -> int:
     """Renders the shard's frames with both cameras into the Panoptic layout under ``root``.
 
     The calibration is written by every shard, with the same content: a shard alone is a readable data set.

@@ -14,11 +14,11 @@ from pipeline.infra.files import read_json, write_json
 from pipeline.studio import (
     VERSION,
     Layout,
+    StudioChunk,
     StudioConfig,
-    StudioShard,
     finish,
     layout_plan,
-    render_shard_as,
+    render_chunk_as,
     views_per_frame,
 )
 
@@ -81,6 +81,6 @@ def _plain(studio: StudioConfig) -> dict[str, object]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(studio).items()}
 
 
-def _render_one(config: StudioConfig, layout: Layout, shard: StudioShard, root: Path) -> int:
+def _render_one(config: StudioConfig, layout: Layout, shard: StudioChunk, root: Path) -> int:
     cv2.setNumThreads(1)  # one task, one CPU
-    return render_shard_as(config, layout, shard, root)
+    return render_chunk_as(config, layout, shard, root)

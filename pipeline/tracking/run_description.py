@@ -99,7 +99,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSummary:
     """One nested run of a sweep: its name, status and latest metrics."""
 
     name: str
@@ -128,7 +128,7 @@ class Story:
     metrics: Mapping[str, float]
     inputs: Sequence[Input] = ()
     files: Sequence[str] = ()
-    trials: Sequence[Trial] = ()
+    trials: Sequence[TrialSummary] = ()
     parent: str | None = None
     run_id: str = ""
 
@@ -189,7 +189,7 @@ class Story:
         return f"**{kind} `{self.name}` {_ENDINGS.get(self.status, self.status)}{lasted}** (began {began}{where}{code})"
 
     def _trial_table(self) -> str:
-        def error(trial: Trial) -> float:
+        def error(trial: TrialSummary) -> float:
             value = trial.metrics.get(TRIALS_BY, math.nan)
             return math.inf if math.isnan(value) else value
 

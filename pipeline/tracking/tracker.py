@@ -32,7 +32,7 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join, local_copy
 from pipeline.infra.mlflow_client import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.tracking.outbox import Journal, journal_folder
-from pipeline.tracking.run_description import Input, Story, Trial
+from pipeline.tracking.run_description import Input, Story, TrialSummary
 from pipeline.tracking.system_metrics import Monitor, Sampler
 
 if TYPE_CHECKING:
@@ -448,7 +448,7 @@ def _story(client: MlflowClient, run_id: str) -> Story:
         metrics=run.data.metrics,
         inputs=tuple(_input(found) for found in (run.inputs.dataset_inputs if run.inputs else ())),
         files=tuple(file.path + ("/" if file.is_dir else "") for file in client.list_artifacts(run_id)),
-        trials=tuple(Trial(c.info.run_name, c.info.status, c.data.metrics) for c in children),
+        trials=tuple(TrialSummary(c.info.run_name, c.info.status, c.data.metrics) for c in children),
         parent=None if parent is None else client.get_run(parent).info.run_name,
         run_id=run_id,
     )

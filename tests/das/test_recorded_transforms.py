@@ -13,7 +13,7 @@ from das.sample import Sample
 from das.skeleton import COCO17, MUCO21, PANOPTIC15
 from das.transforms import (
     Draw,
-    Drop,
+    DroppedSample,
     augment,
     convert_joints,
     flip_matrix,
@@ -142,7 +142,7 @@ def test_recorded_windows_after_resize_and_flip(recorded):
         )
         result = augment(s, drawn, release_panoptic_recipe())
         if vectors[f"affine{i}/result_is_none"]:
-            assert result == Drop("recorded", "too few people after augmentation")
+            assert result == DroppedSample("recorded", "too few people after augmentation")
             continue
         expected = vectors[f"affine{i}/gt_poses_3d"]
         np.testing.assert_allclose(release_poses(result, 10), expected, rtol=1e-6, atol=1e-3, err_msg=f"{i}")
@@ -177,7 +177,7 @@ def test_recorded_coco_mapping_and_images_with_too_few_joints(conversion_record,
     record = conversion_record["coco_mapping"]
     recipe = release_panoptic_recipe()
     outputs = record["output"][target.name.rstrip("0123456789")]
-    dropped = Drop("recorded", "too few visible joints")
+    dropped = DroppedSample("recorded", "too few visible joints")
     for info, expected in zip(record["images"], outputs, strict=True):
         annotations = [a for a in record["annotations"] if a["image_id"] == info["id"]]
         s = convert_joints(recorded_coco(annotations, info), target, recipe)
@@ -231,7 +231,7 @@ def test_recorded_augmentations(conversion_record):
             np.testing.assert_allclose(drawn.matrix(height, width), case["affine_2x3"], atol=1e-4)
             result = augment(s, drawn, recipe)
         if case["output"] is None:
-            assert isinstance(result, Drop)
+            assert isinstance(result, DroppedSample)
             continue
         focal = mean_focal(result.K)
         relative = (result.joints_depth - result.root_depth[:, None]) / (1 if metric else focal)

@@ -14,7 +14,7 @@ from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from das.transforms import (
     BORDER_COLOUR,
     Draw,
-    Drop,
+    DroppedSample,
     augment,
     compose,
     convert_joints,
@@ -338,7 +338,7 @@ def test_2d_samples_draw_from_the_ranges_without_depth():
 def test_an_image_without_people_is_dropped_or_kept_as_background():
     nobody = sample(0)
     rng = np.random.default_rng(0)
-    assert train_transform(nobody, ours(), rng) == Drop("test/a/b/1", "too few visible joints")
+    assert train_transform(nobody, ours(), rng) == DroppedSample("test/a/b/1", "too few visible joints")
     kept = train_transform(nobody, some_recipe(min_people=0, min_visible_joints=0), rng)
     assert isinstance(kept, Sample) and len(kept.root_depth) == 0
     assert max(kept.image.shape[:2]) == 320
@@ -348,14 +348,14 @@ def test_one_person_trains_ours_but_never_the_release():
     one, drawn = sample(1), Draw((360, 640))
     assert isinstance(augment(one, drawn, ours()), Sample)
     dropped = augment(one, drawn, release_panoptic_recipe())
-    assert dropped == Drop("test/a/b/1", "too few people after augmentation")
+    assert dropped == DroppedSample("test/a/b/1", "too few people after augmentation")
 
 
 def test_no_picture_is_warped_only_to_be_dropped(monkeypatch):
     monkeypatch.setattr(cv2, "warpAffine", lambda *_, **__: pytest.fail("warped"))
     rng, away = np.random.default_rng(0), Draw((360, 640), shift=(5.0, 0.0))
-    assert train_transform(sample(1), release_panoptic_recipe(), rng) == Drop("test/a/b/1", "too few people")
-    assert augment(sample(1), away, ours()) == Drop("test/a/b/1", "too few people after augmentation")
+    assert train_transform(sample(1), release_panoptic_recipe(), rng) == DroppedSample("test/a/b/1", "too few people")
+    assert augment(sample(1), away, ours()) == DroppedSample("test/a/b/1", "too few people after augmentation")
 
 
 def test_six_visible_joints_are_too_few_only_below_six():
@@ -364,7 +364,7 @@ def test_six_visible_joints_are_too_few_only_below_six():
     visible[0, :5] = True
     recipe = release_panoptic_recipe()
     rng = np.random.default_rng(0)
-    few = Drop(s.key, "too few visible joints")
+    few = DroppedSample(s.key, "too few visible joints")
     assert train_transform(replace(s, visible=visible), recipe, rng) == few
     visible[1, 0] = True
     assert train_transform(replace(s, visible=visible), recipe, rng) != few

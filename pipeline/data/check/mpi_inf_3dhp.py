@@ -10,7 +10,7 @@ from pipeline.data.check.coco_like import IMAGES
 from pipeline.data.check.listing import Tree
 from pipeline.data.check.videos import add_film
 from pipeline.data.sources import mpi_inf_3dhp as reader
-from pipeline.data.sources.base import Shard, Source
+from pipeline.data.sources.base import Chunk, Source
 from pipeline.data.splits import Part, SplitManifest
 
 TITLE = "MPI-INF-3DHP"
@@ -40,12 +40,12 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
     listed: set[str] = set()
     for part in splits.parts:
         try:
-            shards = reader.shards(tree.root, part.split, replace(splits, parts=(part,)))
+            shards = reader.chunks(tree.root, part.split, replace(splits, parts=(part,)))
         except ValueError as error:
             trouble = Trouble(_place(part.sequence), words_of(tree, error))
             (found.troubles if tree.has(_place(part.sequence)) else found.absent).append(trouble)
             continue
-        by_camera: dict[str, list[Shard]] = {}
+        by_camera: dict[str, list[Chunk]] = {}
         for shard in shards:
             by_camera.setdefault(shard.camera, []).append(shard)
         if not by_camera:
@@ -91,7 +91,7 @@ def _camera_fault(tree: Tree, view: View) -> Trouble | None:
     """Why nothing in mmpose's form can be made of a view; None for nothing."""
     if reader.in_arrays(tree.root, view.sequence):
         try:
-            reader.read_camera(tree.root, view.sequence, view.camera)
+            reader.read_intrinsics(tree.root, view.sequence, view.camera)
         except ValueError as error:
             return trouble_of(tree, error)
     return None

@@ -9,7 +9,7 @@ from pipeline.data.check.listing import Tree
 from pipeline.data.check.videos import add_film
 from pipeline.data.sources import panoptic as reader
 from pipeline.data.sources.base import Source
-from pipeline.data.sources.panoptic import read_bodies, read_camera
+from pipeline.data.sources.panoptic import read_bodies, read_calibrated_camera
 from pipeline.data.splits import Part, SplitManifest
 
 TITLE = "CMU Panoptic"
@@ -143,7 +143,7 @@ def _resolution(tree: Tree, sequence: str, camera: str, found: Inventory) -> tup
     """(height, width) of the camera's images from the calibration; None when that is missing or damaged."""
     path = f"{sequence}/calibration_{sequence}.json"
     try:
-        return read_camera(tree.root / path, camera).size
+        return read_calibrated_camera(tree.root / path, camera).size
     except ValueError as error:
         trouble = Trouble(path, _without_path(error))
         if trouble not in found.troubles:

@@ -9,7 +9,7 @@ from pipeline.data.check.base import Inventory, Trouble
 from pipeline.data.check.listing import Tree
 from pipeline.data.sources import synthetic as reader
 from pipeline.data.sources.base import Source
-from pipeline.data.sources.json_files import read_json
+from pipeline.data.sources.json_files import load_json
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import SplitManifest
 
@@ -48,7 +48,7 @@ def _asked(tree: Tree) -> tuple[list[str] | None, list[Trouble]]:
     if not tree.has("studio.json"):
         return None, [Trouble("studio.json", "missing: rendering has not finished; the same command goes on with it")]
     try:
-        config = read_json(tree.root / "studio.json")["config"]
+        config = load_json(tree.root / "studio.json")["config"]
         return [name for split in SPLIT_NAMES for name in config[f"{split}_sequences"]], []
     except (ValueError, KeyError, TypeError) as error:
         return None, [Trouble("studio.json", f"not what the studio writes ({error!r})")]

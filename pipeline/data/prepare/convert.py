@@ -47,7 +47,7 @@ from pipeline.data.prepare.shard_task import CONVERTER_VERSION, PARTS, Records, 
 from pipeline.data.record import key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.data.sources.base import Drop, Shard, Source, terms_of, unread
+from pipeline.data.sources.base import Chunk, DroppedFrame, Source, terms_of, unread
 from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
 from pipeline.infra.claims import Claim, claimed
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
@@ -66,7 +66,7 @@ SOURCES: dict[str, Source] = {
 }
 
 # How a source finds images that ought to have an annotation and have none, where its layout can tell.
-STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[Drop]]] = {
+STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[DroppedFrame]]] = {
     "panoptic": panoptic.strays,
     "synthetic": synthetic.strays,
 }
@@ -195,7 +195,7 @@ def _done(config: ConvertConfig, inputs: str) -> Manifest | None:
     return done
 
 
-def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
+def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Chunk]]:
     """The split manifest in force, and all pieces of the source, in order."""
     source = SOURCES[config.source]
     splits = source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
@@ -209,7 +209,7 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     if config.test_frames is not None:
         splits = replace(splits, test_frames=config.test_frames)
     chosen = [split for split in SPLITS if split in config.splits]
-    shards = [shard for split in chosen for shard in source.shards(config.root, split, splits)]
+    shards = [shard for split in chosen for shard in source.chunks(config.root, split, splits)]
     if not shards:
         expected = list(dict.fromkeys(part.sequence for part in splits.parts if part.split in chosen))
         some = ", ".join(expected[:6]) + (", ..." if len(expected) > 6 else "")
@@ -221,9 +221,9 @@ def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Shard]]:
     return splits, [replace(shard, split_manifest=splits.id) for shard in shards]
 
 
-def _refuse_duplicates(shards: Sequence[Shard]) -> None:
+def _refuse_duplicates(shards: Sequence[Chunk]) -> None:
     """ValueError when a key appears twice; 8 bytes for every frame of one camera are all that is held."""
-    groups: dict[tuple[str, str, str], list[Shard]] = {}
+    groups: dict[tuple[str, str, str], list[Chunk]] = {}
     for shard in shards:
         groups.setdefault((shard.source, shard.sequence, shard.camera), []).append(shard)
     for place, group in groups.items():
@@ -234,12 +234,12 @@ def _refuse_duplicates(shards: Sequence[Shard]) -> None:
             raise ValueError(f"{place[0]}: key {key_of(*place, frame)} appears twice, in {where[0]} and {where[1]}")
 
 
-def _pack(shards: Sequence[Shard], config: ConvertConfig) -> list[Work]:
+def _pack(shards: Sequence[Chunk], config: ConvertConfig) -> list[Work]:
     """Neighbouring source shards of one split fill a Parquet shard until the next would exceed its size."""
     limit = config.shard_mb * 1e6
     work: list[Work] = []
     for split in SPLITS:
-        groups: list[list[Shard]] = []
+        groups: list[list[Chunk]] = []
         size, frames = 0.0, 0
         for shard in (s for s in shards if s.split == split):
             if not groups or size + shard.image_bytes > limit or frames + len(shard.frames) > _MOST_FRAMES:
@@ -357,7 +357,7 @@ def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) 
         yield split, drop.key, drop.file, drop.reason, drop.detail
 
 
-def _strays(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, Drop]]:
+def _strays(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, DroppedFrame]]:
     """Images that ought to have an annotation and have none, with the split that their rows would be in."""
     if (find := STRAYS.get(config.source)) is not None:
         for split in (split for split in SPLITS if split in config.splits):

@@ -24,7 +24,7 @@ from pipeline.data.prepare.shrink_images import reencoded
 from pipeline.data.record import Record, RowError, key_of, validate
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
-from pipeline.data.sources.base import IMAGE_DAMAGED, Drop, Shard, unread
+from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
 from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import ahead
 
@@ -43,7 +43,7 @@ _ITEMS_AHEAD = 16
 # does not say more. All come from reading: what is written is written outside of the source's generator.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError)
 
-Records = Callable[[Shard], Iterator[Record | Drop]]
+Records = Callable[[Chunk], Iterator[Record | DroppedFrame]]
 """``records`` of a source."""
 
 
@@ -57,7 +57,7 @@ class Work:
     """train, val or test."""
     number: int
     """Of the Parquet shard within its split."""
-    shards: tuple[Shard, ...]
+    shards: tuple[Chunk, ...]
     """Pieces of the source, in order."""
     rows_per_group: int
     """Rows of a Parquet row group."""
@@ -122,7 +122,7 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     def usable() -> Iterator[Record]:
         read = ahead(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
         for item in checked(read, work.reencode_long_side):
-            if isinstance(item, Drop):
+            if isinstance(item, DroppedFrame):
                 if item.recipe:
                     drops[item.reason] += 1
                 else:
@@ -174,7 +174,7 @@ def no_rows() -> Counter[str]:
     return Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
 
 
-def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
+def items(shard: Chunk, records: Records) -> Iterator[Record | DroppedFrame]:
     """One record or drop for every frame of a source shard; an annotation that cannot be read is a drop too.
 
     Raises:
@@ -195,7 +195,7 @@ def items(shard: Shard, records: Records) -> Iterator[Record | Drop]:
                 named = isinstance(error, ValueError | OSError)
                 raise ValueError(words if named else f"{shard.name}: {words}") from error
             said = words
-            yield Drop(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
+            yield DroppedFrame(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
             at += 1
 
 
@@ -213,7 +213,7 @@ def _file_and_fault(words: str, root: str) -> tuple[str, str]:
     return (file, fault) if named and fault else ("", words)
 
 
-def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> Iterator[Record | Drop]:
+def checked(items: Iterable[Record | DroppedFrame], reencode_long_side: int | None) -> Iterator[Record | DroppedFrame]:
     """Records made smaller if asked for, and validated; those that fail become drops."""
     for item in items:
         if isinstance(item, Record):
@@ -221,17 +221,17 @@ def checked(items: Iterable[Record | Drop], reencode_long_side: int | None) -> I
                 if reencode_long_side is not None:
                     item = reencoded(item, reencode_long_side)
             except ValueError as error:
-                yield Drop(item.key, IMAGE_DAMAGED, detail=str(error))
+                yield DroppedFrame(item.key, IMAGE_DAMAGED, detail=str(error))
                 continue
             try:
                 validate(item, with_image=False)  # its bytes were measured and hashed when they were read
             except RowError as error:
-                yield Drop(item.key, f"{error.column} refused", detail=str(error))
+                yield DroppedFrame(item.key, f"{error.column} refused", detail=str(error))
                 continue
         yield item
 
 
-def _key(shard: Shard, frame: int) -> str:
+def _key(shard: Chunk, frame: int) -> str:
     return key_of(shard.source, shard.sequence, shard.camera, frame)
 
 

@@ -1,12 +1,12 @@
 """What a source of data is: two functions that every module of this folder offers.
 
-``shards`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
+``chunks`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
 in bounded memory. Both are plain functions of picklable values, so any number of machines can share the work;
-a frame that cannot be used is a ``Drop`` with its reason, never silently absent.
+a frame that cannot be used is a ``DroppedFrame`` with its reason, never silently absent.
 
 Who finds what: a mistake about the whole source (wrong folder, no annotation file, a sequence without calibration)
-is a ValueError of ``shards`` and refuses the conversion; a mistake in one frame is a ``Drop`` or a ValueError of
-``records`` and goes to quarantine.
+is a ValueError of ``chunks`` and refuses the conversion; a mistake in one frame is a ``DroppedFrame`` or a ValueError
+of ``records`` and goes to quarantine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.
-FRAMES_PER_SHARD = 256
+FRAMES_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Shard:
+class Chunk:
     """A piece of a source that is read in one go: some frames of one sequence seen by one camera."""
 
     source: str
@@ -61,7 +61,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Drop:
+class DroppedFrame:
     """A frame that gives no record, and why.
 
     It is a fault of the data, and goes to quarantine, unless a recipe asks for it.
@@ -113,7 +113,7 @@ class Source(Protocol):
     SPLITS: SplitManifest
     """Split manifest it uses when none is given."""
 
-    def shards(self, root: str | Path, split: str, splits: SplitManifest = ...) -> list[Shard]:
+    def chunks(self, root: str | Path, split: str, splits: SplitManifest = ...) -> list[Chunk]:
         """The work of one split, in a stable order; empty when the source has no such split.
 
         Raises:
@@ -121,7 +121,7 @@ class Source(Protocol):
         """
         ...
 
-    def records(self, shard: Shard) -> Iterator[Record | Drop]:
+    def records(self, chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         """Exactly one record or drop per frame of the shard, in order.
 
         Raises:
@@ -220,17 +220,17 @@ def clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def cut(
     source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path] | int
-) -> list[Shard]:
-    """The frames as shards of at most ``FRAMES_PER_SHARD``; beside them their files, or the bytes of a usual one."""
-    shards = []
-    for at in range(0, len(frames), FRAMES_PER_SHARD):
-        chunk = tuple(frames[at : at + FRAMES_PER_SHARD])
+) -> list[Chunk]:
+    """The frames as shards of at most ``FRAMES_PER_CHUNK``; beside them their files, or the bytes of a usual one."""
+    chunks = []
+    for at in range(0, len(frames), FRAMES_PER_CHUNK):
+        chunk = tuple(frames[at : at + FRAMES_PER_CHUNK])
         if isinstance(images, int):
             size = images * len(chunk)
         else:
-            size = _estimated_bytes(images[at : at + FRAMES_PER_SHARD])
-        shards.append(Shard(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size))
-    return shards
+            size = _estimated_bytes(images[at : at + FRAMES_PER_CHUNK])
+        chunks.append(Chunk(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size))
+    return chunks
 
 
 def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
@@ -260,14 +260,14 @@ def read_image(path: Path) -> EncodedImage | NoImage:
         return NoImage(IMAGE_DAMAGED, path, str(error))
 
 
-def no_record(shard: Shard, frame: int, why: NoImage) -> Drop:
+def no_record(chunk: Chunk, frame: int, why: NoImage) -> DroppedFrame:
     """What a frame of the shard without a usable image gives instead of a record."""
-    key = key_of(shard.source, shard.sequence, shard.camera, frame)
-    return Drop(key, why.reason, _within(why.file, shard.root), why.detail)
+    key = key_of(chunk.source, chunk.sequence, chunk.camera, frame)
+    return DroppedFrame(key, why.reason, _within(why.file, chunk.root), why.detail)
 
 
 def record(
-    shard: Shard,
+    chunk: Chunk,
     frame: int,
     image: Path | EncodedImage | NoImage,
     size: tuple[int, int],
@@ -277,11 +277,11 @@ def record(
     distortion: np.ndarray | None = None,
     R: np.ndarray | None = None,
     t_mm: np.ndarray | None = None,
-) -> Record | Drop:
+) -> Record | DroppedFrame:
     """One frame with its image bytes as they lie on the disk, or the reason why there is none.
 
     Args:
-        shard: where the frame belongs.
+        chunk: where the frame belongs.
         frame: its number, one of the shard's.
         image: path of the image file, the image itself, or why there is none.
         size: (height, width) pixels that the annotation refers to.
@@ -292,15 +292,15 @@ def record(
         R: (3, 3) world to camera, or None for sources without a world frame.
         t_mm: (3,) beside R.
     """
-    key = key_of(shard.source, shard.sequence, shard.camera, frame)
+    key = key_of(chunk.source, chunk.sequence, chunk.camera, frame)
     file = image if isinstance(image, Path) else None
     if isinstance(image, Path):
         image = read_image(image)
     if isinstance(image, NoImage):
-        return no_record(shard, frame, image)
+        return no_record(chunk, frame, image)
     if image.size != size:
         sizes = f"found {image.size[1]}x{image.size[0]} pixels, wanted {size[1]}x{size[0]}"
-        return Drop(key, IMAGE_OTHER_SIZE, _within(file, shard.root) if file else "", sizes)
+        return DroppedFrame(key, IMAGE_OTHER_SIZE, _within(file, chunk.root) if file else "", sizes)
     joints = len(skeleton)
 
     def stack(name: str, dtype: type[np.generic], *shape: int) -> np.ndarray:
@@ -313,13 +313,13 @@ def record(
 
     return Record(
         key=key,
-        source=shard.source,
-        sequence=shard.sequence,
-        camera=shard.camera,
+        source=chunk.source,
+        sequence=chunk.sequence,
+        camera=chunk.camera,
         frame=frame,
-        split=shard.split,
-        split_manifest=shard.split_manifest,
-        activity=shard.activity,
+        split=chunk.split,
+        split_manifest=chunk.split_manifest,
+        activity=chunk.activity,
         skeleton=skeleton.text,
         image=image.data,
         image_sha256=hashlib.sha256(image.data).hexdigest(),

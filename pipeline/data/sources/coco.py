@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
-from pipeline.data.sources.base import Drop, Person, Shard, box_xyxy, cut, record, require_file, require_folder
+from pipeline.data.sources.base import Chunk, DroppedFrame, Person, box_xyxy, cut, record, require_file, require_folder
 from pipeline.data.sources.json_files import coco_like, flag, numbers, size_of, whole
 from pipeline.data.splits import COCO as COCO_SPLITS
 from pipeline.data.splits import SplitManifest
@@ -39,7 +39,7 @@ _SIDES = {"l_": "left_", "r_": "right_"}
 _KEYPOINTS = [_SIDES[name[:2]] + name[2:] if name[:2] in _SIDES else name for name in COCO17.joints]
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """The photos of one split that show people, by image id; absent parts of the data give no shards.
 
     Raises:
@@ -59,20 +59,20 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every photo of the shard; the frame number is COCO's image id.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
-    path = _annotations(Path(shard.root), shard.sequence)
+    path = _annotations(Path(chunk.root), chunk.sequence)
     coco = _load(path)
-    for i in shard.frames:
+    for i in chunk.frames:
         image = coco.imgs[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
-        file = Path(shard.root) / shard.sequence / image["file_name"]
-        yield record(shard, i, file, size_of(image, path), COCO17, people)
+        file = Path(chunk.root) / chunk.sequence / image["file_name"]
+        yield record(chunk, i, file, size_of(image, path), COCO17, people)
 
 
 def _annotations(folder: Path, photos: str) -> Path:

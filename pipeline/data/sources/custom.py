@@ -36,10 +36,10 @@ import numpy as np
 from das.skeleton import Skeleton, read_skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
-    Drop,
+    Chunk,
+    DroppedFrame,
     NoImage,
     Person,
-    Shard,
     clipped_box,
     cut,
     no_record,
@@ -61,7 +61,7 @@ _LINE_FIELDS = {"image", "K", "distortion", "people"}
 _PERSON_FIELDS = {"joints_uv", "joints_cam", "state", "id", "bbox", "ignore", "valid"}
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """The lines of one split's files, in order; absent files give none.
 
     Raises:
@@ -79,20 +79,20 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every line of the shard.
 
     Raises:
         ValueError: a line is malformed; names file, image (counted from 1, empty lines do not
             count), field, what was found and wanted.
     """
-    folder = Path(shard.root)
-    skeleton, path = _skeleton(folder), _file(folder, shard.sequence)
-    for frame in shard.frames:
+    folder = Path(chunk.root)
+    skeleton, path = _skeleton(folder), _file(folder, chunk.sequence)
+    for frame in chunk.frames:
         line = _line(path, frame)
         image = read_image(folder / line["image"])
         if isinstance(image, NoImage):
-            yield no_record(shard, frame, image)
+            yield no_record(chunk, frame, image)
             continue
         K = _intrinsics(line, path)
         distortion = None if line.get("distortion") is None else numbers(line, "distortion", (5,), path)
@@ -102,7 +102,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
             found = "no K" if K is None else "some null"
             wanted = "joints in 3D of everybody in the image or of nobody, and K beside them"
             raise ValueError(f"{path}: {line['id']}: joints_cam: found {found}, wanted {wanted}")
-        yield record(shard, frame, image, image.size, skeleton, people, K=K, distortion=distortion)
+        yield record(chunk, frame, image, image.size, skeleton, people, K=K, distortion=distortion)
 
 
 def _file(folder: Path, sequence: str) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.data.sources.base import unread
 
 
-def read_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
     """Content of a JSON file; ValueError naming the file when it is missing, unreadable or no JSON."""
     try:
         return json.loads(path.read_bytes())
@@ -55,7 +55,7 @@ def coco_like(path: Path) -> dict[str, Any]:
         ValueError: naming file, entry and field: no JSON, no such lists, an id or file name that is missing, of
             another kind or appears twice, an annotation of no image.
     """
-    content = read_json(path)
+    content = load_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: found {type(content).__name__}, wanted an object with images and annotations")
     lists = ("images", "annotations")

@@ -31,10 +31,10 @@ from das.skeleton import MUPOTS17, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources import mpi_inf_3dhp_original as original
 from pipeline.data.sources.base import (
-    Drop,
+    Chunk,
+    DroppedFrame,
     NoImage,
     Person,
-    Shard,
     clipped_box,
     cut,
     no_record,
@@ -71,7 +71,7 @@ class _Arrays:
     rows: dict[tuple[str, str], dict[int, int]]
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """The work of one split, camera by camera.
 
     Raises:
@@ -85,7 +85,7 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     for part in splits.of(split):
         arrays = _arrays_of(folder, part.sequence)
         if arrays is None:
-            found += original.shards(folder, part, splits)
+            found += original.chunks(folder, part, splits)
             continue
         for sequence, camera in sorted(arrays.rows):
             if sequence == part.sequence:
@@ -96,26 +96,26 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the shard.
 
     Raises:
         ValueError: an annotation or a camera is missing or malformed; names the file.
     """
-    folder = Path(shard.root)
-    arrays = _arrays_of(folder, shard.sequence)
+    folder = Path(chunk.root)
+    arrays = _arrays_of(folder, chunk.sequence)
     if arrays is None:
-        yield from original.records(shard)
+        yield from original.records(chunk)
         return
-    K = read_camera(folder, shard.sequence, shard.camera)
-    for frame in shard.frames:
-        row = arrays.rows[shard.sequence, shard.camera][frame]
+    K = read_intrinsics(folder, chunk.sequence, chunk.camera)
+    for frame in chunk.frames:
+        row = arrays.rows[chunk.sequence, chunk.camera][frame]
         uv, cam = arrays.uv[row], arrays.cam[row]
         if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
             raise ValueError(f"{arrays.path}: {arrays.names[row]}: found NaN or infinity, wanted numbers")
         image = read_image(_image(folder, arrays.names[row]))
         if isinstance(image, NoImage):
-            yield no_record(shard, frame, image)
+            yield no_record(chunk, frame, image)
             continue
         labelled = (uv[:, 2] > 0) & (cam[:, 3] > 0)
         person = Person(
@@ -126,7 +126,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
             bbox=clipped_box(uv[labelled, :2], image.size),
         )
         # The size is the image's own: the training cameras' `h` reads 204 for images of 2048 rows.
-        yield record(shard, frame, image, image.size, MUPOTS17, [person], K=K)
+        yield record(chunk, frame, image, image.size, MUPOTS17, [person], K=K)
 
 
 def _kind(sequence: str) -> str:
@@ -175,7 +175,7 @@ def _image(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_file() else folder / "images" / name
 
 
-def read_camera(folder: Path, sequence: str, camera: str) -> np.ndarray:
+def read_intrinsics(folder: Path, sequence: str, camera: str) -> np.ndarray:
     """K (3, 3) of one camera of the arrays; ValueError names the file and the camera."""
     kind = _kind(sequence)
     arrays = _arrays_file(folder, kind)

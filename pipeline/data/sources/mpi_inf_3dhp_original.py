@@ -23,11 +23,11 @@ import scipy.io
 from das.skeleton import MUPOTS17
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
-    Drop,
+    Chunk,
+    DroppedFrame,
     EncodedImage,
     NoImage,
     Person,
-    Shard,
     clipped_box,
     cut,
     record,
@@ -56,7 +56,7 @@ def present(folder: Path) -> bool:
     return any(folder.glob("S?/Seq?/annot.mat"))
 
 
-def shards(folder: Path, part: Part, splits: SplitManifest) -> list[Shard]:
+def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
     """The work of one sequence, none if it is absent: cameras at a person's height, or the manifest's own.
 
     Raises:
@@ -72,17 +72,17 @@ def shards(folder: Path, part: Part, splits: SplitManifest) -> list[Shard]:
     return [s for camera in cameras for s in cut("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES)]
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
-    """Every frame of the shard; raises as ``shards``."""
-    sequence = _folder(Path(shard.root), shard.sequence)
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
+    """Every frame of the shard; raises as ``chunks``."""
+    sequence = _folder(Path(chunk.root), chunk.sequence)
     every_uv, every_cam = _annotations(sequence)
     cameras = read_calibration(sequence / "camera.calibration")
-    number = int(shard.camera) if shard.camera.isdecimal() else -1
+    number = int(chunk.camera) if chunk.camera.isdecimal() else -1
     if number not in cameras or number >= len(every_uv):
         found = f"camera.calibration has {len(cameras)} cameras, annot.mat {len(every_uv)}"
         raise ValueError(f"{sequence}: camera {number} is not in both: {found}")
     K, size = cameras[number]
-    for frame in shard.frames:
+    for frame in chunk.frames:
         uv, cam = every_uv[number, frame], every_cam[number, frame]
         if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
             where = f"camera {number}, frame {frame}"
@@ -95,7 +95,7 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
             state=np.where(labelled, VISIBLE, UNLABELLED),
             bbox=clipped_box(uv[labelled], size),
         )
-        yield record(shard, frame, _frame(sequence, number, frame), size, MUPOTS17, [person], K=K)
+        yield record(chunk, frame, _frame(sequence, number, frame), size, MUPOTS17, [person], K=K)
 
 
 def _folder(root: Path, sequence: str) -> Path:

@@ -16,7 +16,17 @@ import numpy as np
 
 from das.skeleton import MUCO21, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
-from pipeline.data.sources.base import Drop, Person, Shard, box_xyxy, cut, pinhole, record, require_file, require_folder
+from pipeline.data.sources.base import (
+    Chunk,
+    DroppedFrame,
+    Person,
+    box_xyxy,
+    cut,
+    pinhole,
+    record,
+    require_file,
+    require_folder,
+)
 from pipeline.data.sources.json_files import annotations_of, numbers, size_of
 from pipeline.data.splits import MUCO, SplitManifest
 
@@ -31,7 +41,7 @@ SPLITS = MUCO
 _CAMERA = "0"
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """The images of one split, by set and image id.
 
     Raises:
@@ -47,21 +57,21 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every image of the shard; the frame number is Moon's image id.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
-    folder = Path(shard.root)
+    folder = Path(chunk.root)
     path = _annotations(folder)
     images, annotations = annotations_of(path)
-    for i in shard.frames:
+    for i in chunk.frames:
         image = images[i]
         size = size_of(image, path)
         K = pinhole([*numbers(image, "f", (2,), path), *numbers(image, "c", (2,), path)])
         people = [_person(annotation, path) for annotation in annotations[i]]
-        yield record(shard, i, folder / image["file_name"], size, MUCO21, people, K=K)
+        yield record(chunk, i, folder / image["file_name"], size, MUCO21, people, K=K)
 
 
 def _annotations(folder: Path) -> Path:

@@ -23,11 +23,11 @@ from das.skeleton import MUPOTS17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.data.sources import mupots_mat
 from pipeline.data.sources.base import (
-    Drop,
+    Chunk,
+    DroppedFrame,
     EncodedImage,
     NoImage,
     Person,
-    Shard,
     box_xyxy,
     clipped_box,
     cut,
@@ -54,7 +54,7 @@ _CAMERA = "0"
 _MAX_MISFIT = 0.01  # of the longer image side
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """The sequences of one split that are annotated.
 
     Raises:
@@ -78,39 +78,39 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the shard.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
-    folder = Path(shard.root)
-    if mat := _mats(folder, shard.sequence):
-        yield from _from_mats(shard, mat)
+    folder = Path(chunk.root)
+    if mat := _mats(folder, chunk.sequence):
+        yield from _from_mats(chunk, mat)
         return
     path = _annotations(folder)
     images, annotations = annotations_of(path)
     by_place = {_place(image, path): image for image in images.values()}
-    for frame in shard.frames:
-        image = by_place[shard.sequence, frame]
+    for frame in chunk.frames:
+        image = by_place[chunk.sequence, frame]
         size = size_of(image, path)
         K = pinhole(numbers(image, "intrinsic", (4,), path))
         people = [_person(annotation, K, size, path) for annotation in annotations[image["id"]]]
-        yield record(shard, frame, _image(folder, shard.sequence, frame), size, MUPOTS17, people, K=K)
+        yield record(chunk, frame, _image(folder, chunk.sequence, frame), size, MUPOTS17, people, K=K)
 
 
-def _from_mats(shard: Shard, mats: Path) -> Iterator[Record | Drop]:
-    folder = Path(shard.root)
+def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
+    folder = Path(chunk.root)
     frames = mupots_mat.read_frames(mats)
-    K = _intrinsics(folder, shard.sequence, frames)
-    for frame in shard.frames:
+    K = _intrinsics(folder, chunk.sequence, frames)
+    for frame in chunk.frames:
         entries = mupots_mat.people_of(frames[frame])
-        image = read_image(_image(folder, shard.sequence, frame))
+        image = read_image(_image(folder, chunk.sequence, frame))
         if isinstance(image, NoImage):
-            yield no_record(shard, frame, image)
+            yield no_record(chunk, frame, image)
             continue
         people = [_mat_person(i, entry, K, image) for i, entry in enumerate(entries)]
-        yield record(shard, frame, image, image.size, MUPOTS17, people, K=K)
+        yield record(chunk, frame, image, image.size, MUPOTS17, people, K=K)
 
 
 def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.LooseFrames) -> np.ndarray:

@@ -19,7 +19,7 @@ import scipy.io
 
 from das.skeleton import MUPOTS17
 from pipeline.data.sources.base import pinhole
-from pipeline.data.sources.json_files import numbers, read_json
+from pipeline.data.sources.json_files import load_json, numbers
 
 _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
@@ -129,7 +129,7 @@ def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
     path = next((folder / name for name in _INTRINSICS if (folder / name).is_file()), None)
     if path is None:
         return None
-    content = read_json(path)
+    content = load_json(path)
     table = content.get(_FIELD) if isinstance(content, dict) else None
     if not isinstance(table, dict):
         raise ValueError(f'{path}: wanted {{"{_FIELD}": {{"TS1": [fx, fy, cx, cy], ...}}}}')

@@ -31,15 +31,15 @@ from das.skeleton import COCO19, MPI15, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.data.sources.base import (
     ANNOTATION_MISSING,
-    Drop,
+    Chunk,
+    DroppedFrame,
     Person,
-    Shard,
     cut,
     record,
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import read_json
+from pipeline.data.sources.json_files import load_json
 from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import PANOPTIC, SplitManifest
 
@@ -73,7 +73,7 @@ Body = tuple[int, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Camera:
+class PanopticCamera:
     """One calibrated camera of a sequence.
 
     Attributes:
@@ -102,7 +102,7 @@ class Camera:
         return float(turns.min(initial=np.inf))
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> list[Shard]:
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> list[Chunk]:
     """The work of one split: its sequences that exist, every camera, in runs of frames that have a pose file.
 
     Args:
@@ -138,19 +138,19 @@ def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
     return found
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the shard seen by its camera.
 
     Raises:
         ValueError: calibration or a pose file is malformed, or the camera is not in the calibration.
     """
-    sequence = Path(shard.root) / shard.sequence
-    camera = read_camera(_calibration(sequence), shard.camera)
+    sequence = Path(chunk.root) / chunk.sequence
+    camera = read_calibrated_camera(_calibration(sequence), chunk.camera)
     poses, field, skeleton = _pose_folder(sequence)
-    video = _video(sequence, shard.camera)
-    images = _image_folder(sequence, shard.camera)
-    for at in range(0, len(shard.frames), _FRAMES_AT_ONCE):
-        frames = shard.frames[at : at + _FRAMES_AT_ONCE]
+    video = _video(sequence, chunk.camera)
+    images = _image_folder(sequence, chunk.camera)
+    for at in range(0, len(chunk.frames), _FRAMES_AT_ONCE):
+        frames = chunk.frames[at : at + _FRAMES_AT_ONCE]
         bodies: list[list[Body]] = []
         malformed = None
         for frame in frames:
@@ -161,9 +161,9 @@ def records(shard: Shard) -> Iterator[Record | Drop]:
                 break
         everybody = iter(people_in(camera, [body for frame in bodies for body in frame]))
         for frame, here in zip(frames, bodies, strict=False):
-            image = video_frame(video, frame) if video else images / f"{shard.camera}_{frame:08d}.jpg"
+            image = video_frame(video, frame) if video else images / f"{chunk.camera}_{frame:08d}.jpg"
             yield record(
-                shard,
+                chunk,
                 frame,
                 image,
                 camera.size,
@@ -207,14 +207,14 @@ def _pose_folder(sequence: Path) -> tuple[Path, str, Skeleton]:
     raise ValueError(f"panoptic: no pose folder {' or '.join(name for name, _, _ in _POSES)} in {sequence}")
 
 
-def read_camera(path: Path, name: str) -> Camera:
+def read_calibrated_camera(path: Path, name: str) -> PanopticCamera:
     """One camera of a calibration file.
 
     Raises:
         ValueError: naming the file, when the camera is absent or a field of it is malformed.
     """
     try:
-        cameras = {camera["name"]: camera for camera in read_json(path)["cameras"]}
+        cameras = {camera["name"]: camera for camera in load_json(path)["cameras"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: wanted an object with a list `cameras` of named cameras") from error
     if name not in cameras:
@@ -223,7 +223,7 @@ def read_camera(path: Path, name: str) -> Camera:
     camera = cameras[name]
     try:
         width, height = camera["resolution"]
-        found = Camera(
+        found = PanopticCamera(
             K=np.array(camera["K"], np.float64).reshape(3, 3),
             distortion=np.array(camera["distCoef"], np.float64).reshape(5),
             R=np.array(camera["R"], np.float64).reshape(3, 3),
@@ -243,7 +243,7 @@ def read_bodies(path: Path, field: str, joints: int) -> list[Body]:
     Raises:
         ValueError: naming the file, when it is no JSON, or its joints are not J x 4 finite numbers.
     """
-    content = read_json(path)
+    content = load_json(path)
     people = []
     try:
         for body in content["bodies"]:
@@ -257,7 +257,7 @@ def read_bodies(path: Path, field: str, joints: int) -> list[Body]:
     return people
 
 
-def people_in(camera: Camera, bodies: Sequence[Body]) -> list[Person]:
+def people_in(camera: PanopticCamera, bodies: Sequence[Body]) -> list[Person]:
     """People, of any number of frames, as this camera sees them, all in one go.
 
     Joints are labelled above the confidence of the protocol and where the camera can image them; the data do
@@ -299,14 +299,16 @@ def people_in(camera: Camera, bodies: Sequence[Body]) -> list[Person]:
     ]
 
 
-def _can_image(camera: Camera, cam: np.ndarray) -> np.ndarray:
+def _can_image(camera: PanopticCamera, cam: np.ndarray) -> np.ndarray:
     """Which camera-space points (..., 3) lie in front of the camera and within what its lens model describes."""
     front = cam[..., 2] > 0
     depth = np.where(front, cam[..., 2], 1.0)
     return front & (((cam[..., :2] / depth[..., None]) ** 2).sum(axis=-1) < camera.widest)
 
 
-def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> Iterator[Drop]:
+def strays(
+    root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
+) -> Iterator[DroppedFrame]:
     """Images of one split without a pose file between the first and the last frame that have one: lost downloads.
 
     The owners' pose files begin some time after the cameras do and end before them, so images outside are normal. A
@@ -328,4 +330,4 @@ def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
                 if frame in between:
                     file = (video or _image(sequence, camera, frame)).relative_to(sequence.parent).as_posix()
                     pose = f"no {poses.name}/body3DScene_{frame:08d}.json"
-                    yield Drop(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)
+                    yield DroppedFrame(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)

@@ -12,7 +12,7 @@ from pathlib import Path
 from das.skeleton import COCO19, Skeleton
 from pipeline.data.record import Record
 from pipeline.data.sources import panoptic
-from pipeline.data.sources.base import Drop, Shard
+from pipeline.data.sources.base import Chunk, DroppedFrame
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.cameras import CAMERAS
@@ -31,16 +31,16 @@ SPLITS = SplitManifest(
 )
 
 
-def shards(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Shard]:
-    """The work of one split, as ``panoptic.shards`` gives it; raises likewise."""
-    return panoptic.shards(root, split, splits, source="synthetic")
+def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
+    """The work of one split, as ``panoptic.chunks`` gives it; raises likewise."""
+    return panoptic.chunks(root, split, splits, source="synthetic")
 
 
-def records(shard: Shard) -> Iterator[Record | Drop]:
+def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the shard seen by its camera, as ``panoptic.records`` gives it; raises likewise."""
-    return panoptic.records(shard)
+    return panoptic.records(chunk)
 
 
-def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> Iterator[Drop]:
+def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> Iterator[DroppedFrame]:
     """Images without annotation, as ``panoptic.strays`` gives them."""
     return panoptic.strays(root, split, splits, source="synthetic")

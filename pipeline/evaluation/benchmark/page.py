@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
-from pipeline.evaluation.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render, shown
+from pipeline.evaluation.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render_page, shown
 from pipeline.evaluation.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
 from pipeline.infra.html.charts import bar_chart
 
@@ -71,7 +71,7 @@ def benchmark_page(
         comparison=beside_table_4([cost.runtime for cost in devices.values()]),
         facts=facts,
     )
-    return render("benchmark.html", page)
+    return render_page("benchmark.html", page)
 
 
 def _device_section(name: str, cost: DeviceCost) -> DeviceSection:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
 from das.metrics.mupots import (
     COLUMNS,
     MATLAB_THRESHOLDS,
@@ -199,7 +199,7 @@ def _numbers(
 
 
 def _by_joint(
-    name: str, title: str, modes: Mapping[str, Mupots], parts: Mapping[str, Score], clusters: Clusters
+    name: str, title: str, modes: Mapping[str, Mupots], parts: Mapping[str, Ratio], clusters: Clusters
 ) -> Table:
     """PCK and AUC by joint group, mean of sequences; intervals of the total."""
     columns, cells = [], []
@@ -215,9 +215,9 @@ def _by_joint(
     return Table.of(f"{name}_joints", f"{title}: percent by joint, mean of sequences", columns, rows, detail=True)
 
 
-def _percent(score: Score) -> Score:
-    return Score(100 * score.numerator, score.denominator)
+def _percent(score: Ratio) -> Ratio:
+    return Ratio(100 * score.numerator, score.denominator)
 
 
-def _interval(score: Score, clusters: Clusters) -> Interval:
+def _interval(score: Ratio, clusters: Clusters) -> Interval:
     return interval(score, clusters, (0.0, 100.0))

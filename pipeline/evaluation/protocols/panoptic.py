@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
 from das.metrics.panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
 from das.metrics.tables import MISSED, Predictions
 from das.skeleton import PANOPTIC15
@@ -71,7 +71,7 @@ def _release(records: Sequence[Record], candidates: Predictions, origin: Origin,
             baseline[name],
             *_counts(result),
         ]
-    mean = Score(*(np.stack([getattr(c, side) for c in columns.values()], axis=1) for side in _SIDES))
+    mean = Ratio(*(np.stack([getattr(c, side) for c in columns.values()], axis=1) for side in _SIDES))
     found_mean = interval(mean, clusters, (0.0, np.inf))
     metrics |= ends_as_metrics("panoptic_release/mpjpe", found_mean)
     total = np.sum([_counts(result) for result in results.values()], axis=0).tolist()

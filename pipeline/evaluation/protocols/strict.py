@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from das.metrics.bootstrap import Clusters, Interval, Score, interval
+from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
 from das.metrics.strict import Strict
 from das.metrics.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from pipeline.data.record import Record
@@ -111,12 +111,12 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _row(scores: Mapping[str, Score], clusters: Clusters, counts: np.ndarray) -> list[float | Interval]:
+def _row(scores: Mapping[str, Ratio], clusters: Clusters, counts: np.ndarray) -> list[float | Interval]:
     shown = (name for name in _COLUMNS if name != "people")
     return [float(counts.sum()), *(_interval(name, scores[name], clusters) for name in shown)]
 
 
-def _interval(name: str, score: Score, clusters: Clusters) -> Interval:
+def _interval(name: str, score: Ratio, clusters: Clusters) -> Interval:
     return interval(score, clusters, (0.0, 1.0) if name in _SHARES else (0.0, np.inf))
 
 
@@ -135,7 +135,7 @@ def _joints(result: Strict, truth: Truth, origin: Origin, clusters: Clusters, im
 def _roots(
     truth: Truth,
     candidates: Predictions,
-    scores: Mapping[str, Score],
+    scores: Mapping[str, Ratio],
     groups: np.ndarray,
     origin: Origin,
     clusters: Clusters,

@@ -26,7 +26,7 @@ from pipeline.evaluation.report.page import (
     beside,
     grid_of,
     meaning_of_intervals,
-    render,
+    render_page,
     shown,
 )
 from pipeline.evaluation.report.published import TABLE_2, TABLE_3, UNKNOWN
@@ -158,7 +158,7 @@ def evaluation_page(
             "code": origin.code_version,
         },
     )
-    return render("evaluation.html", page)
+    return render_page("evaluation.html", page)
 
 
 # ---- numbers ----

@@ -128,7 +128,7 @@ def beside(id: str, table: Published, ours: Mapping[str, Sequence[float]], notes
     return Comparison(id, table.title, notes, source, Grid(columns, rows, texts=(1, len(columns) - 1)))
 
 
-def render(template: str, page: Any) -> str:
+def render_page(template: str, page: Any) -> str:
     """One file of HTML; every text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.evaluation.report"),

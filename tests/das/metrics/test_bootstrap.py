@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from das.metrics.bootstrap import FEW, SURE, WITHIN, Clusters, Score, blocks, interval, paired_interval
+from das.metrics.bootstrap import FEW, SURE, WITHIN, Clusters, Ratio, blocks, interval, paired_interval
 
 seeds = st.integers(0, 2**32 - 1)
 CLUSTERS, REPLICATIONS = 40, 2000
@@ -29,7 +29,7 @@ def skewed_errors(rng):
     cluster = images(rng)
     level = 80 * np.exp(rng.normal(0, 0.5, CLUSTERS))[cluster]
     joints = rng.poisson(3, len(cluster))
-    return alone(cluster), Score(level * joints * rng.gamma(2, 0.5, len(cluster)), joints)
+    return alone(cluster), Ratio(level * joints * rng.gamma(2, 0.5, len(cluster)), joints)
 
 
 def found_people(rng):
@@ -37,7 +37,7 @@ def found_people(rng):
     cluster = images(rng)
     chance = rng.beta(9 * 0.3, 0.3, CLUSTERS)[cluster]
     people = rng.poisson(3, len(cluster))
-    return alone(cluster), Score(rng.binomial(people, chance), people)
+    return alone(cluster), Ratio(rng.binomial(people, chance), people)
 
 
 def two_models(rng):
@@ -46,7 +46,7 @@ def two_models(rng):
     level = 80 * np.exp(rng.normal(0, 0.5, CLUSTERS))[cluster]
     joints = rng.poisson(3, len(cluster))
     first, second = (share * level * joints * rng.gamma(20, 0.05, len(cluster)) for share in (1.0, 1.1))
-    return alone(cluster), Score(first, joints), Score(second, joints)
+    return alone(cluster), Ratio(first, joints), Ratio(second, joints)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_neither_names_nor_order_of_clusters_nor_empty_ones_matter(seed):
 def test_intervals_move_and_scale_with_the_score(seed, scale, shift):
     cluster, score = skewed_errors(np.random.default_rng(seed))
     found = interval(score, cluster)
-    moved = interval(Score(scale * score.numerator + shift * score.denominator, score.denominator), cluster)
+    moved = interval(Ratio(scale * score.numerator + shift * score.denominator, score.denominator), cluster)
     wanted = [scale * found.low + shift, scale * found.high + shift]
     assert [moved.low, moved.high] == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
@@ -125,8 +125,8 @@ def test_intervals_move_and_scale_with_the_score(seed, scale, shift):
 def test_a_mean_of_groups_weighs_groups_alike_and_leaves_out_what_nothing_was_measured_in():
     above = np.array([[2.0, 0, 0], [4, 0, 0], [0, 9, 0]])
     below = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    assert Score(above, below).value == (3 + 9) / 2
-    assert np.isnan(Score(np.zeros(2), np.zeros(2)).value)
+    assert Ratio(above, below).value == (3 + 9) / 2
+    assert np.isnan(Ratio(np.zeros(2), np.zeros(2)).value)
 
 
 def plain_loop(scores, cluster):
@@ -165,9 +165,9 @@ def test_an_interval_is_that_of_a_plain_loop(kind):
     below = 1.0 + rng.integers(0, 3, (18, 1)) * np.ones((1, 1 if kind != "mean of ratios" else 3))
     if kind == "mean of ratios":
         below = below * groups
-    scores = [Score(below * rng.gamma(2, 1, (18, 1)), below)]
+    scores = [Ratio(below * rng.gamma(2, 1, (18, 1)), below)]
     if kind == "difference":
-        scores.append(Score(below * rng.gamma(2, 1, (18, 1)), below))
+        scores.append(Ratio(below * rng.gamma(2, 1, (18, 1)), below))
     found = paired_interval(*scores, alone(cluster)) if len(scores) == 2 else interval(scores[0], alone(cluster))
     assert (found.low, found.high) == pytest.approx(plain_loop(scores, cluster), rel=1e-9)
 
@@ -177,7 +177,7 @@ def test_one_group_is_the_plain_ratio_and_equal_columns_change_nothing():
     found = interval(score, cluster)
     for repeats in (1, 3):
         columns = [np.repeat(c[:, None], repeats, axis=1) for c in (score.numerator, score.denominator)]
-        again = interval(Score(*columns), cluster)
+        again = interval(Ratio(*columns), cluster)
         assert (again.value, again.low, again.high) == pytest.approx((found.value, found.low, found.high), rel=1e-9)
 
 
@@ -185,23 +185,23 @@ def test_bounds_end_the_interval():
     rng = np.random.default_rng(1)
     people = np.full(30, 4.0)
     found = people - (rng.random(30) < 0.1)
-    free, bound = (interval(Score(found, people), alone(np.arange(30)), b) for b in ((-np.inf, np.inf), (0, 1)))
+    free, bound = (interval(Ratio(found, people), alone(np.arange(30)), b) for b in ((-np.inf, np.inf), (0, 1)))
     assert free.high > 1 == bound.high and free.low == bound.low
 
 
 def test_without_variation_the_interval_is_the_number():
-    found = interval(Score(np.full(20, 3.0), np.full(20, 3.0)), alone(np.arange(20)))
+    found = interval(Ratio(np.full(20, 3.0), np.full(20, 3.0)), alone(np.arange(20)))
     assert (found.value, found.low, found.high) == (1, 1, 1)
 
 
 def test_few_clusters_are_labelled_and_one_gives_no_interval():
     rng = np.random.default_rng(0)
     for clusters, label in ((2, WITHIN), (FEW - 1, WITHIN), (FEW, SURE)):
-        found = interval(Score(rng.gamma(2, 40, clusters), np.ones(clusters)), alone(np.arange(clusters)))
+        found = interval(Ratio(rng.gamma(2, 40, clusters), np.ones(clusters)), alone(np.arange(clusters)))
         assert (found.clusters, found.label) == (clusters, label) and found.low < found.value < found.high
-    one = interval(Score(np.array([3.0, 4]), np.ones(2)), alone(np.zeros(2, int)))
+    one = interval(Ratio(np.array([3.0, 4]), np.ones(2)), alone(np.zeros(2, int)))
     assert one.value == 3.5 and one.clusters == 1 and np.isnan([one.low, one.high]).all()
-    nothing = interval(Score(np.zeros(3), np.zeros(3)), alone(np.arange(3)))
+    nothing = interval(Ratio(np.zeros(3), np.zeros(3)), alone(np.arange(3)))
     assert nothing.clusters == 0 and np.isnan([nothing.value, nothing.low, nothing.high]).all()
 
 
@@ -232,10 +232,10 @@ def test_signs_tell_the_sequence_that_disagrees():
     sequence = np.repeat(["a", "b"], 20)
     change = np.where(sequence == "a", -3.0, 1.0)
     clusters = Clusters(np.arange(40), sequence)
-    found = paired_interval(Score(change, ones), Score(0 * ones, ones), clusters)
+    found = paired_interval(Ratio(change, ones), Ratio(0 * ones, ones), clusters)
     assert found.signs == {"a": -1, "b": 1} and found.value == -1
-    unmeasured = Score(np.where(sequence == "a", -3.0, 0), (sequence == "a").astype(float))
-    assert paired_interval(unmeasured, Score(0 * ones, ones), clusters).signs == {"a": -1}
+    unmeasured = Ratio(np.where(sequence == "a", -3.0, 0), (sequence == "a").astype(float))
+    assert paired_interval(unmeasured, Ratio(0 * ones, ones), clusters).signs == {"a": -1}
 
 
 # ---- clusters -------------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_little_footage_says_so_and_no_block_is_shorter_than_five_seconds_for_th
     short = blocks(np.repeat(["a", "b"], 300), np.tile(np.arange(300), 2), 30.0)
     assert np.bincount(short.of).tolist() == [150] * 4 and short.label == WITHIN
     rng = np.random.default_rng(0)
-    found = interval(Score(rng.gamma(2, 40, 600), np.ones(600)), short)
+    found = interval(Ratio(rng.gamma(2, 40, 600), np.ones(600)), short)
     assert found.clusters == 4 and found.label == WITHIN and found.low < found.value < found.high
     moments = blocks(np.array(["a", "a", "a", "b"]), np.array([7, 7, 9, 7]), 30.0)
     assert moments.of.tolist() == [0, 0, 0, 1] and moments.label == WITHIN
@@ -290,11 +290,11 @@ def test_footage_of_a_single_block_is_cut_in_two_but_never_a_moment(frames):
 def test_what_cannot_be_is_refused_by_name():
     ones = np.ones(3)
     for call, part in (
-        (lambda: Score(ones, np.ones(2)), "numerator has shape"),
-        (lambda: Score(ones * np.nan, ones), "numerator must be finite"),
-        (lambda: Score(ones, -ones), "denominator must not be negative"),
-        (lambda: interval(Score(ones, ones), alone(np.zeros(2, int))), "2 images have clusters and 3"),
-        (lambda: paired_interval(Score(ones, ones), Score(ones[:2], ones[:2]), alone(np.arange(3))), "same images"),
+        (lambda: Ratio(ones, np.ones(2)), "numerator has shape"),
+        (lambda: Ratio(ones * np.nan, ones), "numerator must be finite"),
+        (lambda: Ratio(ones, -ones), "denominator must not be negative"),
+        (lambda: interval(Ratio(ones, ones), alone(np.zeros(2, int))), "2 images have clusters and 3"),
+        (lambda: paired_interval(Ratio(ones, ones), Ratio(ones[:2], ones[:2]), alone(np.arange(3))), "same images"),
         (lambda: blocks(np.array(["a"]), np.array([1, 2]), 30.0), "sequence has shape"),
         (lambda: blocks(np.array(["a"]), np.array([1]), 0.0), "frames_per_second"),
     ):

@@ -126,7 +126,7 @@ BAND = SplitManifest("band", (Part("160906_band1", "test", "band"),), cameras=CA
 
 def read(source, root, split, **kwargs):
     """All records and drops of a split; records pass the schema's own checks."""
-    items = [item for shard in source.shards(root, split, **kwargs) for item in source.records(shard)]
+    items = [item for chunk in source.chunks(root, split, **kwargs) for item in source.records(chunk)]
     for item in items:
         if isinstance(item, Record):
             validate(item)

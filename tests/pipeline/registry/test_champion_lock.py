@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import resolve_model
-from pipeline.registry.champion_lock import queue_name, turn
+from pipeline.registry.champion_lock import champion_lock, queue_name
 from pipeline.registry.models_store import champion_version
 from pipeline.tracking.tracker import Tracker
 
@@ -36,8 +36,8 @@ class Store:
             self.run_id = tracker.handle.run_id
         self.source = f"runs:/{self.run_id}/checkpoint"
 
-    def turn(self, name="das-x", **more):
-        return turn(self.uri, name, self.source, self.run_id, **{"lease": LEASE, **more})
+    def champion_lock(self, name="das-x", **more):
+        return champion_lock(self.uri, name, self.source, self.run_id, **{"lease": LEASE, **more})
 
     def tickets(self, name="das-x"):
         return len(mlflow_client(self.uri).search_model_versions(f"name = '{queue_name(name)}'"))

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from das.metrics.bootstrap import Score, blocks
+from das.metrics.bootstrap import Ratio, blocks
 from pipeline.evaluation.scores import Evidence, Scores, Slice
-from pipeline.registry.gate import Gate, Verdict, compare, gate_for
+from pipeline.registry.gate import Gate, Verdict, gate_for, paired_differences
 
 SCORES = Scores(
     protocol="strict",
@@ -46,11 +46,11 @@ def evidence(
     people = np.repeat(np.asarray(people_of, float), blocks_of_each)
     found, predicted = people * recall, people * recall / precision
     metrics = {
-        "mpjpe_with_misses": Score(errors * people, people),
-        "mpjpe": Score(errors * found, found),
-        "root_error": Score(errors * found, found),
-        "recall": Score(found, people),
-        "precision": Score(found, predicted),
+        "mpjpe_with_misses": Ratio(errors * people, people),
+        "mpjpe": Ratio(errors * found, found),
+        "root_error": Ratio(errors * found, found),
+        "recall": Ratio(found, people),
+        "precision": Ratio(found, predicted),
     }
     parts = {
         name: Slice(int(people[sequence == name].sum()), {k: _only(v, sequence == name) for k, v in metrics.items()})
@@ -61,7 +61,7 @@ def evidence(
 
 
 def _only(score, images):
-    return Score(np.where(images, score.numerator, 0.0), np.where(images, score.denominator, 0.0))
+    return Ratio(np.where(images, score.numerator, 0.0), np.where(images, score.denominator, 0.0))
 
 
 def judged(candidate, champion, gate=None):
@@ -77,7 +77,7 @@ def test_a_better_candidate_passes_and_the_difference_is_told_with_its_interval(
     first = verdict.checks[0].text
     assert first.startswith("mpjpe_with_misses ") and "is better than the champion's" in first
     assert "95 %, 40 blocks of frames" in first and str(verdict).startswith("promoted: mpjpe_with_misses")
-    change = compare(evidence(85.0), evidence(90.0))["mpjpe_with_misses"]
+    change = paired_differences(evidence(85.0), evidence(90.0))["mpjpe_with_misses"]
     assert change.low < -5 < change.high < 0  # the truth is inside, and zero is not
 
 

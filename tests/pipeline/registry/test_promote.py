@@ -20,7 +20,7 @@ from pipeline.infra.files import write_json
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry import versions
-from pipeline.registry.champion_lock import queue_name, turn
+from pipeline.registry.champion_lock import champion_lock, queue_name
 from pipeline.registry.models_store import champion_version, register
 from pipeline.registry.promote import promote
 from pipeline.registry.queries import History, RegistryConfig, Rollback, ask
@@ -388,7 +388,7 @@ def one_after_the_other(place, first, second):
             assert time.monotonic() < patience and process.poll() is None, process.communicate()
             time.sleep(0.1)
 
-    with turn(place.uri, NAME, source.source, source.run_id):
+    with champion_lock(place.uri, NAME, source.source, source.run_id):
         one = started(first)
         wait_for(2, one)
         two = started(second)

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, Skeleton
 from pipeline.data.record import OCCLUDED, VISIBLE
 from pipeline.data.sources import coco, muco, mupots
-from pipeline.data.sources.base import Drop, terms_of
+from pipeline.data.sources.base import DroppedFrame, terms_of
 from pipeline.studio import VERSION, StudioConfig, layout_plan, render
 from pipeline.studio.annotate import _hidden
 from pipeline.studio.cameras import photo_camera, sequence_cameras
@@ -47,8 +47,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def read_all(source, folder: Path, split: str) -> list:
-    found = [record for shard in source.shards(folder, split) for record in source.records(shard)]
-    assert not any(isinstance(record, Drop) for record in found)
+    found = [record for chunk in source.chunks(folder, split) for record in source.records(chunk)]
+    assert not any(isinstance(record, DroppedFrame) for record in found)
     return found
 
 

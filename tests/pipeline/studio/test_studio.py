@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from das.skeleton import COCO19
 from pipeline.data.sources import synthetic
-from pipeline.data.sources.base import Drop
-from pipeline.studio import StudioConfig, StudioShard, plan, render, render_shard, write_calibration
+from pipeline.data.sources.base import DroppedFrame
+from pipeline.studio import StudioChunk, StudioConfig, plan, render, render_chunk, write_calibration
 from pipeline.studio.body import dress
 from pipeline.studio.cameras import StudioCamera, sequence_cameras
 from pipeline.studio.config import sequence_activity, sequence_names, sequence_split
@@ -107,7 +107,7 @@ def test_bytes_do_not_depend_on_how_the_work_is_shared(rendered, tmp_path):
 
 def test_another_seed_changes_people_and_pictures(rendered, tmp_path):
     other = replace(SMALL, seed=1)
-    render_shard(other, StudioShard("studio_val_ultimatum1", 0, 1), tmp_path)
+    render_chunk(other, StudioChunk("studio_val_ultimatum1", 0, 1), tmp_path)
     ours, theirs = contents(rendered), contents(tmp_path)
     assert len(theirs) == 4 and all(ours[name] != content for name, content in theirs.items())
 
@@ -126,7 +126,7 @@ def test_shards_cover_every_frame_once():
 
 def test_a_shard_must_start_with_a_take(tmp_path):
     with pytest.raises(ValueError, match="take_frames 3, found 1"):
-        render_shard(SMALL, StudioShard("studio_train_mafia1", 1, 2), tmp_path)
+        render_chunk(SMALL, StudioChunk("studio_train_mafia1", 1, 2), tmp_path)
     assert not any(tmp_path.iterdir())
 
 
@@ -170,8 +170,8 @@ def test_the_config_refuses_nonsense_and_names_it(field, value):
 
 def test_the_panoptic_reader_takes_the_files_as_they_are(rendered):
     for split, count in (("train", 12), ("val", 6), ("test", 6)):
-        records = [r for shard in synthetic.shards(rendered, split) for r in synthetic.records(shard)]
-        assert len(records) == count and not any(isinstance(r, Drop) for r in records)
+        records = [r for chunk in synthetic.chunks(rendered, split) for r in synthetic.records(chunk)]
+        assert len(records) == count and not any(isinstance(r, DroppedFrame) for r in records)
         assert {r.split for r in records} == {split} and {r.camera for r in records} == {"00_16", "00_30"}
     (camera,) = [c for c in sequence_cameras(SMALL, "studio_test_pizza1") if c.name == records[0].camera]
     bodies = json.loads(bodies_path(rendered, "studio_test_pizza1", records[0].frame).read_text())["bodies"]
@@ -409,7 +409,7 @@ def test_people_are_in_the_rendered_pictures(tmp_path):
     """Where the joints are, the picture differs from one of the empty room, and shading gives it edges."""
     config = replace(SMALL, width=320, height=180)
     sequence = "studio_train_mafia1"
-    render_shard(config, StudioShard(sequence, 0, 6), tmp_path)
+    render_chunk(config, StudioChunk(sequence, 0, 6), tmp_path)
     for camera in sequence_cameras(config, sequence):
         first, later = (cv2.imread(str(image_path(tmp_path, sequence, camera.name, f))).astype(float) for f in (0, 3))
         bodies = json.loads(bodies_path(tmp_path, sequence, 0).read_text())["bodies"]
@@ -434,7 +434,7 @@ def test_shading_tells_the_lit_side_from_the_other():
 
 def test_some_joints_are_missing_and_confidences_vary_as_in_recordings(tmp_path):
     config = replace(SMALL, width=64, height=36, test_frames=60, take_frames=4, shard_frames=60, supersampling=1)
-    render_shard(config, StudioShard("studio_test_pizza1", 0, 60), tmp_path)
+    render_chunk(config, StudioChunk("studio_test_pizza1", 0, 60), tmp_path)
     files = sorted((tmp_path / "studio_test_pizza1" / "hdPose3d_stage1_coco19").iterdir())
     bodies = [body for path in files for body in json.loads(path.read_text())["bodies"]]
     joints = np.array([body["joints19"] for body in bodies]).reshape(-1, 19, 4)

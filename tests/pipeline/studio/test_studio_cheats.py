@@ -9,7 +9,7 @@ import pytest
 
 from das.camera import project, transform
 from das.skeleton import COCO19, MUCO21
-from pipeline.studio import StudioConfig, StudioShard, render_shard
+from pipeline.studio import StudioChunk, StudioConfig, render_chunk
 from pipeline.studio.cameras import sequence_cameras
 from pipeline.studio.config import SPLITS
 from pipeline.studio.geometry import to_world
@@ -141,7 +141,7 @@ def test_every_split_is_seen_from_the_same_places():
 def test_a_take_at_the_cameras_rate_is_a_video(tmp_path):
     config = replace(VIDEO, width=64, height=36, supersampling=1, take_frames=12, train_frames=12, people_min=3)
     sequence = "studio_train_ultimatum1"
-    render_shard(config, StudioShard(sequence, 0, 12), tmp_path)
+    render_chunk(config, StudioChunk(sequence, 0, 12), tmp_path)
     content = [json.loads(bodies_path(tmp_path, sequence, frame).read_text()) for frame in range(12)]
     np.testing.assert_allclose(np.diff([c["univTime"] for c in content]), 1000 / RATE, atol=2e-3)
     ids = [[body["id"] for body in c["bodies"]] for c in content]
@@ -262,7 +262,7 @@ def test_layers_change_silhouettes_and_keep_joints_and_places():
 
 def test_people_of_different_takes_have_different_numbers(tmp_path):
     config = StudioConfig(width=64, height=36, supersampling=1, take_frames=2, train_frames=6)
-    render_shard(config, StudioShard("studio_train_mafia1", 0, 6), tmp_path)
+    render_chunk(config, StudioChunk("studio_train_mafia1", 0, 6), tmp_path)
     numbers = []
     for frame in range(6):
         content = json.loads(bodies_path(tmp_path, "studio_train_mafia1", frame).read_text())

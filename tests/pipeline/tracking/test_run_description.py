@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.tracking.run_description import Input, Story, Trial
+from pipeline.tracking.run_description import Input, Story, TrialSummary
 
 TRAINING = Story(
     name="das-panoptic",
@@ -52,8 +52,8 @@ def test_text_cannot_break_its_table_or_code():
 
 
 def test_many_trials_are_cut_to_the_best_ones():
-    trials = tuple(Trial(f"t{i}", "FINISHED", {"val/mpjpe_with_misses": 100.0 - i}) for i in range(30))
-    text = replace(TRAINING, trials=(*trials, Trial("lost", "FAILED", {}))).text()
+    trials = tuple(TrialSummary(f"t{i}", "FINISHED", {"val/mpjpe_with_misses": 100.0 - i}) for i in range(30))
+    text = replace(TRAINING, trials=(*trials, TrialSummary("lost", "FAILED", {}))).text()
     assert "Sweep of 31 trials" in text and "| t29 |" in text and "| t5 |" not in text
     assert "| lost |" not in text and "11 more trials" in text
 

@@ -12,7 +12,7 @@ from das.skeleton import read_skeleton
 from pipeline.data.check.doctor import DoctorConfig, examine
 from pipeline.data.prepare.shard_task import checked, items
 from pipeline.data.record import Record
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from tests.pipeline.data.check.test_doctor import READERS, write_coco, write_own
 from tests.pipeline.data.original_layouts import write_muco, write_mupots, write_panoptic
 from tests.pipeline.data.sources.test_any_bytes import damaged
@@ -75,13 +75,13 @@ def look(source: str, root: Path, file: str) -> None:
     report = examine(source, DoctorConfig(str(root))).text()
     assert "\nnext: das " in report
     try:
-        shards = [shard for split in ("train", "val", "test") for shard in module.shards(root, split)]
+        shards = [shard for split in ("train", "val", "test") for shard in module.chunks(root, split)]
         found = [item for shard in shards for item in checked(items(shard, module.records), None)]
     except ValueError as error:
         assert Path(file).name in str(error) or f"{source}/t" in str(error), error
         return
     assert [item.key for item in found] == list(dict.fromkeys(item.key for item in found))
-    assert all(isinstance(item, Record) or (isinstance(item, Drop) and item.reason) for item in found)
+    assert all(isinstance(item, Record) or (isinstance(item, DroppedFrame) and item.reason) for item in found)
 
 
 @pytest.mark.parametrize("name, write, file", CASES, ids=[f"{name}-{file}" for name, _, file in CASES])
@@ -137,7 +137,7 @@ def test_a_mat_file_of_something_else_is_named(name, write, file, content, tmp_p
     scipy.io.savemat(root / file, content)
     look(source, root, file)
     with pytest.raises(ValueError, match=r"(annot|occlusion)\.mat: "):
-        shards = [shard for split in ("train", "val", "test") for shard in READERS[source].shards(root, split)]
+        shards = [shard for split in ("train", "val", "test") for shard in READERS[source].chunks(root, split)]
         [item for shard in shards for item in READERS[source].records(shard)]
 
 
@@ -158,9 +158,9 @@ def test_one_bad_row_costs_its_image_alone(tmp_path):
     content["S"][0, 3, 1] = np.nan
     np.savez(root / "mpi_inf_3dhp_train.npz", **content)
     module = READERS["mpi_inf_3dhp"]
-    (shard,) = module.shards(root, "train")
+    (shard,) = module.chunks(root, "train")
     bad, good = items(shard, module.records)
-    assert isinstance(good, Record) and isinstance(bad, Drop) and bad.file == "mpi_inf_3dhp_train.npz"
+    assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and bad.file == "mpi_inf_3dhp_train.npz"
     assert bad.detail == "S1_Seq1_Cam0_000001.jpg: found NaN or infinity, wanted numbers"
 
 
@@ -171,7 +171,7 @@ def test_a_field_of_another_kind_is_named_with_its_entry(entry, value, wanted, t
     content["images" if entry == "height" else "annotations"][1][entry] = value
     (root / file).write_text(json.dumps(content))
     module = READERS["coco"]
-    (shard,) = module.shards(root, "train")
+    (shard,) = module.chunks(root, "train")
     good, bad = items(shard, module.records)
-    assert isinstance(good, Record) and isinstance(bad, Drop) and (bad.file, bad.key[-1]) == (file, "2")
+    assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and (bad.file, bad.key[-1]) == (file, "2")
     assert bad.detail.endswith(f"{entry}: found {value!r}, wanted {wanted}")

@@ -26,7 +26,7 @@ from pipeline.data.prepare.convert import ConvertConfig, _list
 from pipeline.data.prepare.shard_task import items
 from pipeline.data.record import Record
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import PANOPTIC
 from tests.pipeline.data.original_layouts import (
     COCO_PERSON,
@@ -80,7 +80,7 @@ def typed(report: str) -> ConvertConfig | DoctorConfig:
 def readable(source: str, root: Path) -> int:
     """How many records the reader makes of it."""
     reader = READERS[source]
-    shards = [shard for split in ("train", "val", "test") for shard in reader.shards(root, split)]
+    shards = [shard for split in ("train", "val", "test") for shard in reader.chunks(root, split)]
     return sum(isinstance(item, Record) for shard in shards for item in reader.records(shard))
 
 
@@ -363,7 +363,7 @@ def test_owners_files_that_cannot_be_read_leave_out_their_sequence(content, tmp_
     for path in ("TS2/occlusion.mat", "TS3/annot.mat"):
         assert f"MultiPersonTestSet/{path}: wanted a .mat file with " in report
         with pytest.raises(ValueError, match=path):
-            mupots.shards(tmp_path, "test")
+            mupots.chunks(tmp_path, "test")
         (tmp_path / "MultiPersonTestSet" / path).with_name("annot.mat").rename(tmp_path / "away")
     assert typed(report).sequences == ("TS4",)
 
@@ -377,9 +377,9 @@ def test_a_malformed_entry_of_the_owners_files_costs_its_frame_alone(tmp_path, c
     status, report = look(capsys, tmp_path)
     assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
     assert "TS3/annot.mat: entry frame 1, person 1: annot3: found size 42" in report and "2 of 3 wanted" in report
-    (shard,) = mupots.shards(tmp_path, "test")
+    (shard,) = mupots.chunks(tmp_path, "test")
     first, fault, last = items(shard, mupots.records)
-    assert isinstance(first, Record) and isinstance(last, Record) and isinstance(fault, Drop)
+    assert isinstance(first, Record) and isinstance(last, Record) and isinstance(fault, DroppedFrame)
     assert (fault.key, fault.file) == ("mupots/TS3/0/00000001", "MultiPersonTestSet/TS3/annot.mat")
 
 

@@ -306,7 +306,7 @@ def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield item
 
-    source = SimpleNamespace(TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, shards=panoptic.shards, records=records)
+    source = SimpleNamespace(TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
     monkeypatch.setitem(convert_module.SOURCES, "panoptic", source)
     convert(config(raw, tmp_path / "out"))
     assert mark.exists() and files(tmp_path / "out") == files(tmp_path / "never")
@@ -325,7 +325,7 @@ def records(shard):
         time.sleep(3)
     yield from panoptic.records(shard)
 c.SOURCES["panoptic"] = SimpleNamespace(
-    TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, shards=panoptic.shards, records=records)
+    TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
 cluster = ClusterConfig(address="{ray.get_runtime_context().gcs_address}")
 c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=True, shard_mb=0.012, cluster=cluster))
 """

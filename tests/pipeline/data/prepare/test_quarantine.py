@@ -17,7 +17,7 @@ from pipeline.data.prepare.shard_task import items
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.sources.base import Drop, Shard
+from pipeline.data.sources.base import Chunk, DroppedFrame
 from pipeline.data.splits import PANOPTIC
 from pipeline.evaluation.annotations import read_annotations
 from tests.pipeline.data.original_layouts import (
@@ -465,7 +465,7 @@ def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch
 
     def fewer(shard):
         for item in read(shard):
-            yield Drop(item.key, "one person", recipe=True) if item.frame == 4 else item
+            yield DroppedFrame(item.key, "one person", recipe=True) if item.frame == 4 else item
 
     monkeypatch.setattr(panoptic, "records", fewer)
     manifest = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
@@ -475,14 +475,14 @@ def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch
 
 
 def test_frames_after_a_fault_are_read_and_a_fault_of_all_frames_is_raised():
-    shard = Shard("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
+    shard = Chunk("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
 
     def records(words):
         def read(shard):
             for frame in shard.frames:
                 if frame in (0, 2, 3, 5):
                     raise ValueError(words(frame))
-                yield Drop(f"s/seq/0/{frame:08d}", "image missing")
+                yield DroppedFrame(f"s/seq/0/{frame:08d}", "image missing")
 
         return read
 

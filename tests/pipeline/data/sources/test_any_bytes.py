@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.data.prepare.shard_task import checked, items
 from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import coco, muco, mupots, panoptic
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import MUCO, MUPOTS, PANOPTIC
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, body, write_muco, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.test_quarantine import GOOD_JPEG, SEQUENCE, image, pose, write_coco
@@ -61,9 +61,9 @@ def whole(tmp_path_factory) -> Path:
     return write_panoptic(tmp_path_factory.mktemp("whole"), SEQUENCE, frames=range(8))
 
 
-def all_frames(shards, records) -> list[Record | Drop]:
+def all_frames(chunks, records) -> list[Record | DroppedFrame]:
     """Every frame of a source as the converter sees it."""
-    return [item for shard in shards for item in checked(items(shard, records), None)]
+    return [item for chunk in chunks for item in checked(items(chunk, records), None)]
 
 
 @MANY
@@ -72,7 +72,7 @@ def test_any_pose_file_is_rows_or_faults(whole, tmp_path_factory, content):
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     pose(root, 2).unlink()
     pose(root, 2).write_bytes(content)
-    found = all_frames(panoptic.shards(root, "train", PANOPTIC)[:1], panoptic.records)
+    found = all_frames(panoptic.chunks(root, "train", PANOPTIC)[:1], panoptic.records)
     shutil.rmtree(root)
     assert len(found) == 4
     for item in found:
@@ -90,10 +90,10 @@ def test_any_image_file_is_a_row_or_a_fault_and_decodes_or_says_why_not(whole, t
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     image(root, 2).unlink()
     image(root, 2).write_bytes(content)
-    found = all_frames(panoptic.shards(root, "train", PANOPTIC)[:1], panoptic.records)
+    found = all_frames(panoptic.chunks(root, "train", PANOPTIC)[:1], panoptic.records)
     shutil.rmtree(root)
     (item,) = (item for item in found if item.key.endswith("00000002"))
-    if isinstance(item, Drop):
+    if isinstance(item, DroppedFrame):
         assert item.reason in ("image damaged", "image size differs from annotation") and item.file and item.detail
         return
     assert item.image == content
@@ -122,12 +122,12 @@ def test_any_annotation_file_is_refused_or_read(name, tmp_path_factory):
     def check(content):
         path.write_bytes(content)
         try:
-            shards = [s for split in ("train", "test") for s in module.shards(root, split, splits)]
-            found = all_frames(shards, module.records)
+            chunks = [s for split in ("train", "test") for s in module.chunks(root, split, splits)]
+            found = all_frames(chunks, module.records)
         except ValueError as error:
             assert path.name in str(error) or f"{name}/t" in str(error), error
         else:
-            assert len(found) == sum(len(s.frames) for s in shards)
+            assert len(found) == sum(len(s.frames) for s in chunks)
             assert all(isinstance(item, Record) or item.reason for item in found)
 
     check()

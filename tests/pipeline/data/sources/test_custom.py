@@ -17,7 +17,7 @@ from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from pipeline.predict.predict import PredictConfig, predict
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.fit import training_job
@@ -53,7 +53,7 @@ def write(root, lines, name="train", skeleton=None):
 
 
 def read(root, split="train"):
-    items = [item for shard in custom.shards(root, split) for item in custom.records(shard)]
+    items = [item for chunk in custom.chunks(root, split) for item in custom.records(chunk)]
     for item in items:
         if isinstance(item, Record):
             validate(item)
@@ -88,7 +88,8 @@ def test_images_that_are_missing_or_damaged_are_drops(tmp_path):
     (root / "images/1.jpg").write_bytes(b"\xff\xd8 no more")
     missing, damaged, whole = read(root)
     assert (missing, damaged) == (
-        Drop("custom/train/0/00000000", "image missing"), Drop("custom/train/0/00000001", "image damaged"),
+        DroppedFrame("custom/train/0/00000000", "image missing"),
+        DroppedFrame("custom/train/0/00000001", "image damaged"),
     )  # fmt: skip
     assert missing.file == "images/0.jpg" and isinstance(whole, Record)
 
@@ -148,15 +149,15 @@ def test_a_bad_skeleton_refuses_the_whole_and_is_named(skeleton, reason, tmp_pat
     root = write(tmp_path, [image(0)])
     (root / "skeleton.json").write_text(skeleton if isinstance(skeleton, str) else json.dumps(skeleton))
     with pytest.raises(ValueError, match=f"skeleton.json: .*{reason}"):
-        custom.shards(root, "train")
+        custom.chunks(root, "train")
 
 
 def test_missing_parts_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"custom: skeleton: no file .*skeleton.json"):
-        custom.shards(tmp_path, "train")
+        custom.chunks(tmp_path, "train")
     write(tmp_path, [], name="monday")
     with pytest.raises(ValueError, match=r"custom: annotations: no file .*train.jsonl or .*val.jsonl"):
-        custom.shards(tmp_path, "train")
+        custom.chunks(tmp_path, "train")
 
 
 def test_a_known_set_needs_no_definition_in_its_rows(tmp_path):

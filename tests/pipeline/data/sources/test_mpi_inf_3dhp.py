@@ -13,7 +13,7 @@ from das.skeleton import MUPOTS17
 from pipeline.data.record import Record, decode_image, to_sample, validate
 from pipeline.data.sources import mpi_inf_3dhp
 from pipeline.data.sources import mpi_inf_3dhp_original as original
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from tests.pipeline.data.original_layouts import jpeg
 from tests.pipeline.data.videos import number_of, write_video
 
@@ -21,8 +21,8 @@ SIZE = 256  # of the made-up cameras, pixels
 
 
 def read(root, split, **kwargs):
-    shards = mpi_inf_3dhp.shards(root, split, **kwargs)
-    items = [item for shard in shards for item in mpi_inf_3dhp.records(shard)]
+    chunks = mpi_inf_3dhp.chunks(root, split, **kwargs)
+    items = [item for chunk in chunks for item in mpi_inf_3dhp.records(chunk)]
     for item in items:
         if isinstance(item, Record):
             validate(item)
@@ -100,7 +100,9 @@ def test_joints_without_a_flag_are_unlabelled_and_absent_photos_are_drops(tmp_pa
     (tmp_path / "images" / names[1]).unlink()
     first, second = read(tmp_path, "test")
     assert np.flatnonzero(first.state[0] == 0).tolist() == [5, 6]
-    assert second == Drop("mpi_inf_3dhp/TS3/0/00000002", "image missing") and second.file == f"images/{names[1]}"
+    assert (
+        second == DroppedFrame("mpi_inf_3dhp/TS3/0/00000002", "image missing") and second.file == f"images/{names[1]}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_cameras_that_are_no_plain_values_are_refused_and_never_run(content, tmp
 
 def test_a_folder_of_neither_form_is_refused_by_what_it_lacks(tmp_path):
     with pytest.raises(ValueError, match=r"annotations: no file .*mpi_inf_3dhp_train.npz.* or S1/Seq1/annot.mat"):
-        mpi_inf_3dhp.shards(tmp_path, "train")
+        mpi_inf_3dhp.chunks(tmp_path, "train")
 
 
 # The owners' form. No real file of it is at hand: these are made up after descriptions of it.
@@ -184,10 +186,10 @@ def write_original(root, sequence="S1/Seq2", frames=6, cameras=2):
 def test_original_sequences_are_read_with_their_videos_and_our_joints(tmp_path):
     root = write_original(tmp_path)
     splits = mpi_inf_3dhp.SPLITS
-    assert {shard.camera for shard in mpi_inf_3dhp.shards(root, "train")} == {"0", "1", "2", "4", "5", "6", "7", "8"}
+    assert {chunk.camera for chunk in mpi_inf_3dhp.chunks(root, "train")} == {"0", "1", "2", "4", "5", "6", "7", "8"}
     one = type(splits)("one", splits.parts, cameras=("0", "1"), step=2)
     items = read(root, "train", splits=one)
-    assert Counter(type(item) for item in items) == {Record: 3, Drop: 3}
+    assert Counter(type(item) for item in items) == {Record: 3, DroppedFrame: 3}
     assert [item.reason for item in items[3:]] == ["image missing"] * 3, "camera 1 has no video"
     order = {joint: k for k, joint in enumerate(original._ALL)}
     for item, frame in zip(items, (0, 2, 4), strict=False):
@@ -226,10 +228,10 @@ def test_malformed_original_files_are_named(tmp_path):
     ):
         (folder / "camera.calibration").write_text(content)
         with pytest.raises(ValueError, match=f"camera.calibration: {reason}"):
-            mpi_inf_3dhp.shards(root, "train")
+            mpi_inf_3dhp.chunks(root, "train")
     (folder / "camera.calibration").unlink()
     with pytest.raises(ValueError, match=r"calibration: no file .*camera.calibration"):
-        mpi_inf_3dhp.shards(root, "train")
+        mpi_inf_3dhp.chunks(root, "train")
     (folder / "annot.mat").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"annot.mat: wanted cells annot2"):
-        mpi_inf_3dhp.shards(root, "train")
+        mpi_inf_3dhp.chunks(root, "train")

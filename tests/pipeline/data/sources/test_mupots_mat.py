@@ -10,7 +10,7 @@ from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.data.record import to_sample, validate
 from pipeline.data.sources import mupots, mupots_mat
-from pipeline.data.sources.base import Drop, pinhole
+from pipeline.data.sources.base import DroppedFrame, pinhole
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, jpeg, write_mupots
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
@@ -59,10 +59,10 @@ def fitted_intrinsics_project_people_onto_their_labels(frames, name, root):
 
 
 def test_the_real_sequences_without_images_are_drops_one_a_frame(das_data):
-    shards = mupots.shards(das_data / "mupots", "test")
-    assert {s.sequence for s in shards} == set(FRAMES_AND_PEOPLE)
-    assert sum(len(s.frames) for s in shards) == sum(f for f, _ in FRAMES_AND_PEOPLE.values())
-    assert all(isinstance(item, Drop) and item.reason == "image missing" for item in mupots.records(shards[0]))
+    chunks = mupots.chunks(das_data / "mupots", "test")
+    assert {s.sequence for s in chunks} == set(FRAMES_AND_PEOPLE)
+    assert sum(len(s.frames) for s in chunks) == sum(f for f, _ in FRAMES_AND_PEOPLE.values())
+    assert all(isinstance(item, DroppedFrame) and item.reason == "image missing" for item in mupots.records(chunks[0]))
 
 
 K = pinhole([300, 300, 160, 90])
@@ -105,7 +105,7 @@ def write_sequence(root, name="TS3", frames=3):
 
 
 def read(root):
-    items = [item for shard in mupots.shards(root, "test") for item in mupots.records(shard)]
+    items = [item for chunk in mupots.chunks(root, "test") for item in mupots.records(chunk)]
     for item in items:
         validate(item)
     return items
@@ -148,10 +148,10 @@ def test_malformed_mats_are_named_with_frame_and_person(tmp_path):
     bad, hidden = person(0)
     bad["annot3"] = bad["annot3"][:, :14]
     write_mats(tmp_path / "TS1", [[person(1), person(2)], [person(3), (bad, hidden)]])
-    shard, image = mupots.shards(tmp_path, "test")[0], jpeg(HEIGHT, WIDTH)
+    chunk, image = mupots.chunks(tmp_path, "test")[0], jpeg(HEIGHT, WIDTH)
     (tmp_path / "TS1" / "img_000000.jpg").write_bytes(image)
     with pytest.raises(ValueError, match=r"annot.mat: entry frame 1, person 1: annot3: found size 42, wanted .*3, 17"):
-        list(mupots.records(shard))
+        list(mupots.records(chunk))
     folder = tmp_path / "other" / "TS1"
     write_mats(folder, [[person(1)]])
     scipy.io.savemat(folder / "occlusion.mat", {"occlusion_labels": np.array([[np.zeros(17)], [1.0]], object)})
@@ -159,7 +159,7 @@ def test_malformed_mats_are_named_with_frame_and_person(tmp_path):
         mupots_mat.read_sequence(folder)
     (folder / "annot.mat").write_bytes(b"MATLAB 5.0 junk")
     with pytest.raises(ValueError, match=r"annot.mat: wanted a .mat file with annotations"):
-        mupots.shards(tmp_path / "other", "test")
+        mupots.chunks(tmp_path / "other", "test")
     (folder / "occlusion.mat").unlink()
     with pytest.raises(ValueError, match=r"occlusion.mat: no such file"):
         mupots_mat.read_sequence(folder)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from das.camera import project
 from pipeline.data.record import Record
 from pipeline.data.sources import panoptic
-from pipeline.data.sources.base import Drop
+from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import Part, SplitManifest
 from tests.pipeline.data.original_layouts import BAND, CAMERAS, HEIGHT, WIDTH, body, camera, jpeg, read, write_panoptic
 
@@ -24,7 +24,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
     files = sorted((folder / "hdPose3d_stage1_coco19").iterdir())
     compared = 0
     for name in ("00_00", *CAMERAS):
-        cam = panoptic.read_camera(calibration, name)
+        cam = panoptic.read_calibrated_camera(calibration, name)
         R, t = (np.array(original[name][k], np.float64) for k in ("R", "t"))
         K, distortion = (np.array(original[name][k], np.float64) for k in ("K", "distCoef"))
         for file in files:
@@ -47,7 +47,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
 def test_a_real_sequence_without_images_gives_drops(das_data):
     items = read(panoptic, das_data / "panoptic", "test", splits=BAND)
     assert Counter(items) == Counter(
-        Drop(f"panoptic/160906_band1/{name}/{frame:08d}", "image missing")
+        DroppedFrame(f"panoptic/160906_band1/{name}/{frame:08d}", "image missing")
         for name in CAMERAS
         for frame in range(168, 188)
     )
@@ -91,7 +91,7 @@ def seen(confidence=None, world=None, **cam):
     """The standing person, in one camera."""
     values = np.array(body(0)["joints19"]).reshape(19, 4)
     entry = {**camera("00_16"), **cam}
-    view = panoptic.Camera(
+    view = panoptic.PanopticCamera(
         K=np.array(entry["K"]), distortion=np.array(entry["distCoef"]), R=np.array(entry["R"]),
         t_mm=10.0 * np.array(entry["t"])[:, 0], size=(HEIGHT, WIDTH),
     )  # fmt: skip
@@ -169,25 +169,25 @@ def test_images_that_cannot_be_used_are_drops_with_their_reason(tmp_path):
     (images / "00_16_00000004.jpg").write_bytes(jpeg(90, 160))
     items = read(panoptic, tmp_path, "val")
     assert items[:3] == [
-        Drop("panoptic/160224_mafia2/00_16/00000000", "image missing"),
-        Drop("panoptic/160224_mafia2/00_16/00000002", "image damaged"),
-        Drop("panoptic/160224_mafia2/00_16/00000004", "image size differs from annotation"),
+        DroppedFrame("panoptic/160224_mafia2/00_16/00000000", "image missing"),
+        DroppedFrame("panoptic/160224_mafia2/00_16/00000002", "image damaged"),
+        DroppedFrame("panoptic/160224_mafia2/00_16/00000004", "image size differs from annotation"),
     ]
     assert len(items) == 8 and all(isinstance(item, Record) for item in items[3:])
 
 
 def test_absent_sequences_are_normal_and_a_torn_one_is_named(tmp_path):
-    assert panoptic.shards(tmp_path, "train") == []
+    assert panoptic.chunks(tmp_path, "train") == []
     write_panoptic(tmp_path, "160224_mafia1", frames=[0])
     (tmp_path / "160224_mafia1" / "calibration_160224_mafia1.json").unlink()
     with pytest.raises(ValueError, match="calibration of 160224_mafia1: no file .*calibration_160224_mafia1.json"):
-        panoptic.shards(tmp_path, "train")
+        panoptic.chunks(tmp_path, "train")
     write_panoptic(tmp_path, "160906_pizza1", frames=[])
     with pytest.raises(ValueError, match=r"no body3DScene_\*.json in .*160906_pizza1"):
-        panoptic.shards(tmp_path, "test")
+        panoptic.chunks(tmp_path, "test")
     (tmp_path / "160906_pizza1" / "hdPose3d_stage1_coco19").rmdir()
     with pytest.raises(ValueError, match="no pose folder hdPose3d_stage1_coco19 or hdPose3d_stage1 in .*pizza1"):
-        panoptic.shards(tmp_path, "test")
+        panoptic.chunks(tmp_path, "test")
 
 
 MALFORMED_POSES = {
@@ -219,14 +219,14 @@ def test_a_malformed_calibration_is_named(tmp_path):
     for content in ({"cameras": [{"name": "00_16"}]}, {"cameras": [{**camera("00_16"), "K": [1, 2]}]}):
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match="calibration_x.json: camera '00_16': malformed field"):
-            panoptic.read_camera(file, "00_16")
+            panoptic.read_calibrated_camera(file, "00_16")
     for content in ("[]", '{"cameras": 3}', "null"):
         file.write_text(content)
         with pytest.raises(ValueError, match="calibration_x.json: wanted an object with a list `cameras`"):
-            panoptic.read_camera(file, "00_16")
+            panoptic.read_calibrated_camera(file, "00_16")
     file.write_text(json.dumps({"cameras": [camera("00_01")]}))
     with pytest.raises(ValueError, match="calibration_x.json: no camera '00_16'; it has 1, such as 00_01"):
-        panoptic.read_camera(file, "00_16")
+        panoptic.read_calibrated_camera(file, "00_16")
 
 
 json_values = st.recursive(
@@ -244,7 +244,10 @@ json_values = st.recursive(
 def test_any_json_is_read_or_refused_by_file(value, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "fuzz.json"
     file.write_text(json.dumps(value))
-    for reader in (lambda: panoptic.read_bodies(file, "joints19", 19), lambda: panoptic.read_camera(file, "00_16")):
+    for reader in (
+        lambda: panoptic.read_bodies(file, "joints19", 19),
+        lambda: panoptic.read_calibrated_camera(file, "00_16"),
+    ):
         try:
             reader()
         except ValueError as error:
@@ -254,9 +257,9 @@ def test_any_json_is_read_or_refused_by_file(value, tmp_path_factory):
 def test_another_source_may_ship_this_layout(tmp_path):
     write_panoptic(tmp_path, "rendered1", frames=range(10))
     splits = SplitManifest("mine", (Part("rendered1", "test", "haggling"),), cameras=("00_30",), test_frames=4)
-    (shard,) = panoptic.shards(tmp_path, "test", splits, source="synthetic")
-    assert shard.frames == (0, 3, 6, 9) and shard.camera == "00_30"
-    assert [item.key for item in panoptic.records(shard)][1] == "synthetic/rendered1/00_30/00000003"
+    (chunk,) = panoptic.chunks(tmp_path, "test", splits, source="synthetic")
+    assert chunk.frames == (0, 3, 6, 9) and chunk.camera == "00_30"
+    assert [item.key for item in panoptic.records(chunk)][1] == "synthetic/rendered1/00_30/00000003"
 
 
 @pytest.mark.golden

@@ -15,7 +15,7 @@ import pytest
 from das.camera import mean_focal
 from das.recipe import release_mupots_recipe, release_panoptic_recipe
 from das.skeleton import MUCO21, PANOPTIC15
-from das.transforms import Drop, convert_joints, train_transform
+from das.transforms import DroppedSample, convert_joints, train_transform
 from pipeline.data.record import Record, to_sample, validate
 from pipeline.data.schema import from_row, to_row
 from pipeline.data.sources import coco, muco, panoptic
@@ -41,7 +41,7 @@ def parsed(golden):
 
 def rows(source, root, split="train"):
     """What is stored of a split: rows, after the schema's checks."""
-    items = [item for shard in source.shards(root, split) for item in source.records(shard)]
+    items = [item for chunk in source.chunks(root, split) for item in source.records(chunk)]
     for item in items:
         assert isinstance(item, Record), item
         validate(item)
@@ -147,7 +147,7 @@ def test_coco_mapping_of_photos_read_from_their_files(target, recipe, conversion
     trained = Counter()
     for info, expected in zip(record["images"], outputs, strict=True):
         s = trained_on(stored[info["id"]], target, recipe)
-        too_few = Drop(s.key, "too few visible joints")
+        too_few = DroppedSample(s.key, "too few visible joints")
         assert (train_transform(s, recipe, np.random.default_rng(0)) == too_few) == (expected is None)
         trained[expected is not None] += 1
         if expected is None:

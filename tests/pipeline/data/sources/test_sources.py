@@ -15,7 +15,7 @@ from das.skeleton import COCO19, MUPOTS17
 from pipeline.data.prepare.convert import SOURCES
 from pipeline.data.record import to_sample
 from pipeline.data.sources import coco, muco, mupots, panoptic
-from pipeline.data.sources.base import FRAMES_PER_SHARD
+from pipeline.data.sources.base import FRAMES_PER_CHUNK
 from tests.pipeline.data.original_layouts import (
     COCO_PERSON,
     HEIGHT,
@@ -40,13 +40,13 @@ def test_every_source_states_its_terms_joint_sets_and_splits(name):
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_missing_folder_is_named(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name}: no folder .*/nothing"):
-        SOURCES[name].shards(tmp_path / "nothing", "train")
+        SOURCES[name].chunks(tmp_path / "nothing", "train")
 
 
 @pytest.mark.parametrize("name", ["mupots", "muco", "coco"])
 def test_a_folder_without_annotations_is_refused_by_the_file_it_lacks(name, tmp_path):
     with pytest.raises(ValueError, match=r"annotations: no file .*\.json"):
-        SOURCES[name].shards(tmp_path, "train")
+        SOURCES[name].chunks(tmp_path, "train")
 
 
 # MuPoTS-3D
@@ -63,7 +63,7 @@ def test_the_real_mupots_frames_load(das_data):
         scale = np.linalg.norm(universal, axis=(1, 2)) / np.linalg.norm(from_pelvis, axis=(1, 2))
         assert np.allclose(universal, scale[:, None, None] * from_pelvis, atol=0.05)
         assert np.abs(project(item.joints_cam.astype(np.float64), item.K) - item.joints_uv).max() < 0.01
-    assert mupots.shards(das_data / "mupots_small", "train") == []
+    assert mupots.chunks(das_data / "mupots_small", "train") == []
 
 
 def test_a_spine_that_does_not_fit_the_camera_is_projected(tmp_path):
@@ -129,7 +129,7 @@ def test_a_malformed_annotation_is_named(change, reason, tmp_path):
 def test_an_image_named_twice_is_refused(tmp_path):
     root = write_muco(tmp_path, ["augmented_set/0.jpg", "augmented_set/0.jpg"])
     with pytest.raises(ValueError, match="2 images share 2 ids and 1 file names"):
-        muco.shards(root, "train")
+        muco.chunks(root, "train")
 
 
 # COCO
@@ -178,7 +178,7 @@ def test_coco_labels_are_states_and_people_without_any_are_ignore_areas(tmp_path
     assert item.state[0].tolist() == [k % 3 for k in range(17)]
     assert np.array_equal(item.joints_uv[0], [(10 + k, 20 + k) for k in range(17)])
     assert item.ignore.tolist() == [False, True, True] and item.bbox[0].tolist() == [10, 20, 40, 60]
-    assert coco.shards(tmp_path, "train") == [], "train2017 need not be there"
+    assert coco.chunks(tmp_path, "train") == [], "train2017 need not be there"
     assert capsys.readouterr().out == ""
 
 
@@ -204,12 +204,12 @@ def test_a_malformed_coco_file_is_named(tmp_path):
 
 
 def test_shards_travel_and_have_names_of_their_own(tmp_path):
-    frames = range(2 * FRAMES_PER_SHARD + 10)
+    frames = range(2 * FRAMES_PER_CHUNK + 10)
     poses = write_panoptic(tmp_path, "160906_pizza1", frames=[0]) / "160906_pizza1" / "hdPose3d_stage1_coco19"
     for frame in frames:
         (poses / f"body3DScene_{frame:08d}.json").write_text('{"bodies": []}')
-    found = panoptic.shards(tmp_path, "test", replace(panoptic.SPLITS, test_frames=None))
-    assert [len(s.frames) for s in found] == [FRAMES_PER_SHARD, FRAMES_PER_SHARD, 10] * 2
+    found = panoptic.chunks(tmp_path, "test", replace(panoptic.SPLITS, test_frames=None))
+    assert [len(s.frames) for s in found] == [FRAMES_PER_CHUNK, FRAMES_PER_CHUNK, 10] * 2
     assert len({s.name for s in found}) == 6 and sorted(s.name for s in found) == [s.name for s in found]
     assert pickle.load(io.BytesIO(pickle.dumps(found))) == found
     assert COCO19.name == "coco19"

@@ -87,7 +87,7 @@ def test_frames_become_jpegs_of_the_stated_quality():
 def test_a_panoptic_camera_without_images_is_read_from_its_video(tmp_path):
     sequence = "160224_haggling1"
     root = write_panoptic(tmp_path, sequence, frames=range(20, 40))
-    from_images = [i for s in panoptic.shards(root, "train") for i in panoptic.records(s)]
+    from_images = [i for s in panoptic.chunks(root, "train") for i in panoptic.records(s)]
     images = root / sequence / "hdImgs" / CAMERAS[0]
     for image in images.iterdir():
         image.unlink()
@@ -95,8 +95,8 @@ def test_a_panoptic_camera_without_images_is_read_from_its_video(tmp_path):
     write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[0]}.mp4", 35)
     write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[1]}.mp4", 35)  # its images are there, and count
 
-    found = [i for s in panoptic.shards(root, "train") for i in panoptic.records(s)]
-    assert len(found) == len(from_images) == 20 and all(s.image_bytes > 0 for s in panoptic.shards(root, "train"))
+    found = [i for s in panoptic.chunks(root, "train") for i in panoptic.records(s)]
+    assert len(found) == len(from_images) == 20 and all(s.image_bytes > 0 for s in panoptic.chunks(root, "train"))
     for item, other in zip(found, from_images, strict=True):
         if item.key.startswith(f"panoptic/{sequence}/00_16/000000") and int(item.key[-8:]) >= 35:
             assert item.reason == "image missing" and item.file == f"{sequence}/hdVideos/hd_00_16.mp4"
@@ -119,7 +119,7 @@ def test_any_camera_of_the_calibration_may_be_asked_for(tmp_path):
     calibration.write_text(json.dumps(content))
     write_video(root / sequence / "hdVideos" / "hd_00_07.mp4", 4)
     splits = replace(panoptic.SPLITS, cameras=("00_07", "00_16"))
-    found = [i for s in panoptic.shards(root, "train", splits) for i in panoptic.records(s)]
+    found = [i for s in panoptic.chunks(root, "train", splits) for i in panoptic.records(s)]
     wanted = [("00_07", 0), ("00_07", 2), ("00_16", 0), ("00_16", 2)]
     assert [(item.camera, item.frame) for item in found] == wanted
     assert [number_of(decode_image(item)) for item in found[:2]] == [0, 2]
