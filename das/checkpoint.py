@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from das.config import DASConfig
+from das.fields import check_fields
 from das.model import DAS
 from das.recipe import InputSize
 
@@ -88,10 +89,8 @@ class ModelInfo:
         """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
         if value.get("format") != FORMAT:
             raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
-        known, found = {f.name for f in fields(cls)}, set(value) - {"format"}
-        if found != known:
-            unknown, missing = sorted(found - known), sorted(known - found)
-            raise ValueError(f"unknown fields {unknown}, missing fields {missing}")
+        known = {f.name for f in fields(cls)}
+        check_fields(set(value) - {"format"}, known)
         parts = {"model": DASConfig.from_json(value["model"]), "test_size": InputSize(**value["test_size"])}
         return cls(**{**{name: value[name] for name in known}, **parts})
 

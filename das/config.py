@@ -7,46 +7,14 @@ when it is made.
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
+from das.fields import check_json, check_types, check_values
 from das.skeleton import MUCO21, PANOPTIC15, Skeleton
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "mspn"]
 Update = Literal["none", "single", "multi", "release"]
-
-
-def check_types(config: object) -> None:
-    """Refuses a dataclass's values that are not of their field's type: ValueError names the field.
-
-    Lists, as JSON has them, become tuples where a tuple is wanted. Numbers must be finite; their ranges are
-    the dataclass's own business.
-    """
-
-    def fits(value: Any, hint: Any) -> bool:
-        if get_origin(hint) is Literal:
-            return value in get_args(hint)
-        if get_origin(hint) is tuple:
-            if not isinstance(value, tuple):
-                return False
-            inner = get_args(hint)
-            hints = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
-            return len(value) == len(hints) and all(map(fits, value, hints))
-        if isinstance(value, bool):
-            return hint is bool
-        if hint is float:
-            return isinstance(value, int | float) and math.isfinite(value)
-        return isinstance(value, hint)
-
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(hint) is tuple and isinstance(value, list):
-            value = tuple(value)
-            object.__setattr__(config, name, value)
-        if not fits(value, hint):
-            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint)
-            raise ValueError(f"{name} = {value!r}, wanted {wanted.replace('typing.', '')}")
 
 
 @dataclass(frozen=True)
@@ -167,9 +135,7 @@ class DASConfig:
             ("candidates_per_level", self.candidates_per_level >= 1, "at least 1"),
             ("max_people", self.max_people >= 1, "at least 1"),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+        check_values(self, *checks)
 
     @property
     def n_joints(self) -> int:
@@ -194,10 +160,7 @@ class DASConfig:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DASConfig:
         """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
-        known = {f.name for f in fields(cls)}
-        if set(value) != known:
-            unknown, missing = sorted(set(value) - known), sorted(known - set(value))
-            raise ValueError(f"model config: unknown fields {unknown}, missing fields {missing}")
+        check_json(cls, value, "model config")
         return cls(**{**value, "skeleton": Skeleton.from_json(value["skeleton"])})
 
 

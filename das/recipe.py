@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from das.config import check_types
+from das.fields import check_json, check_types, check_values
 from das.skeleton import Synthesised
 
 
@@ -57,14 +57,13 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("scale", "contrast", "saturation"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} = {(low, high)}, wanted (low, high) with 0 < low <= high")
+        ranges = {name: getattr(self, name) for name in ("scale", "contrast", "saturation")}
         largest = {"rotation": math.pi, "shift": 10, "brightness": 255, "hue": 180, "colour_probability": 1}
-        for name, limit in largest.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted 0 to {limit:g}")
+        check_values(
+            self,
+            *((name, 0 < low <= high, "(low, high) with 0 < low <= high") for name, (low, high) in ranges.items()),
+            *((name, 0 <= getattr(self, name) <= most, f"0 to {most:g}") for name, most in largest.items()),
+        )
 
 
 # Panoptic's people stand upright before fixed cameras: no rotation.
@@ -119,9 +118,7 @@ class RecipeConfig:
                 "0 with min_people = 0, because an image without people has no joints",
             ),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+        check_values(self, *checks)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for config.json; ``from_json`` inverts it."""
@@ -130,17 +127,11 @@ class RecipeConfig:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RecipeConfig:
         """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
-        value = _only_fields(cls, value)
+        check_json(cls, value, cls.__name__)
         parts = {"test_size": InputSize, "with_depth": Augmentation, "without_depth": Augmentation}
-        return cls(**{**value, **{k: part(**_only_fields(part, value[k])) for k, part in parts.items()}})
-
-
-def _only_fields(cls: type, value: dict[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(cls)}
-    if set(value) != known:
-        unknown, missing = sorted(set(value) - known), sorted(known - set(value))
-        raise ValueError(f"{cls.__name__}: unknown fields {unknown}, missing fields {missing}")
-    return value
+        for name, part in parts.items():
+            check_json(part, value[name], part.__name__)
+        return cls(**{**value, **{name: part(**value[name]) for name, part in parts.items()}})
 
 
 def ours() -> RecipeConfig:

@@ -22,6 +22,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from das.fields import at_least
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -67,10 +69,7 @@ class SplitManifest:
     """All parts, where ``parts`` are only those asked for (``narrowed``); empty where they are all."""
 
     def __post_init__(self) -> None:
-        if self.step < 1:
-            raise ValueError(f"step = {self.step}, wanted at least 1")
-        if self.test_frames is not None and self.test_frames < 1:
-            raise ValueError(f"test_frames = {self.test_frames}, wanted at least 1")
+        at_least(self, step=1, test_frames=1)
 
     @property
     def id(self) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import ray
 
 from das.checkpoint import ModelInfo, load_model
+from das.fields import at_least, check_name, check_threshold
 from das.model import DAS
 from das.skeleton import COCO17
 from pipeline.data.manifest import load_manifest
@@ -93,14 +94,9 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if bool(self.model) == (self.predictions is not None):
             raise ValueError(f"model = {self.model!r} and predictions = {self.predictions!r}, wanted one of the two")
-        least = (("workers", 0), ("batch_size", 1), ("overlays", 0), ("worst", 0), ("runtime_images", 0))
-        for name, wanted in least:
-            if getattr(self, name) < wanted:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {wanted}")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
-        if self.name is not None and (not self.name or "/" in self.name):
-            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+        at_least(self, workers=0, batch_size=1, overlays=0, worst=0, runtime_images=0)
+        check_threshold(self)
+        check_name(self)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.io
 
 from das.camera import project
+from das.fields import check_fields
 from das.skeleton import MUPOTS17, Skeleton, skeleton_named
 from pipeline.data.record import Record, key_of
 from pipeline.evaluation.annotations import Annotations
@@ -154,9 +155,7 @@ def read_foreign(where: str) -> Foreign:
     if not path.is_file():
         raise ValueError(f"{where}: no such file")
     fields = _fields(path)
-    unknown, missing = set(fields) - {*_REQUIRED, *_OPTIONAL}, set(_REQUIRED) - set(fields)
-    if unknown or missing:
-        raise ValueError(f"{where}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
+    check_fields(fields, _REQUIRED, where, _OPTIONAL)
     keys = _texts(fields["key"], where, "key")
     names = _texts(fields["skeleton"], where, "skeleton")
     if len(names) != 1:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from das.checkpoint import ModelInfo
+from das.fields import check_fields
 from das.metrics.tables import Predictions
 from das.skeleton import Skeleton
 from pipeline.infra.columns import Lists, read_lists, write_lists
@@ -83,9 +84,8 @@ class Origin:
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             found = value.get("format") if isinstance(value, dict) else value
             raise ValueError(f"predictions of format {found!r}, wanted {FORMAT}")
-        found, wanted = set(value) - {"format"}, {f.name for f in fields(cls)}
-        if found != wanted:
-            raise ValueError(f"unknown fields {sorted(found - wanted)}, missing fields {sorted(wanted - found)}")
+        wanted = {f.name for f in fields(cls)}
+        check_fields(set(value) - {"format"}, wanted)
         values = {name: value[name] for name in wanted}
         values["skeleton"] = Skeleton.from_json(value["skeleton"])
         values["unsupervised_joints"] = tuple(value["unsupervised_joints"])

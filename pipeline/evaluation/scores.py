@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from das.fields import check_json
 from das.metrics.bootstrap import Clusters, Ratio
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import Origin
@@ -69,10 +70,7 @@ class Scores:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scores:
         """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
-        known = {field.name for field in fields(cls)}
-        if set(value) != known:
-            unknown, missing = sorted(set(value) - known), sorted(known - set(value))
-            raise ValueError(f"scores: unknown fields {unknown}, missing fields {missing}")
+        check_json(cls, value, "scores")
         values = dict(value)
         for name in ("mpjpe_mm", "recall", "precision", "baseline_mpjpe_mm"):
             values[name] = math.nan if values[name] is None else float(values[name])

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import yaml
 
+from das.fields import at_least
 from pipeline.infra.mlflow_client import absolute_tracking_uri, is_local_store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -63,10 +64,7 @@ class ClusterConfig:
     """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_cpus", 1), ("num_gpus", 0), ("object_store_mb", 80)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} = {value}, wanted at least {least}")
+        at_least(self, num_cpus=1, num_gpus=0, object_store_mb=80)
         if self.address == "" or "://" in (self.address or ""):
             raise ValueError(
                 f"address = {self.address!r}, wanted auto, local or HOST:PORT (Ray Client is not used: submit a job)"

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from das.draw.people import draw_people
 from das.draw.sheets import side_by_side
 from das.draw.top_view import top_view
+from das.fields import check_threshold, check_values
 from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import write_bytes, write_json
@@ -65,10 +66,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("files is empty, wanted at least one photo or video")
-        if not 0 < self.fov < 180:
-            raise ValueError(f"fov = {self.fov}, wanted between 0 and 180 degrees")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        check_values(self, ("fov", 0 < self.fov < 180, "between 0 and 180 degrees"))
+        check_threshold(self)
         if self.inside and any(_is_video(Path(file)) for file in self.files):
             raise ValueError("inside is for photos, wanted no videos")
         stems: dict[str, str] = {}

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from das.fields import check_values
 from das.metrics.bootstrap import WITHIN, Interval, paired_interval
 from pipeline.evaluation.scores import METRICS, SLICES, Evidence, Metric, Scores, SliceKind
 
@@ -98,9 +99,7 @@ class Gate:
             ("batch_images", isinstance(self.batch_images, int) and self.batch_images >= 1, "at least 1"),
             *((n, _is_number(getattr(self, n)) and getattr(self, n) >= 0, "a number of at least 0") for n in shares),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"gate: {name} = {getattr(self, name)!r}, wanted {wanted}")
+        check_values(self, *checks, what="gate")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what a gate file holds."""

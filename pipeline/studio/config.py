@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.fields import at_least, check_values
+
 VERSION = 2
 """Raised whenever the same config gives other files."""
 SPLITS = ("train", "val", "test")
@@ -102,22 +104,19 @@ class StudioConfig:
     def __post_init__(self) -> None:
         if self.width * FULL_HEIGHT != self.height * FULL_WIDTH or self.width < 64:
             raise ValueError(f"width x height must be 16:9 and at least 64 wide, found {self.width}x{self.height}")
-        positive = ("train_frames", "val_frames", "test_frames", "take_frames", "shard_frames", "supersampling")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
-        if not self.frame_seconds > 0:
-            raise ValueError(f"frame_seconds must be positive, found {self.frame_seconds}")
+        at_least(
+            self, train_frames=1, val_frames=1, test_frames=1, take_frames=1, shard_frames=1, supersampling=1, seed=0
+        )
         if not 1 <= self.people_min <= self.people_max <= MOST_PEOPLE:
             raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= {MOST_PEOPLE}, "
                              f"found {self.people_min} and {self.people_max}")  # fmt: skip
-        for name in ("interactions", "layers"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a share, 0 to 1, found {getattr(self, name)}")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality must be 1 to 100, found {self.jpeg_quality}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, found {self.seed}")
+        check_values(
+            self,
+            ("frame_seconds", self.frame_seconds > 0, "above 0"),
+            ("interactions", 0 <= self.interactions <= 1, "a share, 0 to 1"),
+            ("layers", 0 <= self.layers <= 1, "a share, 0 to 1"),
+            ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 to 100"),
+        )
         for split in SPLITS:
             for sequence in self.sequences(split):
                 if sequence_split(sequence) != split:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from das import config as variants
 from das.config import DASConfig, Update
+from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
@@ -85,11 +86,8 @@ class IngestConfig:
     """Where images are decoded: threads of the training worker, or Ray tasks anywhere in the cluster."""
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("accumulate", 1), ("prefetch", 0), ("shuffle_rows", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted at least {least}")
-        if not 0 <= self.augmentation <= 1:
-            raise ValueError(f"augmentation = {self.augmentation!r}, wanted 0 to 1")
+        at_least(self, batch_size=1, accumulate=1, prefetch=0, shuffle_rows=0)
+        check_values(self, ("augmentation", 0 <= self.augmentation <= 1, "0 to 1"))
 
     def build(self) -> RecipeConfig:
         """The data recipe: the named one, with what this configuration changes about it."""
@@ -144,11 +142,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.repeat and len(self.repeat) != len(self.data):
             raise ValueError(f"repeat has {len(self.repeat)} entries, wanted {len(self.data)}, one per data folder")
-        if any(r < 1 for r in self.repeat):
-            raise ValueError(f"repeat = {self.repeat}, wanted whole numbers from 1")
-        for name, least in (("workers", 1), ("val_images", 1), ("keep", 1), ("max_failures", -1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
-        if not self.name or "/" in self.name:
-            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+        check_values(self, ("repeat", all(times >= 1 for times in self.repeat), "whole numbers from 1"))
+        at_least(self, workers=1, val_images=1, keep=1, max_failures=-1)
+        check_name(self)
         self.model.build()

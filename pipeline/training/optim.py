@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from das.fields import check_values
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -50,7 +52,8 @@ class OptimConfig:
     """A new model predicts the mean root and the mean pose of its first batches; off, zeros, as in the release."""
 
     def __post_init__(self) -> None:
-        checks = (
+        check_values(
+            self,
             ("lr", self.lr > 0, "above 0"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
             ("warmup_steps", self.warmup_steps >= 0, "at least 0"),
@@ -60,9 +63,6 @@ class OptimConfig:
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1, or None"),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
 
 
 def release() -> OptimConfig:

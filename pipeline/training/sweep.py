@@ -25,6 +25,7 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
+from das.fields import check_values
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
@@ -82,9 +83,7 @@ class SweepConfig:
             ("max_concurrent", self.max_concurrent is None or self.max_concurrent >= 1, "at least 1, or None"),
             ("no_progress_minutes", self.no_progress_minutes > 0, "above 0"),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
+        check_values(self, *checks)
         own = self.train.model.build()
         for name in WEIGHTS:
             if getattr(self, name) is not None and getattr(own, name) == 0:

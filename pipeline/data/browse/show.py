@@ -23,6 +23,7 @@ from das.draw.method import assignment_tiles
 from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.draw.sheets import above_each_other, captioned, contact_sheet, side_by_side
 from das.draw.top_view import top_view
+from das.fields import at_least
 from das.skeleton import skeleton_named
 from pipeline.data.browse.assignment import Network, Recipe, Targets, Variant, network, targets_of
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
@@ -66,9 +67,7 @@ class ShowConfig:
     """Kind of picture files."""
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("single", 0), ("columns", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
+        at_least(self, count=1, single=0, columns=1)
 
 
 def show(config: ShowConfig) -> list[str]:

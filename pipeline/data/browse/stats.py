@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from das.fields import at_least
 from pipeline.data.browse.assignment import Network, Recipe, Variant, network
 from pipeline.data.browse.measures import LevelStatistics, SplitStatistics
 from pipeline.data.browse.page import page_of
@@ -45,8 +46,7 @@ class StatsConfig:
     """Page with tables and plots, in one file without any other."""
 
     def __post_init__(self) -> None:
-        if self.assigned < 0:
-            raise ValueError(f"assigned = {self.assigned}, wanted at least 0")
+        at_least(self, assigned=0)
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
 

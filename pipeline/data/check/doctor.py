@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
+from das.fields import at_least
 from pipeline.data.check import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.check.base import Inventorist, Inventory, Trouble, View
 from pipeline.data.check.images import check_images
@@ -82,9 +83,7 @@ class DoctorConfig:
     def __post_init__(self) -> None:
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
-        for name in ("headers", "decode", "names"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least 0")
+        at_least(self, headers=0, decode=0, names=0)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ import numpy as np
 import ray
 from tqdm import tqdm
 
+from das.fields import at_least, check_values
 from das.skeleton import skeleton_named
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.data.prepare.output_folder import CLAIMS, check_apart, check_own, tidy, writing
@@ -117,12 +118,8 @@ class ConvertConfig:
         if "://" in self.root:
             raise ValueError(f"root = {self.root!r}, wanted a folder: original data are read as plain files")
         check_apart(self.root, self.out)
-        if self.shard_mb <= 0:
-            raise ValueError(f"shard_mb = {self.shard_mb}, wanted above 0")
-        if self.rows_per_group < 1:
-            raise ValueError(f"rows_per_group = {self.rows_per_group}, wanted at least 1")
-        if self.reencode_long_side is not None and self.reencode_long_side < 16:
-            raise ValueError(f"reencode_long_side = {self.reencode_long_side}, wanted at least 16")
+        check_values(self, ("shard_mb", self.shard_mb > 0, "above 0"))
+        at_least(self, rows_per_group=1, reencode_long_side=16)
 
 
 def convert(config: ConvertConfig) -> Manifest:

@@ -17,6 +17,7 @@ import ray
 import torch
 
 from das.checkpoint import ModelInfo, load_model
+from das.fields import at_least, check_threshold, check_values
 from das.model import DAS
 from das.predictor import Predictor
 from pipeline.data.record import Record
@@ -69,15 +70,14 @@ class BenchmarkConfig:
     """Where it runs and where results go."""
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("images", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}, wanted at least {least}")
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            raise ValueError(f"batch_sizes = {self.batch_sizes}, wanted one or more numbers of at least 1")
-        if not self.devices or len(set(self.devices)) < len(self.devices):
-            raise ValueError(f"devices = {self.devices}, wanted cpu, gpu or both")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold = {self.threshold}, wanted 0 <= x < 1")
+        at_least(self, threads=1, images=1)
+        sizes, devices = self.batch_sizes, self.devices
+        check_values(
+            self,
+            ("batch_sizes", bool(sizes) and min(sizes) >= 1, "one or more numbers of at least 1"),
+            ("devices", bool(devices) and len(set(devices)) == len(devices), "cpu, gpu or both"),
+        )
+        check_threshold(self)
         if self.name is not None and (not self.name or "/" in self.name):
             raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
 

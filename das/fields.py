@@ -1,0 +1,92 @@
+"""Checks that every configuration shares: types, values, and JSON objects with exactly the known fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+def check_types(config: object) -> None:
+    """Refuses a dataclass's values that are not of their field's type: ValueError names the field.
+
+    Lists, as JSON has them, become tuples where a tuple is wanted. Numbers must be finite; their ranges are
+    the dataclass's own business (``check_values``).
+    """
+
+    def fits(value: Any, hint: Any) -> bool:
+        if get_origin(hint) is Literal:
+            return value in get_args(hint)
+        if get_origin(hint) is tuple:
+            if not isinstance(value, tuple):
+                return False
+            inner = get_args(hint)
+            hints = (inner[0],) * len(value) if inner[-1] is Ellipsis else inner
+            return len(value) == len(hints) and all(map(fits, value, hints))
+        if isinstance(value, bool):
+            return hint is bool
+        if hint is float:
+            return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, hint)
+
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is tuple and isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(config, name, value)
+        if not fits(value, hint):
+            wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint)
+            raise ValueError(f"{name} = {value!r}, wanted {wanted.replace('typing.', '')}")
+
+
+def check_values(config: object, *checks: tuple[str, bool, str], what: str = "") -> None:
+    """Refuses a configuration's values: ValueError names the field, the value found and the value wanted.
+
+    Args:
+        config: the dataclass.
+        checks: (name of the field, whether its value is good, what is wanted); the first bad one is named.
+        what: what the configuration is called in front of the field's name, if anything.
+    """
+    for name, good, wanted in checks:
+        if not good:
+            raise ValueError(f"{what and f'{what}: '}{name} = {getattr(config, name)!r}, wanted {wanted}")
+
+
+def at_least(config: object, **least: float) -> None:
+    """Refuses numbers below a bound: ``at_least(self, workers=1)``; None, for a field that may have it, passes."""
+    values = {name: getattr(config, name) for name in least}
+    checks = ((name, v is None or v >= least[name], f"at least {least[name]:g}") for name, v in values.items())
+    check_values(config, *checks)
+
+
+def check_threshold(config: object, name: str = "threshold") -> None:
+    """Refuses a score threshold outside 0 <= x < 1; None, where the field may have it, passes."""
+    value = getattr(config, name)
+    check_values(config, (name, value is None or 0 <= value < 1, "0 <= x < 1"))
+
+
+def check_name(config: object, name: str = "name") -> None:
+    """Refuses a name that would be a path; None, where the field may have it, passes."""
+    value = getattr(config, name)
+    check_values(config, (name, value is None or (bool(value) and "/" not in value), "a name without '/'"))
+
+
+def check_fields(found: Iterable[str], wanted: Iterable[str], what: str = "", optional: Iterable[str] = ()) -> None:
+    """Refuses an object with other fields than the wanted ones: ValueError names unknown and missing ones.
+
+    Args:
+        found: names of its fields.
+        wanted: those that it must have.
+        what: what the object is, for the message; a file's name for example.
+        optional: those that it may have.
+    """
+    found, wanted = set(found), set(wanted)
+    unknown, missing = sorted(found - wanted - set(optional)), sorted(wanted - found)
+    if unknown or missing:
+        raise ValueError(f"{what and f'{what}: '}unknown fields {unknown}, missing fields {missing}")
+
+
+def check_json(cls: type, value: Mapping[str, Any], what: str = "") -> None:
+    """``check_fields`` of a JSON object against all fields of a dataclass."""
+    check_fields(value, (f.name for f in fields(cls)), what)
