@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from das import config as variants
-from das.config import DASConfig, Update
+from das.config import VARIANTS, DASConfig, Update
 from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.configs import one_of
 from pipeline.training.optim import OptimConfig
 
 
@@ -18,7 +18,7 @@ from pipeline.training.optim import OptimConfig
 class ModelChoice:
     """A named variant, and the few things that experiments change about it."""
 
-    variant: Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"] = "small"
+    variant: Annotated[str, one_of(VARIANTS)] = "small"
     """Which published or small model (das/config.py)."""
     joints: str | None = None
     """Joint set to predict: panoptic15, muco21, ..., or a skeleton file (JSON); None keeps the variant's."""
@@ -42,13 +42,14 @@ class ModelChoice:
     """lambda_3 of Eq. 10."""
 
     def __post_init__(self) -> None:
+        check_values(self, ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"))
         if self.joints is not None and self.joints not in SKELETONS and self.joints.endswith(".json"):
             # The definition itself travels: workers and later runs need not see the file.
             object.__setattr__(self, "joints", read_skeleton(self.joints).text)
 
     def build(self) -> DASConfig:
         """The model configuration; ValueError names a bad field."""
-        model = variants.VARIANTS[self.variant]()
+        model = VARIANTS[self.variant]()
         changes = {k: v for k, v in asdict(self).items() if v is not None and k not in ("variant", "joints")}
         if self.joints is not None:
             changes["skeleton"] = skeleton_named(self.joints)
@@ -64,7 +65,7 @@ class ModelChoice:
 class IngestConfig:
     """How prepared Parquet becomes batches."""
 
-    recipe: Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"] = "ours_panoptic"
+    recipe: Annotated[str, one_of(RECIPES)] = "ours_panoptic"
     """Sizes, augmentation and its quirks (das/recipe.py); 2D images take their own part of it."""
     width: int = 256
     """Network input of recipe small, pixels; the other recipes bring the published sizes."""
@@ -87,7 +88,11 @@ class IngestConfig:
 
     def __post_init__(self) -> None:
         at_least(self, batch_size=1, accumulate=1, prefetch=0, shuffle_rows=0)
-        check_values(self, ("augmentation", 0 <= self.augmentation <= 1, "0 to 1"))
+        check_values(
+            self,
+            ("recipe", self.recipe in RECIPES, f"one of {', '.join(RECIPES)}"),
+            ("augmentation", 0 <= self.augmentation <= 1, "0 to 1"),
+        )
 
     def build(self) -> RecipeConfig:
         """The data recipe: the named one, with what this configuration changes about it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from das.recipe import RECIPES, RecipeConfig
 from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
 from pipeline.data.record import Record, left_out, to_sample
-
-Variant = Literal["release_panoptic", "release_mupots", "paper_resnet50", "paper_mspn", "small"]
-Recipe = Literal["ours_panoptic", "ours_mupots", "release_panoptic", "release_mupots", "small"]
 
 # Why nobody answers for a person who could be learnt.
 OUTSIDE = "root outside the image"
@@ -38,7 +34,7 @@ class Network:
     name: str
 
 
-def network(variant: Variant | None, recipe: Recipe | None, skeletons: Sequence[str]) -> Network:
+def network(variant: str | None, recipe: str | None, skeletons: Sequence[str]) -> Network:
     """A named model and recipe; None takes the released experiment of these joint sets, its recipe mended."""
     mupots_like = bool(_MUPOTS_LIKE & set(skeletons))
     if variant is None:

@@ -18,19 +18,22 @@ import cv2
 import numpy as np
 import tyro
 
+from das.config import VARIANTS
 from das.draw.drawing import Color
 from das.draw.method import assignment_tiles
 from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.draw.sheets import above_each_other, captioned, contact_sheet, side_by_side
 from das.draw.top_view import top_view
 from das.fields import at_least
+from das.recipe import RECIPES
 from das.skeleton import skeleton_named
-from pipeline.data.browse.assignment import Network, Recipe, Targets, Variant, network, targets_of
+from pipeline.data.browse.assignment import Network, Targets, network, targets_of
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.data.shards import find_records, list_shards
 from pipeline.data.splits import Split
 from pipeline.infra.columns import read_columns
+from pipeline.infra.configs import one_of
 from pipeline.infra.files import join, write_bytes
 from pipeline.infra.images import encode_image
 
@@ -57,9 +60,9 @@ class ShowConfig:
     """How many of those also get a picture of their own."""
     columns: int = 4
     """Frames side by side on the contact sheet."""
-    variant: Variant | None = None
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
     """Model whose feature points are shown; None takes the released one for these joints."""
-    recipe: Recipe | None = None
+    recipe: Annotated[str, one_of(RECIPES)] | None = None
     """Recipe whose size the network sees images at; None takes the one that belongs to these joints."""
     out: str = "data-show"
     """Folder for the pictures."""

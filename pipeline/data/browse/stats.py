@@ -15,8 +15,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from das.config import VARIANTS
 from das.fields import at_least
-from pipeline.data.browse.assignment import Network, Recipe, Variant, network
+from das.recipe import RECIPES
+from pipeline.data.browse.assignment import Network, network
 from pipeline.data.browse.measures import LevelStatistics, SplitStatistics
 from pipeline.data.browse.page import page_of
 from pipeline.data.browse.stats_tables import plots_of, tables_of
@@ -24,6 +26,7 @@ from pipeline.data.manifest import Manifest, SplitInfo, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.splits import SPLITS, Split
+from pipeline.infra.configs import one_of
 from pipeline.infra.files import write_bytes
 from pipeline.infra.text_tables import Table
 
@@ -36,9 +39,9 @@ class StatsConfig:
     """Prepared folder, or its URI."""
     splits: tuple[Split, ...] = SPLITS
     """Splits to measure; those that the folder lacks are left out."""
-    variant: Variant | None = None
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
     """Model whose levels and feature points are counted; None takes the released one for these joints."""
-    recipe: Recipe | None = None
+    recipe: Annotated[str, one_of(RECIPES)] | None = None
     """Recipe whose size the network sees images at; None takes the one that belongs to these joints."""
     assigned: int = 1000
     """Images of each split whose feature points are assigned, evenly spread; 0 for none."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
-from pipeline.evaluation.report.page import Cell, Chart, Comparison, Grid, GridRow, Number, render_page, shown
+from pipeline.evaluation.report.page import Comparison
 from pipeline.evaluation.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
 from pipeline.infra.html.charts import bar_chart
+from pipeline.infra.html.page import Cell, Chart, Grid, GridRow, Number, render_page, shown
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def benchmark_page(
         comparison=beside_table_4([cost.runtime for cost in devices.values()]),
         facts=facts,
     )
-    return render_page("benchmark.html", page)
+    return render_page("pipeline.evaluation.benchmark", "benchmark.html", page)
 
 
 def _device_section(name: str, cost: DeviceCost) -> DeviceSection:

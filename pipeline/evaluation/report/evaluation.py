@@ -17,23 +17,13 @@ from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
 from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.report.page import (
-    Chart,
-    Comparison,
-    Grid,
-    Note,
-    Number,
-    beside,
-    grid_of,
-    meaning_of_intervals,
-    render_page,
-    shown,
-)
+from pipeline.evaluation.report.page import Comparison, beside
 from pipeline.evaluation.report.published import TABLE_2, TABLE_3, UNKNOWN
 from pipeline.evaluation.report.runtime import RuntimeSection, runtime_section
 from pipeline.evaluation.report.scene import scene_of
 from pipeline.evaluation.score import TRAIN_FIT, Sheet
 from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
+from pipeline.infra.html.page import Chart, Grid, Note, Number, grid_of, meaning_of_intervals, render_page, shown
 from pipeline.infra.html.pictures import data_uri
 
 MOST_PICTURES = 24
@@ -158,7 +148,7 @@ def evaluation_page(
             "code": origin.code_version,
         },
     )
-    return render_page("evaluation.html", page)
+    return render_page("pipeline.evaluation.report", "evaluation.html", page)
 
 
 # ---- numbers ----

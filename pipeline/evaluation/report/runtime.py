@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.benchmark.latency import Runtime
-from pipeline.evaluation.report.page import Chart, Comparison, Note, Number, beside
+from pipeline.evaluation.report.page import Comparison, beside
 from pipeline.evaluation.report.published import TABLE_4, UNKNOWN
 from pipeline.infra.html.charts import bar_chart
+from pipeline.infra.html.page import Chart, Note, Number
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors, look_at
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import MOST_PICTURES, evaluation_page, pck_lines
-from pipeline.evaluation.report.page import shown
 from pipeline.evaluation.report.published import TABLE_2, TABLE_3, TABLE_4
 from pipeline.evaluation.report.scene import scene_of
 from pipeline.evaluation.score import score
 from pipeline.infra.html import charts
+from pipeline.infra.html.page import shown
 from pipeline.infra.html.pictures import MOST_BYTES, WIDTH, data_uri
 from tests.pipeline.evaluation.evaluation_cases import (
     RUNTIME,
