@@ -1,8 +1,8 @@
 """The `das` command. Every subcommand is the function that the job script of the same name calls.
 
-A user's mistake (ValueError), a server that does not answer (ConnectionError) or a sweep that does not move
-(TimeoutError) ends in one line on standard error and exit status 2; anything else is a fault of ours and keeps its
-traceback. Heavy packages are imported by the subcommand that needs them, so that help is quick.
+A user's mistake (ValueError), a server that does not answer (ConnectionError) or a sweep without progress
+(TimeoutError) ends in one line on standard error and exit status 2. Any other exception is a bug and keeps its
+traceback. Options are parsed before Ray, MLflow and torch are imported, so that help and mistakes in flags are quick.
 """
 
 from __future__ import annotations
@@ -53,28 +53,28 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 
 def render(argv: Sequence[str]) -> None:
-    """Render licence-free people (the studio) in the original layout of Panoptic, MuCo, COCO or MuPoTS."""
+    """Render licence-free people in the original layout of Panoptic, MuCo, MuPoTS or COCO."""
     from pipeline.studio.render_job import RenderConfig, render
 
     render(_parse("render", RenderConfig, argv))
 
 
 def doctor(argv: Sequence[str]) -> None:
-    """Look what is there of original data (`doctor data ROOT`), what is missing, and what to type next."""
+    """Say what is there of original data (`doctor data ROOT`), what is missing or broken, and what to type next."""
     from pipeline.data.check.doctor import DoctorConfig, doctor
 
     sys.exit(doctor(_subcommand("doctor", {"data": DoctorConfig}, argv)))
 
 
 def prepare(argv: Sequence[str]) -> None:
-    """Convert original data sets (or rendered ones) to checked Parquet shards with a manifest."""
+    """Convert original data to checked Parquet shards with a manifest."""
     from pipeline.data.prepare.convert import ConvertConfig, convert
 
     print(convert(_parse("prepare", ConvertConfig, argv)).summary())
 
 
 def data(argv: Sequence[str]) -> None:
-    """Look at prepared data: `data stats` for numbers and plots, `data show` for pictures."""
+    """Show prepared data: `data stats` for tables and plots, `data show` for pictures."""
     from pipeline.data.browse.show import ShowConfig, show
     from pipeline.data.browse.stats import StatsConfig, stats
 
@@ -86,21 +86,21 @@ def data(argv: Sequence[str]) -> None:
 
 
 def train_panoptic(argv: Sequence[str]) -> None:
-    """Train on prepared Panoptic-like data (15 joints), with COCO beside it if given."""
+    """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
     from pipeline.training.fit import fit, panoptic_presets
 
     print(fit(_choose("train-panoptic", panoptic_presets(), argv)).summary())
 
 
 def train_mupots(argv: Sequence[str]) -> None:
-    """Train on prepared MuCo / MuPoTS data (21 joints), with COCO beside it if given."""
+    """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
     from pipeline.training.fit import fit, mupots_presets
 
     print(fit(_choose("train-mupots", mupots_presets(), argv)).summary())
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Score a model (folder or registry URI), or predictions, on prepared data under every protocol."""
+    """Score a model or predictions under every protocol; tables, overlays and an HTML report, all into MLflow."""
     from pipeline.evaluation.evaluate import EvaluateConfig
     from pipeline.evaluation.rescore import judge
 
@@ -108,7 +108,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def promote(argv: Sequence[str]) -> None:
-    """Register a checkpoint and make it champion if it passes the gate; exit status 1 and the reasons if not."""
+    """Register a checkpoint; a paired statistical gate decides whether it becomes champion."""
     from pipeline.registry.promote import PromoteConfig, promote
 
     result = promote(_parse("promote", PromoteConfig, argv))
@@ -118,64 +118,58 @@ def promote(argv: Sequence[str]) -> None:
 
 
 def registry(argv: Sequence[str]) -> None:
-    """Show a registered model's history or how two versions differ; roll back its champion; print its gate."""
+    """Show a registered model's history, the difference of two versions or its gate; roll back its champion."""
     from pipeline.registry.queries import RegistryConfig, ask
 
     print(ask(_parse("registry", RegistryConfig, argv)))
 
 
 def predict(argv: Sequence[str]) -> None:
-    """Draw the 3D poses of the people on photos with a trained or promoted model."""
+    """Find people on photos and videos: JSON, overlay and a view from above."""
     from pipeline.predict.predict import PredictConfig, predict
 
     predict(_parse("predict", PredictConfig, argv))
 
 
 def sweep(argv: Sequence[str]) -> None:
-    """Sweep loss weights and update layers with Ray Tune; a trial is a training."""
+    """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
     from pipeline.training.sweep import sweep, sweep_presets
 
     print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
 
 
 def benchmark(argv: Sequence[str]) -> None:
-    """Time a model on a CPU, a GPU or both: latency, throughput, memory, stages, size; all into MLflow."""
+    """Measure latency, throughput, memory, cost of each stage, parameters and FLOPs of a model."""
     from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
 
     print(benchmark(_parse("benchmark", BenchmarkConfig, argv)).summary())
 
 
 def demo(argv: Sequence[str]) -> None:
-    """The whole way on rendered data: render, prepare, train, evaluate, promote, predict."""
+    """Run all of it on rendered data, from rendering to a promoted model and a picture."""
     from pipeline.demo import DemoConfig, demo
 
     demo(_parse("demo", DemoConfig, argv))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    f.__name__.replace("_", "-"): f
-    for f in (
-        render,
-        doctor,
-        prepare,
-        data,
-        train_panoptic,
-        train_mupots,
-        evaluate,
-        promote,
-        registry,
-        predict,
-        sweep,
-        benchmark,
-        demo,
-    )
+GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
+    "data": (render, doctor, prepare, data),
+    "training": (train_panoptic, train_mupots, sweep),
+    "evaluation": (evaluate, benchmark),
+    "models": (promote, registry),
+    "people on photos": (predict,),
+    "everything": (demo,),
 }
+COMMANDS = {f.__name__.replace("_", "-"): f for group in GROUPS.values() for f in group}
 
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    rows = (f"  {name:<{width}}  {(f.__doc__ or '').strip()}" for name, f in COMMANDS.items())
-    return "\n".join(("usage: das COMMAND [OPTIONS]   (das COMMAND --help lists its options)", "", *rows))
+    lines = ["usage: das COMMAND [OPTIONS]   (das COMMAND --help lists its options)"]
+    for group, functions in GROUPS.items():
+        lines += ["", group]
+        lines += [f"  {f.__name__.replace('_', '-'):<{width}}  {(f.__doc__ or '').strip()}" for f in functions]
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -118,11 +118,20 @@ def test_flags_reach_the_configuration(understood):
     assert config.model.build().pose_weight == 3.0 and config.optim.amp == "auto"
 
 
-def test_without_a_command_the_commands_are_listed(capsys):
+def test_without_a_command_the_commands_are_listed_by_group(capsys):
     cli.main([])
     usage = capsys.readouterr().out
-    for name, function in cli.COMMANDS.items():
-        assert f"  {name} " in usage and function.__doc__.splitlines()[0] in usage
+    for group, functions in cli.GROUPS.items():
+        part = usage.partition(f"\n{group}\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == [f.__name__.replace("_", "-") for f in functions]
+        assert all(f.__doc__ in part for f in functions)
+
+
+def test_the_readme_lists_the_commands_in_the_words_of_help():
+    rows = re.findall(r"^\| ([\w ]*) \| `([\w-]+)` \| (.*) \|$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    assert [name for _, name, _ in rows] == [*cli.COMMANDS]
+    assert [f"{words}." for _, _, words in rows] == [f.__doc__ for f in cli.COMMANDS.values()]
+    assert [group for group, _, _ in rows if group] == [*cli.GROUPS]
 
 
 def dataclasses_below(config) -> set[type]:
