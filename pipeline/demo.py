@@ -1,8 +1,8 @@
-"""The whole way in one command: rendered people become Parquet, a model, its scores, a champion and a picture.
+"""`das demo`: rendered people become Parquet, a model, its scores, a champion and a picture.
 
-Every stage is the function that its own job calls; nothing here is known to the stages. What is rendered and how long
-the model trains stand in `plan`; all numbers are of test sequences, whose people, motion and pictures training never
-saw. A second call continues where the first one was stopped.
+Every stage is the function that its own job calls. `plan` sets what is rendered and how long the model trains. All
+numbers are measured on test sequences; their people, motion and pictures are not in the training data. A second call
+continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -29,23 +29,32 @@ from pipeline.training.config import ModelChoice, TrainConfig
 from pipeline.training.fit import fit, small_training
 
 MODEL_NAME: Final = "das-demo"
-# A moment of a test sequence, rendered once more as a large photo.
+# This frame of a test sequence is rendered again at a larger size, for the picture at the end.
 _PHOTO_SEQUENCE, _PHOTO_CAMERA, _PHOTO_FRAME = "studio_test_pizza1", "00_16", 4
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """How much of a demonstration."""
+    """The short or the long demonstration."""
 
     long: bool = False
     """Render and train about ten times as much: at most 60 minutes on 2 cores instead of 10."""
     out: str | None = None
-    """Folder of everything it makes; default runs/demo, or runs/demo-long."""
+    """Folder for all results; default runs/demo, or runs/demo-long."""
 
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What is rendered, at what size the network sees it, how large the network is, and how long it trains."""
+    """What is rendered, the size of the network input, the model, and how long it trains.
+
+    Attributes:
+        studio: the rendered data set.
+        width, height: network input, pixels.
+        model: variant and widths.
+        augmentation: strength of recipe small's augmentation, 0 to 1.
+        train_minutes: budget of the training on the clock.
+        val_images: validation images that are scored after an epoch.
+    """
 
     studio: StudioConfig
     width: int
@@ -57,13 +66,13 @@ class DemoPlan:
 
 
 def plan(config: DemoConfig) -> DemoPlan:
-    """Sizes that keep the budget on two slow cores: a fifth of the time for data, more than half for training."""
+    """Sizes for 10 (or 60) minutes on two slow cores: about a fifth for the data, more than half for training."""
     studio = StudioConfig(width=320, height=180, train_frames=400, val_frames=48, test_frames=64, take_frames=4)
     if config.long:
         wide = ModelChoice("small", backbone_width=32, fpn_channels=64)
         return DemoPlan(replace(studio, train_frames=1800), 284, 160, wide, 0.5, 45.0, 288)
-    # These sizes fill their padding to multiples of 32 almost wholly; 256 x 144 would compute a ninth more of nothing,
-    # and 288 x 162 a fifth.
+    # Inputs are padded to multiples of 32. 224 x 126 is padded by 2 rows; 256 x 144 would spend a ninth of the
+    # computation on padding, 288 x 162 a fifth.
     return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.3, 6.75, 192)
 
 
@@ -75,7 +84,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage and announces it."""
+        """Prints the stage's name and records how long it takes."""
         print(f"{name} ...", flush=True)
         began = time.monotonic()
         yield
@@ -83,10 +92,10 @@ class Stopwatch:
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
-    """Runs all stages and returns the summary that it also writes to summary.json.
+    """Runs all stages; returns the summary, which is also written to summary.json.
 
     Raises:
-        SystemExit: with 1 and the gate's reasons, if the model did not become champion.
+        SystemExit: with status 1, after printing the gate's reasons, if the model did not become champion.
     """
     out = Path(config.out or ("runs/demo-long" if config.long else "runs/demo")).resolve()
     what, watch = plan(config), Stopwatch()
@@ -133,7 +142,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainConfig:
-    """The small preset on a budget of minutes; the clock ends it, not the number of epochs."""
+    """The small preset with a time budget: it ends by the clock, not by the number of epochs."""
     base = small_training()
     return replace(
         base,
@@ -141,8 +150,8 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
         name="demo",
         model=what.model,
         val_images=what.val_images,
-        # Two workers of one thread keep two cores busier than one worker of two threads, which wait for each other
-        # at every operation; and data parallelism is what is demonstrated.
+        # Two workers with one thread each use two cores better than one worker with two threads, which synchronise
+        # after every operation. They also exercise data parallelism.
         workers=2,
         cpus_per_worker=0.5,
         ingest=replace(
@@ -151,7 +160,7 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
             height=what.height,
             augmentation=what.augmentation,
             batch_size=8,
-            shuffle_rows=512,  # the first step waits until every worker's buffer is full
+            shuffle_rows=512,  # the first step waits until the buffer of every worker is full
         ),
         optim=replace(base.optim, max_minutes=what.train_minutes, epochs=1000),
         cluster=cluster,
@@ -159,7 +168,7 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
 
 
 def _picture(model: str, studio: StudioConfig, out: Path, tracking_uri: str) -> str:
-    """A large photo of a test moment, rendered if needed, with the champion's people on it; path of the overlay."""
+    """Renders a large photo from a test sequence, if needed, and predicts on it; returns the path of the overlay."""
     large = replace(
         studio,
         width=1280,
@@ -203,7 +212,7 @@ def _report(summary: dict[str, Any], images: int) -> str:
 
 
 def next_commands(model_uri: str, tracking_uri: str) -> tuple[str, str]:
-    """What to type next, from any folder: people on a photo of one's own, and all runs and models in a browser."""
+    """Commands to continue with, from any folder: predict on your own photo, and open runs and models in a browser."""
     das, mlflow = (str(Path(sys.executable).parent / program) for program in ("das", "mlflow"))
     return (
         shlex.join([das, "predict", "photo.jpg", "--model", model_uri, "--tracking-uri", tracking_uri]),

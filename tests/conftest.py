@@ -29,7 +29,7 @@ settings.load_profile("unhurried")
 def _absent(what: str, reason: str) -> None:
     """Skips with a one-line reason, or fails where the environment says that this must be present.
 
-    What may be absent is what nobody can make here: data under their owners' licences, a browser, a GPU. A machine
+    Only what cannot be made here may be absent: data under their owners' licences, a browser, a GPU. A machine
     that has it lists it in DAS_REQUIRE, as continuous integration does, and there a skip would hide a gap.
     """
     if what in os.environ.get("DAS_REQUIRE", "").split(","):

@@ -57,7 +57,7 @@ def imported(path: Path, root: Path) -> set[str]:
 
 
 def height(rooms: Sequence[Sequence[str]], name: str) -> int:
-    """The line of the list in which a room stands; -1 for what the list does not name."""
+    """The index of the line that lists a room; -1 if none does."""
     return next((i for i, line in enumerate(rooms) if name in line), -1)
 
 
