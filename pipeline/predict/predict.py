@@ -20,8 +20,8 @@ import tyro
 from tqdm import tqdm
 
 from das.camera import ASSUMED_FOV_DEGREES
+from das.draw.montage import side_by_side
 from das.draw.people import draw_people
-from das.draw.sheets import side_by_side
 from das.draw.top_view import top_view
 from das.fields import check_threshold, check_values
 from das.predictor import Prediction, Predictor
