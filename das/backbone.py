@@ -32,8 +32,23 @@ class Backbone(nn.Module, ABC):
         """(B, 3, H, W) -> maps at strides 8, 16, 32, finest first; with ``stride4`` that one before them."""
 
     def load_imagenet(self, source: str | Path) -> None:
-        """Loads ImageNet weights from a file or an http(s) URL; ValueError for a backbone that has none."""
-        raise ValueError(f"ImageNet weights: {source} does not fit a {type(self).__name__}, wanted a ResNet")
+        """Loads torchvision's ImageNet weights, all but the classifier, from a file or an http(s) URL.
+
+        Raises:
+            ValueError: the file is missing, or holds another architecture or width; always for backbones whose
+                ``BackboneEntry.imagenet`` is False, because no such file has their tensors.
+        """
+        if str(source).startswith(("http://", "https://")):
+            state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
+        elif Path(source).is_file():
+            state = torch.load(source, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError(f"ImageNet weights: {source} is no file and no http(s) URL")
+        weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key
+            raise ValueError(f"ImageNet weights: {source} does not fit this {type(self).__name__}: {error}") from error
 
 
 class BasicBlock(nn.Module):
@@ -130,24 +145,6 @@ class ResNet(Backbone):
             x = layer(x)
             maps.append(x)
         return maps if stride4 else maps[1:]
-
-    def load_imagenet(self, source: str | Path) -> None:
-        """Loads torchvision's ImageNet weights, all but the classifier, from a file or an http(s) URL.
-
-        Raises:
-            ValueError: the file is missing, or holds another architecture or width.
-        """
-        if str(source).startswith(("http://", "https://")):
-            state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
-        elif Path(source).is_file():
-            state = torch.load(source, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"ImageNet weights: {source} is no file and no http(s) URL")
-        weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key
-            raise ValueError(f"ImageNet weights: {source} does not fit this ResNet: {error}") from error
 
 
 class ConvNorm(nn.Module):
@@ -292,7 +289,7 @@ class BackboneEntry:
 
     Attributes:
         build: (channels of the first stage, number of MSPN stages) to a module with fresh weights.
-        imagenet: whether torchvision's ImageNet files fit it at width 64 (``Backbone.load_imagenet``).
+        imagenet: whether one of torchvision's ImageNet files fits it at width 64 (``Backbone.load_imagenet``).
     """
 
     build: Callable[[int, int], Backbone]

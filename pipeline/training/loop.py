@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from das.assign import assign
+from das.backbone import BACKBONES
 from das.checkpoint import (
     WEIGHTS_FILE,
     ModelInfo,
@@ -236,6 +237,8 @@ def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) 
         load_tensors(Path(config.pretrained) / WEIGHTS_FILE, step.model, fresh)
         return
     if config.pretrained is not None:
+        if not BACKBONES[step.model.config.backbone].imagenet:
+            raise ValueError(f"pretrained = {config.pretrained!r}: ImageNet files are for ResNet backbones only")
         step.model.backbone.load_imagenet(config.pretrained)
     if config.optim.start_at_mean:
         step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
