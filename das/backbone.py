@@ -1,19 +1,54 @@
 """Feature extractors: ResNet-18/34/50 (He et al., CVPR 2016) and MSPN (Li et al., 2019).
 
 ResNet parameters are named as in torchvision, so its ImageNet files load; MSPN parameters are named as in the
-official release. ``channels`` of both are those of the maps at strides 4, 8, 16, 32.
+official release. ``BACKBONES`` at the end is the only list of them: ``DASConfig`` checks names against it, the model
+is built from it, and an entry says whether ImageNet files fit. A new backbone is a ``Backbone`` and an entry there.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+
+class Backbone(nn.Module, ABC):
+    """Image to feature maps at strides 4, 8, 16 and 32.
+
+    Attributes:
+        channels: of the four maps, finest first; the pyramid is built from the last three.
+    """
+
+    channels: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, images: Tensor, stride4: bool = False) -> list[Tensor]:
+        """(B, 3, H, W) -> maps at strides 8, 16, 32, finest first; with ``stride4`` that one before them."""
+
+    def load_imagenet(self, source: str | Path) -> None:
+        """Loads torchvision's ImageNet weights, all but the classifier, from a file or an http(s) URL.
+
+        Raises:
+            ValueError: the file is missing, or holds another architecture or width; always for backbones whose
+                ``BackboneEntry.imagenet`` is False, because no such file has their tensors.
+        """
+        if str(source).startswith(("http://", "https://")):
+            state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
+        elif Path(source).is_file():
+            state = torch.load(source, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError(f"ImageNet weights: {source} is no file and no http(s) URL")
+        weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key
+            raise ValueError(f"ImageNet weights: {source} does not fit this {type(self).__name__}: {error}") from error
 
 
 class BasicBlock(nn.Module):
@@ -85,16 +120,16 @@ def init_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-class ResNet(nn.Module):
-    """ResNet without its classifier. ``width`` is the channels of the first stage, 64 as published."""
+class ResNet(Backbone):
+    """ResNet without its classifier."""
 
-    def __init__(self, name: str, width: int = 64):
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, int, int, int], width: int = 64):
+        """``counts`` are the blocks of each of the four stages, ``width`` the channels of the first (64: published)."""
         super().__init__()
-        block: type[BasicBlock] | type[Bottleneck] = Bottleneck if name == "resnet50" else BasicBlock
         self.channels = tuple(width * block.expansion * 2**i for i in range(4))
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        counts, names = RESNET_BLOCKS[name], ("0", "1")
+        names = ("0", "1")
         self.layer1 = _layer(block, width, width, counts[0], 1, names)
         self.layer2 = _layer(block, self.channels[0], width * 2, counts[1], 2, names)
         self.layer3 = _layer(block, self.channels[1], width * 4, counts[2], 2, names)
@@ -110,24 +145,6 @@ class ResNet(nn.Module):
             x = layer(x)
             maps.append(x)
         return maps if stride4 else maps[1:]
-
-    def load_imagenet(self, source: str | Path) -> None:
-        """Loads torchvision's ImageNet weights, all but the classifier, from a file or an http(s) URL.
-
-        Raises:
-            ValueError: the file is missing, or holds another architecture or width.
-        """
-        if str(source).startswith(("http://", "https://")):
-            state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
-        elif Path(source).is_file():
-            state = torch.load(source, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"ImageNet weights: {source} is no file and no http(s) URL")
-        weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key
-            raise ValueError(f"ImageNet weights: {source} does not fit this ResNet: {error}") from error
 
 
 class ConvNorm(nn.Module):
@@ -239,7 +256,7 @@ class MSPNStem(nn.Module):
         return self.top(images)
 
 
-class MSPN(nn.Module):
+class MSPN(Backbone):
     """Multi-stage pose network of 1 to 4 stages; only the last stage's up path is read."""
 
     def __init__(self, stages: int, width: int = 64):
@@ -264,3 +281,25 @@ class MSPN(nn.Module):
             up = stage.upsample(down, stride4=True)
             x, skips = stage.upsample.to_next_stage(down, up)
         return last.upsample(last.downsample(x, skips), stride4)
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """How a backbone is built from the plain values of a ``DASConfig``.
+
+    Attributes:
+        build: (channels of the first stage, number of MSPN stages) to a module with fresh weights.
+        imagenet: whether one of torchvision's ImageNet files fits it at width 64 (``Backbone.load_imagenet``).
+    """
+
+    build: Callable[[int, int], Backbone]
+    imagenet: bool = False
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "resnet18": BackboneEntry(lambda width, _: ResNet(BasicBlock, (2, 2, 2, 2), width), imagenet=True),
+    "resnet34": BackboneEntry(lambda width, _: ResNet(BasicBlock, (3, 4, 6, 3), width), imagenet=True),
+    "resnet50": BackboneEntry(lambda width, _: ResNet(Bottleneck, (3, 4, 6, 3), width), imagenet=True),
+    "mspn": BackboneEntry(lambda width, stages: MSPN(stages, width)),
+}
+"""Every backbone by its name in ``DASConfig.backbone``."""

@@ -20,6 +20,9 @@ import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
+ASSUMED_FOV_DEGREES = 60.0
+"""Horizontal field of view taken for an unknown camera: between a phone's main lens and a webcam."""
+
 # Newton steps for inverting the distortion: quadratic, so 10 reach float64 precision wherever it is
 # invertible.
 _UNDISTORT_STEPS = 10

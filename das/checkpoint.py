@@ -23,17 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from das.config import DASConfig
-from das.fields import check_fields
+from das.fields import check_fields, check_values
 from das.model import DAS
 from das.recipe import InputSize
 
 FORMAT = 1
-_WEIGHTS, _CONFIG, _CRITERION, _STATE = (
-    "model.safetensors",
-    "config.json",
-    "criterion.safetensors",
-    "training_state.pt",
-)
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CRITERION_FILE = "criterion.safetensors"
+TRAINING_STATE_FILE = "training_state.pt"
 _DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
 
 
@@ -67,17 +65,15 @@ class ModelInfo:
         for name in ("recipe", "data"):  # as they will be read again: lists for tuples
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
         joints = self.model.skeleton.joints
-        strangers = set(self.unsupervised_joints) - set(joints)
-        checks = (
+        unknown_joints = set(self.unsupervised_joints) - set(joints)
+        check_values(
+            self,
             ("weights", self.weights in ("ema", "raw"), "ema or raw"),
             ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
-            ("unsupervised_joints", not strangers, f"some of {', '.join(joints)}"),
+            ("unsupervised_joints", not unknown_joints, f"some of {', '.join(joints)}"),
             ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
             ("mean_pose", list(map(len, self.mean_pose)) == [3] * len(joints), f"{len(joints)} x 3 numbers"),
         )
-        for name, good, wanted in checks:
-            if not good:
-                raise ValueError(f"{name} = {getattr(self, name)!r}, wanted {wanted}")
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json; ``from_json`` inverts it."""
@@ -103,9 +99,9 @@ def save_model(folder: str | Path, model: DAS, info: ModelInfo) -> None:
     assert model.config == info.model, "the weights belong to the architecture that config.json states"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(folder / _WEIGHTS, model)
+    _write_tensors(folder / WEIGHTS_FILE, model)
     text = json.dumps(info.to_json(), indent=2, allow_nan=False) + "\n"
-    _write(folder / _CONFIG, lambda path: path.write_text(text))
+    _write(folder / CONFIG_FILE, lambda path: path.write_text(text))
 
 
 def load_model(folder: str | Path) -> tuple[DAS, ModelInfo]:
@@ -117,13 +113,13 @@ def load_model(folder: str | Path) -> tuple[DAS, ModelInfo]:
     """
     info = load_info(folder)
     model = DAS(info.model)
-    load_tensors(Path(folder) / _WEIGHTS, model)
+    load_tensors(Path(folder) / WEIGHTS_FILE, model)
     return model.eval(), info
 
 
 def load_info(folder: str | Path) -> ModelInfo:
     """config.json alone; ValueError as in ``load_model``."""
-    path = _existing(folder, _CONFIG)
+    path = _existing(folder, CONFIG_FILE)
     try:
         return ModelInfo.from_json(json.loads(path.read_text()))
     except (ValueError, TypeError, AttributeError) as error:
@@ -132,12 +128,12 @@ def load_info(folder: str | Path) -> ModelInfo:
 
 def save_criterion(folder: str | Path, criterion: nn.Module) -> None:
     """Writes criterion.safetensors (the flows) into ``folder``."""
-    _write_tensors(Path(folder) / _CRITERION, criterion)
+    _write_tensors(Path(folder) / CRITERION_FILE, criterion)
 
 
 def load_criterion(folder: str | Path, criterion: nn.Module) -> None:
     """Reads the flows into ``criterion``; ValueError as in ``load_model``."""
-    load_tensors(_existing(folder, _CRITERION), criterion)
+    load_tensors(_existing(folder, CRITERION_FILE), criterion)
 
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
@@ -146,12 +142,12 @@ def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
     Anything else would be written here and refused on the day of the restart: TypeError names it now.
     """
     _check_plain(state, "state")
-    _write(Path(folder) / _STATE, lambda path: torch.save(state, path))
+    _write(Path(folder) / TRAINING_STATE_FILE, lambda path: torch.save(state, path))
 
 
 def load_training_state(folder: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state; ValueError if the file is missing or holds more than plain values and tensors."""
-    path = _existing(folder, _STATE)
+    path = _existing(folder, TRAINING_STATE_FILE)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common type for truncated, foreign and unsafe files

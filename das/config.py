@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from das.fields import check_json, check_types, check_values
+from das.fields import at_least, check_json, check_threshold, check_types, check_values
 from das.skeleton import MUCO21, PANOPTIC15, Skeleton
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "mspn"]
 Update = Literal["none", "single", "multi", "release"]
+RootDepthLoss = Literal["l1", "smooth_l1"]
+PoseLikelihood = Literal["l1", "rle", "rle_release"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class DASConfig:
     skeleton: Skeleton = PANOPTIC15
     """The joints that are predicted; its root must be one of them."""
 
-    backbone: Backbone = "resnet50"
-    """Feature extractor: a ResNet (torchvision's parameter names) or MSPN (the release's)."""
+    backbone: str = "resnet50"
+    """Feature extractor, one of das/backbone.py: a ResNet (torchvision's parameter names) or mspn (the release's)."""
     backbone_width: int = 64
     """Channels of the backbone's first stage; 64 is the published width."""
     mspn_stages: int = 2
@@ -69,9 +70,9 @@ class DASConfig:
 
     regress_root_xy: bool = True
     """L1 on the root's image offset (Eq. 2), and decoding uses it; the release does neither."""
-    root_depth_loss: Literal["l1", "smooth_l1"] = "l1"
+    root_depth_loss: RootDepthLoss = "l1"
     """L1 (Eq. 2) or the release's smooth L1 with beta 1/9."""
-    pose_likelihood: Literal["l1", "rle", "rle_release"] = "rle"
+    pose_likelihood: PoseLikelihood = "rle"
     """Eq. 3, Eq. 9 once per joint, or the release's form (log sigma twice, joint density three times)."""
     supervise_initial: bool = False
     """Also supervise the offsets before the update, with flows of their own and a shared sigma (release)."""
@@ -100,11 +101,15 @@ class DASConfig:
     """People kept per image."""
 
     def __post_init__(self) -> None:
+        # Imported here: das.config itself stays without torch, so that the command line's help does not load it.
+        from das.backbone import BACKBONES
+
         check_types(self)
         levels, ends = len(self.strides), self.range_ends
         rising = all(a < b for a, b in zip((0.0, *ends), ends))
         checks = (
             ("skeleton", len(self.skeleton.root) == 1, "a skeleton whose root is one of its joints"),
+            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
             ("backbone_width", self.backbone_width >= 8 and self.backbone_width % 8 == 0, "a multiple of 8"),
             ("mspn_stages", 1 <= self.mspn_stages <= 4, "1 to 4"),
             ("strides", self.strides == tuple(8 << i for i in range(levels)) != (), "8, 16, 32, ..."),
@@ -116,26 +121,21 @@ class DASConfig:
                 self.update_layers > 0 or self.update in ("none", "single"),
                 f"at least 1 with update={self.update}",
             ),
-            ("update_samples", self.update_samples >= 1, "at least 1"),
             ("root_depth_scale", self.root_depth_scale > 0, "above 0"),
             ("joint_depth_unit", self.joint_depth_unit > 0, "above 0 (mm)"),
             ("positive_radius", self.positive_radius > 0, "above 0"),
-            ("n_positive", self.n_positive >= 1, "at least 1"),
             (
                 "regress_root_xy",
                 self.regress_root_xy or self.offset_origin == "pixel",
                 "True with offset_origin=root, whose joints are placed from the regressed root",
             ),
             ("sigma_floor", self.sigma_floor > 0, "above 0"),
-            ("centerness_weight", self.centerness_weight >= 0, "at least 0"),
-            ("root_weight", self.root_weight >= 0, "at least 0"),
-            ("pose_weight", self.pose_weight >= 0, "at least 0"),
-            ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
             ("oks_threshold", 0 < self.oks_threshold <= 1, "0 < x <= 1"),
-            ("candidates_per_level", self.candidates_per_level >= 1, "at least 1"),
-            ("max_people", self.max_people >= 1, "at least 1"),
         )
         check_values(self, *checks)
+        check_threshold(self, "score_threshold")
+        at_least(self, update_samples=1, n_positive=1, candidates_per_level=1, max_people=1)
+        at_least(self, centerness_weight=0, root_weight=0, pose_weight=0)
 
     @property
     def n_joints(self) -> int:

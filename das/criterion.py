@@ -16,12 +16,11 @@ from das.codec import PoseCodec
 from das.config import DASConfig
 from das.flow import RealNVP
 from das.loss import (
+    POSE_LOSSES,
     PoseLoss,
+    Regression,
     centerness_loss,
     focal_loss,
-    l1_pose_loss,
-    rle_loss,
-    rle_release_loss,
     root_depth_loss,
     root_uv_loss,
 )
@@ -67,10 +66,12 @@ class Criterion(nn.Module):
         self.predictions = ["updated"] if config.layers else ["initial"]
         if config.layers and config.supervise_initial:
             self.predictions.append("initial")
-        learned = [] if config.pose_likelihood == "l1" else self.predictions
-        # Started small, G is the standard normal at first and cannot mislead the offsets; the release did not.
-        small = config.pose_likelihood == "rle"
-        self.flows = nn.ModuleDict({f"{p}_{dim}d": RealNVP(dim, small_init=small) for p in learned for dim in (2, 3)})
+        self.pose_loss = POSE_LOSSES[config.pose_likelihood]
+        self.flows = nn.ModuleDict()
+        if not isinstance(self.pose_loss, Regression):
+            for prediction in self.predictions:
+                for dim in (2, 3):
+                    self.flows[f"{prediction}_{dim}d"] = RealNVP(dim, small_init=self.pose_loss.small_flows)
 
     def flow(self, prediction: str, dim: int) -> RealNVP:
         """The density of one prediction's residuals in 2 (u, v) or 3 dimensions."""
@@ -110,7 +111,7 @@ class Criterion(nn.Module):
         has_z = has_depth[:, None].expand_as(supervised)
         is_root = torch.arange(joints.shape[1], device=joints.device) == self.codec.root_index
         # The root's own depth offset is 0 by definition. The release adds its constant likelihood, ours does not.
-        if self.config.pose_likelihood != "rle_release":
+        if isinstance(self.pose_loss, Regression) or not self.pose_loss.root_depth:
             has_z = has_z & ~is_root
         # Measured from the root, its image offset is 0 by definition too: the scale of a certain joint would shrink
         # to its floor and its gradients would drown all others.
@@ -159,8 +160,8 @@ class Criterion(nn.Module):
             updated = [update_at(state, points) for state, points in zip(output.updates, cells, strict=True)]
             offsets["updated"] = torch.cat(updated).float()
         supervised, has_z = targets.supervised, targets.has_z
-        if self.config.pose_likelihood == "l1":
-            return [l1_pose_loss(offsets[p], targets.joints, supervised, has_z) for p in self.predictions]
+        if isinstance(self.pose_loss, Regression):
+            return [self.pose_loss.loss(offsets[p], targets.joints, supervised, has_z) for p in self.predictions]
 
         raw = [level.raw_sigma for level in output.levels if level.raw_sigma is not None]
         assert len(raw) == len(output.levels), "a likelihood needs the model's sigma: forward(..., want_sigma=True)"
@@ -168,9 +169,8 @@ class Criterion(nn.Module):
         in_depth = torch.stack([torch.ones_like(has_z), torch.ones_like(has_z), has_z], dim=-1)  # (P, J, 3)
         sigma = torch.where(in_depth, _read(raw, cells), 1.0).sigmoid() + self.config.sigma_floor
         target = targets.joints.where(in_depth, 0.0)
-        likelihood = rle_release_loss if self.config.pose_likelihood == "rle_release" else rle_loss
         return [
-            likelihood(
+            self.pose_loss.loss(
                 offsets[p].where(in_depth, 0.0),
                 target,
                 sigma,

@@ -23,9 +23,7 @@ AT_ONCE_CPU = 2**22
 """Most values that are read from the input at once, 4 bytes each; on a CPU, what its caches hold is faster."""
 
 
-def deform_conv(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
+def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """3x3 modulated deformable convolution, stride 1, padding 1, one deformable group.
 
     Args:

@@ -55,15 +55,6 @@ class RealNVP(nn.Module):
                 log_det = log_det - s.sum(1)
             return z, log_det
 
-    def from_base(self, z: Tensor) -> Tensor:
-        """Generative direction, the exact inverse: z (N, dim) -> x (N, dim)."""
-        with torch.autocast(z.device.type, enabled=False):
-            x = z.to(torch.promote_types(z.dtype, torch.float32))
-            for i in range(COUPLINGS):
-                kept, free = self.mask[i] * x, 1 - self.mask[i]
-                x = kept + free * (x * self.s[i](kept).exp() + self.t[i](kept))
-            return x
-
 
 def _net(dim: int, *last: nn.Module) -> nn.Sequential:
     """Perceptron of widths dim, 64, 64, dim with leaky ReLU."""

@@ -3,18 +3,23 @@
 Sum and count are apart because the count belongs to the whole global batch: it is known from the targets, added over
 all workers and accumulation steps, and only then divides, so N workers train exactly as one does.
 
-Two forms of the pose likelihood stand side by side. ``rle_loss`` is Eq. 9 as written. ``rle_release_loss`` is what the
-released code computes. All likelihoods are float32: a caller under autocast leaves it first.
+``POSE_LOSSES`` and ``ROOT_DEPTH_LOSSES`` at the end hold the forms that a ``DASConfig`` can name. A new form is a
+function and an entry here, and its name in das/config.py. ``rle_loss`` is Eq. 9 as written, ``rle_release_loss`` is
+what the released code computes. All likelihoods are float32: a caller under autocast must leave it first.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from das.config import PoseLikelihood, RootDepthLoss
 
 # Focal loss (Lin et al., ICCV 2017): weight of the positives, and how fast easy points fade.
 _FOCAL_ALPHA = 0.25
@@ -75,21 +80,19 @@ def root_uv_loss(root: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (root - target).abs().sum(), torch.tensor(len(root), device=root.device)
 
 
-def root_depth_loss(depth: Tensor, target: Tensor, has_depth: Tensor, form: str) -> tuple[Tensor, Tensor]:
+def root_depth_loss(depth: Tensor, target: Tensor, has_depth: Tensor, form: RootDepthLoss) -> tuple[Tensor, Tensor]:
     """L1 (Eq. 2) or the release's smooth L1 (beta 1/9) of the raw root depth.
 
     Args:
         depth: (P,) predicted, raw units.
         target: (P,) the same.
         has_depth: (P,) bool, the person is annotated in 3D; only these count.
-        form: "l1" or "smooth_l1".
+        form: an entry of ``ROOT_DEPTH_LOSSES``.
+
+    Returns:
+        The sum, and how many positives have depth.
     """
-    depth, target = depth[has_depth], target[has_depth]
-    if form == "l1":
-        total = (depth - target).abs().sum()
-    else:
-        total = F.smooth_l1_loss(depth, target, beta=_SMOOTH_L1_BETA, reduction="sum")
-    return total, has_depth.sum()
+    return ROOT_DEPTH_LOSSES[form](depth[has_depth], target[has_depth]), has_depth.sum()
 
 
 def l1_pose_loss(offsets: Tensor, target: Tensor, supervised: Tensor, has_z: Tensor) -> PoseLoss:
@@ -151,3 +154,63 @@ def rle_release_loss(
         nll_prior = nll_prior + (error.abs() / (math.sqrt(2) * scale + 1e-9) + math.log(math.sqrt(2 * math.pi))).sum()
         nll_flow = nll_flow - 3 * flow.log_prob(error[:, :dims] / scale[:, :dims]).sum()
     return PoseLoss(nll_sigma + nll_prior + nll_flow, supervised.sum(), nll_sigma, nll_prior, nll_flow)
+
+
+class RegressionLoss(Protocol):
+    """A pose loss of offsets alone; arguments and result as in ``l1_pose_loss``."""
+
+    def __call__(self, offsets: Tensor, target: Tensor, supervised: Tensor, has_z: Tensor) -> PoseLoss:
+        """Sum over the supervised joints."""
+
+
+class LikelihoodLoss(Protocol):
+    """A pose loss with a scale per joint and dimension and a learned density; arguments as in ``rle_loss``."""
+
+    def __call__(
+        self,
+        offsets: Tensor,
+        target: Tensor,
+        sigma: Tensor,
+        supervised: Tensor,
+        has_z: Tensor,
+        flow_2d: Flow,
+        flow_3d: Flow,
+    ) -> PoseLoss:
+        """Sum over the supervised joints."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A pose loss for which the model needs neither sigma nor flows."""
+
+    loss: RegressionLoss
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A pose loss for which the model predicts sigma and the criterion learns flows.
+
+    Attributes:
+        loss: the function.
+        small_flows: flows start close to the standard normal, so that an untrained one cannot mislead the offsets;
+            else they start with torch's defaults, as in the release.
+        root_depth: the root joint's own depth offset, 0 by definition, adds its constant likelihood (release).
+    """
+
+    loss: LikelihoodLoss
+    small_flows: bool = True
+    root_depth: bool = False
+
+
+POSE_LOSSES: dict[PoseLikelihood, Regression | Likelihood] = {
+    "l1": Regression(l1_pose_loss),
+    "rle": Likelihood(rle_loss),
+    "rle_release": Likelihood(rle_release_loss, small_flows=False, root_depth=True),
+}
+"""Every form of the pose loss by its name in ``DASConfig.pose_likelihood``."""
+
+ROOT_DEPTH_LOSSES: dict[RootDepthLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": lambda depth, target: (depth - target).abs().sum(),
+    "smooth_l1": lambda depth, target: F.smooth_l1_loss(depth, target, beta=_SMOOTH_L1_BETA, reduction="sum"),
+}
+"""Every form of the root depth loss by its name in ``DASConfig.root_depth_loss``: (M,) twice to their sum."""

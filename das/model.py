@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from das.backbone import MSPN, ResNet
+from das.backbone import BACKBONES
 from das.config import DASConfig
 from das.fpn import FPN
 from das.head import Head, LevelOutput
+from das.loss import POSE_LOSSES, Likelihood
 from das.recursive_update import RecursiveUpdate, UpdateState
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -40,11 +41,7 @@ class DAS(nn.Module):
         super().__init__()
         self.config = config
         c, joints, root = config.fpn_channels, config.n_joints, config.skeleton.root_index
-        self.backbone: ResNet | MSPN
-        if config.backbone == "mspn":
-            self.backbone = MSPN(config.mspn_stages, config.backbone_width)
-        else:
-            self.backbone = ResNet(config.backbone, config.backbone_width)
+        self.backbone = BACKBONES[config.backbone].build(config.backbone_width, config.mspn_stages)
         self.fpn = FPN(self.backbone.channels[1:], c, len(config.strides), config.fpn_norm)
         self.head = Head(
             joints=joints,
@@ -56,7 +53,7 @@ class DAS(nn.Module):
             centerness_channels=c // 4,
             norm=config.head_norm,
             deformable=config.tower_deformable,
-            sigma=config.pose_likelihood != "l1",
+            sigma=isinstance(POSE_LOSSES[config.pose_likelihood], Likelihood),
         )
         self.update = RecursiveUpdate(
             kind=config.update,
@@ -89,7 +86,7 @@ class DAS(nn.Module):
         """Normalised images (B, 3, H, W), H and W multiples of 32 -> predictions of every level.
 
         Raises:
-            ValueError: sigma is wanted from a model without it (pose_likelihood = "l1").
+            ValueError: sigma is wanted from a model without it, one whose pose loss is no likelihood ("l1").
         """
         if want_sigma and self.head.sigma is None:
             raise ValueError(f"want_sigma with pose_likelihood = {self.config.pose_likelihood!r}, wanted rle")

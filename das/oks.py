@@ -1,6 +1,6 @@
 """Object keypoint similarity (OKS): how alike two 2D poses are, from 0 to 1.
 
-One formula serves the suppression of near-duplicates (decode.py) and COCO evaluation:
+Suppression of near-duplicates (decode.py) uses it; das/metrics/coco.py passes the same spreads to COCO's evaluator.
 
     OKS = mean over joints of exp(-d^2 / (2 area (2 sigma)^2))
 
@@ -61,26 +61,3 @@ def oks_matrix(a: Array, b: Array, area: Array, sigmas: Array) -> Array:
     """
     squared = ((a[:, None] - b[None]) ** 2).sum(-1)  # (n, m, J)
     return oks(squared, area, sigmas, squared * 0 + 1)
-
-
-def coco_oks(predicted: Array, joints_uv: Array, visible: Array, area: Array, box: Array, sigmas: Array) -> Array:
-    """OKS of every prediction with every annotated person as COCO evaluates it: (n, m).
-
-    Only labelled joints count. A person without any is matched by place: each joint's distance is then measured to
-    the person's box, enlarged by its own size on every side.
-
-    Args:
-        predicted: (n, J, 2) px.
-        joints_uv: (m, J, 2) px, finite also where not labelled.
-        visible: (m, J) bool, labelled.
-        area: (m,) segment area in square pixels.
-        box: (m, 4) x, y, width, height in px.
-        sigmas: (J,).
-    """
-    to_joint = predicted[:, None] - joints_uv[None]  # (n, m, J, 2)
-    low, high = (box[:, :2] - box[:, 2:])[:, None], (box[:, :2] + 2 * box[:, 2:])[:, None]
-    before, after = low - predicted[:, None], predicted[:, None] - high
-    to_box = before * (before > 0) + after * (after > 0)
-    nothing = (visible.sum(-1) == 0)[:, None]  # (m, 1)
-    squared = (to_joint**2).sum(-1) * ~nothing + (to_box**2).sum(-1) * nothing
-    return oks(squared, area[None], sigmas, squared * 0 + (visible | nothing))

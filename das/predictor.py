@@ -15,15 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das.camera import intrinsics_from_fov
+from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
 from das.checkpoint import ModelInfo, load_model
 from das.decode import People, decode
 from das.model import DAS, HeadOutput, channels_last
 from das.skeleton import Skeleton
 from das.transforms import test_transform
-
-ASSUMED_FOV_DEGREES = 60.0
-"""Horizontal field of view of a camera that nobody knows: between a phone's main lens and a webcam."""
 
 _PAD_TO = 32
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from das.fields import check_json, check_types, check_values
+from das.fields import at_least, check_json, check_types, check_values
 from das.skeleton import Synthesised
 
 
@@ -25,8 +25,8 @@ class InputSize:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 1 <= self.short_side <= self.long_side:
-            raise ValueError(f"short_side = {self.short_side}, wanted 1 to long_side = {self.long_side}")
+        good = 1 <= self.short_side <= self.long_side
+        check_values(self, ("short_side", good, f"1 to long_side = {self.long_side}"))
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """New height and width, pixels, of an image of height x width pixels."""
@@ -102,6 +102,7 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        at_least(self, min_people=0, min_visible_joints=0)
         low, high = self.train_short_side
         checks = (
             (
@@ -110,8 +111,6 @@ class RecipeConfig:
                 f"(low, high) with 1 <= low <= high <= train_long_side = {self.train_long_side}",
             ),
             ("flip_probability", 0 <= self.flip_probability <= 1, "0 to 1"),
-            ("min_people", self.min_people >= 0, "at least 0"),
-            ("min_visible_joints", self.min_visible_joints >= 0, "at least 0"),
             (
                 "min_visible_joints",
                 self.min_visible_joints == 0 or self.min_people > 0,
@@ -151,15 +150,16 @@ def ours_mupots() -> RecipeConfig:
 
 def release_panoptic_recipe() -> RecipeConfig:
     """What the release does to Panoptic frames, and to COCO beside them (exp_panoptic)."""
-    return _with_slips(ours())
+    return _as_released(ours())
 
 
 def release_mupots_recipe() -> RecipeConfig:
     """What the release does to MuCo images, and to COCO beside them (exp_mupots)."""
-    return _with_slips(ours_mupots())
+    return _as_released(ours_mupots())
 
 
-def _with_slips(recipe: RecipeConfig) -> RecipeConfig:
+def _as_released(recipe: RecipeConfig) -> RecipeConfig:
+    """The recipe with the release's choices about which people and images are used, and how depth is augmented."""
     return replace(
         recipe,
         min_visible_joints=6,

@@ -31,7 +31,7 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = DAS(config)
         self.criterion = Criterion(config)
-        self.want_sigma = config.pose_likelihood != "l1"
+        self.want_sigma = self.model.head.sigma is not None
 
     def counts(self, batch: Batch) -> Tensor:
         """(4,) float64: positives, images, positives with depth, supervised joints; depends on targets alone."""

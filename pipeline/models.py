@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from das.checkpoint import load_info
+from das.checkpoint import TRAINING_STATE_FILE, load_info
 from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
 
-_UNREGISTERED = ("training_state.pt",)  # progress, not model
+_UNREGISTERED = (TRAINING_STATE_FILE,)  # progress, not model
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 FINGERPRINT = "das.model_fingerprint"
 """Tag of a version: ``fingerprint`` of its files."""

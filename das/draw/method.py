@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from das.draw.drawing import draw_arrow, draw_caption, draw_circle, draw_line, draw_text
+from das.draw.montage import side_by_side
 from das.draw.people import TRUTH_GREY, draw_people, person_color
-from das.draw.sheets import side_by_side
+from das.draw.primitives import draw_arrow, draw_caption, draw_circle, draw_line, draw_text
 from das.skeleton import Skeleton
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from das.draw.drawing import FARTHEST_PX, Color, draw_circle, draw_line, draw_outline, draw_text
+from das.draw.primitives import FARTHEST_PX, Color, draw_circle, draw_line, draw_outline, draw_text
 from das.skeleton import Skeleton
 
 TRUTH_GREY: Color = (150, 150, 150)

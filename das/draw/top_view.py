@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from das.camera import back_project
-from das.draw.drawing import INK, PAPER, SHIFT, Color, draw_circle, draw_line, draw_text, fixed_point
+from das.draw.montage import at_height, side_by_side
 from das.draw.people import TRUTH_GREY, draw_people, draw_skeleton, drawable, person_color
-from das.draw.sheets import at_height, side_by_side
+from das.draw.primitives import INK, PAPER, SHIFT, Color, draw_circle, draw_line, draw_text, fixed_point
 from das.skeleton import Skeleton
 
 _GRID: Color = (222, 222, 218)

@@ -86,12 +86,8 @@ class SequencePck:
     @property
     def mean_pck(self) -> float:
         """The number papers print: plain mean of the sequences' totals, not weighted by frames, percent."""
-        return _mean_total(self.pck)
-
-    @property
-    def mean_auc(self) -> float:
-        """The same of AUC, percent."""
-        return _mean_total(self.auc)
+        total = self.pck[:, -1]
+        return mean_where(total, ~np.isnan(total))  # NaN: no person of the sequence was counted
 
 
 @dataclass(frozen=True)
@@ -363,9 +359,3 @@ def _joint_table(errors: np.ndarray, counted: np.ndarray) -> OcclusionTable:
         pck=ratio((errors[counted] <= _NEAR).sum(), counted.sum()),
         joints=int(counted.sum()),
     )
-
-
-def _mean_total(table: np.ndarray) -> float:
-    """Mean of the last column over sequences in which somebody was counted; NaN when there is none."""
-    total = table[:, -1]
-    return mean_where(total, ~np.isnan(total))

@@ -24,7 +24,6 @@ from das.metrics.tables import (
     greedy,
     mean_per_joint,
     mean_pose,
-    mean_where,
     nearest,
     pairs_within_frames,
     per_frame,
@@ -122,11 +121,6 @@ class PanopticRelease:
     def mpjpe(self) -> float:
         """The published number, mm: frame means weighted by people; no mean over joints, nor over people."""
         return ratio((self.frame_people * self.frame_mpjpe).sum(), self.frame_people.sum())
-
-    @property
-    def pooled_mpjpe(self) -> float:
-        """Plain mean over all scored joints, mm; the root counts with its zero."""
-        return mean_where(self.errors, self.scored)
 
     def joint_mpjpe(self) -> np.ndarray:
         """Mean error of each joint where it is scored, (15,) mm."""
@@ -257,18 +251,6 @@ class PanopticSmap:
         """Root-aligned error of each joint, (15,) mm."""
         return mean_per_joint(self.relative_errors, self.found)
 
-    def joint_absolute(self) -> np.ndarray:
-        """Error of each joint without alignment, (15,) mm."""
-        return mean_per_joint(self.absolute_errors, self.found)
-
-    def joint_pck(self) -> np.ndarray:
-        """Share of matched people whose joint is predicted within 15 cm, root-aligned, (15,)."""
-        return self._near(self.relative_errors)
-
-    def joint_pck_absolute(self) -> np.ndarray:
-        """The same without alignment, (15,)."""
-        return self._near(self.absolute_errors)
-
     def scores(self, truth: Truth, frames: int) -> dict[str, Ratio]:
         """The numbers as sums over images: what intervals are made of.
 
@@ -294,10 +276,6 @@ class PanopticSmap:
             "pck_absolute": over_joints(self.absolute_errors < _SMAP_NEAR, everywhere),
             "recall": Ratio(per_frame(matched, truth.frame, frames), per_frame(counted, truth.frame, frames)),
         }
-
-    def _near(self, errors: np.ndarray) -> np.ndarray:
-        near = (self.found & (errors < _SMAP_NEAR)).sum(axis=0)
-        return near / self.matched if self.matched else np.full(near.shape, np.nan)
 
 
 def panoptic_smap(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.camera import inverse_transform
 from das.skeleton import COCO19, MPI15, Skeleton
 
 # Added to every depth before dividing by it.
@@ -74,7 +75,7 @@ def pixel_to_world(
     uv = (pixels[:, :2] - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
     depth = pixels[:, 2:]
     camera = np.hstack([uv * depth, depth])
-    return np.hstack([uv, depth]), camera, (camera - t.reshape(3)) @ R
+    return np.hstack([uv, depth]), camera, inverse_transform(camera, R, t.reshape(3))
 
 
 @dataclass(frozen=True)

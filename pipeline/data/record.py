@@ -16,14 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from das.camera import intrinsics_from_fov
+from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
 from das.sample import Sample
 from das.skeleton import skeleton_named
 from das.transforms import inside
-
-# Field of view taken for images whose camera is unknown (COCO). Their people have no depth, so it decides
-# nothing that is supervised.
-ASSUMED_FOV_DEGREES = 60.0
 
 UNLABELLED, OCCLUDED, VISIBLE = 0, 1, 2
 
@@ -378,6 +374,7 @@ def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, 
     uv = record.joints_uv[keep].astype(np.float64)
     cam, K = record.joints_cam, record.K
     if K is None:
+        # An unknown camera (COCO): its people have no depth, so the guess decides nothing that is supervised.
         K = intrinsics_from_fov(record.width, record.height, ASSUMED_FOV_DEGREES)
     depth = np.zeros(uv.shape[:2]) if cam is None else cam[keep, :, 2].astype(np.float64)
     sample = Sample(

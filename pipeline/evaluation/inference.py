@@ -17,10 +17,10 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
-from das.camera import intrinsics_from_fov
+from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
 from das.checkpoint import ModelInfo
 from das.model import DAS
-from das.predictor import ASSUMED_FOV_DEGREES, Predictor
+from das.predictor import Predictor
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row

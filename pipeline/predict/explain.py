@@ -20,7 +20,7 @@ from das.codec import PoseCodec
 from das.criterion import Criterion
 from das.decode import level_scores
 from das.draw.method import distribution_grid, draw_distribution, draw_map, draw_offsets
-from das.draw.sheets import above_each_other, captioned, side_by_side
+from das.draw.montage import above_each_other, captioned, side_by_side
 from das.predictor import Predictor
 from das.recursive_update import update_dense
 

@@ -19,11 +19,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from das.camera import ASSUMED_FOV_DEGREES
+from das.draw.montage import side_by_side
 from das.draw.people import draw_people
-from das.draw.sheets import side_by_side
 from das.draw.top_view import top_view
 from das.fields import check_threshold, check_values
-from das.predictor import ASSUMED_FOV_DEGREES, Prediction, Predictor
+from das.predictor import Prediction, Predictor
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image, read_photo

@@ -24,7 +24,8 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo, fresh_tensors, load_info, load_tensors
+from das.backbone import BACKBONES
+from das.checkpoint import TRAINING_STATE_FILE, WEIGHTS_FILE, ModelInfo, fresh_tensors, load_info, load_tensors
 from das.config import DASConfig
 from das.model import DAS
 from das.recipe import RecipeConfig
@@ -267,14 +268,14 @@ def _check_pretrained(path: str, model: DASConfig) -> None:
     """ValueError before anything starts where initial weights are missing or of another architecture."""
     if Path(path).is_dir():
         fresh = fresh_tensors(path, model)
-        load_tensors(Path(path) / "model.safetensors", DAS(model), fresh)
+        load_tensors(Path(path) / WEIGHTS_FILE, DAS(model), fresh)
         if fresh:
             layers = dict.fromkeys(name.rsplit(".", 1)[0] for name in fresh)
             print(f"{path} predicts other joints than {model.skeleton.name}: {len(layers)} layers start fresh "
                   f"({', '.join(layers)}), all others from it")  # fmt: skip
     elif not Path(path).is_file():
         raise ValueError(f"pretrained = {path!r} does not exist, wanted a checkpoint folder, a file or a URL")
-    elif not model.backbone.startswith("resnet"):
+    elif not BACKBONES[model.backbone].imagenet:
         raise ValueError(f"pretrained = {path!r}: ImageNet files are for ResNets, this backbone is {model.backbone}")
 
 
@@ -430,6 +431,6 @@ def publish(local: str, best: str, tracker: Tracker) -> None:
     """Copies a checkpoint to storage/name/best and to the run's artifacts, there without the optimiser's state."""
     copy_folder(local, best)
     for file in sorted(Path(local).iterdir()):
-        if file.name != "training_state.pt":
+        if file.name != TRAINING_STATE_FILE:
             # Not from `local`, which may be gone when a lost server answers again.
             tracker.log_artifact(join(best, file.name), "checkpoint")

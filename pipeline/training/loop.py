@@ -24,8 +24,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from das.assign import assign
-from das.backbone import ResNet
+from das.backbone import BACKBONES
 from das.checkpoint import (
+    WEIGHTS_FILE,
     ModelInfo,
     fresh_tensors,
     load_criterion,
@@ -233,13 +234,12 @@ def _initialise(step: TrainStep, config: TrainConfig, batches: TrainingBatches) 
         fresh = fresh_tensors(config.pretrained, step.model.config)
         if fresh:  # new joints start at their mean; what is known of the rest is loaded over it
             step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
-        load_tensors(Path(config.pretrained) / "model.safetensors", step.model, fresh)
+        load_tensors(Path(config.pretrained) / WEIGHTS_FILE, step.model, fresh)
         return
     if config.pretrained is not None:
-        backbone = step.model.backbone
-        if not isinstance(backbone, ResNet):
+        if not BACKBONES[step.model.config.backbone].imagenet:
             raise ValueError(f"pretrained = {config.pretrained!r}: ImageNet files are for ResNet backbones only")
-        backbone.load_imagenet(config.pretrained)
+        step.model.backbone.load_imagenet(config.pretrained)
     if config.optim.start_at_mean:
         step.model.set_priors(*mean_targets(step.criterion, islice(batches(0), PRIOR_BATCHES)))
 

@@ -24,6 +24,15 @@ def flow_weights(golden, flow):
         return {k[len(prefix) :]: torch.from_numpy(vectors[k]) for k in vectors.files if k.startswith(prefix)}
 
 
+def from_base(flow, z):
+    """Samples of a flow, the inverse of ``to_base``: z (N, dim) of the standard normal -> x (N, dim)."""
+    x = z
+    for mask, s, t in zip(flow.mask, flow.s, flow.t, strict=True):
+        kept, free = mask * x, 1 - mask
+        x = kept + free * (x * s(kept).exp() + t(kept))
+    return x
+
+
 def load_flows(criterion, golden, supervise_initial):
     """The release's flow3d belongs to the initial prediction, or to the only one where just one is supervised."""
     plain = "initial" if supervise_initial else "updated"

@@ -4,7 +4,11 @@ import threading
 import pytest
 import torch
 
-from das.backbone import MSPN, RESNET_BLOCKS, ResNet
+from das.backbone import BACKBONES, MSPN
+
+
+def built(name, width=64):
+    return BACKBONES[name].build(width, 2)
 
 
 def torchvision_shapes(name):
@@ -41,15 +45,15 @@ def torchvision_shapes(name):
 )
 def test_resnet_tensors_are_named_and_shaped_as_in_torchvision(name, parameters):
     with torch.device("meta"):
-        model = ResNet(name)
+        model = built(name)
     assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == torchvision_shapes(name)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", [*RESNET_BLOCKS, "mspn"])
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("size", [(64, 96), (70, 101)])
 def test_maps_have_their_strides_and_channels(name, size):
-    model = MSPN(2, width=8) if name == "mspn" else ResNet(name, width=8)
+    model = built(name, width=8)
     maps = model.eval()(torch.randn(2, 3, *size), stride4=True)
     assert [tuple(m.shape) for m in maps] == [
         (2, c, *(-(-n // s) for n in size)) for c, s in zip(model.channels, (4, 8, 16, 32), strict=True)
@@ -59,8 +63,8 @@ def test_maps_have_their_strides_and_channels(name, size):
 
 
 def test_width_scales_every_stage():
-    assert ResNet("resnet18", 32).channels == (32, 64, 128, 256)
-    assert ResNet("resnet50", 16).channels == (64, 128, 256, 512)
+    assert built("resnet18", 32).channels == (32, 64, 128, 256)
+    assert built("resnet50", 16).channels == (64, 128, 256, 512)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
@@ -76,14 +80,14 @@ def test_mspn_trains_all_that_its_output_depends_on(stages):
 def imagenet_file(folder, name="resnet18"):
     """A file like torchvision's: random weights and a classifier."""
     torch.manual_seed(3)
-    state = {k: v + torch.rand_like(v) if v.is_floating_point() else v for k, v in ResNet(name).state_dict().items()}
+    state = {k: v + torch.rand_like(v) if v.is_floating_point() else v for k, v in built(name).state_dict().items()}
     torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, folder / "weights.pth")
     return state
 
 
 def test_imagenet_weights_load_from_a_file(tmp_path):
     state = imagenet_file(tmp_path)
-    model = ResNet("resnet18")
+    model = built("resnet18")
     model.load_imagenet(tmp_path / "weights.pth")
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
@@ -101,7 +105,7 @@ def test_imagenet_weights_load_from_a_url(tmp_path, monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        model = ResNet("resnet18")
+        model = built("resnet18")
         model.load_imagenet(f"http://127.0.0.1:{server.server_port}/weights.pth")
         server.shutdown()
     assert torch.equal(model.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
@@ -110,8 +114,21 @@ def test_imagenet_weights_load_from_a_url(tmp_path, monkeypatch):
 def test_unfit_imagenet_weights_are_refused(tmp_path):
     imagenet_file(tmp_path)
     with pytest.raises(ValueError, match="no file"):
-        ResNet("resnet18").load_imagenet(tmp_path / "other.pth")
+        built("resnet18").load_imagenet(tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not fit"):
-        ResNet("resnet18", width=32).load_imagenet(tmp_path / "weights.pth")
+        built("resnet18", width=32).load_imagenet(tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="does not fit"):
-        ResNet("resnet34").load_imagenet(tmp_path / "weights.pth")
+        built("resnet34").load_imagenet(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if not entry.imagenet])
+def test_a_backbone_without_imagenet_files_refuses_those_of_resnets(name, tmp_path):
+    imagenet_file(tmp_path, "resnet50")
+    with pytest.raises(ValueError, match=r"does not fit this \w+"):
+        built(name).load_imagenet(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if entry.imagenet])
+def test_a_backbone_with_imagenet_files_has_the_names_of_torchvision(name):
+    with torch.device("meta"):
+        assert built(name).state_dict().keys() == torchvision_shapes(name).keys()

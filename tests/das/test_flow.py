@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from das.flow import RealNVP
+from tests.das.release_vectors import from_base
 
 
 def below(data, prefix):
@@ -41,7 +42,7 @@ def test_both_directions_match_the_release(golden):
         z, log_det = flow.to_base(want["x"])
         torch.testing.assert_close(z, want["z"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(log_det, want["log_det"], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(flow.from_base(want["sample_z"]), want["sample_x"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(from_base(flow, want["sample_z"]), want["sample_x"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -58,7 +59,7 @@ def test_log_determinant_is_that_of_the_jacobian(dim):
 def test_directions_are_inverses(dim):
     flow = random_flow(dim)
     x = 3 * torch.randn(50, dim, dtype=torch.float64)
-    torch.testing.assert_close(flow.from_base(flow.to_base(x)[0]), x, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(from_base(flow, flow.to_base(x)[0]), x, rtol=1e-10, atol=1e-10)
 
 
 def test_density_integrates_to_one():

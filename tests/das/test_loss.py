@@ -1,6 +1,7 @@
 """The terms of the objective, against textbook formulas and torch's own distributions."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Laplace, MultivariateNormal
 
+from das.config import PoseLikelihood, RootDepthLoss
 from das.flow import RealNVP
 from das.loss import (
+    POSE_LOSSES,
+    ROOT_DEPTH_LOSSES,
     centerness_loss,
     focal_loss,
     l1_pose_loss,
@@ -40,6 +44,11 @@ def case():
     has_z = torch.tensor([True, False, True, True, False])[:, None].repeat(1, j)
     has_z[:, 2] = False  # a root joint
     return offsets, target, sigma, supervised, has_z
+
+
+def test_every_name_that_a_configuration_takes_has_its_loss():
+    assert tuple(POSE_LOSSES) == get_args(PoseLikelihood)
+    assert tuple(ROOT_DEPTH_LOSSES) == get_args(RootDepthLoss)
 
 
 def test_focal_loss_is_its_formula():

@@ -1,3 +1,5 @@
+"""The whole network: against the recorded release, its shapes, its modes and low precision."""
+
 import json
 import zlib
 from dataclasses import replace
@@ -7,38 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from das.config import VARIANTS, DASConfig, release_mupots, release_panoptic, small
-from das.criterion import Criterion
-from das.flow import RealNVP
+from das.config import VARIANTS, DASConfig, small
 from das.model import DAS
 from das.recursive_update import update_dense
-from das.release.weights import FLOW_NAMES, flows_of, load_official, official_key, read_official, to_official
-
-RELEASES = {"panoptic": release_panoptic, "mupots": release_mupots}
+from das.release.weights import load_official, to_official
+from tests.das.model_cases import RELEASES, everything, randomize, release_flows
 
 
 def tiny(**changes):
     values = dict(backbone="resnet18", backbone_width=8, fpn_channels=32, update="multi", update_layers=1)
     return DASConfig(**{**values, **changes})
-
-
-def release_flows():
-    return {key: RealNVP(key[1]) for key in FLOW_NAMES.values()}
-
-
-def everything(output):
-    """All predictions as one list of tensors."""
-    maps = [v for level in output.levels for v in vars(level).values()] + [update_dense(u) for u in output.updates]
-    return [m for m in maps if m is not None]
-
-
-def randomize(model):
-    """Moves every parameter, so that nothing is 0 by its initial value."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
 
 
 # The release
@@ -114,71 +94,6 @@ def test_whole_models_match_the_release(golden, name):
         check(level.confidence, f"cls{i}", 1e-3)
         check(level.centerness, f"cen{i}", 1e-3)
         check(torch.cat((root, joints.flatten(1, 2)), dim=1), f"pose{i}", 1e-3)
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("name", RELEASES)
-def test_every_tensor_of_the_release_has_its_place(golden, name):
-    wanted = json.loads((golden / "model" / f"keys_exp_{name}.json").read_text())
-    with torch.device("meta"):
-        model, flows = DAS(RELEASES[name]()), release_flows()
-    state = to_official(model, flows)
-    assert {k: [*v.shape] for k, v in state.items()} == {k: v["shape"] for k, v in wanted["tensors"].items()}
-    assert {k: str(v.dtype) for k, v in state.items()} == {
-        k: f"torch.{v['dtype']}" for k, v in wanted["tensors"].items()
-    }
-    parameters = [p.numel() for m in (model, *flows.values()) for p in m.parameters()]
-    assert sum(parameters) == wanted["num_parameters"]
-
-
-@pytest.mark.parametrize("config", RELEASES.values())
-def test_the_criterion_has_a_place_for_every_flow_of_the_release(config):
-    criterion = Criterion(config())
-    flows = flows_of(criterion)
-    assert flows.keys() == release_flows().keys()
-    assert {id(f) for f in flows.values()} == {id(f) for f in criterion.flows.values()}
-    for (_, dim), flow in flows.items():
-        assert flow.mask.shape[1] == dim
-
-
-def tiny_release():
-    return replace(release_panoptic(), backbone_width=8, mspn_stages=1, fpn_channels=32)
-
-
-def test_official_weights_survive_the_round_trip(tmp_path):
-    model, flows = randomize(DAS(tiny_release())), release_flows()
-    torch.save({"state_dict": to_official(model, flows), "meta": {"epoch": 22}}, tmp_path / "release.pth")
-    other, other_flows = DAS(tiny_release()), release_flows()
-    load_official(read_official(tmp_path / "release.pth"), other, other_flows)
-    for a, b in ((model, other), *((flows[k], other_flows[k]) for k in flows)):
-        assert a.state_dict().keys() == b.state_dict().keys()
-        assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
-    back = to_official(other, other_flows)
-    assert all(torch.equal(v, back[k]) for k, v in to_official(model, flows).items())
-    x = torch.randn(2, 3, 64, 64)
-    for a, b in zip(everything(model.eval()(x)), everything(other.eval()(x)), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_unfit_official_weights_are_refused_and_nothing_is_loaded(tmp_path):
-    model, flows = DAS(tiny_release()), release_flows()
-    good = {k: v + 1 for k, v in to_official(model, flows).items()}
-    first = model.state_dict()["backbone.top.top.0.conv.weight"].clone()
-    lacking = {k: v for k, v in good.items() if k != "neck.fpn_convs.0.conv.weight"}
-    with pytest.raises(ValueError, match="missing neck.fpn_convs.0.conv.weight"):
-        load_official(lacking, model, flows)
-    with pytest.raises(ValueError, match="unknown bbox_head.extra"):
-        load_official({**good, "bbox_head.extra": torch.zeros(1)}, model, flows)
-    with pytest.raises(ValueError, match="bbox_head.conv_cls.bias: shape"):
-        load_official({**good, "bbox_head.conv_cls.bias": torch.zeros(2)}, model, flows)
-    assert torch.equal(model.state_dict()["backbone.top.top.0.conv.weight"], first)
-    with pytest.raises(ValueError, match="no file"):
-        read_official(tmp_path / "none.pth")
-    torch.save({"weights": {}}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no 'state_dict'"):
-        read_official(tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no tensor like"):
-        official_key("optimizer.step")
 
 
 # Shapes, switches, modes

@@ -19,10 +19,10 @@ import numpy as np
 import tyro
 
 from das.config import VARIANTS
-from das.draw.drawing import Color
 from das.draw.method import assignment_tiles
+from das.draw.montage import above_each_other, captioned, contact_sheet, side_by_side
 from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
-from das.draw.sheets import above_each_other, captioned, contact_sheet, side_by_side
+from das.draw.primitives import Color
 from das.draw.top_view import top_view
 from das.fields import at_least
 from das.recipe import RECIPES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from das.draw.drawing import PAPER, draw_text
+from das.draw.primitives import PAPER, draw_text
 
 
 def side_by_side(*images: np.ndarray, gap: int = 8) -> np.ndarray:
