@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from pipeline.studio.geometry import ease
-from pipeline.studio.motion import outward
+from pipeline.studio.motion import side_sign
 from pipeline.studio.outfit import Outfit
 from pipeline.studio.person import Person
 from pipeline.studio.skin import Mesh, Mix, Paint, Profile, Surface, at, bent_line, mix, straight_line
@@ -41,7 +41,7 @@ HEAD = (
 )  # fmt: skip
 
 
-def dress(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
+def body_mesh(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
     """The mesh of a dressed person, ``sides`` faces round and ``detail`` times the profiles' rings along."""
     surface = Surface(sides, detail)
     _trunk(surface, person, outfit)
@@ -337,7 +337,7 @@ def _face(surface: Surface, person: Person, outfit: Outfit) -> None:
         else:
             spot(f"{side}_eye", dark, 0.12, 0.075, 0.05)
         spot(f"{side}_eye", 0.7 * outfit.hair + 0.1 * outfit.skin, 0.17, 0.032, 0.06, up=0.17)
-        s = outward(side)
+        s = side_sign(side)
         inner = at(f"{side}_ear", head_left=-0.04 * h * s)
         outer = at(f"{side}_ear", head_left=0.10 * h * s)
         ear = ((0.0, 0.25 * h, 0.16 * h), (0.8, 0.22 * h, 0.14 * h), (1.0, 0.02 * h, 0.02 * h))

@@ -49,7 +49,7 @@ def sequence_cameras(config: StudioConfig, sequence: str) -> list[StudioCamera]:
         a = np.radians(azimuth)
         eye = to_world(np.array([distance * np.sin(a), height, distance * np.cos(a)]))
         target = to_world(np.array([rng.normal(0, 4), aim, rng.normal(0, 4)]))
-        R = _looking(eye, target, rng.normal(0, 0.012))
+        R = _look_at(eye, target, rng.normal(0, 0.012))
         fx = rng.normal(1400, 8)
         # K of the full size; pixel centres lie on integers, hence the halves when it shrinks.
         K = np.array(
@@ -112,14 +112,14 @@ def _pinhole(
     azimuth, distance, high, aim = place
     a = np.radians(azimuth)
     eye = to_world(np.array([distance * np.sin(a), high, distance * np.cos(a)]))
-    R = _looking(eye, to_world(np.array([rng.normal(0, 15), aim, rng.normal(0, 15)])), roll)
+    R = _look_at(eye, to_world(np.array([rng.normal(0, 15), aim, rng.normal(0, 15)])), roll)
     f = focal * max(width, height)
     cx, cy = (width - 1) / 2 + 0.01 * width * rng.normal(), (height - 1) / 2 + 0.01 * height * rng.normal()
     K = np.array([[f, 0, cx], [0, f * rng.normal(1, 0.001), cy], [0, 0, 1]])
     return StudioCamera(name, width, height, np.round(K, 5), np.zeros(5), R, -R @ eye)
 
 
-def _looking(eye: ndarray, target: ndarray, roll: float) -> ndarray:
+def _look_at(eye: ndarray, target: ndarray, roll: float) -> ndarray:
     """Rotation (3, 3) of a camera at ``eye`` that looks at ``target`` (world), turned by ``roll`` radians."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(np.array([0.0, 1.0, 0.0]), forward)  # the world's y axis points down

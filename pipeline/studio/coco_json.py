@@ -29,10 +29,10 @@ HEADER: dict[str, Any] = {
     ],
 }
 # COCO gives no joints to people below 32 x 32 pixels of its photos of 640 x 480.
-_SMALL = 32 * 32 / (640 * 480)
+_MIN_KEYPOINT_AREA = 32 * 32 / (640 * 480)
 # Nobody outlines less than this.
-_LEAST_PIXELS = 12
-_PLACED = 0.75
+_MIN_PIXELS = 12
+_HIDDEN_LABELLED = 0.75
 """Share of hidden joints that annotators place."""
 _CROWD, _IN_CROWD, _WITH_CROWD = 0.5, 3, 5
 """How often the farthest few of at least so many people are one crowd region."""
@@ -46,7 +46,7 @@ def image(number: int, name: str, shot: Shot) -> dict[str, Any]:
 
 def people(number: int, shot: Shot, rng: np.random.Generator) -> list[dict[str, Any]]:
     """The annotations of one image: people, nearest first, and perhaps one crowd."""
-    figures = [figure for figure in shot.figures(COCO17) if figure.mask.sum() >= _LEAST_PIXELS]
+    figures = [figure for figure in shot.figures(COCO17) if figure.mask.sum() >= _MIN_PIXELS]
     figures.sort(key=lambda figure: figure.distance)
     crowd: list[Figure] = []
     if len(figures) >= _WITH_CROWD and rng.random() < _CROWD:
@@ -57,8 +57,8 @@ def people(number: int, shot: Shot, rng: np.random.Generator) -> list[dict[str, 
 
 def _person(number: int, figure: Figure, rng: np.random.Generator) -> dict[str, Any]:
     mask = figure.mask
-    placed = (figure.state == SEEN) | ((figure.state == HIDDEN) & (rng.random(len(COCO17)) < _PLACED))
-    if mask.sum() < _SMALL * mask.size:
+    placed = (figure.state == SEEN) | ((figure.state == HIDDEN) & (rng.random(len(COCO17)) < _HIDDEN_LABELLED))
+    if mask.sum() < _MIN_KEYPOINT_AREA * mask.size:
         placed[:] = False
     state = np.where(placed, figure.state, OUTSIDE)
     uv = np.where(placed[:, None], np.round(figure.uv), 0)

@@ -1,4 +1,4 @@
-"""What the studio renders: sizes, sequences, splits, and how the work is cut into shards.
+"""What the studio renders: sizes, sequences, splits, and how the work is cut into chunks.
 
 Sequences are named ``studio_<split>_<activity><number>``, so a rendered sequence can never be taken for a recorded
 one and its split is part of its name. As in CMU Panoptic, the activities haggling, mafia and ultimatum are in every
@@ -16,6 +16,8 @@ from das.fields import at_least, check_values
 
 VERSION = 2
 """Raised whenever the same config gives other files."""
+RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
+"""Terms of use of rendered data, in whichever layout it is written."""
 SPLITS = ("train", "val", "test")
 ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
 
@@ -92,7 +94,7 @@ class StudioConfig:
     other's ways."""
     layers: float = 0.25
     """Share of people in coats, hoods, hats or wide trousers, whose silhouettes are not their bodies'."""
-    shard_frames: int = 96
+    chunk_frames: int = 96
     """Frames of one unit of work, rounded up to whole takes."""
     supersampling: int = 2
     """Canvas pixels per picture pixel and axis, averaged at the end: edges are smooth."""
@@ -105,7 +107,7 @@ class StudioConfig:
         if self.width * FULL_HEIGHT != self.height * FULL_WIDTH or self.width < 64:
             raise ValueError(f"width x height must be 16:9 and at least 64 wide, found {self.width}x{self.height}")
         at_least(
-            self, train_frames=1, val_frames=1, test_frames=1, take_frames=1, shard_frames=1, supersampling=1, seed=0
+            self, train_frames=1, val_frames=1, test_frames=1, take_frames=1, chunk_frames=1, supersampling=1, seed=0
         )
         if not 1 <= self.people_min <= self.people_max <= MOST_PEOPLE:
             raise ValueError(f"people_min and people_max must satisfy 1 <= min <= max <= {MOST_PEOPLE}, "
@@ -146,16 +148,12 @@ class StudioChunk:
     count: int
 
 
-def plan(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioChunk]:
-    """All shards of the splits, each of whole takes (the sequence's last one may be shorter)."""
-    step = -(-config.shard_frames // config.take_frames) * config.take_frames
+def plan_chunks(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[StudioChunk]:
+    """All chunks of the splits, each of whole takes (the sequence's last one may be shorter)."""
+    step = -(-config.chunk_frames // config.take_frames) * config.take_frames
     return [
         StudioChunk(sequence, first, min(step, config.frames(sequence) - first))
         for split in splits
         for sequence in config.sequences(split)
         for first in range(0, config.frames(sequence), step)
     ]
-
-
-RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
-"""Of the studio's people, whichever layout they are written in."""

@@ -44,14 +44,14 @@ def ease(x: ndarray) -> ndarray:
     return x * x * (3 - 2 * x)
 
 
-def wander(rng: np.random.Generator, t: ndarray, dims: int, period: float) -> ndarray:
+def smooth_noise(rng: np.random.Generator, t: ndarray, dims: int, period: float) -> ndarray:
     """Smooth noise (T, dims) of about unit size: three sines of random phase near the given period in seconds."""
     frequency = rng.uniform(0.5, 1.6, (3, dims)) / period
     phase = rng.uniform(0, 2 * np.pi, (3, dims))
     return np.sin(2 * np.pi * t[:, None, None] * frequency + phase).sum(1) / 1.7
 
 
-def glide(keys: ndarray, t: ndarray, hold: float, start: float) -> ndarray:
+def interpolate_keys(keys: ndarray, t: ndarray, hold: float, start: float) -> ndarray:
     """Goes through ``keys`` (M, ...) one after another, each held ``hold`` seconds, with eased passages: (T, ...)."""
     place = (t + start) / hold
     i = np.floor(place).astype(int)
@@ -59,7 +59,7 @@ def glide(keys: ndarray, t: ndarray, hold: float, start: float) -> ndarray:
     return keys[i % len(keys)] * (1 - blend) + keys[(i + 1) % len(keys)] * blend
 
 
-def two_bones(
+def two_bone_ik(
     start: ndarray, target: ndarray, pole: ndarray, upper: float, lower: float, most_bent: float
 ) -> tuple[ndarray, ndarray, ndarray]:
     """A limb of two bones from ``start`` towards ``target``, bent to the side of ``pole``.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from pipeline.studio.geometry import ease, glide, rotated, rotation, two_bones, unit, wander
+from pipeline.studio.geometry import ease, interpolate_keys, rotated, rotation, smooth_noise, two_bone_ik, unit
 from pipeline.studio.person import Person
 
 KNEE_LIMIT = np.radians(148)
@@ -61,7 +61,7 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class Aim:
+class MotionTargets:
     """What a motion asks of a body over T moments; ``solve`` turns it into a pose.
 
     Attributes:
@@ -85,12 +85,12 @@ class Aim:
     elbows: dict[str, ndarray]
 
 
-def outward(side: str) -> float:
+def side_sign(side: str) -> float:
     """+1 for the left side, -1 for the right one: the sign of x."""
     return 1.0 if side == "l" else -1.0
 
 
-def solve(person: Person, aim: Aim) -> Pose:
+def solve(person: Person, aim: MotionTargets) -> Pose:
     """Joints from aims: forward kinematics of the trunk, inverse kinematics of the limbs."""
     p, a = {}, {}
     for name, R in (("pelvis", aim.pelvis_R), ("chest", aim.chest_R), ("head", aim.head_R)):
@@ -109,7 +109,7 @@ def solve(person: Person, aim: Aim) -> Pose:
 
     p["nose"] = on_head(0, -0.16, 0.93)
     for side in "lr":
-        s = outward(side)
+        s = side_sign(side)
         mirror = np.array([s, 1.0, 1.0])
         p[f"{side}_eye"] = on_head(0.29 * s, 0.10, 0.74)
         p[f"{side}_ear"] = on_head(0.66 * s, -0.03, -0.08)
@@ -117,7 +117,7 @@ def solve(person: Person, aim: Aim) -> Pose:
         shoulder = p["neck"] + rotated(aim.chest_R, np.array([s * person.shoulder_half, -person.shoulder_drop, 0.0]))
         target = shoulder + rotated(aim.chest_R, person.arm * mirror * aim.wrists[side])
         pole = rotated(aim.chest_R, mirror * aim.elbows[side])
-        elbow, wrist, hinge = two_bones(shoulder, target, pole, person.upper_arm, person.forearm, ELBOW_LIMIT)
+        elbow, wrist, hinge = two_bone_ik(shoulder, target, pole, person.upper_arm, person.forearm, ELBOW_LIMIT)
         forearm = unit(wrist - elbow)
         inward = -s * a["chest_left"]
         # A relaxed hand goes on along the forearm, a little to the inside; its palm lies in the plane of the hinge.
@@ -129,7 +129,7 @@ def solve(person: Person, aim: Aim) -> Pose:
         hip = aim.pelvis + s * person.hip_half * a["pelvis_left"]
         foot = aim.feet[side]
         pole = foot[:, :, 2] + a["pelvis_forward"] + 0.12 * s * a["pelvis_left"] + 0.35 * UP
-        knee, ankle, hinge = two_bones(hip, aim.ankles[side], pole, person.thigh, person.shank, KNEE_LIMIT)
+        knee, ankle, hinge = two_bone_ik(hip, aim.ankles[side], pole, person.thigh, person.shank, KNEE_LIMIT)
         down = person.ankle_height
         p[f"{side}_hip"], p[f"{side}_knee"], p[f"{side}_ankle"] = hip, knee, ankle
         p[f"{side}_heel"] = ankle + rotated(foot, np.array([0.0, -0.55 * down, -0.24 * person.foot]))
@@ -138,12 +138,14 @@ def solve(person: Person, aim: Aim) -> Pose:
     return Pose(p, a)
 
 
-def upright(person: Person, ankles: dict[str, ndarray], pelvis_xz: ndarray, yaw: ndarray, stretch: float) -> ndarray:
+def pelvis_over_feet(
+    person: Person, ankles: dict[str, ndarray], pelvis_xz: ndarray, yaw: ndarray, stretch: float
+) -> ndarray:
     """Pelvis (T, 3) over ``pelvis_xz`` (T, 2), as high as both legs allow at ``stretch`` of their length."""
     left = np.stack([np.cos(yaw), -np.sin(yaw)], -1)
     heights = []
     for side in "lr":
-        hip = pelvis_xz + outward(side) * person.hip_half * left
+        hip = pelvis_xz + side_sign(side) * person.hip_half * left
         flat = np.linalg.norm(ankles[side][:, [0, 2]] - hip, axis=-1)
         leg = stretch * person.leg
         heights.append(ankles[side][:, 1] + np.sqrt(np.maximum(leg**2 - flat**2, (0.6 * leg) ** 2)))
@@ -161,32 +163,32 @@ def arms(rng: np.random.Generator, t: ndarray, pool: tuple[str, ...]) -> tuple[d
         if not any(n in BOTH_HANDS for n in names):
             own = [o if o not in BOTH_HANDS else "hang" for o in own]
         keys = np.array([ARM_POSES[n] for n in own]) + rng.normal(0, 0.05, (4, 2, 3))
-        path = glide(keys, t, hold, start + rng.uniform(0, 0.6))
-        wrists[side] = path[:, 0] + 0.05 * wander(rng, t, 3, 1.6)
+        path = interpolate_keys(keys, t, hold, start + rng.uniform(0, 0.6))
+        wrists[side] = path[:, 0] + 0.05 * smooth_noise(rng, t, 3, 1.6)
         elbows[side] = path[:, 1]
     return wrists, elbows
 
 
 def _trunk(rng: np.random.Generator, t: ndarray, yaw: ndarray, lean: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Pelvis, chest and head orientations (T, 3, 3) about a heading; ``lean`` (T,) radians forward."""
-    sway = wander(rng, t, 6, 4.0)
+    sway = smooth_noise(rng, t, 6, 4.0)
     pelvis = rotation("y", yaw + 0.07 * sway[:, 0]) @ rotation("x", 0.25 * lean)
     twist = yaw + 0.18 * sway[:, 1]
     chest = rotation("y", twist) @ rotation("x", lean + 0.04 * sway[:, 2]) @ rotation("z", 0.05 * sway[:, 3])
-    looks = glide(rng.normal(0, 1, (5, 2)) * (0.42, 0.16), t, rng.uniform(1.2, 3.0), rng.uniform(0, 9))
+    looks = interpolate_keys(rng.normal(0, 1, (5, 2)) * (0.42, 0.16), t, rng.uniform(1.2, 3.0), rng.uniform(0, 9))
     nod = 0.4 * lean + 0.06 + looks[:, 1] + 0.05 * sway[:, 4]
     head = rotation("y", twist + np.clip(looks[:, 0], -1.1, 1.1)) @ rotation("x", np.clip(nod, -0.5, 0.9))
     return pelvis, chest, head @ rotation("z", 0.07 * sway[:, 5])
 
 
-def _planted(
+def _fixed_feet(
     rng: np.random.Generator, person: Person, t: ndarray, centre: ndarray, yaw: float, half: float
 ) -> tuple[dict[str, ndarray], dict[str, ndarray]]:
     """Two feet that stay where they stand, ``half`` cm to either side of ``centre`` (x, z)."""
     ankles, feet = {}, {}
     ahead = rng.normal(0, 4)
     for side in "lr":
-        s = outward(side)
+        s = side_sign(side)
         R = rotation("y", np.full(len(t), yaw + s * abs(rng.normal(0.14, 0.1))))
         offset = rotation("y", np.array([yaw]))[0] @ np.array([s * half, 0, s * ahead])
         ankles[side] = np.array([centre[0], person.ankle_height, centre[1]]) + offset + np.zeros((len(t), 1))
@@ -203,22 +205,22 @@ def stand(
     pool: tuple[str, ...] = RESTING + TALKING,
 ) -> Pose:
     """Stands on the spot, shifts the weight, looks round, gestures with arm poses of ``pool``."""
-    ankles, feet = _planted(rng, person, t, centre, yaw, rng.uniform(6, 15))
-    shift = wander(rng, t, 2, 5.0) * (3.5, 2.0) + rng.normal(0, 1, 2) * (1.5, 1.0)
+    ankles, feet = _fixed_feet(rng, person, t, centre, yaw, rng.uniform(6, 15))
+    shift = smooth_noise(rng, t, 2, 5.0) * (3.5, 2.0) + rng.normal(0, 1, 2) * (1.5, 1.0)
     left = np.array([np.cos(yaw), -np.sin(yaw)])
     ahead = np.array([np.sin(yaw), np.cos(yaw)])
     pelvis_xz = centre + shift[:, :1] * left + (shift[:, 1:] - 1) * ahead
     yaws = np.full(len(t), yaw)
-    lean = 0.04 + abs(rng.normal(0, 0.05)) + 0.04 * wander(rng, t, 1, 3.0)[:, 0]
+    lean = 0.04 + abs(rng.normal(0, 0.05)) + 0.04 * smooth_noise(rng, t, 1, 3.0)[:, 0]
     pelvis_R, chest_R, head_R = _trunk(rng, t, yaws, lean)
-    pelvis = upright(person, ankles, pelvis_xz, yaws, rng.uniform(0.975, 0.996))
+    pelvis = pelvis_over_feet(person, ankles, pelvis_xz, yaws, rng.uniform(0.975, 0.996))
     wrists, elbows = arms(rng, t, pool)
-    return solve(person, Aim(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
+    return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
 
 
 def reach(rng: np.random.Generator, person: Person, t: ndarray, centre: ndarray, yaw: float) -> Pose:
     """Reaches with one hand or both for things low, high and far, knees and trunk following."""
-    ankles, feet = _planted(rng, person, t, centre, yaw, rng.uniform(9, 19))
+    ankles, feet = _fixed_feet(rng, person, t, centre, yaw, rng.uniform(9, 19))
     hold, start = rng.uniform(1.5, 3.0), rng.uniform(0, 9)
     # Columns: how deep the knees bend, how far the trunk leans, wrist of the reaching arm (chest axes).
     goals = {
@@ -231,47 +233,49 @@ def reach(rng: np.random.Generator, person: Person, t: ndarray, centre: ndarray,
         "rest": (0.0, 0.05, 0.15, -0.90, 0.25),
     }
     keys = np.array([goals[str(rng.choice(list(goals)))] for _ in range(4)])
-    path = glide(keys + rng.normal(0, 0.05, keys.shape), t, hold, start)
+    path = interpolate_keys(keys + rng.normal(0, 0.05, keys.shape), t, hold, start)
     depth, lean = np.clip(path[:, 0], 0, 0.7), path[:, 1]
     ahead = np.array([np.sin(yaw), np.cos(yaw)])
     pelvis_xz = centre - (2 + 14 * depth + 9 * np.clip(lean, 0, 1))[:, None] * ahead
     yaws = np.full(len(t), yaw)
-    pelvis = upright(person, ankles, pelvis_xz, yaws, 0.99)
+    pelvis = pelvis_over_feet(person, ankles, pelvis_xz, yaws, 0.99)
     pelvis[:, 1] = np.minimum(pelvis[:, 1], person.ankle_height + person.leg * (1 - 0.72 * depth))
     pelvis_R, chest_R, head_R = _trunk(rng, t, yaws, lean)
     wrists, elbows = arms(rng, t, RESTING[:4])
     busy = "lr" if rng.random() < 0.25 else str(rng.choice(["l", "r"]))
     for side in busy:
-        wrists[side] = path[:, 2:] + 0.04 * wander(rng, t, 3, 1.5)
+        wrists[side] = path[:, 2:] + 0.04 * smooth_noise(rng, t, 3, 1.5)
         elbows[side] = np.broadcast_to(np.array([0.6, -0.8, -0.2]), (len(t), 3))
-    return solve(person, Aim(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
+    return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
 
 
 def sit(
     rng: np.random.Generator, person: Person, t: ndarray, centre: ndarray, yaw: float, seat: float, table: bool
 ) -> Pose:
     """Sits on a seat of that height whose middle is ``centre``; hands in the lap, talking, or at a table."""
-    yaws = np.full(len(t), yaw) + 0.05 * wander(rng, t, 1, 5.0)[:, 0]
+    yaws = np.full(len(t), yaw) + 0.05 * smooth_noise(rng, t, 1, 5.0)[:, 0]
     R = rotation("y", np.array([yaw]))[0]
     forward = person.thigh * rng.uniform(0.86, 1.12)
     half = rng.uniform(7, 19)
     ankles, feet = {}, {}
     for side in "lr":
-        s = outward(side)
-        shuffle = ease(wander(rng, t, 1, 9.0)[:, 0]) * rng.uniform(-6, 6)
+        s = side_sign(side)
+        shuffle = ease(smooth_noise(rng, t, 1, 9.0)[:, 0]) * rng.uniform(-6, 6)
         step = np.stack([np.full(len(t), s * half), np.zeros(len(t)), forward + rng.normal(0, 3) + shuffle], -1)
         ankles[side] = np.array([centre[0], person.ankle_height, centre[1]]) + step @ R.T
         feet[side] = rotation("y", np.full(len(t), yaw + s * abs(rng.normal(0.12, 0.12))))
-    pelvis = np.array([centre[0], seat + 0.058 * person.stature * person.girth, centre[1]]) + 0.8 * wander(rng, t, 3, 5)
+    pelvis = np.array([centre[0], seat + 0.058 * person.stature * person.girth, centre[1]]) + 0.8 * smooth_noise(
+        rng, t, 3, 5
+    )
     pelvis[:, 1] -= 0.8
     slouch = rng.choice([-0.12, 0.05, 0.25, 0.5 if not table else 0.2], p=[0.25, 0.35, 0.25, 0.15])
-    lean = slouch + 0.08 * wander(rng, t, 1, 4.0)[:, 0]
+    lean = slouch + 0.08 * smooth_noise(rng, t, 1, 4.0)[:, 0]
     pelvis_R, chest_R, head_R = _trunk(rng, t, yaws, lean)
     pool: tuple[str, ...] = ("lap", "lap", "lap", "crossed", "clasped", *TALKING)
     if table:
         pool = ("read", "talk", "talk_low", "offer", "chin", "talk_low", "offer")
     wrists, elbows = arms(rng, t, pool)
-    return solve(person, Aim(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
+    return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
 
 
 @dataclass(frozen=True)
@@ -318,18 +322,18 @@ def walk(rng: np.random.Generator, person: Person, t: ndarray, path: Walk) -> Po
         # Heel off at the end of the stance, toes up before the next contact.
         raised = 0.65 * ease((u - 0.4) / 0.22) * (1 - ease(v / 0.7)) - 0.30 * ease((v - 0.55) / 0.35)
         raised -= 0.30 * (1 - ease(u / 0.08)) * (u < stance)
-        R = rotation("y", heading + outward(side) * 0.1) @ rotation("x", raised)
+        R = rotation("y", heading + side_sign(side) * 0.1) @ rotation("x", raised)
         pivot = np.where(raised[:, None] > 0, ball, heel)
-        flat = rotation("y", heading + outward(side) * 0.1)
+        flat = rotation("y", heading + side_sign(side) * 0.1)
         left = np.stack([np.cos(heading), np.zeros_like(heading), -np.sin(heading)], -1)
         ground = np.stack([spot[:, 0], np.full(len(t), person.ankle_height), spot[:, 1]], -1)
         lift = 0.055 * person.leg * np.sin(np.pi * v) ** 2
         rolled = np.einsum("tij,tj->ti", flat, pivot) - np.einsum("tij,tj->ti", R, pivot)
-        ankles[side] = ground + outward(side) * half * left + rolled + lift[:, None] * UP
+        ankles[side] = ground + side_sign(side) * half * left + rolled + lift[:, None] * UP
         feet[side] = R
     spot, yaw = path.at(travelled)
     beat = 2 * np.pi * travelled / stride
-    pelvis = upright(person, ankles, spot, yaw, 0.985)
+    pelvis = pelvis_over_feet(person, ankles, spot, yaw, 0.985)
     lean = np.full(len(t), 0.05 + speed / 3000)
     pelvis_R, chest_R, head_R = _trunk(rng, t, yaw, lean)
     chest_R = chest_R @ rotation("y", 0.10 * np.cos(beat))
@@ -337,6 +341,6 @@ def walk(rng: np.random.Generator, person: Person, t: ndarray, path: Walk) -> Po
     swing = rng.uniform(0.25, 0.42) * np.cos(beat)
     for side in "lr":
         hanging = np.clip(-wrists[side][:, 1:2] - 0.55, 0, 0.4) / 0.4
-        forward = -outward(side) * swing[:, None]
+        forward = -side_sign(side) * swing[:, None]
         wrists[side] = wrists[side] + hanging * (forward * FORWARD + (0.10 + 0.25 * forward**2) * UP)
-    return solve(person, Aim(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
+    return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))

@@ -101,7 +101,7 @@ def _cloth(rng: np.random.Generator) -> ndarray:
     return cv2.cvtColor(np.array([[[hue, saturation, light]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
 
 
-def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
+def sample_outfit(rng: np.random.Generator, female: float) -> Outfit:
     """Random clothes and looks; skirts and long hair are likelier for ``female`` near 1."""
     feminine = rng.random() < female
     skin = np.clip(_tone(rng, SKIN_TONES, 0.05), 0, 0.96)

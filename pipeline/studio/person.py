@@ -45,7 +45,7 @@ class Person:
         return self.upper_arm + self.forearm
 
 
-def draw_person(rng: np.random.Generator) -> Person:
+def sample_person(rng: np.random.Generator) -> Person:
     """A random adult, rarely a child-sized person."""
     female = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.12), 0, 1))
     stature = float(rng.normal(177 - 13 * female, 7))

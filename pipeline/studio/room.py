@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from das.camera import undistort
 from pipeline.studio.cameras import StudioCamera
+from pipeline.studio.config import SPLITS, StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.spheres import Box
 
@@ -40,7 +41,7 @@ class Room:
     density: float
 
 
-class _Sheet:
+class _Texture:
     """A drawing surface measured in centimetres, origin top left."""
 
     def __init__(self, width: float, height: float, density: float, colour: ndarray) -> None:
@@ -83,16 +84,30 @@ def make_room(number: int, density: float) -> Room:
     )
 
 
-def green_room(density: float) -> Room:
+def sequence_room(config: StudioConfig, sequence: str) -> Room:
+    """The room of a sequence: sequences take turns, each split from room 0 on."""
+    for split in SPLITS:
+        if sequence in config.sequences(split):
+            number = config.sequences(split).index(sequence) % ROOMS
+            return make_room(number, room_density(config))
+    raise ValueError(f"sequence {sequence!r} is not among the config's sequences")
+
+
+def room_density(config: StudioConfig) -> float:
+    """Pixels per cm of the room's textures: as fine as the pictures show."""
+    return max(0.5, 2.4 * config.width * config.supersampling / 3840)
+
+
+def green_screen_room(density: float) -> Room:
     """A studio for cutting people out: green walls and floor, unevenly lit, and nothing in it."""
     rng = np.random.default_rng([7351, ROOMS])
     green = np.array([0.24, 0.62, 0.30])
 
     def cloth(width: float, height: float, tone: ndarray) -> ndarray:
-        sheet = _Sheet(width, height, density, tone)
+        texture = _Texture(width, height, density, tone)
         for cell, amount in ((3, 0.01), (25, 0.02), (120, 0.05)):
-            sheet.speckle(rng, cell, amount)
-        return sheet.pixels
+            texture.speckle(rng, cell, amount)
+        return texture.pixels
 
     light = np.array([0.2, 0.95, 0.24])
     return Room(
@@ -107,75 +122,75 @@ def green_room(density: float) -> Room:
 def _floor(rng: np.random.Generator, number: int, density: float) -> ndarray:
     size = 2 * HALF
     tone = np.array([(0.46, 0.44, 0.40), (0.52, 0.40, 0.28), (0.40, 0.42, 0.44)][number % 3])
-    sheet = _Sheet(size, size, density, tone)
+    texture = _Texture(size, size, density, tone)
     if number % 3 == 1:  # planks
         for i, x in enumerate(np.arange(0.0, size, 18).tolist()):
             for y in np.arange(-rng.uniform(0, 180), size, 180).tolist():
-                sheet.block(x, y, x + 18, y + 180, tone * rng.uniform(0.86, 1.12))
-                sheet.line(x, y, x + 18, y, 0.7 * tone)
-            sheet.line(x, 0, x, size, (0.72 + 0.06 * (i % 2)) * tone)
+                texture.block(x, y, x + 18, y + 180, tone * rng.uniform(0.86, 1.12))
+                texture.line(x, y, x + 18, y, 0.7 * tone)
+            texture.line(x, 0, x, size, (0.72 + 0.06 * (i % 2)) * tone)
     else:  # tiles or bare concrete with joints
         step = 60 if number % 3 == 2 else 150
         for x in np.arange(0.0, size, step).tolist():
             for y in np.arange(0.0, size, step).tolist():
-                sheet.block(x, y, x + step, y + step, tone * rng.uniform(0.94, 1.06))
+                texture.block(x, y, x + step, y + step, tone * rng.uniform(0.94, 1.06))
         for x in np.arange(0.0, size, step).tolist():
-            sheet.line(x, 0, x, size, 0.8 * tone)
-            sheet.line(0, x, size, x, 0.8 * tone)
+            texture.line(x, 0, x, size, 0.8 * tone)
+            texture.line(0, x, size, x, 0.8 * tone)
     for _ in range(14):  # scuffs
         x, y = rng.uniform(60, size - 60, 2)
         dx, dy = rng.normal(0, 22, 2)
-        sheet.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
+        texture.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
     for cell, amount in ((1.2, 0.02), (4, 0.025), (14, 0.03), (70, 0.05)):
-        sheet.speckle(rng, cell, amount)
-    return sheet.pixels
+        texture.speckle(rng, cell, amount)
+    return texture.pixels
 
 
 def _wall(rng: np.random.Generator, tone: ndarray, density: float) -> ndarray:
-    sheet = _Sheet(2 * HALF, WALL, density, tone * rng.uniform(0.94, 1.04))
+    texture = _Texture(2 * HALF, WALL, density, tone * rng.uniform(0.94, 1.04))
     for x in np.arange(rng.uniform(40, 110), 2 * HALF, 112).tolist():  # panel joints
-        sheet.line(x, 0, x, WALL, 0.82 * tone, 1.2)
-    sheet.line(0, 105, 2 * HALF, 105, 0.86 * tone, 1.2)
-    sheet.block(0, WALL - 11, 2 * HALF, WALL, 0.62 * tone)
+        texture.line(x, 0, x, WALL, 0.82 * tone, 1.2)
+    texture.line(0, 105, 2 * HALF, 105, 0.86 * tone, 1.2)
+    texture.block(0, WALL - 11, 2 * HALF, WALL, 0.62 * tone)
     x = rng.uniform(30, 120)
     while x < 2 * HALF - 150:
         kind = rng.choice(["poster", "window", "door", "shelf", "nothing"])
         width = rng.uniform(60, 120)
         if kind == "poster":
-            _poster(rng, sheet, x, rng.uniform(95, 135), width, rng.uniform(55, 95))
+            _poster(rng, texture, x, rng.uniform(95, 135), width, rng.uniform(55, 95))
         elif kind == "window":
-            sheet.block(x - 5, 75, x + width + 5, 205, np.array([0.86, 0.86, 0.84]))
-            sheet.block(x, 80, x + width, 200, np.array([0.70, 0.80, 0.88]))
+            texture.block(x - 5, 75, x + width + 5, 205, np.array([0.86, 0.86, 0.84]))
+            texture.block(x, 80, x + width, 200, np.array([0.70, 0.80, 0.88]))
             for y in np.arange(84.0, 200, 8).tolist():
-                sheet.line(x, y, x + width, y, np.array([0.90, 0.90, 0.86]), 2.5)
+                texture.line(x, y, x + width, y, np.array([0.90, 0.90, 0.86]), 2.5)
         elif kind == "door":
-            sheet.block(x - 6, 122, x + 96, WALL, np.array([0.42, 0.34, 0.28]))
-            sheet.block(x, 128, x + 90, WALL, np.array([0.56, 0.45, 0.36]) * rng.uniform(0.8, 1.2))
-            sheet.disc(x + 80, 238, 3.5, np.array([0.75, 0.72, 0.62]))
+            texture.block(x - 6, 122, x + 96, WALL, np.array([0.42, 0.34, 0.28]))
+            texture.block(x, 128, x + 90, WALL, np.array([0.56, 0.45, 0.36]) * rng.uniform(0.8, 1.2))
+            texture.disc(x + 80, 238, 3.5, np.array([0.75, 0.72, 0.62]))
         elif kind == "shelf":
             for y in (130.0, 172.0, 214.0):
-                sheet.block(x, y, x + width, y + 4, np.array([0.40, 0.30, 0.22]))
+                texture.block(x, y, x + width, y + 4, np.array([0.40, 0.30, 0.22]))
                 book = x + 2
                 while book < x + width - 12:
                     w = rng.uniform(3, 8)
-                    sheet.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
+                    texture.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
                     book += w + rng.choice([0.5, 6], p=[0.85, 0.15])
         x += width + rng.uniform(50, 170)
     for cell, amount in ((1.5, 0.008), (6, 0.01), (90, 0.05)):
-        sheet.speckle(rng, cell, amount)
-    return sheet.pixels
+        texture.speckle(rng, cell, amount)
+    return texture.pixels
 
 
-def _poster(rng: np.random.Generator, sheet: _Sheet, x: float, y: float, width: float, height: float) -> None:
-    sheet.block(x - 2, y - 2, x + width + 2, y + height + 2, np.array([0.2, 0.2, 0.2]))
-    sheet.block(x, y, x + width, y + height, rng.uniform(0.3, 0.95, 3))
+def _poster(rng: np.random.Generator, texture: _Texture, x: float, y: float, width: float, height: float) -> None:
+    texture.block(x - 2, y - 2, x + width + 2, y + height + 2, np.array([0.2, 0.2, 0.2]))
+    texture.block(x, y, x + width, y + height, rng.uniform(0.3, 0.95, 3))
     for _ in range(7):
         cx, cy = x + width * rng.uniform(0.2, 0.8), y + height * rng.uniform(0.2, 0.8)
         if rng.random() < 0.5:
-            sheet.disc(cx, cy, 0.16 * min(width, height) * rng.uniform(0.3, 1), rng.uniform(0.1, 0.95, 3))
+            texture.disc(cx, cy, 0.16 * min(width, height) * rng.uniform(0.3, 1), rng.uniform(0.1, 0.95, 3))
         else:
             w, h = 0.18 * width * rng.uniform(0.3, 1), 0.18 * height * rng.uniform(0.3, 1)
-            sheet.block(cx - w, cy - h, cx + w, cy + h, rng.uniform(0.1, 0.95, 3))
+            texture.block(cx - w, cy - h, cx + w, cy + h, rng.uniform(0.1, 0.95, 3))
 
 
 def _furniture(rng: np.random.Generator) -> list[Box]:

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy import ndarray
 
 from das.camera import project, transform
 from das.skeleton import Skeleton
-from pipeline.studio.body import dress
+from pipeline.infra.files import write_bytes
+from pipeline.studio.body import body_mesh
 from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.config import StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.joints import joint_depths, joint_points
-from pipeline.studio.render import Solid, View, box_solid, draw_look, floor_shadow, join, seen_faces, shade
+from pipeline.studio.rasterize import Solid, View, box_solid, face_index_map, floor_shadow, join, sample_effects, shade
 from pipeline.studio.room import Room
 from pipeline.studio.stage import Take
 
@@ -72,7 +75,7 @@ class Shot:
     @cached_property
     def _seen(self) -> tuple[ndarray, ndarray]:
         """Per pixel whose body it shows (index, -1 for none) and how far away that is, cm; both (H, W)."""
-        faces = seen_faces(self.camera, self.solid)
+        faces = face_index_map(self.camera, self.solid)
         owners = np.full(len(self.solid.faces) + 1, -1)  # the last one stands for "no face"
         first = 0
         for i, body in enumerate(self.bodies):
@@ -119,14 +122,14 @@ def mesh_fineness(config: StudioConfig) -> tuple[int, int]:
     return (20, 2) if config.width <= 960 else (48, 5)
 
 
-def shots(
+def shots_of_take(
     config: StudioConfig, sequence: str, number: int, moments: int, take: Take, room: Room, views: Sequence[View]
 ) -> Iterator[Shot]:
     """The first ``moments`` moments of take ``number`` of a sequence, each by all views."""
     rng = config.rng(sequence, number, 2)
-    meshes = [dress(actor.person, actor.outfit, *mesh_fineness(config)) for actor in take.actors]
+    meshes = [body_mesh(actor.person, actor.outfit, *mesh_fineness(config)) for actor in take.actors]
     furniture = [box_solid(box, 9.0 / mesh_fineness(config)[1] ** 0.5) for box in take.boxes]
-    looks = [draw_look(rng) for _ in views]
+    looks = [sample_effects(rng) for _ in views]
     for moment in range(moments):
         frame = number * config.take_frames + moment
         bodies = [
@@ -139,3 +142,9 @@ def shots(
             grain = config.rng(sequence, number, 3, moment, i)
             picture = view.picture(solid, lit, shadow, look, grain)
             yield Shot(frame, take, moment, i, view.camera, picture, bodies, solid)
+
+
+def write_picture(config: StudioConfig, path: Path, shot: Shot) -> None:
+    """The shot as a JPEG file of the config's quality."""
+    _, jpeg = cv2.imencode(".jpg", shot.picture, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality])
+    write_bytes(path, jpeg.tobytes())

@@ -13,7 +13,7 @@ from pipeline.studio.motion import Pose
 
 @dataclass(frozen=True)
 class Box:
-    """A block on the floor: ``centre`` (x, y, z) cm, ``half`` sizes, turned by ``yaw``; RGB in 0..1."""
+    """A block on the floor: ``centre`` (x, y, z) cm, ``half`` sizes, turned_about_vertical by ``yaw``; RGB in 0..1."""
 
     centre: ndarray
     half: ndarray
@@ -22,7 +22,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Bubbles:
+class Spheres:
     """Spheres over T moments: ``centres`` (T, M, 3) and ``radii`` (M,), cm."""
 
     centres: ndarray
@@ -46,37 +46,37 @@ for _s in "lr":
         (f"{_s}_heel", f"{_s}_toe", 5.0, 5.0),
         ("neck", f"{_s}_shoulder", 9.0, 8.0),
     ]
-PER_BONE = 4
+SPHERES_PER_BONE = 4
 """Spheres of a body are listed bone by bone, this many to each, from one end to the other."""
 
 
-def body_bubbles(pose: Pose, girth: float) -> Bubbles:
+def body_spheres(pose: Pose, girth: float) -> Spheres:
     """A person's body, ``PER_BONE`` spheres to a bone."""
     starts = np.stack([pose.points[a] for a, _, _, _ in _CHAINS], 1)[:, :, None]
     ends = np.stack([pose.points[b] for _, b, _, _ in _CHAINS], 1)[:, :, None]
     first, last = np.array([(a, b) for _, _, a, b in _CHAINS]).T[..., None]
-    u = np.linspace(0, 1, PER_BONE)
+    u = np.linspace(0, 1, SPHERES_PER_BONE)
     centres = (1 - u[:, None]) * starts + u[:, None] * ends  # (T, bones, PER_BONE, 3)
     radii = ((1 - u) * first + u * last) * max(girth, 1.0)
-    return Bubbles(centres.reshape(len(centres), -1, 3), radii.ravel())
+    return Spheres(centres.reshape(len(centres), -1, 3), radii.ravel())
 
 
-def box_bubbles(box: Box, moments: int) -> Bubbles:
+def box_spheres(box: Box, moments: int) -> Spheres:
     """A box that stands still."""
     r = max(6.0, float(box.half.min()))
     steps = [np.linspace(-1, 1, max(2, int(np.ceil(h / (0.7 * r))))) * max(h - 0.75 * r, 0) for h in box.half]
     grid = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
-    centres = turned(grid, box.yaw) + box.centre
-    return Bubbles(np.broadcast_to(centres, (moments, *centres.shape)), np.full(len(grid), 0.8 * r))
+    centres = turned_about_vertical(grid, box.yaw) + box.centre
+    return Spheres(np.broadcast_to(centres, (moments, *centres.shape)), np.full(len(grid), 0.8 * r))
 
 
-def turned(points: ndarray, yaw: float) -> ndarray:
-    """Points (..., 3) turned about the vertical axis."""
+def turned_about_vertical(points: ndarray, yaw: float) -> ndarray:
+    """Points (..., 3) turned_about_vertical about the vertical axis."""
     c, s = np.cos(yaw), np.sin(yaw)
     return points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
 
 
-def overlap(a: Bubbles, b: Bubbles) -> bool:
+def overlap(a: Spheres, b: Spheres) -> bool:
     """Whether spheres of both meet at any moment."""
     if np.linalg.norm(a.centres[:, 0] - b.centres[:, 0], axis=-1).min() > a.reach + b.reach:
         return False

@@ -13,9 +13,9 @@ from numpy import ndarray
 
 from pipeline.studio.config import StudioConfig, sequence_activity
 from pipeline.studio.motion import Pose, Walk, reach, sit, stand, walk
-from pipeline.studio.outfit import Outfit, add_layers, draw_outfit
-from pipeline.studio.person import Person, draw_person
-from pipeline.studio.spheres import Box, Bubbles, body_bubbles, box_bubbles, overlap
+from pipeline.studio.outfit import Outfit, add_layers, sample_outfit
+from pipeline.studio.person import Person, sample_person
+from pipeline.studio.spheres import Box, Spheres, body_spheres, box_spheres, overlap
 
 STAGE_RADIUS = 165.0
 """People stay within this distance of the middle of the room, cm."""
@@ -34,7 +34,7 @@ FORMATIONS = {
     "ultimatum": {"scatter": 3.0, "row": 1.0, "circle": 1.0},
     "pizza": {"table": 4.0, "scatter": 1.0},
 }
-DOING = {
+MOTIONS = {
     "haggling": {"stand": 5.0, "walk": 2.5, "reach": 2.5},
     "mafia": {"sit": 5.0, "stand": 3.0, "reach": 2.0},
     "ultimatum": {"stand": 3.0, "walk": 3.0, "sit": 2.0, "reach": 2.0},
@@ -54,7 +54,7 @@ class Actor:
     person: Person
     outfit: Outfit
     pose: Pose
-    bubbles: Bubbles
+    spheres: Spheres
 
 
 @dataclass(frozen=True)
@@ -111,38 +111,38 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
     rng = config.rng(sequence, take)
     t = np.arange(config.take_frames) * config.frame_seconds
     weights = dict(enumerate(PEOPLE[activity], start=1))
-    count = int(np.clip(_pick(rng, weights), config.people_min, config.people_max))
-    together = _interaction(config, sequence, take)
-    if together is not None:
-        _, fewest, most = INTERACTIONS[together]
+    count = int(np.clip(_weighted_choice(rng, weights), config.people_min, config.people_max))
+    interaction = _interaction(config, sequence, take)
+    if interaction is not None:
+        _, fewest, most = INTERACTIONS[interaction]
         count = int(np.clip(np.clip(count, fewest, most), config.people_min, config.people_max))
-    kind = _pick(rng, FORMATIONS[activity])
+    kind = _weighted_choice(rng, FORMATIONS[activity])
     formation = Formation(
-        kind=kind if together is None else together,
+        kind=kind if interaction is None else interaction,
         count=count,
         middle=rng.uniform(-35, 35, 2),
         angle=rng.uniform(0, 2 * np.pi),
         spread=rng.uniform(0.85, 1.25),
     )
     boxes = _table(rng, formation.middle) if formation.kind == "table" else []
-    occupied = [box_bubbles(box, len(t)) for box in boxes]
+    occupied = [box_spheres(box, len(t)) for box in boxes]
     bench = _bench(rng, formation) if formation.kind == "bench" else None
     actors = []
     for i in range(count):
-        person = draw_person(rng)
-        outfit = draw_outfit(rng, person.female)
+        person = sample_person(rng)
+        outfit = sample_outfit(rng, person.female)
         layers = config.rng(sequence, take, 6, i)
         if layers.random() < config.layers:
             outfit = add_layers(layers, outfit)
         for attempt in range(ATTEMPTS):
             spot, yaw = formation.place(rng, i, attempt)
-            if together is not None:
-                doing = INTERACTIONS[together][0]
+            if interaction is not None:
+                motion = INTERACTIONS[interaction][0]
             else:
-                doing = _pick(rng, DOING[activity]) if attempt < ATTEMPTS // 2 else "stand"
-            pose, stool = _act(rng, doing, person, t, spot, yaw, formation.kind, bench)
-            body = body_bubbles(pose, person.girth)
-            filled = [body] if stool is None else [body, box_bubbles(stool, len(t))]
+                motion = _weighted_choice(rng, MOTIONS[activity]) if attempt < ATTEMPTS // 2 else "stand"
+            pose, stool = _sample_motion(rng, motion, person, t, spot, yaw, formation.kind, bench)
+            body = body_spheres(pose, person.girth)
+            filled = [body] if stool is None else [body, box_spheres(stool, len(t))]
             if np.linalg.norm(body.centres[..., [0, 2]], axis=-1).max() > STAGE_RADIUS + 45:
                 continue
             if any(overlap(mine, other) for mine in filled for other in occupied):
@@ -158,13 +158,13 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
 def _interaction(config: StudioConfig, sequence: str, take: int) -> str | None:
     """What the people of a take do together, if anything; its draws are its own."""
     rng = config.rng(sequence, take, 5)
-    return _pick(rng, dict.fromkeys(INTERACTIONS, 1.0)) if rng.random() < config.interactions else None
+    return _weighted_choice(rng, dict.fromkeys(INTERACTIONS, 1.0)) if rng.random() < config.interactions else None
 
 
 Choice = TypeVar("Choice")
 
 
-def _pick(rng: np.random.Generator, weights: dict[Choice, float]) -> Choice:
+def _weighted_choice(rng: np.random.Generator, weights: dict[Choice, float]) -> Choice:
     total = np.array(list(weights.values()), dtype=float)
     return list(weights)[rng.choice(len(total), p=total / total.sum())]
 
@@ -189,9 +189,9 @@ def _bench(rng: np.random.Generator, formation: Formation) -> Box:
     return Box(middle, half, formation.angle, np.array(STOOL_TONES[rng.integers(len(STOOL_TONES))]))
 
 
-def _act(
+def _sample_motion(
     rng: np.random.Generator,
-    doing: str,
+    motion: str,
     person: Person,
     t: ndarray,
     spot: ndarray,
@@ -200,25 +200,25 @@ def _act(
     bench: Box | None,
 ) -> tuple[Pose, Box | None]:
     """A motion in a formation, and the stool if it needs one."""
-    if doing == "walk" and kind == "crossing":
+    if motion == "walk" and kind == "crossing":
         # Long loops about one middle, each its own way round: they cross, and who walks them meets.
         half_axes = (rng.uniform(105, 150), rng.uniform(55, 90))
         path = Walk(0.15 * spot, half_axes, rng.uniform(0, np.pi), rng.choice([-1.0, 1.0]), rng.uniform())
         return walk(rng, person, t, path), None
-    if doing == "walk":
+    if motion == "walk":
         half_axes = (rng.uniform(50, 130), rng.uniform(35, 110))
         path = Walk(0.45 * spot, half_axes, rng.uniform(0, np.pi), rng.choice([-1.0, 1.0]), rng.uniform())
         return walk(rng, person, t, path), None
-    if doing == "reach":
+    if motion == "reach":
         return reach(rng, person, t, spot, yaw), None
-    if doing == "sit" and bench is not None:
+    if motion == "sit" and bench is not None:
         return sit(rng, person, t, spot, yaw, 2 * float(bench.half[1]), table=False), None
-    if doing == "sit":
+    if motion == "sit":
         seat = float(np.clip(rng.normal(0.25, 0.02) * person.stature, 34, 52))
         back = 0.04 * person.stature * np.array([np.sin(yaw), np.cos(yaw)])
         colour = np.array(STOOL_TONES[rng.integers(len(STOOL_TONES))])
         middle = np.array([spot[0] + back[0], seat / 2, spot[1] + back[1]])
         stool = Box(middle, np.array([17.0, seat / 2, 17.0]), yaw, colour)
         return sit(rng, person, t, spot, yaw, seat, kind == "table"), stool
-    assert doing == "stand", doing
+    assert motion == "stand", motion
     return stand(rng, person, t, spot, yaw), None

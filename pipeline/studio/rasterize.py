@@ -17,11 +17,11 @@ from pipeline.studio.cameras import StudioCamera
 from pipeline.studio.config import StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.room import Room, bare_room, floor_points, pixel_rays
-from pipeline.studio.spheres import PER_BONE, Box, turned
+from pipeline.studio.spheres import SPHERES_PER_BONE, Box, turned_about_vertical
 from pipeline.studio.stage import Actor
 
-_SHIFT = 4  # binary digits of a pixel's fraction that OpenCV's polygon filler reads
-_WIDEST = 1.3  # tangent of the widest angle to the optical axis that is drawn
+_SUBPIXEL_BITS = 4  # binary digits of a pixel's fraction that OpenCV's polygon filler reads
+_MAX_TANGENT = 1.3  # tangent of the widest angle to the optical axis that is drawn
 _MARGIN = 60.0  # quads that reach further out of the picture than this many pixels are left out
 SHADOW_HALF, SHADOW_STEP = 340.0, 2.5
 """The shadow map covers a floor square of this half width, with this many cm to a pixel."""
@@ -58,7 +58,7 @@ def box_solid(box: Box, cell: float) -> Solid:
         for sign in (-1.0, 1.0):
             points = np.zeros((a.size, 3))
             points[:, axis], points[:, j], points[:, k] = sign, a.ravel(), b.ravel()
-            points = turned(points * box.half, box.yaw) + box.centre
+            points = turned_about_vertical(points * box.half, box.yaw) + box.centre
             faces = quads[:, ::-1] if sign > 0 else quads
             solids.append(Solid(points, faces, np.tile(box.colour, (len(faces), 1))))
     return join(solids)
@@ -75,7 +75,7 @@ def shade(solid: Solid, light: ndarray) -> ndarray:
     return solid.colours * (ambient + 0.54 * direct)[:, None]
 
 
-def drawn_quads(camera: StudioCamera, solid: Solid, width: int, height: int) -> tuple[ndarray, ndarray]:
+def visible_quads(camera: StudioCamera, solid: Solid, width: int, height: int) -> tuple[ndarray, ndarray]:
     """What a ``width`` x ``height`` canvas of the camera's view shows, far to near.
 
     Returns:
@@ -88,9 +88,9 @@ def drawn_quads(camera: StudioCamera, solid: Solid, width: int, height: int) -> 
     flat = cam / depth[:, None]
     flat[:, 2] = 1.0
     uv = (project(flat, camera.K, camera.distortion) + 0.5) * scale - 0.5
-    pixels = np.round(uv * (1 << _SHIFT)).clip(-1e6, 1e6).astype(np.int32)
+    pixels = np.round(uv * (1 << _SUBPIXEL_BITS)).clip(-1e6, 1e6).astype(np.int32)
     # Far outside the picture the distortion polynomial folds back: leave out what no lens would show.
-    shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1 + _WIDEST**2)
+    shown = (cam[:, 2] > 20) & (np.einsum("vi,vi->v", flat, flat) < 1 + _MAX_TANGENT**2)
     shown &= ((uv > -_MARGIN * scale) & (uv < np.array([width, height]) + _MARGIN * scale)).all(-1)
     distance = np.sqrt(np.einsum("vi,vi->v", cam, cam))
 
@@ -104,24 +104,24 @@ def drawn_quads(camera: StudioCamera, solid: Solid, width: int, height: int) -> 
 
 def paint(canvas: ndarray, camera: StudioCamera, solid: Solid, lit: ndarray) -> None:
     """Paints visible quads far to near onto a BGR uint8 canvas of the camera's view."""
-    order, quads = drawn_quads(camera, solid, canvas.shape[1], canvas.shape[0])
+    order, quads = visible_quads(camera, solid, canvas.shape[1], canvas.shape[0])
     colours = (255 * lit[order, ::-1].clip(0, 1)).tolist()
     for quad, colour in zip(quads, colours):
-        cv2.fillConvexPoly(canvas, quad, colour, cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(canvas, quad, colour, cv2.LINE_8, _SUBPIXEL_BITS)
 
 
-def seen_faces(camera: StudioCamera, solid: Solid) -> ndarray:
+def face_index_map(camera: StudioCamera, solid: Solid) -> ndarray:
     """(H, W) int32: index of the face that the middle of each pixel shows, -1 where none is."""
     # Twice the size, as pictures are painted: the filler widens what it fills by half a canvas pixel.
     faces = np.full((2 * camera.height, 2 * camera.width), -1, np.int32)
-    order, quads = drawn_quads(camera, solid, 2 * camera.width, 2 * camera.height)
+    order, quads = visible_quads(camera, solid, 2 * camera.width, 2 * camera.height)
     for quad, face in zip(quads, order.tolist()):
-        cv2.fillConvexPoly(faces, quad, face, cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(faces, quad, face, cv2.LINE_8, _SUBPIXEL_BITS)
     return faces[1::2, 1::2]
 
 
 @dataclass(frozen=True)
-class Look:
+class CameraEffects:
     """How a camera renders a take: ``gain`` (3,) BGR exposure and white balance, ``blur`` and ``noise`` sigmas."""
 
     gain: ndarray
@@ -129,10 +129,10 @@ class Look:
     noise: float
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def sample_effects(rng: np.random.Generator) -> CameraEffects:
     """A slightly different exposure, balance and focus."""
     gain = rng.normal(1, 0.07) * rng.normal(1, 0.02, 3)
-    return Look(gain.astype(np.float32), rng.uniform(0, 0.6), rng.uniform(1.0, 4.0))
+    return CameraEffects(gain.astype(np.float32), rng.uniform(0, 0.6), rng.uniform(1.0, 4.0))
 
 
 class View:
@@ -154,7 +154,9 @@ class View:
         # Behind furniture and on walls no floor is seen; furniture stands outside the shadow map.
         self.noise = rng.normal(0, 1, (2 * camera.height, 2 * camera.width, 3)).astype(np.float32)
 
-    def picture(self, solid: Solid, lit: ndarray, shadow: ndarray, look: Look, rng: np.random.Generator) -> ndarray:
+    def picture(
+        self, solid: Solid, lit: ndarray, shadow: ndarray, look: CameraEffects, rng: np.random.Generator
+    ) -> ndarray:
         """One BGR uint8 picture of the camera's size; ``lit`` (F, 3) are the solid's colours under the lights."""
         dim = cv2.remap(shadow, self.floor_map, None, cv2.INTER_LINEAR, borderValue=255)
         canvas = cv2.multiply(self.backdrop, cv2.merge([dim, dim, dim]), scale=1 / 255)
@@ -180,8 +182,8 @@ def floor_shadow(actors: list[Actor], boxes: list[Box], moment: int, light: ndar
         return points - points[:, 1:2] / light[1] * light
 
     for actor in actors:
-        bones = actor.bubbles.centres[moment].reshape(-1, PER_BONE, 3)
-        thick = actor.bubbles.radii.reshape(-1, PER_BONE).mean(1) / SHADOW_STEP
+        bones = actor.spheres.centres[moment].reshape(-1, SPHERES_PER_BONE, 3)
+        thick = actor.spheres.radii.reshape(-1, SPHERES_PER_BONE).mean(1) / SHADOW_STEP
         starts, ends = (pixels(thrown(bones[:, k])).tolist() for k in (0, -1))
         for start, end, wide in zip(starts, ends, np.maximum(1, np.round(1.7 * thick)).astype(int).tolist()):
             cv2.line(cast, start, end, 255, wide)
@@ -191,7 +193,10 @@ def floor_shadow(actors: list[Actor], boxes: list[Box], moment: int, light: ndar
         for i in np.argsort(below)[(below <= 0).sum() :]:
             cv2.line(contact, starts[i], ends[i], float(below[i]), round(2 * thick[i]) + 3)
     for box in boxes:
-        square = turned(np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)]) * box.half, box.yaw) + box.centre
+        square = (
+            turned_about_vertical(np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)]) * box.half, box.yaw)
+            + box.centre
+        )
         low, high = (square + [0, h * box.half[1], 0] for h in (-1, 1))
         cv2.fillConvexPoly(cast, cv2.convexHull(pixels(thrown(np.concatenate([low, high])))), 255)
         if low[0, 1] < 5:
