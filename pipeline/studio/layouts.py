@@ -1,15 +1,15 @@
-"""Every layout: the same people as CMU Panoptic, MuCo-3DHP, COCO and MuPoTS-3D ship theirs; one process or many.
+"""Rendering into the original layout of CMU Panoptic, MuCo-3DHP, COCO or MuPoTS-3D, with one process or several.
 
-Every chunk writes its pictures and a part of the annotations; ``finish_layout`` joins the parts into the one file that
-the owners' readers want. Numbers are given by the plan, so files do not depend on who rendered what. MuCo's unaugmented
-half shows people as they were recorded, in front of green cloth; here every other take does.
+Every chunk writes its pictures and its part of the annotations; ``finish_layout`` joins the parts into the one file
+that the data set's readers expect. Image numbers follow from the configuration, so the files do not depend on how the
+chunks are distributed. MuCo's unaugmented half shows people before a green screen; here every other take does.
 
     panoptic  train, val, test   see layout.py
     muco      train sequences    MuCo-3DHP.json, {unaugmented_set,augmented_set}/SEQUENCE/CAMERA_%08d.jpg
     coco      train and val      annotations/person_keypoints_{train,val}2017.json, {train,val}2017/%012d.jpg
     mupots    test sequences     MuPoTS-3D.json, MultiPersonTestSet/TS%d/img_%06d.jpg
 
-Beside each lies terms.txt: they are free of third-party rights.
+Each has a terms.txt: rendered data is free of third-party rights.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _PARTS = ".parts"
 
 
 def layout_chunks(config: StudioConfig, layout: Layout) -> list[StudioChunk]:
-    """The chunks of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
+    """All chunks of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
 
     Raises:
-        ValueError: the config has no sequence of these splits, or more test sequences than MuPoTS-3D has.
+        ValueError: the config has no sequence of these splits, or more test sequences than MuPoTS-3D's 20.
     """
     splits = {"panoptic": ("train", "val", "test"), "muco": ("train",), "coco": ("train", "val"), "mupots": ("test",)}
     chunks = plan_chunks(config, splits[layout])
@@ -62,17 +62,17 @@ def layout_chunks(config: StudioConfig, layout: Layout) -> list[StudioChunk]:
 
 
 def views_per_frame(layout: Layout) -> int:
-    """How many pictures every frame gives."""
+    """Number of pictures per frame: one per camera."""
     return 2 if layout in ("panoptic", "muco") else 1
 
 
 def render_chunk(config: StudioConfig, layout: Layout, chunk: StudioChunk, root: Path) -> int:
     """Renders the chunk's frames into a layout under ``root``; returns the number of pictures.
 
-    Annotations of other layouts than panoptic's are complete only after ``finish_layout``.
+    Except in panoptic, the annotations can be read only after ``finish_layout``.
 
     Raises:
-        ValueError: as ``render_chunk``.
+        ValueError: as ``render_panoptic_chunk``.
     """
     if layout == "panoptic":
         return render_panoptic_chunk(config, chunk, root)
@@ -97,7 +97,7 @@ def render_chunk(config: StudioConfig, layout: Layout, chunk: StudioChunk, root:
 
 
 def render_layout(config: StudioConfig, root: Path, workers: int = 2, layout: Layout = "panoptic") -> int:
-    """Renders all chunks of the layout with ``workers`` processes; returns the number of pictures.
+    """Renders a data set on this machine with ``workers`` processes; returns the number of pictures.
 
     Raises:
         ValueError: as ``layout_plan``.
@@ -107,7 +107,7 @@ def render_layout(config: StudioConfig, root: Path, workers: int = 2, layout: La
     if workers <= 1:
         pictures = sum(map(render_one, chunks))
     else:
-        # A forked child would wait for ever for threads of OpenCV that the parent has used and that it does not have.
+        # Not forked: a forked child hangs once the parent has used OpenCV's threads, which it does not inherit.
         context = multiprocessing.get_context("spawn")
         with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             pictures = sum(pool.imap_unordered(render_one, chunks))
@@ -149,7 +149,7 @@ def _chunk_shots(config: StudioConfig, layout: Layout, chunk: StudioChunk) -> It
         moments = min(config.take_frames, chunk.first + chunk.count - first)
         cut_out = layout == "muco" and _muco_set(number) == UNAUGMENTED
         room = green if cut_out else textured
-        # A photo's camera is another one in every take; the others stay, and so does what they see of a room.
+        # COCO has another camera in every take. The other layouts keep theirs, so their views are computed once.
         key = (cut_out, number if layout == "coco" else 0)
         if key not in views:
             if layout == "coco":
@@ -175,7 +175,7 @@ def _muco_set(take: int) -> str:
 
 
 def _file_name(config: StudioConfig, layout: Layout, sequence: str, shot: Shot, number: int) -> str:
-    """As the annotation writes it; COCO's leaves the folder to its reader."""
+    """Path of a picture below the image folder, as in the annotations; COCO's annotations contain its last part only."""
     if layout == "coco":
         return f"{sequence_split(sequence)}2017/{number:012d}.jpg"
     if layout == "mupots":
@@ -190,7 +190,7 @@ def _annotation_file(layout: Layout, sequence: str) -> str:
 
 
 def _first_number(config: StudioConfig, layout: Layout, sequence: str) -> int:
-    """Number of the sequence's first picture: readers of Moon's files take it for the place in the list."""
+    """Number of the sequence's first picture; readers of Moon's files use it as an index into ``images``, from 0."""
     before = 1 if layout == "coco" else 0
     for other in dict.fromkeys(chunk.sequence for chunk in layout_chunks(config, layout)):
         if other == sequence:

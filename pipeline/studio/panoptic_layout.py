@@ -26,22 +26,22 @@ from pipeline.studio.stage import plan_take
 
 
 def calibration_path(root: Path, sequence: str) -> Path:
-    """Where the sequence's calibration is written."""
+    """Path of the sequence's calibration."""
     return root / sequence / f"calibration_{sequence}.json"
 
 
 def bodies_path(root: Path, sequence: str, frame: int) -> Path:
-    """Where the frame's people are written."""
+    """Path of the frame's body file."""
     return root / sequence / "hdPose3d_stage1_coco19" / f"body3DScene_{frame:08d}.json"
 
 
 def image_path(root: Path, sequence: str, camera: str, frame: int) -> Path:
-    """Where one camera's picture of the frame is written."""
+    """Path of one camera's picture of the frame."""
     return root / sequence / "hdImgs" / camera / f"{camera}_{frame:08d}.jpg"
 
 
 def calibration_json(sequence: str, cameras: list[StudioCamera]) -> str:
-    """The calibration file of a sequence; t in cm, x_cam = R X + t, world Y down."""
+    """Content of a calibration file: X_cam = R X + t, t in cm, world y down."""
     entries = [
         {
             "name": camera.name,
@@ -60,7 +60,13 @@ def calibration_json(sequence: str, cameras: list[StudioCamera]) -> str:
 
 
 def bodies_json(milliseconds: float, people: list[ndarray], first: int) -> str:
-    """A body file: ``people`` are (19, 4) arrays of x, y, z in cm and confidence, ids in order from ``first`` on."""
+    """Content of a body file.
+
+    Args:
+        milliseconds: time of the frame.
+        people: per person (19, 4): x, y, z in world cm, and confidence.
+        first: id of the first person; the others follow.
+    """
     bodies = ",\n".join(
         f'{{ "id": {i},\n"joints19": [{", ".join(f"{value:.6g}" for value in joints.ravel())}]\n}}'
         for i, joints in enumerate(people, start=first)
@@ -71,7 +77,7 @@ def bodies_json(milliseconds: float, people: list[ndarray], first: int) -> str:
 
 
 def write_calibration(config: StudioConfig, sequence: str, root: Path) -> Path:
-    """Writes the sequence's calibration file and returns its path."""
+    """Writes the sequence's calibration and returns its path."""
     path = calibration_path(root, sequence)
     write_bytes(path, calibration_json(sequence, sequence_cameras(config, sequence)).encode())
     return path
@@ -80,13 +86,13 @@ def write_calibration(config: StudioConfig, sequence: str, root: Path) -> Path:
 def render_panoptic_chunk(config: StudioConfig, chunk: StudioChunk, root: Path) -> int:
     """Renders the chunk's frames with both cameras into the Panoptic layout under ``root``.
 
-    The calibration is written by every chunk, with the same content: a chunk alone is a readable data set.
+    Every chunk writes the calibration, with the same content, so that one chunk alone is a readable data set.
 
     Returns:
         Number of pictures written.
 
     Raises:
-        ValueError: if the chunk does not start at a take or its sequence is not in the config.
+        ValueError: the chunk does not start with a take, or its sequence is not in the config.
     """
     if chunk.first % config.take_frames:
         raise ValueError(f"chunk of {chunk.sequence}: first must be a multiple of take_frames {config.take_frames}, "
@@ -100,11 +106,11 @@ def render_panoptic_chunk(config: StudioConfig, chunk: StudioChunk, root: Path) 
     write_calibration(config, sequence, root)
     for first in range(chunk.first, chunk.first + chunk.count, config.take_frames):
         moments = min(config.take_frames, chunk.first + chunk.count - first)
-        _render_take(config, sequence, first // config.take_frames, moments, room, views, root)
+        _write_take(config, sequence, first // config.take_frames, moments, room, views, root)
     return chunk.count * len(views)
 
 
-def _render_take(
+def _write_take(
     config: StudioConfig, sequence: str, number: int, moments: int, room: Room, views: list[View], root: Path
 ) -> None:
     take = plan_take(config, sequence, number)
@@ -115,6 +121,6 @@ def _render_take(
         if shot.view == len(views) - 1:
             joints = [person[shot.moment] for person in people]
             milliseconds = 1000.0 * shot.frame * config.frame_seconds
-            # Within a sequence nobody has the number of somebody else: a take is other people.
+            # Every take has other people, so ids must differ between the takes of a sequence.
             content = bodies_json(milliseconds, joints, number * MOST_PEOPLE)
             write_bytes(bodies_path(root, sequence, shot.frame), content.encode())

@@ -1,4 +1,4 @@
-"""The studio as a Ray job: every chunk of the rendered data set is one task on some node."""
+"""`das render`: renders a data set with Ray, one task per chunk."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from pipeline.studio.layouts import Layout, finish_layout, layout_chunks, render
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """Where rendered people go, and what is rendered."""
+    """What is rendered, and the folder that receives it."""
 
     out: str
-    """Folder that receives the pictures and annotations; all nodes must see it."""
+    """Folder of the pictures and annotations; must be shared by all nodes."""
     studio: StudioConfig = field(default_factory=StudioConfig)
     """Sizes, sequences and seed."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where it runs, when Ray is not running yet."""
+    """The Ray cluster, used unless Ray is already running."""
     layout: Layout = "panoptic"
-    """Whose original layout is written: panoptic (for `das prepare --source synthetic`), muco, coco or mupots (for the
-    source of that name)."""
+    """Original layout: panoptic (read by `das prepare --source synthetic`), muco, coco or mupots (read by the source of
+    that name)."""
 
 
 def render_with_ray(config: RenderConfig) -> int:
-    """Renders everything, or finds it done; returns the number of pictures.
+    """Renders a data set, unless the folder already holds it; returns the number of pictures.
 
     Raises:
-        ValueError: the folder holds what another configuration or another studio rendered, or the layout has no
-            sequences.
+        ValueError: the folder was rendered with another configuration or version, or the layout has no sequences.
     """
     out = Path(config.out).resolve()
     done = out / "studio.json"
@@ -53,9 +52,9 @@ def render_with_ray(config: RenderConfig) -> int:
     with tqdm(total=total, unit=" pictures", delay=2, desc="render") as progress:
         while waiting:
             (ready,), waiting = ray.wait(waiting, num_returns=1)
-            made = ray.get(ready)
-            pictures += made
-            progress.update(made)
+            count = ray.get(ready)
+            pictures += count
+            progress.update(count)
     finish_layout(config.studio, config.layout, out)
     what = {"version": VERSION, "layout": config.layout, "config": _plain(config.studio)}
     write_json(done, {**what, "pictures": pictures})
@@ -91,5 +90,5 @@ def _plain(studio: StudioConfig) -> dict[str, object]:
 
 
 def _render_one_chunk(config: StudioConfig, layout: Layout, chunk: StudioChunk, root: Path) -> int:
-    cv2.setNumThreads(1)  # one task, one CPU
+    cv2.setNumThreads(1)  # the task reserves one CPU
     return render_chunk(config, layout, chunk, root)
