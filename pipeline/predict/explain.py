@@ -59,10 +59,10 @@ def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarr
         score = level_scores(level)[1][0].cpu().numpy()
         picture = draw_map(photo, score, factor * stride)
         tiles = [captioned(picture, f"stride {stride}: score, at most {score.max():.2f}")]
-        for stage, offsets in (("initial", level.joints), ("updated", update_dense(state))):
+        for label, offsets in (("initial", level.joints), ("updated", update_dense(state))):
             arrows = _point_to_joint(predictor, level.root[0], offsets[0], stride)[names.index(joint)]
             picture = draw_offsets(photo, factor * arrows, factor * stride)
-            tiles.append(captioned(picture, f"{stage} offsets of {joint}"))
+            tiles.append(captioned(picture, f"{label} offsets of {joint}"))
         rows.append(side_by_side(*tiles))
     return above_each_other(*rows)
 

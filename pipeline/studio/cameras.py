@@ -58,7 +58,7 @@ def sequence_cameras(config: StudioConfig, sequence: str) -> list[StudioCamera]:
         position = to_world(np.array([distance * np.sin(a), height, distance * np.cos(a)]))
         target = to_world(np.array([rng.normal(0, 4), aim, rng.normal(0, 4)]))
         R = _look_at(position, target, rng.normal(0, 0.012))
-        fx = rng.normal(1400, 8)  # pixels at 1920 x 1080, as the recorded cameras
+        fx = rng.normal(1400, 8)  # pixels at 1920 x 1080, about that of the recorded cameras
         # K at the full size. Pixel centres have integer coordinates, so scaling the size shifts the principal point.
         K = np.array(
             [

@@ -100,7 +100,7 @@ def render_layout(config: StudioConfig, root: Path, workers: int = 2, layout: La
     """Renders a data set on this machine with ``workers`` processes; returns the number of pictures.
 
     Raises:
-        ValueError: as ``layout_plan``.
+        ValueError: as ``layout_chunks``.
     """
     chunks = layout_chunks(config, layout)
     render_one = partial(render_chunk, config, layout, root=root)
@@ -116,9 +116,9 @@ def render_layout(config: StudioConfig, root: Path, workers: int = 2, layout: La
 
 
 def finish_layout(config: StudioConfig, layout: Layout, root: Path) -> None:
-    """Joins the parts that the chunks of ``layout_plan`` left under ``root``; people are numbered from 1.
+    """Joins the parts written by all chunks under ``root`` into the annotation files; people are numbered from 1.
 
-    The terms go beside them: a reader of a recorded data set's layout would take its owners' for granted.
+    Also writes terms.txt: without it, readers assume the terms of the recorded data set of that layout.
     """
     write_bytes(root / "terms.txt", f"{RENDERED_TERMS}\n".encode())
     if layout == "panoptic":
@@ -175,7 +175,7 @@ def _muco_set(take: int) -> str:
 
 
 def _file_name(config: StudioConfig, layout: Layout, sequence: str, shot: Shot, number: int) -> str:
-    """Path of a picture below the image folder, as in the annotations; COCO's annotations contain its last part only."""
+    """Path of a picture below the image folder, as in the annotations; COCO's hold its last part only."""
     if layout == "coco":
         return f"{sequence_split(sequence)}2017/{number:012d}.jpg"
     if layout == "mupots":

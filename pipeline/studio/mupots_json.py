@@ -47,7 +47,7 @@ def muco_people(number: int, shot: Shot) -> list[dict[str, Any]]:
 
 
 def mupots_people(number: int, shot: Shot) -> list[dict[str, Any]]:
-    """The annotations of a MuPoTS image, 17 joints; adds ``keypoints_univ``, ``occlusion`` and ``is_valid`` to Moon's fields."""
+    """The annotations of a MuPoTS image, 17 joints; ``keypoints_univ``, ``occlusion``, ``is_valid`` are added."""
     people = []
     for figure in shot.figures(MUPOTS17):
         if not figure.mask.any():
@@ -81,7 +81,7 @@ def _intrinsic(camera: StudioCamera) -> list[float]:
 
 
 def _person(number: int, figure: Figure) -> dict[str, Any]:
-    low, high = figure.box[:2], figure.box[2:]
+    low, high = figure.bbox[:2], figure.bbox[2:]
     return {
         "image_id": number,
         "category_id": 1,

@@ -1,6 +1,7 @@
-"""Who stands where in one take: people, their motions, stools and a table, without anybody inside anybody else.
+"""Plans a take: people, their places and motions, and furniture, without collisions.
 
-A take is planned as a whole, always in the same way, so it does not matter which of its frames are rendered where.
+A take is planned as a whole from the seed, sequence and number, so it does not depend on how its frames are divided
+among workers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pipeline.studio.spheres import Box, Spheres, body_spheres, box_spheres, ove
 STAGE_RADIUS = 165.0
 """People stay within this distance of the middle of the room, cm."""
 ATTEMPTS = 25
+"""Places and motions that are tried for a person; without a free one the person is left out."""
 
-# Weights of 1..8 people, of formations and of what each person does.
+# By activity: weights of 1 to 8 people, of formations, and of each person's motion.
 PEOPLE = {
     "haggling": (1, 2, 6, 2, 0.5, 0, 0, 0),
     "mafia": (0.3, 0.5, 1, 2, 2, 2, 1.5, 1),
@@ -40,7 +42,7 @@ MOTIONS = {
     "ultimatum": {"stand": 3.0, "walk": 3.0, "sit": 2.0, "reach": 2.0},
     "pizza": {"sit": 3.0, "stand": 2.0, "reach": 3.0, "walk": 2.0},
 }
-# What everybody does in a take that stages an interaction, and how many take part.
+# By interaction: the motion of all people, and the fewest and most people.
 INTERACTIONS = {"table": ("sit", 2, 8), "bench": ("sit", 2, 5), "crossing": ("walk", 2, 4)}
 SEAT_WIDTH = 58.0
 """Room for one person on a bench, cm."""
@@ -49,7 +51,7 @@ STOOL_TONES = ((0.42, 0.30, 0.20), (0.25, 0.25, 0.27), (0.75, 0.73, 0.70), (0.30
 
 @dataclass(frozen=True)
 class Actor:
-    """One person of a take, with the motion over all its frames and the space the body fills."""
+    """One person of a take, with clothes, motion, and the body's spheres over all moments."""
 
     person: Person
     outfit: Outfit
@@ -59,7 +61,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Take:
-    """Everything on stage during one take, at T moments."""
+    """People and movable furniture of one take, over T moments."""
 
     actors: list[Actor]
     boxes: list[Box]
@@ -67,9 +69,14 @@ class Take:
 
 @dataclass(frozen=True)
 class Formation:
-    """How people are arranged about ``middle`` (x, z), turned by ``angle``.
+    """An arrangement of people.
 
-    ``kind`` is circle, table, row, bench, crossing or scatter.
+    Attributes:
+        kind: circle, table, row, bench, crossing or scatter.
+        count: number of people.
+        middle: (2,) x, z in cm.
+        angle: radians by which it is turned.
+        spread: factor on distances.
     """
 
     kind: str
@@ -79,7 +86,7 @@ class Formation:
     spread: float
 
     def place(self, rng: np.random.Generator, i: int, attempt: int) -> tuple[ndarray, float]:
-        """Where person i stands (x, z) and looks; later attempts stray further."""
+        """Place (x, z) in cm and heading in radians of person i; later attempts deviate further."""
         if self.kind in ("circle", "table"):
             angle = self.angle + 2 * np.pi * (i + rng.normal(0, 0.1)) / max(self.count, 3)
             radius = self.spread * (88 if self.kind == "table" else 42 + 15 * self.count)
@@ -104,8 +111,8 @@ class Formation:
 def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
     """People, motions and furniture of one take; T = config.take_frames moments.
 
-    People come on stage one after another. Each draws places and motions until one keeps clear of everybody and
-    everything at all moments; who finds none stays away.
+    People are added one after another. For each, places and motions are sampled until one collides with no person or
+    furniture at any moment; after ``ATTEMPTS`` the person is left out.
     """
     activity = sequence_activity(sequence)
     rng = config.rng(sequence, take)
@@ -151,12 +158,12 @@ def plan_take(config: StudioConfig, sequence: str, take: int) -> Take:
             occupied += filled
             boxes += [] if stool is None else [stool]
             break
-    # Everybody sits on it and nobody else comes, so it need not keep clear of people.
+    # All people of this take sit on the bench, so it is not tested for collisions.
     return Take(actors, boxes if bench is None else [*boxes, bench])
 
 
 def _interaction(config: StudioConfig, sequence: str, take: int) -> str | None:
-    """What the people of a take do together, if anything; its draws are its own."""
+    """The interaction of a take, or None; uses a generator that no other sample depends on."""
     rng = config.rng(sequence, take, 5)
     return _weighted_choice(rng, dict.fromkeys(INTERACTIONS, 1.0)) if rng.random() < config.interactions else None
 
@@ -165,12 +172,13 @@ Choice = TypeVar("Choice")
 
 
 def _weighted_choice(rng: np.random.Generator, weights: dict[Choice, float]) -> Choice:
+    """A random key, with probability in proportion to its weight."""
     total = np.array(list(weights.values()), dtype=float)
     return list(weights)[rng.choice(len(total), p=total / total.sum())]
 
 
 def _table(rng: np.random.Generator, middle: ndarray) -> list[Box]:
-    """A table top on one leg."""
+    """A table: its top and one leg."""
     height, yaw = rng.uniform(68, 78), rng.uniform(0, np.pi)
     wood = np.array([0.55, 0.40, 0.27]) * rng.uniform(0.7, 1.4)
     top = np.array([rng.uniform(42, 60), 3.0, rng.uniform(32, 42)])
@@ -182,7 +190,7 @@ def _table(rng: np.random.Generator, middle: ndarray) -> list[Box]:
 
 
 def _bench(rng: np.random.Generator, formation: Formation) -> Box:
-    """A block as long as its people need, under and a little behind them."""
+    """A bench: a block under the people and a little behind them, ``SEAT_WIDTH`` long per person."""
     half = np.array([formation.count * SEAT_WIDTH / 2, rng.uniform(20, 23), 18.0])
     back = 5 * np.array([np.sin(formation.angle), np.cos(formation.angle)])
     middle = np.array([formation.middle[0] - back[0], half[1], formation.middle[1] - back[1]])
@@ -199,9 +207,9 @@ def _sample_motion(
     kind: str,
     bench: Box | None,
 ) -> tuple[Pose, Box | None]:
-    """A motion in a formation, and the stool if it needs one."""
+    """Samples a motion at a place; returns the pose and the stool, if the motion needs one."""
     if motion == "walk" and kind == "crossing":
-        # Long loops about one middle, each its own way round: they cross, and who walks them meets.
+        # Long loops round nearly the same middle, in random directions: the paths cross.
         half_axes = (rng.uniform(105, 150), rng.uniform(55, 90))
         path = Walk(0.15 * spot, half_axes, rng.uniform(0, np.pi), rng.choice([-1.0, 1.0]), rng.uniform())
         return walk(rng, person, t, path), None
@@ -214,6 +222,7 @@ def _sample_motion(
     if motion == "sit" and bench is not None:
         return sit(rng, person, t, spot, yaw, 2 * float(bench.half[1]), table=False), None
     if motion == "sit":
+        # A quarter of stature, about the height of the knee, within the heights of chairs, cm.
         seat = float(np.clip(rng.normal(0.25, 0.02) * person.stature, 34, 52))
         back = 0.04 * person.stature * np.array([np.sin(yaw), np.cos(yaw)])
         colour = np.array(STOOL_TONES[rng.integers(len(STOOL_TONES))])
