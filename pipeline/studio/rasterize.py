@@ -65,7 +65,7 @@ def box_solid(box: Box, cell: float) -> Solid:
 
 
 def shade(solid: Solid, light: ndarray) -> ndarray:
-    """Shaded colours (F, 3) RGB of all faces: direct light from ``light`` (3,), ambient light, weaker near the floor."""
+    """Shaded colours (F, 3) RGB of all faces: direct light from ``light`` (3,), ambient light from above."""
     corners = solid.vertices[solid.faces]
     normal = np.cross(corners[:, 3] - corners[:, 1], corners[:, 2] - corners[:, 0])
     normal /= np.sqrt(np.einsum("fi,fi->f", normal, normal))[:, None] + 1e-9

@@ -16,7 +16,7 @@ J = CONFIG.n_joints
 
 
 def record(frame: int, K: np.ndarray | None) -> Record:
-    """An image without people, as prepared rows hold it."""
+    """A prepared row of an image without people."""
     image = np.random.default_rng(frame).integers(0, 255, (90, 160, 3), np.uint8)
     data = cv2.imencode(".png", image)[1].tobytes()
     return Record(
@@ -48,7 +48,7 @@ def record(frame: int, K: np.ndarray | None) -> Record:
     )
 
 
-def test_rows_become_people_with_the_key_of_their_image(checkpoint, predictor):
+def test_predicted_people_have_the_key_of_their_image(checkpoint, predictor):
     K = np.array([[130.0, 0, 79.5], [0, 130, 44.5], [0, 0, 1]])
     records = [record(0, K), record(1, None), record(2, K)]
     columns = BatchPredictor(str(checkpoint))(to_table(records))
@@ -80,7 +80,7 @@ def test_a_row_that_cannot_be_read_names_its_key(checkpoint):
 
 
 class FakeTable:
-    """A table that was spoiled after it had been checked."""
+    """A table whose rows were damaged after the check of ``to_table``."""
 
     def __init__(self, rows):
         self.rows = rows

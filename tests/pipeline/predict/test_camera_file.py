@@ -11,7 +11,7 @@ from pipeline.predict.predict import predict_photo
 from tests.pipeline.predict.prediction_cases import panoptic_calibration, refused, written
 
 
-def test_a_plain_camera_file_is_used(predictor, photo, tmp_path):
+def test_a_camera_file_replaces_the_assumed_camera(predictor, photo, tmp_path):
     K = [[140.0, 0, 80], [0, 141, 45], [0, 0, 1]]
     file = tmp_path / "camera.json"
     file.write_text(json.dumps({"K": K, "distortion": [-0.1, 0.01, 0, 0, 0], "width": 160, "height": 90}))
@@ -36,7 +36,7 @@ def test_the_camera_of_a_calibration_is_found_by_name(photo, tmp_path):
     refused(lambda: read_camera_file(path, photo, "00_99"), "'00_99'", "00_16")
 
 
-def test_faults_of_camera_files_are_named(predictor, photo, tmp_path):
+def test_a_bad_camera_file_is_refused_with_file_and_field(predictor, photo, tmp_path):
     path = tmp_path / "camera.json"
 
     def with_content(text):

@@ -1,4 +1,4 @@
-"""Pictures from within a model show what decoding reads, and a wrong joint or folder is refused before anything."""
+"""Score maps, offsets and residual densities against decoding; wrong joints and folders are refused before writing."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def photo():
 
 
 @pytest.mark.parametrize("origin", ["root", "pixel"])
-def test_arrows_lead_to_where_decoding_puts_the_joints(tmp_path, photo, origin):
+def test_arrows_end_at_the_decoded_joints(tmp_path, photo, origin):
     predictor = Predictor.from_folder(checkpoint_of(tmp_path / "model", config=replace(MODEL, offset_origin=origin)))
     inputs = predictor.prepare([photo], [np.eye(3)], [np.zeros(5)])
     output = predictor.network(inputs)
@@ -48,7 +48,7 @@ def test_every_level_has_a_row_of_three_pictures(tmp_path, photo):
     assert not np.array_equal(picture, draw_levels(predictor, photo, "r_ankle"))
 
 
-def test_residuals_of_a_flow_that_learned_nothing_are_the_laplace_prior(tmp_path):
+def test_the_residual_density_of_an_untrained_flow_is_the_laplace_prior(tmp_path):
     folder = checkpoint_of(tmp_path / "model")
     picture = draw_residual_density(folder, Predictor.from_folder(folder))
     assert picture is not None and picture.shape == (480, 480, 3)
@@ -56,12 +56,12 @@ def test_residuals_of_a_flow_that_learned_nothing_are_the_laplace_prior(tmp_path
     assert heat[40:, 40:].max() == heat[230:250, 230:250].max() > 2 * heat[120, 240]
 
 
-def test_without_a_likelihood_there_are_no_residuals(tmp_path):
+def test_a_model_without_likelihood_has_no_residual_density(tmp_path):
     folder = checkpoint_of(tmp_path / "model", config=replace(MODEL, pose_likelihood="l1"))
     assert draw_residual_density(folder, Predictor.from_folder(folder)) is None
 
 
-def test_the_command_adds_its_pictures(tmp_path, photo, capsys):
+def test_inside_adds_two_kinds_of_pictures(tmp_path, photo, capsys):
     folder = checkpoint_of(tmp_path / "model")
     assert cv2.imwrite(str(tmp_path / "a.png"), photo)
     predict(PredictConfig((str(tmp_path / "a.png"),), str(folder), str(tmp_path / "out"), inside="head"))
@@ -70,7 +70,7 @@ def test_the_command_adds_its_pictures(tmp_path, photo, capsys):
     assert "a_inside.png" in capsys.readouterr().out
 
 
-def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(tmp_path, photo):
+def test_a_wrong_joint_folder_or_file_is_refused_before_writing(tmp_path, photo):
     folder = checkpoint_of(tmp_path / "model")
     assert cv2.imwrite(str(tmp_path / "a.png"), photo)
     config = PredictConfig((str(tmp_path / "a.png"),), str(folder), str(tmp_path / "out"), inside="wrist")

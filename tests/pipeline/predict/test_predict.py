@@ -13,7 +13,7 @@ from tests.pipeline.predict.prediction_cases import panoptic_calibration, refuse
 
 
 @pytest.mark.parametrize("content", [b"", b"this is a text", b"\xff\xd8\xff\xe0 broken", None])
-def test_a_photo_that_is_no_image_is_named_and_nothing_is_written(predictor, tmp_path, content):
+def test_a_file_that_is_no_image_is_refused_before_writing(predictor, tmp_path, content):
     path = tmp_path / "holiday.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -21,7 +21,7 @@ def test_a_photo_that_is_no_image_is_named_and_nothing_is_written(predictor, tmp
     assert written(tmp_path / "out") == []
 
 
-def test_the_command_runs_on_several_files_and_says_where_results_are(checkpoint, photo, tmp_path, capsys):
+def test_the_command_prints_the_results_of_several_files(checkpoint, photo, tmp_path, capsys):
     second = tmp_path / "second.jpg"
     cv2.imwrite(str(second), np.zeros((50, 50, 3), np.uint8))
     predict(PredictConfig((str(photo), str(second)), str(checkpoint), out=str(tmp_path / "out"), fov=70))
@@ -31,19 +31,19 @@ def test_the_command_runs_on_several_files_and_says_where_results_are(checkpoint
     assert lines[2:] == [f"terms of the model's training data: {terms}" for terms in ("research only", "free")]
 
 
-def test_the_command_takes_a_threshold_and_a_camera(checkpoint, photo, tmp_path):
+def test_the_command_uses_threshold_and_camera(checkpoint, photo, tmp_path):
     config = PredictConfig((str(photo),), str(checkpoint), str(tmp_path / "out"), threshold=0.99)
     predict(replace(config, camera=str(panoptic_calibration(tmp_path))))
     value = json.loads((tmp_path / "out" / "00_16_0001.json").read_text())
     assert value["people"] == [] and value["camera"]["K"][0][0] == 116
 
 
-def test_the_command_line_names_photos_first(photo):
+def test_photos_are_positional_arguments(photo):
     config = tyro.cli(PredictConfig, args=[str(photo), "--model", "models:/das-demo@champion", "--fov", "70"])
     assert config == PredictConfig((str(photo),), "models:/das-demo@champion", fov=70)
 
 
-def test_wrong_settings_are_named(photo, tmp_path):
+def test_a_bad_setting_is_refused_with_its_name(photo, tmp_path):
     refused(lambda: PredictConfig((), "model"), "files is empty")
     refused(lambda: PredictConfig((str(photo),), "model", fov=180), "fov = 180")
     refused(lambda: PredictConfig((str(photo),), "model", threshold=1.0), "threshold = 1.0")
@@ -68,7 +68,7 @@ def test_real_hd_frames_with_their_real_calibration(checkpoint, das_data, tmp_pa
         camera = calibration[path.parent.name]
         assert value["camera"]["K"] == camera["K"] and not value["camera"]["assumed"]
         assert value["image"] == {"height": 1080, "width": 1920} and len(value["people"]) == 3
-        # What is reported in space projects, through OpenCV's distortion, to the pixels that are reported.
+        # Reported positions in mm project to the reported pixels with OpenCV's distortion.
         for person in value["people"]:
             points = np.array(person["joints_cam"])
             zero = np.zeros(3)

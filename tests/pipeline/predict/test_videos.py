@@ -1,4 +1,4 @@
-"""Videos: one overlay and one line per frame, and nothing is left of a file that is no video."""
+"""Videos: one overlay and one line per frame; a file that is no video leaves no results."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def video(tmp_path) -> Path:
     return path
 
 
-def test_a_video_becomes_an_overlay_and_a_line_per_frame(predictor, video, tmp_path):
+def test_a_video_gives_an_overlay_and_a_line_per_frame(predictor, video, tmp_path):
     frames, overlay = predict_video(predictor, video, tmp_path / "out")
     assert frames == 4 and written(tmp_path / "out") == ["walk.jsonl", "walk_overlay.mp4"]
     lines = [json.loads(line) for line in (tmp_path / "out" / "walk.jsonl").read_text().splitlines()]
@@ -30,7 +30,7 @@ def test_a_video_becomes_an_overlay_and_a_line_per_frame(predictor, video, tmp_p
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
 
 
-def test_a_video_that_is_none_leaves_nothing_behind(predictor, tmp_path):
+def test_a_file_that_is_no_video_is_refused_without_results(predictor, tmp_path):
     path = tmp_path / "walk.mp4"
     path.write_bytes(b"no video")
     refused(lambda: predict_video(predictor, path, tmp_path / "out"), "walk.mp4", "no video")

@@ -20,7 +20,7 @@ def test_some_joints_are_missing_and_confidences_vary_as_in_recordings(tmp_path)
     missing = c == -1
     assert 0.001 < missing.mean() < 0.06
     assert (joints[missing][:, :3] == 0).all(-1).mean() > 0.6
-    assert not missing[:, 2].any()  # the root
+    assert not missing[:, 2].any()  # mid_hip, the root
     assert c.max() <= 0.72 and c[~missing].min() > 0 and c[~missing].std() > 0.05
     heights = -joints[~missing][:, 1]
     assert 0 < np.quantile(heights, 0.02) < 15 and 120 < np.quantile(heights, 0.98) < 195

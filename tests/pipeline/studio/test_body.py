@@ -19,8 +19,8 @@ from tests.pipeline.studio.small_renderings import HD, cv2_pixels
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_left_and_right_look_the_same(seed):
-    """Whoever stands in a symmetric pose is a mirror image of himself: colours say nothing about the side."""
+def test_a_symmetric_pose_gives_a_mirror_symmetric_mesh(seed):
+    """Shape and colours are mirrored at x = 0, so colours give no cue about the side."""
     rng = np.random.default_rng(seed)
     person = sample_person(rng)
     outfit = sample_outfit(rng, person.female)
@@ -58,7 +58,7 @@ def silhouettes(takes):
     return found
 
 
-def test_joints_lie_on_the_people_in_the_picture(silhouettes):
+def test_joints_are_inside_the_silhouette(silhouettes):
     inside = []
     for mask, uv in silhouettes:
         places = np.round(uv).astype(int)
@@ -68,7 +68,7 @@ def test_joints_lie_on_the_people_in_the_picture(silhouettes):
     assert len(inside) > 400 and np.mean(inside) == 1.0
 
 
-def test_a_person_is_as_big_as_the_joints_say(silhouettes):
+def test_silhouettes_extend_slightly_beyond_the_joints(silhouettes):
     for mask, uv in silhouettes:
         rows, columns = np.nonzero(mask)
         if rows.min() > 0 and rows.max() < 359 and columns.min() > 0 and columns.max() < 639:

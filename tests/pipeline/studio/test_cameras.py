@@ -26,7 +26,7 @@ def test_calibration_scales_with_the_picture(tmp_path):
     np.testing.assert_array_equal(np.ravel(written["t"]), big.t)
 
 
-def test_cameras_stand_like_panoptics_and_look_at_the_stage():
+def test_cameras_have_panoptics_places_and_look_at_the_stage():
     for sequence in HD.train_sequences:
         for camera in sequence_cameras(HD, sequence):
             np.testing.assert_allclose(camera.R @ camera.R.T, np.eye(3), atol=1e-8)
@@ -39,8 +39,8 @@ def test_cameras_stand_like_panoptics_and_look_at_the_stage():
             assert above[1] < uv[1]
 
 
-def test_every_split_is_seen_from_the_same_places():
-    """The calibrations of train and test sequences scatter about the same cameras."""
+def test_all_splits_have_the_same_camera_places():
+    """Camera positions of train, val and test sequences scatter about the same means."""
     config = StudioConfig()
     centres = {split: np.array([[c.centre for c in sequence_cameras(config, s)] for s in config.sequences(split)])
                for split in SPLITS}  # fmt: skip
@@ -49,8 +49,8 @@ def test_every_split_is_seen_from_the_same_places():
     assert np.linalg.norm(np.ptp(centres["train"], axis=0), axis=-1).min() > 3
 
 
-def test_the_lens_bends_as_much_as_the_recorded_one():
-    """Undistorting moves a corner of the recorded 00_16 by 159 pixels, of 00_30 by 173."""
+def test_distortion_is_as_strong_as_in_the_recorded_cameras():
+    """Undistortion moves a corner of the recorded 00_16 by 159 pixels, of 00_30 by 173."""
     corners = np.array([[0, 0], [1919, 0], [0, 1079], [1919, 1079]], float)[:, None]
     moved = [
         np.linalg.norm(cv2.undistortPoints(corners, c.K, c.distortion, P=c.K) - corners, axis=-1).mean()
@@ -60,7 +60,7 @@ def test_the_lens_bends_as_much_as_the_recorded_one():
     assert 150 < np.median(moved) < 180 and 120 < min(moved) and max(moved) < 210
 
 
-def test_photos_are_taken_from_anywhere_with_any_lens():
+def test_photo_cameras_vary_in_format_and_cover_all_sides():
     cameras = [photo_camera(TINY, "studio_train_mafia1", take) for take in range(40)]
     assert {(c.width, c.height) for c in cameras} == {(192, 108), (144, 108), (81, 108)}
     azimuths = [np.arctan2(c.centre[0], c.centre[2]) for c in cameras]

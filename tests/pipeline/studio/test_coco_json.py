@@ -22,7 +22,7 @@ def read_coco(folder: Path, photos: str) -> COCO:
         return COCO(str(folder / "annotations" / f"person_keypoints_{photos}.json"))
 
 
-def test_coco_is_what_pycocotools_takes_for_coco(root):
+def test_coco_files_are_consistent_in_pycocotools(root):
     for photos, count in (("train2017", 8), ("val2017", 2)):
         data = read_coco(root / "coco", photos)
         (category,) = data.loadCats(data.getCatIds(catNms=["person"]))
@@ -33,7 +33,7 @@ def test_coco_is_what_pycocotools_takes_for_coco(root):
             shape = image["height"], image["width"]
             assert cv2.imread(str(root / "coco" / photos / image["file_name"])).shape[:2] == shape
             mask = data.annToMask(annotation).astype(bool)
-            # Outlines fill what an arm encloses, as COCO's do.
+            # As in COCO, an outline has no holes: its area may include background that an arm encloses.
             assert mask.shape == shape and abs(mask.sum() - annotation["area"]) < 0.25 * annotation["area"] + 6
             rows, columns = np.nonzero(mask)
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
@@ -48,7 +48,7 @@ def test_coco_is_what_pycocotools_takes_for_coco(root):
         assert {v for a in people for v in a["keypoints"][2::3]} == {OUTSIDE, HIDDEN, SEEN}
 
 
-def test_coco_scores_its_own_labels_as_perfect(root):
+def test_the_labels_as_predictions_have_an_average_precision_of_1(root):
     data = read_coco(root / "coco", "train2017")
     labelled = [{**a, "score": 1.0} for a in data.anns.values() if a["num_keypoints"]]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -60,7 +60,7 @@ def test_coco_scores_its_own_labels_as_perfect(root):
     assert judge.stats[0] == pytest.approx(1.0) and len(labelled) > 8
 
 
-def test_coco_is_read_whole_and_crowds_are_ignored(root):
+def test_the_source_reads_all_images_and_ignores_crowds(root):
     records = read_all(coco, root / "coco", "train")
     assert len(records) == 8 and len(read_all(coco, root / "coco", "val")) == 2
     data = read_coco(root / "coco", "train2017")
@@ -75,7 +75,7 @@ def test_coco_is_read_whole_and_crowds_are_ignored(root):
     assert crowds and all(isinstance(a["segmentation"]["counts"], list) for a in crowds)
 
 
-def test_run_lengths_and_outlines_are_those_of_pycocotools():
+def test_run_lengths_and_outlines_agree_with_pycocotools():
     rng = np.random.default_rng(0)
     for _ in range(20):
         mask = cv2.GaussianBlur(rng.normal(0, 1, (40, 61)), (0, 0), 3) > 0

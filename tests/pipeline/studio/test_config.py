@@ -19,7 +19,7 @@ def test_chunks_cover_every_frame_once():
     assert all(frames == list(range(len(frames))) for frames in covered.values())
 
 
-def test_splits_share_no_sequence_and_pizza_is_in_test_alone():
+def test_splits_share_no_sequence_and_pizza_is_in_test_only():
     names = {split: set(sequence_names(split)) for split in ("train", "val", "test")}
     assert not (names["train"] & names["val"] or names["train"] & names["test"] or names["val"] & names["test"])
     config = StudioConfig()
@@ -47,8 +47,8 @@ def test_splits_share_no_sequence_and_pizza_is_in_test_alone():
         ("layers", -0.1),
     ],
 )
-def test_the_config_refuses_nonsense_and_names_it(field, value):
-    wanted = "pizza in test alone|belongs to|wanted studio_|height|people_max|frame_seconds|take_frames|jpeg|seed"
+def test_a_bad_setting_is_refused_with_its_name(field, value):
+    wanted = "pizza in test only|belongs to|wanted studio_|height|people_max|frame_seconds|take_frames|jpeg|seed"
     wanted += "|interactions|layers"
     with pytest.raises(ValueError, match=wanted):
         replace(StudioConfig(), **{field: value})

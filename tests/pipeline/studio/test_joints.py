@@ -16,8 +16,8 @@ from pipeline.studio.stage import plan_take
 from tests.pipeline.studio.small_renderings import TINY
 
 
-def test_every_joint_of_every_set_lies_on_its_person():
-    """Painted alone, a person covers every joint of every joint set that the studio can name."""
+def test_every_joint_of_every_set_is_inside_its_persons_silhouette():
+    """A person is painted alone, so no other body hides a joint."""
     config = replace(TINY, width=320, height=180, take_frames=1)
     sequence = "studio_train_haggling1"
     room = sequence_room(config, sequence)

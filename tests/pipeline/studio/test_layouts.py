@@ -1,4 +1,4 @@
-"""All layouts: terms of use, bytes that no split of the work changes, refused configurations."""
+"""All layouts: terms of use, bytes for any size of chunks, refused configurations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +12,15 @@ from pipeline.studio.layouts import layout_chunks, render_layout
 from tests.pipeline.studio.small_renderings import TINY
 
 
-def test_rendered_people_are_under_the_studios_terms_in_every_layout(root, tmp_path):
+def test_every_layout_has_the_studios_terms(root, tmp_path):
     for source in (muco, coco, mupots):
         folder = root / source.__name__.rpartition(".")[2]
         assert terms_of(source, folder) == RENDERED_TERMS != source.TERMS
     (tmp_path / "terms.txt").write_text("a copy made in May")
-    assert terms_of(coco, tmp_path) == f"{coco.TERMS}: a copy made in May", "words of others take nothing away"
+    assert terms_of(coco, tmp_path) == f"{coco.TERMS}: a copy made in May", "text is added"
 
 
-def test_bytes_of_other_layouts_do_not_depend_on_how_the_work_is_shared(root, tmp_path):
+def test_bytes_of_coco_do_not_depend_on_the_size_of_chunks(root, tmp_path):
     render_layout(replace(TINY, chunk_frames=4), tmp_path, workers=1, layout="coco")
 
     def contents(folder: Path) -> dict[str, bytes]:

@@ -39,12 +39,12 @@ def test_bones_keep_their_length_and_joints_their_limits(seed):
             for first, second, limit in ((thigh, shank, KNEE_LIMIT), (upper, fore, ELBOW_LIMIT)):
                 cosine = (first * second).sum(-1) / np.linalg.norm(first, axis=-1) / np.linalg.norm(second, axis=-1)
                 assert np.arccos(cosine.clip(-1, 1)).max() <= limit + 1e-6
-            # A knee lies in front of the line from hip to ankle: the shank bends backwards, never forwards.
+            # The knee is in front of the line from hip to ankle: it bends in the anatomical direction only.
             toes = p[f"{side}_toe"] - p[f"{side}_heel"]
             middle = 0.5 * (p[f"{side}_hip"] + p[f"{side}_ankle"])
             ahead = ((p[f"{side}_knee"] - middle) * (toes / person.foot + a["pelvis_forward"])).sum(-1)
             assert ahead.min() > -1.0
-            # Shoulders, hips, eyes and ears sit rigidly on their bones.
+            # Shoulders, hips, eyes and ears have constant distances within their bone.
             for one, other in ((f"{side}_eye", "nose"), (f"{side}_ear", "nose"), (f"{side}_hip", "mid_hip"),
                                (f"{side}_shoulder", "neck")):  # fmt: skip
                 assert np.ptp(np.linalg.norm(p[one] - p[other], axis=-1)) < 1e-6
@@ -52,7 +52,7 @@ def test_bones_keep_their_length_and_joints_their_limits(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_feet_stand_on_the_floor_and_nothing_jumps(seed):
+def test_feet_are_on_the_floor_and_no_joint_jumps(seed):
     seconds = np.arange(0, 6, 1 / 29.97)
     person, poses = motions(seed, seconds)
     for pose in poses:
@@ -60,8 +60,8 @@ def test_feet_stand_on_the_floor_and_nothing_jumps(seed):
         assert feet.min() > 0.5 and feet.min(0).max() < 4.0  # cm: heel and toe are inside the shoe
         for name, track in pose.points.items():
             speed = np.linalg.norm(np.diff(track, axis=0), axis=-1).max() * 29.97
-            assert speed < 700, (name, speed)  # cm/s: a fast hand
-    # Whoever walks, walks: the pelvis moves, and a foot in its stance does not.
+            assert speed < 700, (name, speed)  # cm/s, a fast hand
+    # Of a walker, the pelvis moves and the foot on the floor does not.
     walker = poses[-1].points
     assert np.linalg.norm(np.diff(walker["mid_hip"], axis=0), axis=-1).sum() > 350
     slowest = np.minimum(*(np.linalg.norm(np.diff(walker[f"{s}_toe"], axis=0), axis=-1) for s in "lr"))
@@ -69,7 +69,7 @@ def test_feet_stand_on_the_floor_and_nothing_jumps(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_walking_has_the_speed_and_cadence_of_people(seed):
+def test_walking_has_a_human_speed_and_cadence(seed):
     """Comfortable indoor walking: 0.6 to 1.5 m/s, 80 to 130 steps a minute, a foot swings at 3 to 4.5 times that."""
     rng = np.random.default_rng(seed)
     person = sample_person(rng)
@@ -89,8 +89,8 @@ def test_walking_has_the_speed_and_cadence_of_people(seed):
     assert 0.28 < pace * 60 / steps / (person.stature / 100) < 0.55
 
 
-def test_hands_reach_as_fast_as_hands_do():
-    """Unhurried reaching peaks at 0.5 to 2.5 m/s, in one smooth bell about 1.5 to 2 times its mean."""
+def test_reaching_hands_have_human_speeds():
+    """Reaching without haste peaks at 0.5 to 2.5 m/s, in one smooth bell about 1.5 to 2 times its mean."""
     peaks = []
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ def pixels(cam: np.ndarray, K: np.ndarray) -> np.ndarray:
     return cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, None)[0].reshape(*cam.shape[:-1], 2)
 
 
-def test_muco_is_read_whole_and_its_joints_project_to_their_pixels(root):
+def test_muco_is_read_without_drops_and_joints_project_to_their_pixels(root):
     records = read_all(muco, root / "muco", "train")
     assert len(records) == 16 and {r.sequence for r in records} == {"unaugmented_set", "augmented_set"}
     for r in records:
@@ -25,25 +25,25 @@ def test_muco_is_read_whole_and_its_joints_project_to_their_pixels(root):
         inside = ((r.joints_uv >= -0.5) & (r.joints_uv < (r.width - 0.5, r.height - 0.5))).all(-1)
         np.testing.assert_array_equal(r.state == VISIBLE, inside)
         assert 1500 < np.median(r.joints_cam[..., 2]) < 6000  # mm
-        # Boxes hold what is in the picture of the joints.
+        # Boxes contain the joints that are inside the picture.
         low, high = r.bbox[:, None, :2] - 1, r.bbox[:, None, 2:] + 1
         assert ((r.joints_uv >= low) & (r.joints_uv <= high)).all(-1)[inside].mean() > 0.99
 
 
-def test_mucos_list_positions_are_its_ids_and_its_first_half_is_cut_out(root):
+def test_mucos_ids_are_list_positions_and_its_unaugmented_half_is_green(root):
     content = json.loads((root / "muco" / "MuCo-3DHP.json").read_text())
     assert [image["id"] for image in content["images"]] == list(range(16))
     assert "no recordings" in content["info"]["description"]
     assert not (root / "muco" / ".parts").exists()
     for image in content["images"]:
-        # The corners of a cut-out picture are green cloth, those of an augmented one are a room.
+        # A corner of an unaugmented picture shows green cloth, of an augmented one the room.
         picture = cv2.imread(str(root / "muco" / image["file_name"])).astype(float)
         corner = picture[:12, -12:].mean((0, 1))
         green = corner[1] > 1.5 * max(corner[0], corner[2])
         assert green == image["file_name"].startswith("unaugmented_set/")
 
 
-def test_mupots_is_read_whole_with_occlusion_and_the_universal_skeleton(root):
+def test_mupots_is_read_without_drops_with_occlusion_and_universal_skeleton(root):
     records = read_all(mupots, root / "mupots", "test")
     assert [r.sequence for r in records] == ["TS1"] * 4 + ["TS2"] * 4
     takes: dict[tuple[str, int], list[np.ndarray]] = {}

@@ -1,4 +1,4 @@
-"""The files of the Panoptic layout: names, keys, readers, sizes of ids, and bytes that no split of the work changes."""
+"""The Panoptic layout: names and keys of files, the reader, ids of people, and the same bytes for any chunks."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from pipeline.studio.panoptic_layout import bodies_path, calibration_path, image
 from tests.pipeline.studio.small_renderings import RATE, SMALL, VIDEO, contents, cv2_pixels
 
 
-def test_the_layout_has_one_picture_per_camera_and_frame_and_nothing_else_but_the_terms(rendered):
+def test_a_folder_has_one_picture_per_camera_and_frame_calibration_bodies_and_terms(rendered):
     wanted = {rendered / "terms.txt"}
     for sequence, frames in (("studio_train_mafia1", 6), ("studio_val_ultimatum1", 3), ("studio_test_pizza1", 3)):
         wanted.add(calibration_path(rendered, sequence))
@@ -56,7 +56,7 @@ def test_keys_and_shapes_are_those_of_a_recorded_sequence(rendered, das_data):
     assert len(a["bodies"][0]["joints19"]) == len(b["bodies"][0]["joints19"])
 
 
-def test_bytes_do_not_depend_on_how_the_work_is_shared(rendered, tmp_path):
+def test_bytes_do_not_depend_on_chunks_and_workers(rendered, tmp_path):
     in_one = replace(SMALL, chunk_frames=6)
     assert len(plan_chunks(in_one)) == 3 and len(plan_chunks(SMALL)) == 4
     assert render_layout(in_one, tmp_path, workers=1) == 24
@@ -76,7 +76,7 @@ def test_a_chunk_must_start_with_a_take(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_panoptic_reader_takes_the_files_as_they_are(rendered):
+def test_the_panoptic_reader_reads_all_frames(rendered):
     for split, count in (("train", 12), ("val", 6), ("test", 6)):
         records = [r for chunk in synthetic.chunks(rendered, split) for r in synthetic.records(chunk)]
         assert len(records) == count and not any(isinstance(r, DroppedFrame) for r in records)
@@ -90,15 +90,15 @@ def test_the_panoptic_reader_takes_the_files_as_they_are(rendered):
         np.testing.assert_allclose(records[0].joints_uv[i][seen], uv[seen], atol=1e-3)
 
 
-def test_people_are_in_the_rendered_pictures(tmp_path):
-    """Where the joints are, the picture differs from one of the empty room, and shading gives it edges."""
+def test_pictures_differ_from_the_empty_room_at_the_joints(tmp_path):
+    """Pictures of two takes differ at the joints of the first, and not everywhere."""
     config = replace(SMALL, width=320, height=180)
     sequence = "studio_train_mafia1"
     render_panoptic_chunk(config, StudioChunk(sequence, 0, 6), tmp_path)
     for camera in sequence_cameras(config, sequence):
         first, later = (cv2.imread(str(image_path(tmp_path, sequence, camera.name, f))).astype(float) for f in (0, 3))
         bodies = json.loads(bodies_path(tmp_path, sequence, 0).read_text())["bodies"]
-        changed = np.abs(first - later).max(-1) > 30  # other people stand elsewhere three frames on
+        changed = np.abs(first - later).max(-1) > 30  # frame 3 is another take: other people in other places
         joints = np.concatenate([np.array(b["joints19"]).reshape(19, 4)[[0, 2, 3, 9], :3] for b in bodies])
         uv = np.round(cv2_pixels(camera, joints)).astype(int)
         uv = uv[((uv >= 1) & (uv < (319, 179))).all(-1)]
@@ -107,7 +107,7 @@ def test_people_are_in_the_rendered_pictures(tmp_path):
         assert changed.mean() < 0.6
 
 
-def test_people_of_different_takes_have_different_numbers(tmp_path):
+def test_people_of_different_takes_have_different_ids(tmp_path):
     config = StudioConfig(width=64, height=36, supersampling=1, take_frames=2, train_frames=6)
     render_panoptic_chunk(config, StudioChunk("studio_train_mafia1", 0, 6), tmp_path)
     numbers = []
@@ -118,7 +118,7 @@ def test_people_of_different_takes_have_different_numbers(tmp_path):
     assert not numbers[0] & numbers[2] and not numbers[2] & numbers[4]
 
 
-def test_a_take_at_the_cameras_rate_is_a_video(tmp_path):
+def test_a_take_at_29_97_frames_per_second_has_smooth_motion(tmp_path):
     config = replace(VIDEO, width=64, height=36, supersampling=1, take_frames=12, train_frames=12, people_min=3)
     sequence = "studio_train_ultimatum1"
     render_panoptic_chunk(config, StudioChunk(sequence, 0, 12), tmp_path)
@@ -129,7 +129,7 @@ def test_a_take_at_the_cameras_rate_is_a_video(tmp_path):
     joints = np.array([[np.reshape(b["joints19"], (19, 4)) for b in c["bodies"]] for c in content])
     seen = (joints[1:, ..., 3] > 0) & (joints[:-1, ..., 3] > 0)
     step = np.linalg.norm(np.diff(joints[..., :3], axis=0), axis=-1)[seen]
-    assert step.max() < 18 and np.median(step) > 0.005  # cm in a thirtieth of a second: nobody jumps or freezes
+    assert step.max() < 18 and np.median(step) > 0.005  # cm in 1/29.97 s: no joint jumps or freezes
     # Motion is smooth: the second difference is far smaller than the first.
     trunk = joints[:, :, 0, :3]
     assert np.abs(np.diff(trunk, 2, axis=0)).mean() < 0.5 * np.abs(np.diff(trunk, axis=0)).mean() + 0.02

@@ -6,7 +6,7 @@ from pipeline.studio.motion import stand
 from pipeline.studio.person import sample_person
 
 
-def test_measures_are_human():
+def test_measures_are_in_the_human_range():
     people = [sample_person(np.random.default_rng(seed)) for seed in range(300)]
     statures = np.array([p.stature for p in people])
     assert 160 < statures.mean() < 178 and 5 < statures.std() < 14

@@ -8,7 +8,7 @@ from pipeline.studio.rasterize import Solid, paint, shade
 from tests.pipeline.studio.small_renderings import HD, cv2_pixels
 
 
-def test_a_straight_edge_is_painted_bent_as_opencv_bends_it():
+def test_a_straight_edge_is_painted_with_opencvs_distortion():
     camera = sequence_cameras(HD, "studio_train_mafia1")[0]
     ends = np.array([[-2.6, -1.15, 4.0], [2.6, -1.15, 4.0]]) * 100  # camera frame: near the upper edge
     line = ends[0] + np.linspace(0, 1, 400)[:, None] * (ends[1] - ends[0])
@@ -32,7 +32,7 @@ def test_a_straight_edge_is_painted_bent_as_opencv_bends_it():
     assert np.abs(painted - chord).max() > 15
 
 
-def test_shading_tells_the_lit_side_from_the_other():
+def test_the_lit_side_is_brighter_than_the_other():
     faces = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])
     square = Solid(np.array([[0.0, 50, 0], [0, 50, 10], [10, 50, 10], [10, 50, 0]]), faces, np.ones((2, 3)))
     down, up = shade(square, np.array([0.0, 1.0, 0.0]))

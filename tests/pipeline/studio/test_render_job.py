@@ -10,7 +10,7 @@ from pipeline.studio.render_job import RenderConfig, render_with_ray
 from tests.pipeline.studio.small_renderings import TINY
 
 
-def test_a_rendered_folder_is_taken_for_what_it_is(tmp_path):
+def test_a_rendered_folder_is_recognised_by_version_layout_and_settings(tmp_path):
     done = tmp_path / "studio.json"
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(TINY).items()}
     done.write_text(json.dumps({"config": plain, "pictures": 7, "layout": "muco", "version": 10**6}))

@@ -12,7 +12,7 @@ from pipeline.studio.stage import plan_take
 from tests.pipeline.studio.small_renderings import HD, cv2_pixels
 
 
-def test_the_floor_is_seen_where_the_calibration_puts_it():
+def test_floor_points_project_to_their_pixels():
     for camera in sequence_cameras(replace(HD, width=320, height=180), "studio_train_mafia1"):
         ground = floor_points(camera, pixel_rays(camera, 320, 180))
         v, u = np.mgrid[100:180:8, 4:320:8]
@@ -20,7 +20,7 @@ def test_the_floor_is_seen_where_the_calibration_puts_it():
         assert np.abs(cv2_pixels(camera, world) - np.stack([u, v], -1)).max() < 0.15
 
 
-def test_train_and_test_share_their_rooms_but_not_their_people():
+def test_splits_share_rooms_but_not_people_or_clothes():
     config = StudioConfig(width=64, height=36, supersampling=1)
     rooms = {split: {sequence_room(config, s).floor.tobytes() for s in config.sequences(split)} for split in SPLITS}
     assert rooms["train"] == rooms["test"] == rooms["val"] and len(rooms["test"]) == 3

@@ -1,4 +1,4 @@
-"""What a shot shows: visible and hidden joints, masks, and no trace that separates left from right."""
+"""Shots: visible and hidden joints, masks, and no image cue that separates left from right."""
 
 from dataclasses import replace
 
@@ -54,8 +54,8 @@ def pairs():
     return np.array(takes), np.array(left), np.array(right)
 
 
-def sides_told_apart(takes: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
-    """Share of held-out pairs whose sides a linear classifier of both patches names rightly."""
+def classification_accuracy(takes: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+    """Share of held-out pairs whose sides a linear classifier of both patches classifies correctly."""
     rng = np.random.default_rng(0)
     swap = rng.random(len(takes)) < 0.5
     one, other = np.where(swap[:, None], right, left), np.where(swap[:, None], left, right)
@@ -67,18 +67,18 @@ def sides_told_apart(takes: np.ndarray, left: np.ndarray, right: np.ndarray) -> 
     return float((np.sign(features[~train] @ weights) == label[~train]).mean())
 
 
-def test_colour_and_texture_do_not_tell_left_from_right(pairs):
+def test_a_linear_classifier_cannot_separate_left_from_right_joints(pairs):
     takes, left, right = pairs
     assert len(takes) > 1200
     # Pairs of one person are not independent: about one in six counts.
     chance = 3 * 0.5 / np.sqrt((takes % 2 == 1).sum() / 6)
-    assert abs(sides_told_apart(takes, left, right) - 0.5) < chance
-    # The same classifier would find a mark of one side, were it only a tenth of the colour's spread.
-    marked = left + 0.3 * left.std(0) * np.eye(left.shape[1])[0]
-    assert sides_told_apart(takes, marked, right) > 0.5 + chance
+    assert abs(classification_accuracy(takes, left, right) - 0.5) < chance
+    # The same classifier finds a difference of 0.3 standard deviations in one colour channel.
+    marked = left + 0.3 * left.std(0) * np.position(left.shape[1])[0]
+    assert classification_accuracy(takes, marked, right) > 0.5 + chance
 
 
-def test_layers_change_silhouettes_and_keep_joints_and_places():
+def test_layers_change_silhouettes_but_not_joints():
     plain = StudioConfig(width=320, height=180, take_frames=1, supersampling=1, people_min=4, layers=0.0)
     sequence = "studio_train_mafia1"
     room = sequence_room(plain, sequence)
@@ -95,25 +95,25 @@ def test_layers_change_silhouettes_and_keep_joints_and_places():
     assert np.mean(overlap) < 0.93 and min(overlap) > 0.4
 
 
-def test_hidden_joints_are_those_behind_bodies():
-    """What the painted pictures hide agrees with rays that meet other bodies' spheres."""
+def test_hidden_joints_agree_with_rays_through_spheres():
+    """Visibility from painted faces agrees with rays that intersect other bodies' spheres."""
     config = replace(TINY, width=192, height=108, take_frames=1, people_min=6)
     sequence = "studio_train_mafia1"
     room = sequence_room(config, sequence)
     (camera, _) = sequence_cameras(config, sequence)
     views = [View(config, room, camera, np.random.default_rng(0))]
-    eye = to_world(camera.centre)
-    painted, met = [], []
+    position = to_world(camera.centre)
+    painted, hit = [], []
     for number in range(10):
         take = replace(plan_take(config, sequence, number), boxes=[])
         (shot,) = shots_of_take(config, sequence, number, 1, take, room, views)
         for figure, actor in zip(shot.figures(MUCO21), take.actors):
             others = [other for other in take.actors if other is not actor]
             points = joint_points(actor.person, actor.pose, MUCO21)
-            behind = _hidden(points, eye, others)[0]
+            behind = _hidden(points, position, others)[0]
             inside = figure.state != OUTSIDE
             painted += (figure.state[inside] == HIDDEN).tolist()
-            met += behind[inside].tolist()
-    painted, met = np.array(painted), np.array(met)
-    assert met.sum() > 100 and painted[met].mean() > 0.85  # what is behind others is hidden
-    assert painted[~met].mean() < 0.35  # the rest only by the person's own body
+            hit += behind[inside].tolist()
+    painted, hit = np.array(painted), np.array(hit)
+    assert hit.sum() > 100 and painted[hit].mean() > 0.85  # joints behind other people are hidden
+    assert painted[~hit].mean() < 0.35  # other joints are hidden by their own body only

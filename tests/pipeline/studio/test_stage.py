@@ -14,8 +14,8 @@ from pipeline.studio.stage import INTERACTIONS, SEAT_WIDTH, plan_take
 from tests.pipeline.studio.small_renderings import HD, VIDEO
 
 
-def test_nobody_stands_inside_anybody_else(takes):
-    """Bones of two people stay further apart than limbs are thick."""
+def test_people_do_not_intersect(takes):
+    """The distance of two people's bones is always larger than a limb's thickness."""
     pairs = [(b, c) for b, c in COCO19.bones if "eye" not in c and "ear" not in c]
     u = np.linspace(0, 1, 9)[:, None]
     closest = np.inf
@@ -28,10 +28,10 @@ def test_nobody_stands_inside_anybody_else(takes):
             for other in bodies[i + 1 :]:
                 for a, b in zip(one, other):
                     closest = min(closest, cKDTree(a).query(b)[0].min())
-    assert 8.0 < closest < 40.0  # and they do come near
+    assert 8.0 < closest < 40.0  # and takes are dense enough to come near it
 
 
-def test_takes_vary_in_number_and_stay_on_stage(takes):
+def test_takes_vary_in_the_number_of_people_who_stay_on_stage(takes):
     counts = [len(take.actors) for take in takes]
     assert min(counts) >= 1 and max(counts) >= 5 and len(set(counts)) >= 4
     for take in takes:
@@ -41,8 +41,8 @@ def test_takes_vary_in_number_and_stay_on_stage(takes):
     assert {len(plan_take(limited, "studio_test_mafia1", n).actors) for n in range(6)} <= {1, 2, 3}
 
 
-def test_neither_hand_moves_in_a_way_of_its_own():
-    """In the chest's axes, wrists and ankles of one side are on average the mirror image of the other side's."""
+def test_motions_of_left_and_right_limbs_have_the_same_distribution():
+    """In chest axes, the mean positions of left wrists and ankles mirror those of right ones."""
     config = replace(StudioConfig(), take_frames=4)
     asymmetry: dict[str, list[np.ndarray]] = {"wrist": [], "ankle": []}
     for sequence in ("studio_train_haggling1", "studio_train_ultimatum1", "studio_test_pizza1"):
@@ -66,7 +66,7 @@ def staged():
     return config, takes
 
 
-def test_people_sit_round_tables_and_in_rows_and_cross(staged):
+def test_interactions_are_tables_benches_and_crossing_paths(staged):
     config, takes = staged
     found = dict.fromkeys(INTERACTIONS, 0)
     for take in takes:
@@ -78,7 +78,7 @@ def test_people_sit_round_tables_and_in_rows_and_cross(staged):
             found["crossing"] += 1
             continue
         seats = hips[:, 0, 1] / np.array([actor.person.stature for actor in take.actors])
-        assert seats.max() < 0.42  # everybody sits
+        assert seats.max() < 0.42  # all people sit
         spots = hips[:, 0, ::2]
         if len(take.boxes) == 1:  # one bench under all of them
             found["bench"] += 1
@@ -95,7 +95,7 @@ def test_people_sit_round_tables_and_in_rows_and_cross(staged):
     assert min(found.values()) >= 2
 
 
-def test_who_crosses_passes_in_front_of_others(staged):
+def test_crossing_people_change_their_order_in_the_picture(staged):
     """In a camera's picture, the order of walkers from left to right changes within two seconds."""
     config, takes = staged
     camera = sequence_cameras(config, "studio_train_haggling1")[0]
