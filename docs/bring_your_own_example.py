@@ -19,7 +19,8 @@ import numpy as np
 from das.skeleton import COCO19, Skeleton
 from pipeline.data.record import Record
 from pipeline.data.sources import synthetic
-from pipeline.studio import StudioConfig, render
+from pipeline.studio.config import StudioConfig
+from pipeline.studio.layouts import render_layout
 
 _SIDES = [f"{side}_{joint}" for side in "lr" for joint in ("shoulder", "elbow", "wrist", "knee", "ankle")]
 TWELVE = Skeleton(
@@ -77,7 +78,7 @@ def write_example(out: Path) -> None:
             people_min=2,
             people_max=3,
         )
-        render(studio, Path(rendered), workers=1)
+        render_layout(studio, Path(rendered), workers=1)
         for split in FRAMES:
             lines = []
             for chunk in synthetic.chunks(rendered, split):

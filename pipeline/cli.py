@@ -54,9 +54,9 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 def render(argv: Sequence[str]) -> None:
     """Render licence-free people in the original layout of Panoptic, MuCo, MuPoTS or COCO."""
-    from pipeline.studio.render_job import RenderConfig, render
+    from pipeline.studio.render_job import RenderConfig, render_with_ray
 
-    render(_parse("render", RenderConfig, argv))
+    render_with_ray(_parse("render", RenderConfig, argv))
 
 
 def doctor(argv: Sequence[str]) -> None:

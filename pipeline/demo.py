@@ -22,9 +22,9 @@ from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json
 from pipeline.predict.predict import PredictConfig, predict
 from pipeline.registry.promote import PromoteConfig, promote
-from pipeline.studio import StudioConfig
-from pipeline.studio.layout import calibration_path, image_path
-from pipeline.studio.render_job import RenderConfig, render
+from pipeline.studio.config import StudioConfig
+from pipeline.studio.panoptic_layout import calibration_path, image_path
+from pipeline.studio.render_job import RenderConfig, render_with_ray
 from pipeline.training.config import ModelChoice, TrainConfig
 from pipeline.training.fit import fit, small_training
 
@@ -104,7 +104,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     raw, prepared = str(out / "raw"), str(out / "prepared")
 
     with watch.stage("render"):
-        render(RenderConfig(raw, what.studio, cluster))
+        render_with_ray(RenderConfig(raw, what.studio, cluster))
     with watch.stage("prepare"):
         manifest = convert(ConvertConfig("synthetic", raw, prepared, shard_mb=5.0, cluster=cluster))
     with watch.stage("train"):
@@ -179,7 +179,7 @@ def _picture(model: str, studio: StudioConfig, out: Path, tracking_uri: str) -> 
         val_sequences=(),
     )
     photos = out / "photo"
-    render(RenderConfig(str(photos), large))
+    render_with_ray(RenderConfig(str(photos), large))
     predict(
         PredictConfig(
             files=(str(image_path(photos, _PHOTO_SEQUENCE, _PHOTO_CAMERA, _PHOTO_FRAME)),),

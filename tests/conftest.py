@@ -13,7 +13,8 @@ from hypothesis import settings
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from pipeline.studio import StudioConfig, render
+from pipeline.studio.config import StudioConfig
+from pipeline.studio.layouts import render_layout
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -100,7 +101,7 @@ def prepared(tmp_path_factory) -> Path:
         people_min=2,
         people_max=3,
     )
-    render(studio, folder / "raw", workers=1)
+    render_layout(studio, folder / "raw", workers=1)
     # In a process of its own: this one's Ray, if there is any, belongs to other tests.
     command = [sys.executable, str(PROJECT / "jobs" / "prepare.py"), "--source", "synthetic", "--shard-mb", "0.05"]
     command += ["--root", str(folder / "raw"), "--out", str(folder / "prepared"), "--cluster.address", "local"]

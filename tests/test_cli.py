@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
 # Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {
-    "render": "pipeline.studio.render_job.render",
+    "render": "pipeline.studio.render_job.render_with_ray",
     "doctor data": "pipeline.data.check.doctor.doctor",
     "prepare": "pipeline.data.prepare.convert.convert",
     "data stats": "pipeline.data.browse.stats.stats",

@@ -1,12 +1,12 @@
-"""The camera of a photo, from a file that a user gives.
+"""Reads the calibrated camera of a photo from a JSON file.
 
-Two forms are read. One camera as plain JSON, the last three fields optional:
+Two forms are accepted. One camera, the last three fields optional:
 
     {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "distortion": [k1, k2, p1, p2, k3], "width": 1920, "height": 1080}
 
-Or a CMU Panoptic calibration, {"cameras": [{"name", "K", "distCoef", "resolution", "R", ...}, ...]}, whose cameras
-are told apart by name; a photo's camera is the one named in --camera-name, or the one that the names of the photo
-and its folder begin with (00_16/00_16_00000123.jpg).
+Or a CMU Panoptic calibration, {"cameras": [{"name", "K", "distCoef", "resolution", "R", ...}, ...]}, with
+several cameras. The camera is the one named by --camera-name; without it, the one whose name is the name of the
+photo's folder or begins the photo's name (00_16/00_16_00000123.jpg).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class PhotoCamera:
     """One calibrated camera.
 
     Attributes:
-        K: (3, 3) intrinsics, pixels. distortion: (5,) OpenCV order.
-        size: (height, width) of its images in pixels; None if the file does not say.
-        down: (3,) direction of gravity in the camera frame; None if unknown.
+        K: (3, 3) intrinsics, pixels.
+        distortion: (5,) k1, k2, p1, p2, k3, the order of OpenCV.
+        size: (height, width) of its images in pixels; None if the file has no size.
+        down: (3,) unit vector of gravity in the camera frame; None if unknown.
     """
 
     K: np.ndarray
@@ -38,15 +39,16 @@ class PhotoCamera:
 
 
 def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> PhotoCamera:
-    """The camera that took a photo.
+    """Reads the camera of a photo.
 
     Args:
         path: JSON file of either form above.
-        photo: decides among several cameras by its name and its folder's name.
-        name: decides instead of the photo.
+        photo: path of the photo; selects among several cameras by its name and its folder's name.
+        name: name of the camera; replaces the selection by the photo.
 
     Raises:
-        ValueError: no such file, no JSON, a field that is missing or has a wrong shape, or no such camera.
+        ValueError: the file does not exist or is no JSON, a field is missing or has a wrong shape, or no camera of
+            the file has the name.
     """
     value = read_json(path)
     if not isinstance(value, dict) or not ("K" in value or "cameras" in value):
@@ -60,13 +62,13 @@ def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> 
 
     cameras = {str(camera.get("name")): camera for camera in value["cameras"]}
     if name is None:
-        # The longest name wins: 00_1 must not be taken for 00_16.
+        # The longest name: 00_16_0001.jpg begins with 00_1 too.
         named = sorted((n for n in cameras if photo.name.startswith(n) or photo.parent.name == n), key=len)
         name = named[-1] if named else None
     if name not in cameras:
         few = ", ".join(list(cameras)[:8]) + (", ..." if len(cameras) > 8 else "")
-        asked = f"camera {name!r}" if name else f"a camera that the name of {photo} begins with"
-        raise ValueError(f"{path}: {asked} is not among {few}")
+        wanted = f"camera {name!r}" if name else f"a camera that the name of {photo} begins with"
+        raise ValueError(f"{path}: {wanted} is not among {few}")
     camera = cameras[name]
     width, height = _array(path, camera, "resolution", (2,)).astype(int)
     R = _array(path, camera, "R", (3, 3))
@@ -77,6 +79,7 @@ def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> 
 
 
 def _array(path: str | Path, value: Mapping[str, Any], field: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The field as a finite float64 array of that shape; ValueError naming file and field otherwise."""
     wanted = f"wanted {' x '.join(map(str, shape))} numbers"
     if field not in value:
         raise ValueError(f"{path}: {field} is missing, {wanted}")

@@ -1,7 +1,7 @@
-"""A model from within, on one photo: where every level finds people, and where its points believe a joint to lie.
+"""Pictures of a model's outputs before decoding: score maps and joint offsets of every pyramid level, on one photo.
 
-What no score tells: a person missed on all levels, found on the wrong one, offsets that point past the joint, and what
-the recursive update does to them.
+They show errors that a metric does not separate: a person missed on all levels, a person found on the wrong level,
+offsets that miss the joint, and the effect of the recursive update on the offsets.
 """
 
 from __future__ import annotations
@@ -24,31 +24,34 @@ from das.draw.montage import above_each_other, captioned, side_by_side
 from das.predictor import Predictor
 from das.recursive_update import update_dense
 
-_WIDTH = 640  # pixels that a network input is at least enlarged to, by a whole factor
+_MIN_WIDTH = 640
+"""A narrower network input is enlarged by a whole factor to at least this width, pixels."""
 
 
-def draw_inside(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarray:
-    """A row for each pyramid level, finest first: its scores, its initial offsets, and those after the updates.
+def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarray:
+    """One row per pyramid level, finest first: scores, initial offsets of one joint, and its offsets after the updates.
 
     Args:
         predictor: the model.
         image: (H, W, 3) uint8 RGB.
-        joint: whose offsets are drawn (Eq. 3, then Eq. 6 or 7); they mean something near people alone.
+        joint: name of the joint whose offsets are drawn (Eq. 3, then Eq. 6 or 7). Offsets are supervised at positive
+            points only: away from people they are meaningless.
 
     Returns:
-        (h, w, 3) uint8 RGB; every picture is the network's input, enlarged where it is small.
+        (h, w, 3) uint8 RGB; every tile shows the network's input, enlarged where it is small.
 
     Raises:
-        ValueError: a joint that the model does not predict.
+        ValueError: the model does not predict the joint.
     """
     names = predictor.skeleton.joints
     if joint not in names:
         raise ValueError(f"joint = {joint!r}, wanted one of {', '.join(names)}")
+    # Scores and offsets in pixels do not depend on the camera: any K will do.
     inputs = predictor.prepare([image], [np.eye(3)], [np.zeros(5)])
     output = predictor.network(inputs)
     height, width = inputs.sizes[0].tolist()
     photo = inputs.images[0, :, :height, :width].permute(1, 2, 0).cpu().numpy()
-    factor = max(1, math.ceil(_WIDTH / width))
+    factor = max(1, math.ceil(_MIN_WIDTH / width))
     photo = cv2.resize(photo, (factor * width, factor * height), interpolation=cv2.INTER_LINEAR)
 
     rows = []
@@ -56,37 +59,49 @@ def draw_inside(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarr
         score = level_scores(level)[1][0].cpu().numpy()
         picture = draw_map(photo, score, factor * stride)
         tiles = [captioned(picture, f"stride {stride}: score, at most {score.max():.2f}")]
-        for told, offsets in (("initial", level.joints), ("updated", update_dense(state))):
-            arrows = _from_points(predictor, level.root[0], offsets[0], stride)[names.index(joint)]
+        for label, offsets in (("initial", level.joints), ("updated", update_dense(state))):
+            arrows = _point_to_joint(predictor, level.root[0], offsets[0], stride)[names.index(joint)]
             picture = draw_offsets(photo, factor * arrows, factor * stride)
-            tiles.append(captioned(picture, f"{told} offsets of {joint}"))
+            tiles.append(captioned(picture, f"{label} offsets of {joint}"))
         rows.append(side_by_side(*tiles))
     return above_each_other(*rows)
 
 
-def _from_points(predictor: Predictor, root: Tensor, joints: Tensor, stride: int) -> np.ndarray:
-    """Maps root (3, h, w), joints (J, 3, h, w) in network units -> (J, 2, h, w) px from each point to each joint."""
+def _point_to_joint(predictor: Predictor, root: Tensor, joints: Tensor, stride: int) -> np.ndarray:
+    """Decodes maps to pixels.
+
+    Args:
+        predictor: the model.
+        root: (3, h, w) root map in network units.
+        joints: (J, 3, h, w) offset maps in network units.
+        stride: of the level, pixels of the network input.
+
+    Returns:
+        (J, 2, h, w) pixels of the network input, from each feature point to its predicted joint.
+    """
     rows, columns = joints.shape[-2:]
     points = feature_points(rows, columns, stride).double()
-    each = torch.ones(len(points), dtype=torch.float64)
+    ones = torch.ones(len(points), dtype=torch.float64)
     flat = joints.double().cpu().permute(2, 3, 0, 1).flatten(0, 1)  # (h w, J, 3)
     codec = PoseCodec(predictor.model.config)
-    uv, *_ = codec.decode(root.double().cpu().flatten(1).T, flat, points, stride * each, each)
+    uv, *_ = codec.decode(
+        root.double().cpu().flatten(1).T, flat, points, stride * ones, ones
+    )  # the focal length 1 scales depths only
     return (uv - points[:, None]).permute(1, 2, 0).unflatten(-1, (rows, columns)).numpy()
 
 
-def draw_residuals(folder: str | Path, predictor: Predictor) -> np.ndarray | None:
-    """What training learned of the errors in the image: the density Q x G of Eq. 9, in units of sigma.
+def draw_residual_density(folder: str | Path, predictor: Predictor) -> np.ndarray | None:
+    """The learned density of 2D errors, Q x G of Eq. 9, in units of sigma.
 
     Args:
-        folder: the checkpoint folder that the predictor is from.
+        folder: the checkpoint folder of the predictor.
         predictor: the model.
 
     Returns:
-        (480, 480, 3) uint8 RGB; None where the model was trained without a likelihood.
+        (480, 480, 3) uint8 RGB; None if the model was trained without a likelihood.
 
     Raises:
-        ValueError: a folder without the flows.
+        ValueError: the folder has no file of the flows.
     """
     criterion = Criterion(predictor.model.config)
     if not criterion.flows:
@@ -94,7 +109,7 @@ def draw_residuals(folder: str | Path, predictor: Predictor) -> np.ndarray | Non
     load_criterion(folder, criterion)
     extent = 4.0
     z = torch.from_numpy(distribution_grid(extent)).float()
-    # The release gives its flow the negative error, and its Q is wider.
+    # The release's loss passes the negated error to its flow, and its Laplace Q has the scale sqrt(2) instead of 1.
     sign, width = (-1.0, math.sqrt(2)) if predictor.model.config.pose_likelihood == "rle_release" else (1.0, 1.0)
     with torch.no_grad():
         log_g = criterion.flow(criterion.predictions[0], 2).log_prob(sign * z.flatten(0, 1)).view(z.shape[:2])

@@ -1,25 +1,11 @@
 """The studio: rendered people in a rendered room, written in the original layouts of recorded data. Licence-free.
 
-Read in this order: config, geometry, person, motion, stage (who does what where), skin, outfit, body (what they
-look like), cameras, room, render (pictures), joints, shots (what a picture shows), annotate, layout, produce (CMU
-Panoptic's files, in shards), moon_json, coco_json, export (the other layouts).
+Film terms, used in all modules: the stage is the part of the room where people are; an actor is one person with an
+outfit and a motion; a take is a few seconds with the same actors; a moment is one point in time of a take; a shot is
+one picture of one moment by one camera. A chunk is a unit of rendering work: whole takes of one sequence.
+
+Read in this order: config, geometry, person, motion, spheres, outfit, stage (plans a take), skin and body (meshes),
+cameras, room, rasterize (pixels), joints, shots (what a picture shows), annotate (Panoptic's confidences),
+panoptic_layout, mupots_json, coco_json, layouts (the other layouts, and rendering on one machine), render_job
+(rendering with Ray).
 """
-
-from pipeline.studio.config import VERSION, StudioChunk, StudioConfig, plan
-from pipeline.studio.export import Layout, finish, layout_plan, render, render_chunk_as, views_per_frame
-from pipeline.studio.panoptic_layout import render_chunk, write_calibration
-
-__all__ = [
-    "VERSION",
-    "Layout",
-    "StudioConfig",
-    "StudioChunk",
-    "finish",
-    "layout_plan",
-    "plan",
-    "render",
-    "render_chunk",
-    "render_chunk_as",
-    "views_per_frame",
-    "write_calibration",
-]

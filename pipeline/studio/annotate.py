@@ -1,7 +1,7 @@
-"""The 19 joints of a person as a recording would list them: positions in world centimetres and confidences.
+"""Panoptic's annotations: positions of the 19 COCO19 joints in world centimetres, with confidences.
 
-A recording's confidence tells how well many cameras see a joint. Here a ring of viewpoints stands for them: rays to
-bubbles of bodies decide which of them see it.
+In CMU Panoptic a joint's confidence grows with the number of cameras that see it. Here a ring of viewpoints replaces
+the dome's cameras; a viewpoint sees a joint if no sphere of a body intersects the ray between them.
 """
 
 from __future__ import annotations
@@ -10,57 +10,67 @@ import numpy as np
 from numpy import ndarray
 
 from das.skeleton import COCO19
-from pipeline.studio.geometry import to_world, wander
+from pipeline.studio.geometry import smooth_noise, to_world
 from pipeline.studio.stage import Actor
 
-HIGHEST = 0.72
-_VIEWS = 6
-# Own body parts within this distance of a joint do not hide it, cm.
-_SKIN = 17.0
-
-
-def joints_world(actor: Actor) -> ndarray:
-    """(T, 19, 3) cm, world (Y down), in the order of COCO19."""
-    return to_world(np.stack([actor.pose.points[name] for name in COCO19.joints], 1))
+MAX_CONFIDENCE = 0.72
+"""Largest confidence that is written."""
+_VIEWPOINTS = 6
+_OWN_BODY_RADIUS = 17.0
+"""Spheres whose centre is less than this nearer than a joint do not hide it, cm: joints are inside their own body."""
 
 
 def annotate(actors: list[Actor], t: ndarray, rng: np.random.Generator) -> list[ndarray]:
-    """For every actor (T, 19, 4): x, y, z in world cm and confidence, -1 where the joint is missing."""
-    angles = 2 * np.pi * (np.arange(_VIEWS) + 0.3) / _VIEWS
-    eyes = np.stack([340 * np.sin(angles), np.where(np.arange(_VIEWS) % 2, 250.0, 150.0), 340 * np.cos(angles)], -1)
+    """Annotates all actors of a take.
+
+    Args:
+        actors: the actors.
+        t: (T,) times of the moments, seconds.
+        rng: for the noise of confidences and for missing joints.
+
+    Returns:
+        For each actor (T, 19, 4): x, y, z in world cm (y down) and confidence, -1 where the joint is missing.
+    """
+    angles = 2 * np.pi * (np.arange(_VIEWPOINTS) + 0.3) / _VIEWPOINTS
+    viewpoints = np.stack(
+        [340 * np.sin(angles), np.where(np.arange(_VIEWPOINTS) % 2, 250.0, 150.0), 340 * np.cos(angles)], -1
+    )
     annotated = []
     for actor in actors:
         joints = np.stack([actor.pose.points[name] for name in COCO19.joints], 1)  # (T, 19, 3)
         seen = np.zeros(joints.shape[:2])
-        for eye in eyes:
-            seen += ~_hidden(joints, eye, actors)
-        sure = (0.08 + 0.62 * (seen / _VIEWS) ** 1.2) * rng.uniform(0.6, 1.0) * _EASE
-        c = np.clip(sure + 0.05 * wander(rng, t, len(COCO19), 2.0), 0.02, HIGHEST)
-        # Joints that few cameras see get lost, and now and then one for no reason.
-        lost = rng.random(c.shape) < np.interp(seen, (0, 2, 4), (0.3, 0.08, 0.01)) * _LOSABLE
+        for viewpoint in viewpoints:
+            seen += ~_hidden(joints, viewpoint, actors)
+        confidence = (0.08 + 0.62 * (seen / _VIEWPOINTS) ** 1.2) * rng.uniform(0.6, 1.0) * _DETECTION_FACTOR
+        c = np.clip(confidence + 0.05 * smooth_noise(rng, t, len(COCO19), 2.0), 0.02, MAX_CONFIDENCE)
+        # Joints that few viewpoints see are often missing; well seen ones rarely.
+        missing = rng.random(c.shape) < np.interp(seen, (0, 2, 4), (0.3, 0.08, 0.01)) * _MAY_BE_MISSING
         world = to_world(joints)
-        # A missing joint is usually, but not always, written as zeros: readers must test the confidence.
-        world = np.where((lost & (rng.random(c.shape) < 0.9))[..., None], 0.0, world)
-        annotated.append(np.concatenate([world, np.where(lost, -1.0, c)[..., None]], -1))
+        # Most missing joints are written as zeros, but not all: readers must test the confidence.
+        world = np.where((missing & (rng.random(c.shape) < 0.9))[..., None], 0.0, world)
+        annotated.append(np.concatenate([world, np.where(missing, -1.0, c)[..., None]], -1))
     return annotated
 
 
-# How surely each kind of joint is found: the small ones at the ends less than the trunk's.
-_EASE = np.array([0.8 if name.endswith(("wrist", "ankle", "eye", "ear", "nose")) else 1.0 for name in COCO19.joints])
-# The trunk's own joints are never lost: recordings that miss them drop the person.
-_LOSABLE = np.array([name not in ("neck", "mid_hip", "l_shoulder", "r_shoulder") for name in COCO19.joints], float)
+# Small joints at the ends of limbs and on the head are detected with less confidence than the trunk's.
+_DETECTION_FACTOR = np.array(
+    [0.8 if name.endswith(("wrist", "ankle", "eye", "ear", "nose")) else 1.0 for name in COCO19.joints]
+)
+# Trunk joints are never missing: a recording without them leaves out the whole person.
+_TRUNK = ("neck", "mid_hip", "l_shoulder", "r_shoulder")
+_MAY_BE_MISSING = np.array([name not in _TRUNK for name in COCO19.joints], float)
 
 
-def _hidden(joints: ndarray, eye: ndarray, actors: list[Actor]) -> ndarray:
-    """(T, 19) bool: a bubble of any actor lies between the eye and the joint."""
-    gap = joints - eye
+def _hidden(joints: ndarray, viewpoint: ndarray, actors: list[Actor]) -> ndarray:
+    """(T, J) bool: a sphere of any actor is between the viewpoint (3,) and the joint; ``joints`` (T, J, 3), cm."""
+    gap = joints - viewpoint
     distance = np.linalg.norm(gap, axis=-1)
     ray = gap / distance[..., None]
     hidden = np.zeros(distance.shape, bool)
     for actor in actors:
-        towards = actor.bubbles.centres - eye
-        depth = ray @ towards.swapaxes(1, 2)  # (T, 19, M) along each ray
+        towards = actor.spheres.centres - viewpoint
+        depth = ray @ towards.swapaxes(1, 2)  # (T, J, M) along each ray
         miss = np.einsum("tmi,tmi->tm", towards, towards)[:, None] - depth**2
-        between = (depth < distance[..., None] - _SKIN) & (miss < (0.8 * actor.bubbles.radii) ** 2)
+        between = (depth < distance[..., None] - _OWN_BODY_RADIUS) & (miss < (0.8 * actor.spheres.radii) ** 2)
         hidden |= between.any(-1)
     return hidden

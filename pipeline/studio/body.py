@@ -1,7 +1,8 @@
-"""From measures and clothes to a mesh: trunk, limbs, hands, shoes, head with hair and face.
+"""The mesh of a dressed person: trunk, limbs, hands, shoes, head with hair and face.
 
-Profiles are in cm for a person of girth 1 (see person.py). Positions along a limb run 0, 1, 2 over its three joints;
-along the trunk 0 is the crotch, 1 the waist, 2 the neck; along the head -1 is the chin and 1 the crown.
+Profiles are in cm for a person of girth 1 (see person.py), modelled by hand. Positions along a limb are 0, 1, 2 at its
+three joints; along the trunk 0 is the crotch, 1 the waist, 2 the neck; along the head -1 is the chin, 1 the crown. Side
+angles are degrees round a tube: 0 is the person's left, 90 the front.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from pipeline.studio.geometry import ease
-from pipeline.studio.motion import outward
+from pipeline.studio.motion import side_sign
 from pipeline.studio.outfit import Outfit
 from pipeline.studio.person import Person
 from pipeline.studio.skin import Mesh, Mix, Paint, Profile, Surface, at, bent_line, mix, straight_line
@@ -41,8 +42,8 @@ HEAD = (
 )  # fmt: skip
 
 
-def dress(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
-    """The mesh of a dressed person, ``sides`` faces round and ``detail`` times the profiles' rings along."""
+def body_mesh(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
+    """The mesh of a dressed person, with ``sides`` faces round each tube and ``detail`` rings per profile row."""
     surface = Surface(sides, detail)
     _trunk(surface, person, outfit)
     _yoke(surface, person, outfit)
@@ -62,7 +63,7 @@ def dress(person: Person, outfit: Outfit, sides: int, detail: int) -> Mesh:
     return surface.build()
 
 
-def _plain(colour: ndarray) -> Paint:
+def _uniform(colour: ndarray) -> Paint:
     return lambda s, angles: np.tile(colour, (len(angles), 1))
 
 
@@ -71,29 +72,32 @@ def _scaled(profile: Profile, factor: float) -> list[tuple[float, float, float]]
 
 
 def _with_edge(profile: list[tuple[float, float, float]], edge: float, inside: float, sign: int) -> Profile:
-    """Adds ``inside`` cm to the radii on one side of ``edge`` (sign 1: beyond it), with a step at the edge."""
+    """Adds ``inside`` cm to the radii beyond ``edge`` (``sign`` 1) or before it (-1): the visible edge of a garment."""
     rows = np.array(profile)
 
     def thick(s: float) -> float:
         return inside * min(1.0, 4 * abs(s)) if (s - edge) * sign > 0 else 0.0
 
+    # Two rows 0.008 apart make the step.
     places = sorted({*(s for s, _, _ in profile if abs(s - edge) > 0.03), edge - 0.004, edge + 0.004})
     radii = [[float(np.interp(s, rows[:, 0], rows[:, k])) + thick(s) for k in (1, 2)] for s in places]
     return [(s, a, b) for s, (a, b) in zip(places, radii)]
 
 
 def _bump(angles: ndarray, centre: float, width: float) -> ndarray:
-    """A smooth bump of height 1 at an angle in degrees, (S,)."""
+    """A Gaussian bump of height 1 over side angles (S,) in radians; ``centre`` and ``width`` are in degrees."""
     gap = np.angle(np.exp(1j * (angles - np.radians(centre))))
     return np.exp(-((gap / np.radians(width)) ** 2))
 
 
 def _peak(s: float, centre: float, width: float) -> float:
+    """A Gaussian bump of height 1 over the position along a tube."""
     return float(np.exp(-(((s - centre) / width) ** 2)))
 
 
 def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
     f, g = person.female, person.girth
+    # The profile is for hip and shoulder joints at 9.4 and 18 cm from the middle.
     hips, shoulders = person.hip_half / 9.4, person.shoulder_half / 18.0
     waist = 1 + 0.22 * person.belly
     profile = [
@@ -111,6 +115,7 @@ def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
         return {"pelvis_left": 1 - blend, "chest_left": blend}
 
     def shape(s: float, angles: ndarray) -> ndarray:
+        # A superellipse: a trunk's cross section is between an ellipse and a rectangle.
         boxy = (np.abs(np.cos(angles)) ** 2.6 + np.abs(np.sin(angles)) ** 2.6) ** (-1 / 2.6)
         bust = 0.26 * f * _peak(s, 1.56, 0.17) * (_bump(angles, 58, 24) + _bump(angles, 122, 24))
         belly = 0.45 * person.belly * _peak(s, 0.95, 0.35) * _bump(angles, 90, 50)
@@ -126,7 +131,7 @@ def _trunk(surface: Surface, person: Person, outfit: Outfit) -> None:
 
 
 def _yoke(surface: Surface, person: Person, outfit: Outfit) -> None:
-    """What joins the upper arms across the trunk: shoulders slope into the neck instead of sitting on balls."""
+    """A tube from shoulder to shoulder, so that the shoulders slope into the neck."""
     profile = ((-0.02, 3.5, 3.5), (0.02, 5.2, 5.2), (0.2, 6.4, 6.6), (0.5, 7.4, 7.2), (0.8, 6.4, 6.6), (0.98, 5.2, 5.2),
                (1.02, 3.5, 3.5))  # fmt: skip
     size = person.girth * (1 - 0.14 * person.female)
@@ -140,8 +145,7 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     end = outfit.trouser
 
     def paint(s: float, angles: ndarray) -> ndarray:
-        # Under a skirt or coat the leg takes its colour: where the cloth is too coarse to cover it, nothing shines
-        # through.
+        # Under a skirt or coat the leg has its colour: coarse meshes of cloth do not cover the leg everywhere.
         if outfit.coat and s < outfit.coat - 0.08:
             return np.tile(outfit.top, (len(angles), 1))
         return np.tile(outfit.trousers if s < max(end, outfit.skirt - 0.08) else outfit.skin, (len(angles), 1))
@@ -151,7 +155,7 @@ def _leg(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
         kneecap = 0.10 * _peak(s, 1.0, 0.07) * _bump(angles, 270, 50)
         return 1 + (calf + kneecap) * (0.6 if s < end else 1.0)
 
-    # Trouser legs fall straight: towards the hem they keep more of the thigh's width.
+    # Trouser legs hang straight, so they widen relative to the leg towards the hem.
     loose = outfit.loose
     profile = [
         (s, a + flare, b + flare)
@@ -176,7 +180,7 @@ def _arm(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
 
 def _hand(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
     size = person.hand / 17.5
-    paint = _plain(outfit.skin)
+    paint = _uniform(outfit.skin)
     reference: Mix = {f"{side}_palm": 1.0}
     surface.tube(
         straight_line(at(f"{side}_wrist"), at(f"{side}_fingers")), _scaled(HAND, size), lambda s: reference, paint
@@ -197,19 +201,19 @@ def _shoe(surface: Surface, person: Person, outfit: Outfit, side: str) -> None:
 
     line = straight_line(at(f"{side}_heel"), at(f"{side}_toe"))
     profile = _scaled(SHOE, person.ankle_height / 7.3)
-    surface.tube(line, profile, lambda s: {f"{side}_foot": 1.0}, _plain(outfit.shoes), shape)
+    surface.tube(line, profile, lambda s: {f"{side}_foot": 1.0}, _uniform(outfit.shoes), shape)
 
 
 def _skirt(surface: Surface, person: Person, outfit: Outfit, end: float, colour: ndarray, over: float) -> None:
-    """A skirt, or a coat below the waist: its left half follows the left leg, its right half the right one.
+    """A skirt, or a coat below the waist; its left half follows the left leg, its right half the right leg.
 
-    Ends at ``end`` of hip 0, knee 1, ankle 2; ``over`` widens what is worn over something else.
+    It ends at ``end`` on the scale of hip 0, knee 1, ankle 2; ``over`` is a factor on the radii for cloth over cloth.
     """
     thick = over * person.girth * (1.0 + 0.06 * outfit.loose)
 
     def leg(side: str) -> Callable[[float], tuple[Mix, Mix]]:
         down = bent_line(at(f"{side}_hip"), at(f"{side}_knee"), at(f"{side}_ankle"), 0.3)
-        # Above the hip joints both halves share one line up the pelvis.
+        # Above the hip joints both halves follow the pelvis.
         return lambda s: (at("mid_hip", pelvis_up=-40 * s), down(0)[1]) if s < 0 else down(s)
 
     left, right = leg("l"), leg("r")
@@ -220,7 +224,7 @@ def _skirt(surface: Surface, person: Person, outfit: Outfit, end: float, colour:
 
     profile = [(-0.30, 14.8, 10.6), (-0.20, 16.6, 11.0), (-0.02, 17.6, 12.0), (0.02, 8.6, 12.2), (0.4 * end, 9.4, 12.6),
                (0.75 * end, 10.0, 12.4), (end, 10.8, 12.6), (end + 0.02, 9.6, 11.0)]  # fmt: skip
-    surface.tube(line, _scaled(profile, thick), lambda s: {"pelvis_left": 1.0}, _plain(colour),
+    surface.tube(line, _scaled(profile, thick), lambda s: {"pelvis_left": 1.0}, _uniform(colour),
                  twin=lambda s: right(s)[0])  # fmt: skip
 
 
@@ -230,7 +234,7 @@ def _head(surface: Surface, person: Person, outfit: Outfit) -> None:
         ((0.0, 6.4, 6.2), (0.3, 5.4, 5.6), (0.75, 5.2, 5.6), (1.0, 4.2, 4.6)), (1 - 0.13 * f) * person.girth**0.5
     )
     surface.tube(straight_line(at("neck", chest_up=-1.0), at("head", head_up=-0.25 * h, head_forward=-0.1 * h)), neck,
-                 lambda s: {"chest_left": 0.5, "head_left": 0.5}, _plain(0.9 * outfit.skin))  # fmt: skip
+                 lambda s: {"chest_left": 0.5, "head_left": 0.5}, _uniform(0.9 * outfit.skin))  # fmt: skip
     rows = np.array(HEAD)
 
     def line(s: float) -> tuple[Mix, Mix]:
@@ -242,7 +246,7 @@ def _head(surface: Surface, person: Person, outfit: Outfit) -> None:
     volume = 0.34 if hood else volume
 
     def covered(s: float, angles: ndarray) -> ndarray:
-        """1 where hair grows: above a line that runs from the forehead over the ears to the nape."""
+        """Share of hair, 0..1: 1 above a line from the forehead over the ears to the nape."""
         away = np.degrees(np.abs(np.angle(np.exp(1j * (angles - np.pi / 2)))))
         nape = -0.95 if outfit.hair_style in ("full", "long") or hood else -0.6
         hairline = np.interp(away, (0, 45, 70, 95, 125, 180), (0.60, 0.55, 0.25, -0.15, nape, nape))
@@ -265,9 +269,9 @@ def _head(surface: Surface, person: Person, outfit: Outfit) -> None:
 
 
 def _hair(surface: Surface, person: Person, outfit: Outfit) -> None:
-    """What hangs or stands off the head: long hair, a bun or a tail."""
+    """Hair that leaves the head: long hair, a bun or a ponytail."""
     h = person.head
-    paint = _plain(outfit.hair)
+    paint = _uniform(outfit.hair)
     if outfit.hair_style == "long":
         top = at("head", head_up=0.2 * h, head_forward=-0.42 * h)
         low = mix((0.35, at("head", head_up=-1.5 * h, head_forward=-0.75 * h)),
@@ -301,11 +305,11 @@ def _hair(surface: Surface, person: Person, outfit: Outfit) -> None:
 
 
 def _head_wear(surface: Surface, person: Person, outfit: Outfit) -> None:
-    """A cap with a peak or a hat with a brim; a hood is part of the head."""
+    """A cap with a peak or a hat with a brim; ``_head`` models a hood."""
     h = person.head
     if outfit.head_wear not in ("cap", "hat"):
         return
-    paint = _plain(outfit.accent)
+    paint = _uniform(outfit.accent)
     low, high = (at("head", head_up=up * h, head_forward=-0.04 * h) for up in (0.42, 1.22))
     crown = ((-0.02, 0.74, 0.92), (0.0, 0.80, 0.98), (0.45, 0.76, 0.94), (0.8, 0.52, 0.66), (1.0, 0.04, 0.05))
     wide, long, ahead = (1.30, 1.50, 0.0) if outfit.head_wear == "hat" else (0.72, 0.62, 0.92)
@@ -316,18 +320,18 @@ def _head_wear(surface: Surface, person: Person, outfit: Outfit) -> None:
 
 
 def _face(surface: Surface, person: Person, outfit: Outfit) -> None:
-    """Nose, ears, eyes, brows and mouth: the cues of facing."""
+    """Nose, ears, eyes, brows and mouth: they show which way a person faces."""
     h = person.head
 
     def spot(
         name: str, colour: ndarray, wide: float, high: float, out: float, up: float = 0.0, side: float = 0.0
     ) -> None:
-        """A flat patch on the face, ``out`` in front of the named point; all in half heights of the head."""
+        """A flat patch ``out`` in front of a named point of the face; lengths are in half heights of the head."""
         base = at(name, head_up=up * h, head_left=side * h)
         centre = mix((1, base), (out * h, {"head_forward": 1.0}))
         tip = mix((1, base), ((out + 0.02) * h, {"head_forward": 1.0}))
         profile = ((0.0, wide * h, high * h), (1.0, 0.02 * h, 0.02 * h))
-        surface.tube(straight_line(centre, tip), profile, lambda s: {"head_left": 1.0}, _plain(colour))
+        surface.tube(straight_line(centre, tip), profile, lambda s: {"head_left": 1.0}, _uniform(colour))
 
     dark = np.array([0.10, 0.08, 0.08])
     for side in "lr":
@@ -337,13 +341,13 @@ def _face(surface: Surface, person: Person, outfit: Outfit) -> None:
         else:
             spot(f"{side}_eye", dark, 0.12, 0.075, 0.05)
         spot(f"{side}_eye", 0.7 * outfit.hair + 0.1 * outfit.skin, 0.17, 0.032, 0.06, up=0.17)
-        s = outward(side)
+        s = side_sign(side)
         inner = at(f"{side}_ear", head_left=-0.04 * h * s)
         outer = at(f"{side}_ear", head_left=0.10 * h * s)
         ear = ((0.0, 0.25 * h, 0.16 * h), (0.8, 0.22 * h, 0.14 * h), (1.0, 0.02 * h, 0.02 * h))
-        surface.tube(straight_line(inner, outer), ear, lambda _: {"head_up": 1.0}, _plain(0.92 * outfit.skin))
+        surface.tube(straight_line(inner, outer), ear, lambda _: {"head_up": 1.0}, _uniform(0.92 * outfit.skin))
     spot("nose", outfit.lips, 0.21, 0.05, -0.06, up=-0.33)
     bridge = at("nose", head_up=0.30 * h, head_forward=-0.14 * h)
     below = at("nose", head_up=-0.12 * h, head_forward=-0.02 * h)
     nose = ((0.0, 0.05 * h, 0.04 * h), (0.5, 0.09 * h, 0.12 * h), (0.9, 0.14 * h, 0.15 * h), (1.0, 0.05 * h, 0.05 * h))
-    surface.tube(straight_line(bridge, below), nose, lambda _: {"head_left": 1.0}, _plain(0.97 * outfit.skin))
+    surface.tube(straight_line(bridge, below), nose, lambda _: {"head_left": 1.0}, _uniform(0.97 * outfit.skin))

@@ -1,7 +1,7 @@
-"""COCO keypoints (Lin et al., ECCV 2014): what annotators would have drawn on a shot, in 2D alone.
+"""COCO keypoint annotations (Lin et al., ECCV 2014) of a shot, in 2D only.
 
-Outlines, areas and boxes are those of the pixels that show a person. As in COCO, small people have no joints, some
-hidden joints nobody could place, and a group in the back may be one crowd region.
+Outlines, areas and boxes are those of the pixels that show a person. As in COCO, small people have no keypoints, some
+hidden joints are unlabelled, and a group in the background may be one crowd region.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy import ndarray
 from das.skeleton import COCO17
 from pipeline.studio.shots import HIDDEN, OUTSIDE, SEEN, Figure, Shot
 
-_LONG = {"l_": "left_", "r_": "right_"}
+_LONG_SIDES = {"l_": "left_", "r_": "right_"}
 HEADER: dict[str, Any] = {
     "licenses": [{"id": 1, "name": "Rendered: free of third-party rights", "url": ""}],
     "categories": [
@@ -23,42 +23,42 @@ HEADER: dict[str, Any] = {
             "id": 1,
             "name": "person",
             "supercategory": "person",
-            "keypoints": [_LONG.get(name[:2], name[:2]) + name[2:] for name in COCO17.joints],
+            "keypoints": [_LONG_SIDES.get(name[:2], name[:2]) + name[2:] for name in COCO17.joints],
             "skeleton": [[a + 1, b + 1] for a, b in COCO17.bone_indices],
         }
     ],
 }
-# COCO gives no joints to people below 32 x 32 pixels of its photos of 640 x 480.
-_SMALL = 32 * 32 / (640 * 480)
-# Nobody outlines less than this.
-_LEAST_PIXELS = 12
-_PLACED = 0.75
-"""Share of hidden joints that annotators place."""
-_CROWD, _IN_CROWD, _WITH_CROWD = 0.5, 3, 5
-"""How often the farthest few of at least so many people are one crowd region."""
+_MIN_KEYPOINT_AREA = 32 * 32 / (640 * 480)
+"""Smallest share of the picture of a person with keypoints: COCO labels none below 32 x 32 pixels of 640 x 480."""
+_MIN_PIXELS = 12
+"""Fewest visible pixels of an annotated person."""
+_HIDDEN_LABELLED = 0.75
+"""Share of hidden joints that are labelled."""
+_CROWD_PROBABILITY, _CROWD_PEOPLE, _MIN_PEOPLE_WITH_CROWD = 0.5, 3, 5
+"""With at least 5 people, the farthest 3 form one crowd region in half of the pictures."""
 
 
 def image(number: int, name: str, shot: Shot) -> dict[str, Any]:
-    """An image entry."""
+    """The entry of a shot in ``images``; ``number`` is its id, ``name`` its file name."""
     size = {"width": shot.camera.width, "height": shot.camera.height}
     return {"license": 1, "file_name": name, **size, "id": number}
 
 
 def people(number: int, shot: Shot, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """The annotations of one image: people, nearest first, and perhaps one crowd."""
-    figures = [figure for figure in shot.figures(COCO17) if figure.mask.sum() >= _LEAST_PIXELS]
+    """The annotations of image ``number``: people, nearest first, then a crowd region if there is one."""
+    figures = [figure for figure in shot.figures(COCO17) if figure.mask.sum() >= _MIN_PIXELS]
     figures.sort(key=lambda figure: figure.distance)
     crowd: list[Figure] = []
-    if len(figures) >= _WITH_CROWD and rng.random() < _CROWD:
-        figures, crowd = figures[:-_IN_CROWD], figures[-_IN_CROWD:]
+    if len(figures) >= _MIN_PEOPLE_WITH_CROWD and rng.random() < _CROWD_PROBABILITY:
+        figures, crowd = figures[:-_CROWD_PEOPLE], figures[-_CROWD_PEOPLE:]
     found = [_person(number, figure, rng) for figure in figures]
     return found + ([_crowd(number, crowd)] if crowd else [])
 
 
 def _person(number: int, figure: Figure, rng: np.random.Generator) -> dict[str, Any]:
     mask = figure.mask
-    placed = (figure.state == SEEN) | ((figure.state == HIDDEN) & (rng.random(len(COCO17)) < _PLACED))
-    if mask.sum() < _SMALL * mask.size:
+    placed = (figure.state == SEEN) | ((figure.state == HIDDEN) & (rng.random(len(COCO17)) < _HIDDEN_LABELLED))
+    if mask.sum() < _MIN_KEYPOINT_AREA * mask.size:
         placed[:] = False
     state = np.where(placed, figure.state, OUTSIDE)
     uv = np.where(placed[:, None], np.round(figure.uv), 0)
@@ -90,8 +90,9 @@ def _region(number: int, mask: ndarray) -> dict[str, Any]:
 
 
 def outline(mask: ndarray) -> list[list[float]]:
-    """Polygons round the pixels of a mask, as flat lists of x, y; pixel (0, 0) reaches from 0 to 1."""
-    scale = 4  # contours run through the middles of border pixels: of small ones, nearly along the edge
+    """Polygons round the pixels of a mask (H, W), as flat lists of x, y; pixel (0, 0) covers 0 to 1, as in COCO."""
+    # OpenCV's contours pass through the centres of border pixels. On an enlarged mask that is close to the edge.
+    scale = 4
     fine = np.repeat(np.repeat(mask.astype(np.uint8), scale, 0), scale, 1)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     polygons = [(contour.reshape(-1, 2) + 0.5) / scale for contour in contours]
@@ -99,7 +100,7 @@ def outline(mask: ndarray) -> list[list[float]]:
 
 
 def run_lengths(mask: ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, beginning with what is outside."""
+    """COCO's uncompressed run lengths of a mask (H, W): column by column, background first."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(np.diff(flat)) + 1
     lengths: list[int] = np.diff([0, *changes, len(flat)]).tolist()

@@ -1,7 +1,7 @@
 """Rotations, smooth curves in time and two-bone inverse kinematics, all over T moments at once.
 
-The stage's own frame: centimetres, x to the left of a person who faces along z, y UP, floor at y = 0. Panoptic's
-world has Y down; ``to_world`` turns one into the other by half a turn about x.
+The stage frame: centimetres, x to the left of a person who faces along z, y UP, floor at y = 0. Panoptic's world has
+Y down; ``to_world`` converts by half a turn about x, which is its own inverse.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ WORLD_FROM_STAGE = np.diag([1.0, -1.0, -1.0])
 
 
 def to_world(points: ndarray) -> ndarray:
-    """Stage to Panoptic world, (..., 3) cm."""
+    """Stage frame to Panoptic world, and back, (..., 3)."""
     return points * np.diag(WORLD_FROM_STAGE)
 
 
 def unit(v: ndarray) -> ndarray:
-    """Vectors of length 1, (..., 3)."""
+    """Scales vectors (..., 3) to length 1."""
     return v / np.sqrt(np.einsum("...i,...i->...", v, v))[..., None]
 
 
@@ -39,49 +39,61 @@ def rotated(R: ndarray, v: ndarray) -> ndarray:
 
 
 def ease(x: ndarray) -> ndarray:
-    """Smooth step from 0 to 1 on [0, 1], flat at both ends."""
+    """Smooth step (cubic Hermite) from 0 to 1 on [0, 1], with slope 0 at both ends."""
     x = np.clip(x, 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
 
-def wander(rng: np.random.Generator, t: ndarray, dims: int, period: float) -> ndarray:
-    """Smooth noise (T, dims) of about unit size: three sines of random phase near the given period in seconds."""
+def smooth_noise(rng: np.random.Generator, t: ndarray, dims: int, period: float) -> ndarray:
+    """Smooth noise (T, dims) of about unit size at times ``t`` (T,) seconds.
+
+    The sum of three sines of random phase, with periods of 0.6 to 2 times ``period`` seconds.
+    """
     frequency = rng.uniform(0.5, 1.6, (3, dims)) / period
     phase = rng.uniform(0, 2 * np.pi, (3, dims))
     return np.sin(2 * np.pi * t[:, None, None] * frequency + phase).sum(1) / 1.7
 
 
-def glide(keys: ndarray, t: ndarray, hold: float, start: float) -> ndarray:
-    """Goes through ``keys`` (M, ...) one after another, each held ``hold`` seconds, with eased passages: (T, ...)."""
+def interpolate_keys(keys: ndarray, t: ndarray, hold: float, start: float) -> ndarray:
+    """Cycles through ``keys`` (M, ...) at times ``t`` (T,), smoothed between them; gives (T, ...).
+
+    Args:
+        keys: the values to pass through.
+        t: seconds.
+        hold: seconds per key; the last 0.45 of them blend into the next key.
+        start: seconds by which the cycle is advanced.
+    """
     place = (t + start) / hold
     i = np.floor(place).astype(int)
     blend = ease((place - i - 0.55) / 0.45).reshape(-1, *[1] * (keys.ndim - 1))
     return keys[i % len(keys)] * (1 - blend) + keys[(i + 1) % len(keys)] * blend
 
 
-def two_bones(
+def two_bone_ik(
     start: ndarray, target: ndarray, pole: ndarray, upper: float, lower: float, most_bent: float
 ) -> tuple[ndarray, ndarray, ndarray]:
     """A limb of two bones from ``start`` towards ``target``, bent to the side of ``pole``.
 
-    Out of reach, the limb points at the target; nearer than a flexion of ``most_bent`` radians allows, it stops
-    there. So bone lengths are exact and the joint keeps its limits whatever is asked.
+    A target out of reach gives a nearly straight limb that points at it; a target that would need more flexion than
+    ``most_bent`` gives a limb flexed by ``most_bent``. So bone lengths and joint limits hold for any target.
 
     Args:
         start: (T, 3) shoulder or hip, cm.
-        target: (T, 3) where wrist or ankle should be.
+        target: (T, 3) wanted position of wrist or ankle, cm.
         pole: (T, 3) direction in which the middle joint moves when the limb bends.
         upper: length of the first bone, cm.
         lower: length of the second bone, cm.
-        most_bent: largest flexion, 0 is a straight limb.
+        most_bent: largest flexion, radians; 0 is a straight limb.
 
     Returns:
         Middle joint, end joint and hinge axis, each (T, 3).
     """
+    # Law of cosines: the shortest distance at the largest flexion.
     least = np.sqrt(upper**2 + lower**2 + 2 * upper * lower * np.cos(most_bent))
     gap = target - start
     distance = np.linalg.norm(gap, axis=-1, keepdims=True)
     along = gap / np.maximum(distance, 1e-6)
+    # Short of a fully straight limb: there the bend direction is undefined and the middle joint would jump.
     reach = np.clip(distance, least, 0.9985 * (upper + lower))
     side = unit(pole - np.einsum("ti,ti->t", pole, along)[:, None] * along)
     cosine = (upper**2 + reach**2 - lower**2) / (2 * upper * reach)

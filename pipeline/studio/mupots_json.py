@@ -1,8 +1,8 @@
-"""MuCo-3DHP and MuPoTS-3D in the COCO-like form of Moon et al. (ICCV 2019): millimetres, pinhole cameras.
+"""MuCo-3DHP and MuPoTS-3D annotations in the COCO-like JSON of Moon et al. (ICCV 2019): mm, pinhole cameras.
 
-Every person of whom the picture shows something is annotated. ``keypoints_vis`` of MuCo is 1 for joints inside the
-picture, hidden ones included; MuPoTS has all of them 1 and an ``occlusion`` flag beside. Boxes are x, y, width, height
-of the whole body inside the picture.
+A person is annotated if at least one pixel shows them. ``keypoints_vis`` is 1 for joints inside the picture in MuCo,
+hidden ones included; in MuPoTS it is always 1 and a separate ``occlusion`` flag marks hidden joints. Boxes are x, y,
+width, height of the whole body inside the picture, in pixels.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pipeline.studio.shots import OUTSIDE, SEEN, Figure, Shot
 
 HEADER = {"categories": [{"id": 1, "name": "person", "supercategory": "person"}]}
 
-# Knee to neck of the universal skeleton on which MPI-INF-3DHP's benchmarks score, cm.
 UNIVERSAL_KNEE_TO_NECK = 92.0
-# Fewer joints than this in the picture do not make a frame in which a person counts.
-_FEWEST_JOINTS = 4
+"""Knee to neck, cm, of the universal skeleton: MPI-INF-3DHP and MuPoTS-3D score poses scaled to it."""
+_MIN_JOINTS = 4
+"""Fewest joints inside the picture of a person with ``is_valid`` 1."""
 
 
 def muco_image(number: int, name: str, shot: Shot) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def muco_people(number: int, shot: Shot) -> list[dict[str, Any]]:
 
 
 def mupots_people(number: int, shot: Shot) -> list[dict[str, Any]]:
-    """The annotations of a MuPoTS image, 17 joints; ``keypoints_univ`` and ``occlusion`` beside Moon's fields."""
+    """The annotations of a MuPoTS image, 17 joints; ``keypoints_univ``, ``occlusion``, ``is_valid`` are added."""
     people = []
     for figure in shot.figures(MUPOTS17):
         if not figure.mask.any():
@@ -60,14 +60,14 @@ def mupots_people(number: int, shot: Shot) -> list[dict[str, Any]]:
                 "keypoints_vis": [[1]] * len(MUPOTS17),
                 "keypoints_univ": _rounded(root + scale * (figure.cam - root)),
                 "occlusion": (figure.state != SEEN).astype(int).tolist(),
-                "is_valid": int((figure.state != OUTSIDE).sum() >= _FEWEST_JOINTS),
+                "is_valid": int((figure.state != OUTSIDE).sum() >= _MIN_JOINTS),
             }
         )
     return people
 
 
 def universal_scale(person: Person) -> float:
-    """Factor about the pelvis that gives a person the universal skeleton's size."""
+    """Factor that scales a person about the pelvis to the size of the universal skeleton."""
     return UNIVERSAL_KNEE_TO_NECK / (person.thigh + person.lower_spine + person.upper_spine)
 
 
@@ -81,7 +81,7 @@ def _intrinsic(camera: StudioCamera) -> list[float]:
 
 
 def _person(number: int, figure: Figure) -> dict[str, Any]:
-    low, high = figure.box[:2], figure.box[2:]
+    low, high = figure.bbox[:2], figure.bbox[2:]
     return {
         "image_id": number,
         "category_id": 1,

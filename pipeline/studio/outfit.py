@@ -1,6 +1,7 @@
-"""What people wear and look like: colours, lengths of sleeves and trousers, patterns, hair.
+"""Clothes and looks: colours, lengths of sleeves and trousers, patterns, hair.
 
-One material serves both sides of the body, so left and right look as alike as they do in people.
+Both sides of the body have the same colours and patterns: otherwise a network could learn to separate left from
+right by them instead of by the body's shape.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
+# Colours are RGB, 0 to 255.
 SKIN_TONES = ((236, 204, 178), (230, 184, 148), (214, 164, 120), (198, 134, 92), (141, 90, 58), (92, 58, 40))
 HAIR_TONES = ((28, 22, 20), (44, 32, 26), (70, 48, 34), (104, 72, 46), (150, 112, 70), (196, 160, 108), (128, 124, 120),
               (120, 52, 30))  # fmt: skip
@@ -34,15 +36,16 @@ class Outfit:
     """Colours are (3,) RGB in 0..1.
 
     Attributes:
-        sleeve: how far the sleeve reaches along shoulder 0, elbow 1, wrist 2.
-        trouser: how far trousers reach along hip 0, knee 1, ankle 2.
-        skirt: the same for a skirt; 0 for none.
-        hem: where the top ends on the trunk, crotch 0, waist 1, neck 2.
+        sleeve: end of the sleeve on a scale of shoulder 0, elbow 1, wrist 2.
+        trouser: end of the trousers on a scale of hip 0, knee 1, ankle 2.
+        skirt: end of the skirt on that scale; 0 for none.
+        hem: end of the top on a scale of crotch 0, waist 1, neck 2.
         pattern: plain, rows, columns, checks, block or open (a jacket open in front).
         hair_style: bald, short, full, long, bun or tail.
-        loose: cm by which clothes stand off the body.
-        wide: cm that trouser legs are wider at the hem.
-        coat: how far a coat reaches along hip 0, knee 1, ankle 2; 0 for none.
+        loose: distance of the clothes from the body, cm.
+        stripes: number of stripes or checks per unit of length or turn of the pattern.
+        wide: widening of the trouser legs towards the hem, cm.
+        coat: end of the coat on a scale of hip 0, knee 1, ankle 2; 0 for none.
         head_wear: none, hood, cap or hat.
     """
 
@@ -67,27 +70,27 @@ class Outfit:
     head_wear: str = "none"
 
     def paint_top(self, s: float, angles: ndarray) -> ndarray:
-        """The top's colour at position s along a trunk or sleeve, (S, 3)."""
+        """Colours (S, 3) of the top at position ``s`` along the trunk or a sleeve and side angles (S,), radians."""
         if self.pattern == "rows":
-            return self._either(np.full(len(angles), np.sin(s * np.pi * self.stripes) > 0.2))
-        around = np.cos((angles - np.pi / 2) * self.stripes)  # even in the angle from the front: no handedness
+            return self._two_tone(np.full(len(angles), np.sin(s * np.pi * self.stripes) > 0.2))
+        around = np.cos((angles - np.pi / 2) * self.stripes)  # even in the angle from the front, so both sides match
         if self.pattern == "columns":
-            return self._either(around > 0.3)
+            return self._two_tone(around > 0.3)
         if self.pattern == "checks":
-            return self._either((np.sin(s * np.pi * self.stripes) > 0) ^ (around > 0))
+            return self._two_tone((np.sin(s * np.pi * self.stripes) > 0) ^ (around > 0))
         if self.pattern == "block":
-            return self._either(np.full(len(angles), s < 1.35))
+            return self._two_tone(np.full(len(angles), s < 1.35))
         return np.tile(self.top, (len(angles), 1))
 
     def paint_chest(self, s: float, angles: ndarray) -> ndarray:
-        """The top on the trunk: as ``paint_top``, with the opening of a jacket in front (90 degrees)."""
+        """As ``paint_top``, on the trunk: an open jacket shows its lining in front (90 degrees)."""
         colours = self.paint_top(s, angles)
         if self.pattern == "open":
             colours[np.abs(angles - np.pi / 2) < 0.42] = self.accent
         return colours
 
-    def _either(self, first: ndarray) -> ndarray:
-        return np.where(first[:, None], self.accent, self.top)
+    def _two_tone(self, accented: ndarray) -> ndarray:
+        return np.where(accented[:, None], self.accent, self.top)
 
 
 def _tone(rng: np.random.Generator, tones: tuple[tuple[int, int, int], ...], spread: float = 0.06) -> ndarray:
@@ -101,14 +104,14 @@ def _cloth(rng: np.random.Generator) -> ndarray:
     return cv2.cvtColor(np.array([[[hue, saturation, light]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
 
 
-def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
-    """Random clothes and looks; skirts and long hair are likelier for ``female`` near 1."""
+def sample_outfit(rng: np.random.Generator, female: float) -> Outfit:
+    """Samples clothes and looks; skirts and long hair are more frequent for ``female`` near 1."""
     feminine = rng.random() < female
     skin = np.clip(_tone(rng, SKIN_TONES, 0.05), 0, 0.96)
     skirt = float(rng.choice([0.65, 0.95, 1.4])) if feminine and rng.random() < 0.3 else 0.0
     styles = ("full", "long", "bun", "tail", "short") if feminine else ("short", "short", "full", "bald")
     top = _cloth(rng)
-    # A dress is a skirt of the top's cloth.
+    # Top and skirt of one cloth are a dress.
     trousers = top if skirt and rng.random() < 0.5 else _tone(rng, TROUSER_TONES)
     return Outfit(
         skin=skin,
@@ -133,11 +136,11 @@ def draw_outfit(rng: np.random.Generator, female: float) -> Outfit:
 
 
 def add_layers(rng: np.random.Generator, outfit: Outfit) -> Outfit:
-    """The same person in a coat, with something on the head or in wide trousers: one of these at least."""
+    """The outfit with at least one of: a coat, a hood, cap or hat, wide trousers."""
     worn = rng.random(3) < (0.5, 0.5, 0.4)
     worn[rng.integers(3)] = True
     coat, head, wide = worn.tolist()
-    if coat:  # of one cloth from the shoulders down, with sleeves
+    if coat:  # one cloth for top, sleeves and skirts
         cloth = _tone(rng, TROUSER_TONES) if rng.random() < 0.6 else _cloth(rng)
         outfit = replace(outfit, top=cloth, accent=cloth, sleeve=1.96, hem=0.3, pattern="plain",
                          coat=float(rng.uniform(0.35, 1.35)), loose=float(rng.uniform(1.2, 3.0)))  # fmt: skip

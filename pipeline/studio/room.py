@@ -1,6 +1,6 @@
-"""The room: floor, four walls and furniture along them, seen once per camera and reused for every picture.
+"""The room: floor, four walls and furniture along them, rendered once per camera and reused for every picture.
 
-There are few rooms, and every split uses the same ones: a test picture cannot be told by its background.
+There are few rooms, and every split uses the same ones: the background must not reveal the split.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from numpy import ndarray
 
 from das.camera import undistort
 from pipeline.studio.cameras import StudioCamera
+from pipeline.studio.config import SPLITS, StudioConfig
 from pipeline.studio.geometry import to_world
 from pipeline.studio.spheres import Box
 
 ROOMS = 3
+"""Number of rooms; a green-screen room comes in addition."""
 HALF = 450.0
 """Half the room's width, cm."""
 WALL = 340.0
@@ -25,12 +27,14 @@ WALL = 340.0
 
 @dataclass(frozen=True)
 class Room:
-    """Textures in RGB 0..1 at ``density`` pixels per cm, furniture, and where the main light comes from.
+    """Textures, furniture and the main light of a room.
 
     Attributes:
-        floor: texture of the square floor.
-        walls: four textures, along +x, -x, +z, -z.
-        light: (3,) unit vector towards the main light, the stage's frame.
+        floor: texture of the square floor, (H, W, 3) RGB 0..1.
+        walls: four textures, at +x, -x, +z, -z.
+        furniture: blocks that never move.
+        light: (3,) unit vector towards the main light, stage frame.
+        density: pixels per cm of the textures.
     """
 
     floor: ndarray
@@ -40,8 +44,8 @@ class Room:
     density: float
 
 
-class _Sheet:
-    """A drawing surface measured in centimetres, origin top left."""
+class _Texture:
+    """A texture that is drawn on in centimetres, origin at the top left."""
 
     def __init__(self, width: float, height: float, density: float, colour: ndarray) -> None:
         self.density = density
@@ -63,7 +67,7 @@ class _Sheet:
                    cv2.LINE_AA)  # fmt: skip
 
     def speckle(self, rng: np.random.Generator, cell: float, amount: float) -> None:
-        """Soft irregularity of the given grain in cm."""
+        """Multiplies by smooth noise of grain ``cell`` cm and standard deviation ``amount``."""
         h, w = self.pixels.shape[:2]
         grains = max(2, round(w / self.density / cell)), max(2, round(h / self.density / cell))
         noise = rng.normal(0, amount, (grains[1], grains[0])).astype(np.float32)
@@ -71,7 +75,7 @@ class _Sheet:
 
 
 def make_room(number: int, density: float) -> Room:
-    """Room ``number`` of ROOMS; the same for every seed, sequence and split."""
+    """Room ``number`` (0 to ROOMS - 1) at ``density`` pixels per cm; the same for every seed, sequence and split."""
     rng = np.random.default_rng([7351, number])
     wall_tone = np.array([(0.72, 0.72, 0.66), (0.62, 0.68, 0.72), (0.74, 0.66, 0.58)][number % 3])
     return Room(
@@ -83,16 +87,34 @@ def make_room(number: int, density: float) -> Room:
     )
 
 
-def green_room(density: float) -> Room:
-    """A studio for cutting people out: green walls and floor, unevenly lit, and nothing in it."""
+def sequence_room(config: StudioConfig, sequence: str) -> Room:
+    """The room of a sequence; the sequences of each split cycle through the rooms, starting with room 0.
+
+    Raises:
+        ValueError: the sequence is not in the config.
+    """
+    for split in SPLITS:
+        if sequence in config.sequences(split):
+            number = config.sequences(split).index(sequence) % ROOMS
+            return make_room(number, room_density(config))
+    raise ValueError(f"sequence {sequence!r} is not among the config's sequences")
+
+
+def room_density(config: StudioConfig) -> float:
+    """Pixels per cm of the room's textures, about the canvas's resolution on the nearest floor; 2.4 at 3840 pixels."""
+    return max(0.5, 2.4 * config.width * config.supersampling / 3840)
+
+
+def green_screen_room(density: float) -> Room:
+    """An empty room with green walls and floor, unevenly lit, as in MuCo-3DHP's unaugmented images."""
     rng = np.random.default_rng([7351, ROOMS])
     green = np.array([0.24, 0.62, 0.30])
 
     def cloth(width: float, height: float, tone: ndarray) -> ndarray:
-        sheet = _Sheet(width, height, density, tone)
+        texture = _Texture(width, height, density, tone)
         for cell, amount in ((3, 0.01), (25, 0.02), (120, 0.05)):
-            sheet.speckle(rng, cell, amount)
-        return sheet.pixels
+            texture.speckle(rng, cell, amount)
+        return texture.pixels
 
     light = np.array([0.2, 0.95, 0.24])
     return Room(
@@ -107,79 +129,79 @@ def green_room(density: float) -> Room:
 def _floor(rng: np.random.Generator, number: int, density: float) -> ndarray:
     size = 2 * HALF
     tone = np.array([(0.46, 0.44, 0.40), (0.52, 0.40, 0.28), (0.40, 0.42, 0.44)][number % 3])
-    sheet = _Sheet(size, size, density, tone)
+    texture = _Texture(size, size, density, tone)
     if number % 3 == 1:  # planks
         for i, x in enumerate(np.arange(0.0, size, 18).tolist()):
             for y in np.arange(-rng.uniform(0, 180), size, 180).tolist():
-                sheet.block(x, y, x + 18, y + 180, tone * rng.uniform(0.86, 1.12))
-                sheet.line(x, y, x + 18, y, 0.7 * tone)
-            sheet.line(x, 0, x, size, (0.72 + 0.06 * (i % 2)) * tone)
+                texture.block(x, y, x + 18, y + 180, tone * rng.uniform(0.86, 1.12))
+                texture.line(x, y, x + 18, y, 0.7 * tone)
+            texture.line(x, 0, x, size, (0.72 + 0.06 * (i % 2)) * tone)
     else:  # tiles or bare concrete with joints
         step = 60 if number % 3 == 2 else 150
         for x in np.arange(0.0, size, step).tolist():
             for y in np.arange(0.0, size, step).tolist():
-                sheet.block(x, y, x + step, y + step, tone * rng.uniform(0.94, 1.06))
+                texture.block(x, y, x + step, y + step, tone * rng.uniform(0.94, 1.06))
         for x in np.arange(0.0, size, step).tolist():
-            sheet.line(x, 0, x, size, 0.8 * tone)
-            sheet.line(0, x, size, x, 0.8 * tone)
+            texture.line(x, 0, x, size, 0.8 * tone)
+            texture.line(0, x, size, x, 0.8 * tone)
     for _ in range(14):  # scuffs
         x, y = rng.uniform(60, size - 60, 2)
         dx, dy = rng.normal(0, 22, 2)
-        sheet.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
+        texture.line(x, y, x + dx, y + dy, tone * rng.uniform(0.75, 1.15), 1.5)
     for cell, amount in ((1.2, 0.02), (4, 0.025), (14, 0.03), (70, 0.05)):
-        sheet.speckle(rng, cell, amount)
-    return sheet.pixels
+        texture.speckle(rng, cell, amount)
+    return texture.pixels
 
 
 def _wall(rng: np.random.Generator, tone: ndarray, density: float) -> ndarray:
-    sheet = _Sheet(2 * HALF, WALL, density, tone * rng.uniform(0.94, 1.04))
+    texture = _Texture(2 * HALF, WALL, density, tone * rng.uniform(0.94, 1.04))
     for x in np.arange(rng.uniform(40, 110), 2 * HALF, 112).tolist():  # panel joints
-        sheet.line(x, 0, x, WALL, 0.82 * tone, 1.2)
-    sheet.line(0, 105, 2 * HALF, 105, 0.86 * tone, 1.2)
-    sheet.block(0, WALL - 11, 2 * HALF, WALL, 0.62 * tone)
+        texture.line(x, 0, x, WALL, 0.82 * tone, 1.2)
+    texture.line(0, 105, 2 * HALF, 105, 0.86 * tone, 1.2)
+    texture.block(0, WALL - 11, 2 * HALF, WALL, 0.62 * tone)
     x = rng.uniform(30, 120)
     while x < 2 * HALF - 150:
         kind = rng.choice(["poster", "window", "door", "shelf", "nothing"])
         width = rng.uniform(60, 120)
         if kind == "poster":
-            _poster(rng, sheet, x, rng.uniform(95, 135), width, rng.uniform(55, 95))
+            _poster(rng, texture, x, rng.uniform(95, 135), width, rng.uniform(55, 95))
         elif kind == "window":
-            sheet.block(x - 5, 75, x + width + 5, 205, np.array([0.86, 0.86, 0.84]))
-            sheet.block(x, 80, x + width, 200, np.array([0.70, 0.80, 0.88]))
+            texture.block(x - 5, 75, x + width + 5, 205, np.array([0.86, 0.86, 0.84]))
+            texture.block(x, 80, x + width, 200, np.array([0.70, 0.80, 0.88]))
             for y in np.arange(84.0, 200, 8).tolist():
-                sheet.line(x, y, x + width, y, np.array([0.90, 0.90, 0.86]), 2.5)
+                texture.line(x, y, x + width, y, np.array([0.90, 0.90, 0.86]), 2.5)
         elif kind == "door":
-            sheet.block(x - 6, 122, x + 96, WALL, np.array([0.42, 0.34, 0.28]))
-            sheet.block(x, 128, x + 90, WALL, np.array([0.56, 0.45, 0.36]) * rng.uniform(0.8, 1.2))
-            sheet.disc(x + 80, 238, 3.5, np.array([0.75, 0.72, 0.62]))
+            texture.block(x - 6, 122, x + 96, WALL, np.array([0.42, 0.34, 0.28]))
+            texture.block(x, 128, x + 90, WALL, np.array([0.56, 0.45, 0.36]) * rng.uniform(0.8, 1.2))
+            texture.disc(x + 80, 238, 3.5, np.array([0.75, 0.72, 0.62]))
         elif kind == "shelf":
             for y in (130.0, 172.0, 214.0):
-                sheet.block(x, y, x + width, y + 4, np.array([0.40, 0.30, 0.22]))
+                texture.block(x, y, x + width, y + 4, np.array([0.40, 0.30, 0.22]))
                 book = x + 2
                 while book < x + width - 12:
                     w = rng.uniform(3, 8)
-                    sheet.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
+                    texture.block(book, y - rng.uniform(18, 32), book + w, y, rng.uniform(0.15, 0.8, 3))
                     book += w + rng.choice([0.5, 6], p=[0.85, 0.15])
         x += width + rng.uniform(50, 170)
     for cell, amount in ((1.5, 0.008), (6, 0.01), (90, 0.05)):
-        sheet.speckle(rng, cell, amount)
-    return sheet.pixels
+        texture.speckle(rng, cell, amount)
+    return texture.pixels
 
 
-def _poster(rng: np.random.Generator, sheet: _Sheet, x: float, y: float, width: float, height: float) -> None:
-    sheet.block(x - 2, y - 2, x + width + 2, y + height + 2, np.array([0.2, 0.2, 0.2]))
-    sheet.block(x, y, x + width, y + height, rng.uniform(0.3, 0.95, 3))
+def _poster(rng: np.random.Generator, texture: _Texture, x: float, y: float, width: float, height: float) -> None:
+    texture.block(x - 2, y - 2, x + width + 2, y + height + 2, np.array([0.2, 0.2, 0.2]))
+    texture.block(x, y, x + width, y + height, rng.uniform(0.3, 0.95, 3))
     for _ in range(7):
         cx, cy = x + width * rng.uniform(0.2, 0.8), y + height * rng.uniform(0.2, 0.8)
         if rng.random() < 0.5:
-            sheet.disc(cx, cy, 0.16 * min(width, height) * rng.uniform(0.3, 1), rng.uniform(0.1, 0.95, 3))
+            texture.disc(cx, cy, 0.16 * min(width, height) * rng.uniform(0.3, 1), rng.uniform(0.1, 0.95, 3))
         else:
             w, h = 0.18 * width * rng.uniform(0.3, 1), 0.18 * height * rng.uniform(0.3, 1)
-            sheet.block(cx - w, cy - h, cx + w, cy + h, rng.uniform(0.1, 0.95, 3))
+            texture.block(cx - w, cy - h, cx + w, cy + h, rng.uniform(0.1, 0.95, 3))
 
 
 def _furniture(rng: np.random.Generator) -> list[Box]:
-    """Blocks along the walls: cupboards, crates, benches; some upright and as wide as people."""
+    """Blocks along the walls: cupboards, crates, benches; some have the size of people, as negatives for a detector."""
     boxes = []
     for wall in range(4):
         for place in rng.permutation([-250.0, -60.0, 130.0, 290.0])[:3]:
@@ -197,9 +219,9 @@ def _furniture(rng: np.random.Generator) -> list[Box]:
 
 
 def pixel_rays(camera: StudioCamera, width: int, height: int) -> ndarray:
-    """World directions (height, width, 3) through the pixels of a ``width`` x ``height`` canvas of this camera.
+    """World directions (height, width, 3) of the rays through a canvas's pixels, with depth 1 in the camera frame.
 
-    The distortion is inverted on a coarse grid and interpolated: it is smooth over a few pixels.
+    The distortion is inverted on a grid of 6 pixels and interpolated: exact inversion is iterative and slow.
     """
     columns, rows = max(2, width // 6), max(2, height // 6)
     x = np.linspace(-0.5, camera.width - 0.5, columns)
@@ -216,32 +238,34 @@ def pixel_rays(camera: StudioCamera, width: int, height: int) -> ndarray:
 
 
 def floor_points(camera: StudioCamera, rays: ndarray) -> ndarray:
-    """Where rays meet the floor: (H, W, 2) stage x, z in cm; far outside the room above the horizon."""
-    eye = to_world(camera.centre)
+    """Intersections of rays (H, W, 3) with the floor: (H, W, 2) stage x, z in cm; 1e5 cm away above the horizon."""
+    position = to_world(camera.centre)  # stage frame
     direction = to_world(rays)
     down = np.where(direction[..., 1] < -1e-4, direction[..., 1], np.nan)
-    reach = np.nan_to_num(-eye[1] / down, nan=1e5)
-    return np.stack([eye[0] + reach * direction[..., 0], eye[2] + reach * direction[..., 2]], -1).astype(np.float32)
+    reach = np.nan_to_num(-position[1] / down, nan=1e5)
+    x, z = (position[axis] + reach * direction[..., axis] for axis in (0, 2))
+    return np.stack([x, z], -1).astype(np.float32)
 
 
 def bare_room(room: Room, camera: StudioCamera, width: int, height: int) -> ndarray:
-    """Floor and walls on a canvas, (height, width, 3) float32 RGB 0..1, lit and darkened towards the corners."""
+    """Floor and walls on a canvas, (height, width, 3) float32 RGB 0..1, darker towards edges and corners."""
     rays = pixel_rays(camera, width, height)
-    eye = to_world(camera.centre).astype(np.float32)
+    position = to_world(camera.centre).astype(np.float32)
     direction = to_world(rays).astype(np.float32)
     ground = floor_points(camera, rays)
     inside = np.abs(ground).max(-1) < HALF
     picture = _sample(room.floor, (ground + HALF) * room.density)
     x, z = ground[..., 0], ground[..., 1]
-    pool = 1.08 - 0.30 * np.clip((x * x + z * z) / HALF**2, 0, 1.6)
+    # The lamps light the middle of the floor most.
+    brightness = 1.08 - 0.30 * np.clip((x * x + z * z) / HALF**2, 0, 1.6)
     corner = 1 - 0.35 * np.exp(-(HALF - np.maximum(abs(x), abs(z))).clip(0) / 35)
-    picture *= (pool * corner)[..., None]
+    picture *= (brightness * corner)[..., None]
     for i, wall in enumerate(room.walls):
         axis, sign = (0 if i < 2 else 2), (1.0 if i % 2 == 0 else -1.0)
         towards = direction[..., axis] * sign
-        reach = (HALF - sign * eye[axis]) / np.maximum(towards, 1e-4)
-        along = eye[2 - axis] + reach * direction[..., 2 - axis]
-        up = eye[1] + reach * direction[..., 1]
+        reach = (HALF - sign * position[axis]) / np.maximum(towards, 1e-4)
+        along = position[2 - axis] + reach * direction[..., 2 - axis]
+        up = position[1] + reach * direction[..., 1]
         hit = ~inside & (abs(along) <= HALF) & (towards > 1e-4)
         place = np.stack([along + HALF, np.clip(WALL - up, 0, WALL)], -1)[hit].astype(np.float32)
         shade = (0.80 + 0.22 * np.clip(up / WALL, 0, 1.2)) * (1 - 0.30 * np.exp(-(HALF - abs(along)).clip(0) / 45))
@@ -251,10 +275,10 @@ def bare_room(room: Room, camera: StudioCamera, width: int, height: int) -> ndar
 
 
 def _sample(texture: ndarray, places: ndarray) -> ndarray:
-    """Bilinear texture colours (..., 3) at pixel places (..., 2), clamped at the edges."""
+    """Bilinear texture colours (..., 3) at texture pixels (..., 2), clamped at the edges."""
     h, w = texture.shape[:2]
     flat = places.reshape(-1, 2).astype(np.float32) - 0.5
-    fold = np.pad(flat, ((0, -len(flat) % 1024), (0, 0))).reshape(-1, 1024, 2)  # remap wants sides below 32768
+    fold = np.pad(flat, ((0, -len(flat) % 1024), (0, 0))).reshape(-1, 1024, 2)  # cv2.remap accepts sides below 32768
     if not len(fold):
         return np.zeros(places.shape[:-1] + (3,), np.float32)
     x, y = fold[..., 0].clip(0, w - 1), fold[..., 1].clip(0, h - 1)

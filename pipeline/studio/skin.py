@@ -1,8 +1,8 @@
-"""Skin, clothes and hair as one kind of surface: a tube of elliptic rings along a line of joints.
+"""Surfaces of skin, clothes and hair: tubes of elliptic rings along a line of joints.
 
-Every ring is a linear combination of the pose's points and axes (centre, direction, and the axis that its first
-radius follows), so a whole dressed person at one moment is three small matrix products. Limbs bend along a Bezier
-curve round their middle joint.
+Centre, direction and reference axis of every ring are linear combinations of the pose's points and axes, so the mesh
+of a person at one moment is a few small matrix products. A limb's centre line follows a Bezier curve round its middle
+joint.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy import ndarray
 from pipeline.studio.motion import Pose
 
 Mix = dict[str, float]
-"""A linear combination of named points and axes."""
+"""A linear combination of a pose's points and axes: name -> weight; weights of axes are in cm."""
 Profile = Sequence[tuple[float, ...]]
-"""Rows (position along the tube, radius, radius, ...), interpolated in between."""
+"""Rows (position along the tube, radius, radius, ...), radii in cm, interpolated between the rows."""
 
 
 def mix(*terms: tuple[float, Mix]) -> Mix:
-    """Weighted sum of combinations."""
+    """The weighted sum of linear combinations."""
     total: Mix = {}
     for weight, part in terms:
         for name, value in part.items():
@@ -31,19 +31,19 @@ def mix(*terms: tuple[float, Mix]) -> Mix:
 
 
 def at(name: str, **axes: float) -> Mix:
-    """A named point, moved along named axes by centimetres."""
+    """A named point, moved along named axes by the given cm."""
     return {name: 1.0, **axes}
 
 
 @dataclass
 class Ring:
-    """One ring: combinations for centre, direction and reference axis; radii along and across that axis in cm.
+    """One ring of a tube; radii along and across the reference axis are in cm.
 
     Attributes:
-        shape: (S,) factor on the radius at every side; side angle 0 lies on the reference axis, 90 degrees on
+        shape: (S,) factor on the radius at every side; side angle 0 is on the reference axis, 90 degrees on
             reference x direction.
         colour: (S, 3) RGB in 0..1 of the faces between this ring and the next.
-        twin: centre for the side opposite to the reference axis, where it differs: a skirt follows both legs.
+        twin: second centre, which the side opposite to the reference axis follows; a skirt has one per leg.
     """
 
     centre: Mix
@@ -62,7 +62,7 @@ Paint = Callable[[float, ndarray], ndarray]
 def bent_line(a: Mix, b: Mix, c: Mix, bend: float) -> Callable[[float], tuple[Mix, Mix]]:
     """Centre and direction at s in [0, 2] of the line a-b-c, rounded within ``bend`` (share of a bone) of b.
 
-    s may leave [0, 2]: the bones go on straight.
+    Outside [0, 2] the line continues straight.
     """
 
     def line(s: float) -> tuple[Mix, Mix]:
@@ -86,7 +86,7 @@ def straight_line(a: Mix, b: Mix) -> Callable[[float], tuple[Mix, Mix]]:
 
 @dataclass
 class Surface:
-    """Tubes under construction; ``sides`` S faces round each ring, ``detail`` times as many rings as profile rows."""
+    """A mesh under construction: ``sides`` S faces round each ring, ``detail`` rings per profile row."""
 
     sides: int
     detail: int
@@ -106,7 +106,16 @@ class Surface:
         shape: Callable[[float, ndarray], ndarray] | None = None,
         twin: Callable[[float], Mix] | None = None,
     ) -> None:
-        """Adds a tube whose radii follow ``profile`` rows (s, radius along the reference, radius across it)."""
+        """Adds a tube.
+
+        Args:
+            line: position along the tube -> centre and direction.
+            profile: rows (position, radius along the reference axis, radius across it).
+            reference: position -> reference axis.
+            paint: colours of the faces.
+            shape: factor on the radii at a position and side angles (S,); 1 by default.
+            twin: position -> second centre (see ``Ring``).
+        """
         rows = np.array(profile, dtype=float)
         s = _refined(rows[:, 0], self.detail)
         radii = np.stack([_smooth_interp(s, rows[:, 0], rows[:, k]) for k in (1, 2)], -1)
@@ -126,15 +135,16 @@ class Surface:
 
 
 def _refined(s: ndarray, detail: int) -> ndarray:
-    """Puts ``detail`` - 1 equal steps between neighbouring positions."""
+    """Inserts ``detail`` - 1 equally spaced positions between neighbours."""
     fine = np.interp(np.arange((len(s) - 1) * detail + 1) / detail, np.arange(len(s)), s)
     return fine
 
 
 def _smooth_interp(x: ndarray, xs: ndarray, ys: ndarray) -> ndarray:
-    """Monotone cubic interpolation through (xs, ys): no overshoot, no kinks between profile rows."""
+    """Monotone cubic interpolation through (xs, ys), without overshoot (Fritsch and Butland, 1984)."""
     h = np.diff(xs)
     slope = np.diff(ys) / np.maximum(h, 1e-9)
+    # Harmonic mean of the neighbouring slopes, 0 at extrema: keeps every piece monotone.
     inner = np.where(slope[:-1] * slope[1:] > 0, 2 * slope[:-1] * slope[1:] / (slope[:-1] + slope[1:] + 1e-12), 0)
     m = np.concatenate([slope[:1], inner, slope[-1:]])
     i = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, len(h) - 1)
@@ -148,7 +158,7 @@ def _smooth_interp(x: ndarray, xs: ndarray, ys: ndarray) -> ndarray:
 
 
 class Mesh:
-    """A dressed person as quads over rings; ``pose`` gives vertices for one moment.
+    """A dressed person as quads between rings; ``pose`` computes the vertices of one moment.
 
     Attributes:
         faces: (F, 4) vertex indices.
@@ -166,10 +176,10 @@ class Mesh:
                 for name, value in part.items():
                     self.weights[k, i, column[name]] = value
         angle = 2 * np.pi * np.arange(sides) / sides
-        self.share = 0.5 + 0.5 * np.cos(angle)  # of the first centre, at every side
+        self.share = 0.5 + 0.5 * np.cos(angle)  # weight of the first centre at every side
         form = np.stack([r.shape for r in rings])
         radii = np.array([r.radii for r in rings])
-        # (R, S): how far each vertex lies along the reference axis and across it.
+        # (R, S) cm: offsets of each vertex along the reference axis and across it.
         self.along = form * radii[:, :1] * np.cos(angle)
         self.across = form * radii[:, 1:] * np.sin(angle)
 
@@ -182,7 +192,7 @@ class Mesh:
         self.colours = np.stack([rings[i].colour for i in rows]).reshape(-1, 3)
 
     def pose(self, pose: Pose, moment: int) -> ndarray:
-        """Vertices (V, 3) in cm, the stage's frame."""
+        """Vertices (V, 3) at one moment, cm, stage frame."""
         controls = np.stack([(pose.points if n in pose.points else pose.axes)[n][moment] for n in self.names])
         centre, direction, reference, twin = self.weights @ controls
         direction /= np.sqrt(np.einsum("ri,ri->r", direction, direction))[:, None]

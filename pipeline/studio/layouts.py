@@ -1,15 +1,15 @@
-"""Every layout: the same people as CMU Panoptic, MuCo-3DHP, COCO and MuPoTS-3D ship theirs; one process or many.
+"""Rendering into the original layout of CMU Panoptic, MuCo-3DHP, COCO or MuPoTS-3D, with one process or several.
 
-Every shard writes its pictures and a part of the annotations; ``finish`` joins the parts into the one file that the
-owners' readers want. Numbers are given by the plan, so files do not depend on who rendered what. MuCo's unaugmented
-half shows people as they were recorded, in front of green cloth; here every other take does.
+Every chunk writes its pictures and its part of the annotations; ``finish_layout`` joins the parts into the one file
+that the data set's readers expect. Image numbers follow from the configuration, so the files do not depend on how the
+chunks are distributed. MuCo's unaugmented half shows people before a green screen; here every other take does.
 
     panoptic  train, val, test   see layout.py
     muco      train sequences    MuCo-3DHP.json, {unaugmented_set,augmented_set}/SEQUENCE/CAMERA_%08d.jpg
     coco      train and val      annotations/person_keypoints_{train,val}2017.json, {train,val}2017/%012d.jpg
     mupots    test sequences     MuPoTS-3D.json, MultiPersonTestSet/TS%d/img_%06d.jpg
 
-Beside each lies terms.txt: they are free of third-party rights.
+Each has a terms.txt: rendered data is free of third-party rights.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any, Literal
 
 import cv2
 
+from pipeline.infra.files import write_bytes
 from pipeline.studio import coco_json, mupots_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
-from pipeline.studio.config import RENDERED_TERMS, StudioChunk, StudioConfig, plan, sequence_split
-from pipeline.studio.layout import write_whole
-from pipeline.studio.panoptic_layout import render_chunk, room_density, sequence_room, write_picture
-from pipeline.studio.render import View
-from pipeline.studio.room import green_room
-from pipeline.studio.shots import Shot, shots
+from pipeline.studio.config import RENDERED_TERMS, StudioChunk, StudioConfig, plan_chunks, sequence_split
+from pipeline.studio.panoptic_layout import render_panoptic_chunk
+from pipeline.studio.rasterize import View
+from pipeline.studio.room import green_screen_room, room_density, sequence_room
+from pipeline.studio.shots import Shot, shots_of_take, write_picture
 from pipeline.studio.stage import plan_take
 
 Layout = Literal["panoptic", "muco", "coco", "mupots"]
@@ -46,44 +46,44 @@ _IMAGES = {"muco": ".", "coco": ".", "mupots": "MultiPersonTestSet"}
 _PARTS = ".parts"
 
 
-def layout_plan(config: StudioConfig, layout: Layout) -> list[StudioChunk]:
-    """The shards of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
+def layout_chunks(config: StudioConfig, layout: Layout) -> list[StudioChunk]:
+    """All chunks of a layout: train sequences for muco, train and val for coco, test for mupots, all for panoptic.
 
     Raises:
-        ValueError: the config has no sequence of these splits, or more test sequences than MuPoTS-3D has.
+        ValueError: the config has no sequence of these splits, or more test sequences than MuPoTS-3D's 20.
     """
     splits = {"panoptic": ("train", "val", "test"), "muco": ("train",), "coco": ("train", "val"), "mupots": ("test",)}
-    shards = plan(config, splits[layout])
-    if not shards:
+    chunks = plan_chunks(config, splits[layout])
+    if not chunks:
         raise ValueError(f"layout {layout}: wanted {' or '.join(splits[layout])} sequences, found none in the config")
     if layout == "mupots" and len(config.test_sequences) > 20:
         raise ValueError(f"test_sequences: MuPoTS-3D has 20, found {len(config.test_sequences)}")
-    return shards
+    return chunks
 
 
 def views_per_frame(layout: Layout) -> int:
-    """How many pictures every frame gives."""
+    """Number of pictures per frame: one per camera."""
     return 2 if layout in ("panoptic", "muco") else 1
 
 
-def render_chunk_as(config: StudioConfig, layout: Layout, shard: StudioChunk, root: Path) -> int:
-    """Renders the shard's frames into a layout under ``root``; returns the number of pictures.
+def render_chunk(config: StudioConfig, layout: Layout, chunk: StudioChunk, root: Path) -> int:
+    """Renders the chunk's frames into a layout under ``root``; returns the number of pictures.
 
-    Annotations of other layouts than panoptic's are complete only after ``finish``.
+    Except in panoptic, the annotations can be read only after ``finish_layout``.
 
     Raises:
-        ValueError: as ``render_chunk``.
+        ValueError: as ``render_panoptic_chunk``.
     """
     if layout == "panoptic":
-        return render_chunk(config, shard, root)
-    first = _first_number(config, layout, shard.sequence)
+        return render_panoptic_chunk(config, chunk, root)
+    first = _first_number(config, layout, chunk.sequence)
     images, people = [], []
-    for shot in _shard_shots(config, layout, shard):
+    for shot in _chunk_shots(config, layout, chunk):
         number = first + views_per_frame(layout) * shot.frame + shot.view
-        name = _file_name(config, layout, shard.sequence, shot, number)
+        name = _file_name(config, layout, chunk.sequence, shot, number)
         write_picture(config, root / _IMAGES[layout] / name, shot)
         if layout == "coco":
-            rng = config.rng(shard.sequence, shot.frame // config.take_frames, 4, shot.moment)
+            rng = config.rng(chunk.sequence, shot.frame // config.take_frames, 4, shot.moment)
             images.append(coco_json.image(number, Path(name).name, shot))
             people += coco_json.people(number, shot, rng)
         elif layout == "muco":
@@ -92,45 +92,41 @@ def render_chunk_as(config: StudioConfig, layout: Layout, shard: StudioChunk, ro
         else:
             images.append(mupots_json.mupots_image(number, name, shot))
             people += mupots_json.mupots_people(number, shot)
-    write_whole(_part(root, shard), json.dumps({"images": images, "annotations": people}).encode())
+    write_bytes(_part(root, chunk), json.dumps({"images": images, "annotations": people}).encode())
     return len(images)
 
 
-def render(config: StudioConfig, root: Path, workers: int = 2, layout: Layout = "panoptic") -> int:
-    """Renders all shards of the layout with ``workers`` processes; returns the number of pictures.
+def render_layout(config: StudioConfig, root: Path, workers: int = 2, layout: Layout = "panoptic") -> int:
+    """Renders a data set on this machine with ``workers`` processes; returns the number of pictures.
 
     Raises:
-        ValueError: as ``layout_plan``.
+        ValueError: as ``layout_chunks``.
     """
-    shards = layout_plan(config, layout)
-    one = partial(_render_one, config, layout, root)
+    chunks = layout_chunks(config, layout)
+    render_one = partial(render_chunk, config, layout, root=root)
     if workers <= 1:
-        pictures = sum(map(one, shards))
+        pictures = sum(map(render_one, chunks))
     else:
-        # A forked child would wait for ever for threads of OpenCV that the parent has used and that it does not have.
+        # Not forked: a forked child hangs once the parent has used OpenCV's threads, which it does not inherit.
         context = multiprocessing.get_context("spawn")
         with context.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            pictures = sum(pool.imap_unordered(one, shards))
-    finish(config, layout, root)
+            pictures = sum(pool.imap_unordered(render_one, chunks))
+    finish_layout(config, layout, root)
     return pictures
 
 
-def _render_one(config: StudioConfig, layout: Layout, root: Path, shard: StudioChunk) -> int:
-    return render_chunk_as(config, layout, shard, root)
+def finish_layout(config: StudioConfig, layout: Layout, root: Path) -> None:
+    """Joins the parts written by all chunks under ``root`` into the annotation files; people are numbered from 1.
 
-
-def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
-    """Joins the parts that the shards of ``layout_plan`` left under ``root``; people are numbered from 1.
-
-    The terms go beside them: a reader of a recorded data set's layout would take its owners' for granted.
+    Also writes terms.txt: without it, readers assume the terms of the recorded data set of that layout.
     """
-    write_whole(root / "terms.txt", f"{RENDERED_TERMS}\n".encode())
+    write_bytes(root / "terms.txt", f"{RENDERED_TERMS}\n".encode())
     if layout == "panoptic":
         return
     by_file: dict[Path, list[dict[str, Any]]] = {}
-    for shard in layout_plan(config, layout):
-        part = json.loads(_part(root, shard).read_bytes())
-        by_file.setdefault(root / _annotation_file(layout, shard.sequence), []).append(part)
+    for chunk in layout_chunks(config, layout):
+        part = json.loads(_part(root, chunk).read_bytes())
+        by_file.setdefault(root / _annotation_file(layout, chunk.sequence), []).append(part)
     for path, parts in by_file.items():
         people = (person for part in parts for person in part["annotations"])
         content = {
@@ -139,21 +135,21 @@ def finish(config: StudioConfig, layout: Layout, root: Path) -> None:
             "images": [image for part in parts for image in part["images"]],
             "annotations": [{"id": i, **person} for i, person in enumerate(people, start=1)],
         }
-        write_whole(path, json.dumps(content).encode())
+        write_bytes(path, json.dumps(content).encode())
     shutil.rmtree(root / _PARTS)
 
 
-def _shard_shots(config: StudioConfig, layout: Layout, shard: StudioChunk) -> Iterator[Shot]:
-    sequence = shard.sequence
+def _chunk_shots(config: StudioConfig, layout: Layout, chunk: StudioChunk) -> Iterator[Shot]:
+    sequence = chunk.sequence
     textured = sequence_room(config, sequence)
-    green = green_room(room_density(config)) if layout == "muco" else textured
+    green = green_screen_room(room_density(config)) if layout == "muco" else textured
     views: dict[tuple[bool, int], list[View]] = {}
-    for first in range(shard.first, shard.first + shard.count, config.take_frames):
+    for first in range(chunk.first, chunk.first + chunk.count, config.take_frames):
         number = first // config.take_frames
-        moments = min(config.take_frames, shard.first + shard.count - first)
+        moments = min(config.take_frames, chunk.first + chunk.count - first)
         cut_out = layout == "muco" and _muco_set(number) == UNAUGMENTED
         room = green if cut_out else textured
-        # A photo's camera is another one in every take; the others stay, and so does what they see of a room.
+        # COCO has another camera in every take. The other layouts keep theirs, so their views are computed once.
         key = (cut_out, number if layout == "coco" else 0)
         if key not in views:
             if layout == "coco":
@@ -163,7 +159,7 @@ def _shard_shots(config: StudioConfig, layout: Layout, shard: StudioChunk) -> It
                 for i, camera in enumerate(_cameras(config, layout, sequence, number))
             ]
         take = plan_take(config, sequence, number)
-        yield from shots(config, sequence, number, moments, take, room, views[key])
+        yield from shots_of_take(config, sequence, number, moments, take, room, views[key])
 
 
 def _cameras(config: StudioConfig, layout: Layout, sequence: str, take: int) -> list[StudioCamera]:
@@ -179,7 +175,7 @@ def _muco_set(take: int) -> str:
 
 
 def _file_name(config: StudioConfig, layout: Layout, sequence: str, shot: Shot, number: int) -> str:
-    """As the annotation writes it; COCO's leaves the folder to its reader."""
+    """Path of a picture below the image folder, as in the annotations; COCO's hold its last part only."""
     if layout == "coco":
         return f"{sequence_split(sequence)}2017/{number:012d}.jpg"
     if layout == "mupots":
@@ -194,14 +190,14 @@ def _annotation_file(layout: Layout, sequence: str) -> str:
 
 
 def _first_number(config: StudioConfig, layout: Layout, sequence: str) -> int:
-    """Number of the sequence's first picture: readers of Moon's files take it for the place in the list."""
+    """Number of the sequence's first picture; readers of Moon's files use it as an index into ``images``, from 0."""
     before = 1 if layout == "coco" else 0
-    for other in dict.fromkeys(shard.sequence for shard in layout_plan(config, layout)):
+    for other in dict.fromkeys(chunk.sequence for chunk in layout_chunks(config, layout)):
         if other == sequence:
             return before
         before += views_per_frame(layout) * config.frames(other)
     raise ValueError(f"sequence {sequence!r} is not of layout {layout}")
 
 
-def _part(root: Path, shard: StudioChunk) -> Path:
-    return root / _PARTS / f"{shard.sequence}_{shard.first:08d}.json"
+def _part(root: Path, chunk: StudioChunk) -> Path:
+    return root / _PARTS / f"{chunk.sequence}_{chunk.first:08d}.json"

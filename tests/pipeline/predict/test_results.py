@@ -1,0 +1,43 @@
+"""The files written for one photo."""
+
+import json
+
+import cv2
+import numpy as np
+
+from das.predictor import Predictor
+from pipeline.infra.images import read_photo
+from pipeline.predict.predict import predict_photo
+from tests.pipeline.predict.prediction_cases import written
+
+
+def test_a_photo_gives_json_overlay_and_top_view(predictor, photo, tmp_path):
+    out = tmp_path / "out"
+    result = predict_photo(predictor, photo, out, fov_degrees=50)
+    assert written(out) == ["00_16_0001.json", "00_16_0001_overlay.jpg", "00_16_0001_top.png"]
+    image = read_photo(photo)
+    expected = predictor.predict(image, fov_degrees=50)
+    assert len(expected.people) > 0
+    assert json.loads(result.json.read_text()) == {"photo": photo.name, **expected.to_json()}
+    overlay, top = read_photo(result.overlay), read_photo(result.top)
+    assert overlay.shape == image.shape and top.shape[0] == top.shape[1]
+    assert "camera assumed: 50 degrees" in result.summary() and str(result.top) in result.summary()
+
+
+def test_a_photo_without_people_gives_all_files(checkpoint, photo, tmp_path):
+    strict = Predictor.from_folder(checkpoint, threshold=0.99)
+    result = predict_photo(strict, photo, tmp_path / "out")
+    assert json.loads(result.json.read_text())["people"] == []
+    difference = read_photo(result.overlay).astype(int) - read_photo(photo)
+    assert np.abs(difference).max() < 20, "the overlay differs by JPEG noise only"
+    assert result.summary().startswith("0 people")
+
+
+def test_colour_channels_are_read_and_written_in_order(checkpoint, tmp_path):
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[..., 2] = 255  # OpenCV writes BGR
+    cv2.imwrite(str(tmp_path / "red.png"), red)
+    assert (read_photo(tmp_path / "red.png") == [255, 0, 0]).all()
+    strict = Predictor.from_folder(checkpoint, threshold=0.99)
+    overlay = read_photo(predict_photo(strict, tmp_path / "red.png", tmp_path / "out").overlay)
+    assert (np.abs(overlay.astype(int) - [255, 0, 0]) < 6).all()
