@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.record import ARRAYS, Record, fault, joint_count, validate
+from pipeline.data.record import ARRAYS, Record
+from pipeline.data.validate_record import fault, joint_count, validate
 
 VERSION = 2
 READABLE = (1, 2)

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.prepare.shrink_images import reencoded
-from pipeline.data.record import Record, RowError, key_of, validate
+from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
+from pipeline.data.validate_record import RowError, validate
 from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import ahead
 

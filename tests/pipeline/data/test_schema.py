@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from das.skeleton import COCO17, COCO19, MUPOTS17, SKELETONS, skeleton_named
 from pipeline.data import schema
-from pipeline.data.record import Record, decode_image, image_size, key_of, to_sample, validate
+from pipeline.data.encoded_image import image_size
+from pipeline.data.record import Record, decode_image, key_of, to_sample
 from pipeline.data.schema import COLUMNS, SCHEMA, check_schema, from_row, to_row, to_table
+from pipeline.data.validate_record import validate
 
 HEIGHT, WIDTH = 48, 64
 

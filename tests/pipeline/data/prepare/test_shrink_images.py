@@ -11,8 +11,9 @@ from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.prepare.shard_task import write_shard
 from pipeline.data.prepare.shrink_images import reencoded
-from pipeline.data.record import decode_image, validate
+from pipeline.data.record import decode_image
 from pipeline.data.shards import list_shards, read_records
+from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import jpeg, write_panoptic
 from tests.pipeline.data.test_schema import record
 
