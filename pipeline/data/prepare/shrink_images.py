@@ -21,7 +21,7 @@ from pipeline.data.record import Record, decode_image
 _QUALITY = 95
 
 
-def reencoded(record: Record, long_side: int) -> Record:
+def shrink(record: Record, long_side: int) -> Record:
     """The record with its image resized to ``long_side`` pixels; unchanged, bytes and all, if it is no larger.
 
     Raises:

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.manifest import load_manifest, read_quarantine
-from pipeline.data.prepare import convert as convert_module
-from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import finished, write_shard
+from pipeline.data.prepare.convert import ConvertConfig, convert, plan_conversion
+from pipeline.data.prepare.plan import list_chunks, pack
+from pipeline.data.prepare.shard_task import finished_summary, write_shard
 from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.splits import Part, SplitManifest, read_splits
+from pipeline.data.splits import SPLITS, Part, SplitManifest, read_splits
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
 
@@ -177,18 +177,18 @@ def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
 import os, signal, time
 from pathlib import Path
 from pipeline.data.prepare import convert
+from pipeline.data.prepare.shard_task import write_shard
 from pipeline.data.sources import panoptic
 read = panoptic.records
-def killed(shard):
-    for i, item in enumerate(read(shard)):
+def killed(chunk):
+    for i, item in enumerate(read(chunk)):
         while i == 3:
             if any(file.stat().st_size > 10_000 for file in Path({str(tmp_path)!r}).rglob(".staged-*")):
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.05)
         yield item
 config = convert.ConvertConfig("panoptic", {str(raw)!r}, {str(tmp_path)!r}, rows_per_group=1)
-splits, shards = convert._list(config)
-convert.write_shard(convert._pack(shards, config)[0], killed)
+write_shard(convert.plan_conversion(config).tasks[0], killed)
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     assert done.returncode == -signal.SIGKILL
@@ -207,16 +207,15 @@ def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_pat
 
 
 def test_work_of_other_options_is_not_mistaken_for_done(raw, tmp_path):
-    splits, shards = convert_module._list(config(raw, tmp_path))
-    (work,) = (w for w in convert_module._pack(shards, config(raw, tmp_path)) if w.split == "val")
-    summary = write_shard(work, panoptic.records)
-    assert finished(work) == json.loads(json.dumps(summary))
-    assert finished(replace(work, rows_per_group=1)) is None
-    assert finished(replace(work, reencode_long_side=64)) is None
-    assert finished(replace(work, shards=work.shards[:1])) is None
-    assert finished(replace(work, shards=tuple(replace(s, root="/x") for s in work.shards)))
+    (task,) = (task for task in plan_conversion(config(raw, tmp_path)).tasks if task.split == "val")
+    summary = write_shard(task, panoptic.records)
+    assert finished_summary(task) == json.loads(json.dumps(summary))
+    assert finished_summary(replace(task, rows_per_group=1)) is None
+    assert finished_summary(replace(task, reencode_long_side=64)) is None
+    assert finished_summary(replace(task, chunks=task.chunks[:1])) is None
+    assert finished_summary(replace(task, chunks=tuple(replace(c, root="/x") for c in task.chunks)))
     os.remove(tmp_path / summary["shard"])
-    assert finished(work) is None
+    assert finished_summary(task) is None
 
 
 def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_path):
@@ -225,27 +224,26 @@ def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_pat
     good = images[0].read_bytes()
     images[0].write_bytes(good[:900])
     images[2].unlink()
-    _, shards = convert_module._list(config(root, tmp_path / "out"))
-    (work,) = convert_module._pack(shards, config(root, tmp_path / "out"))
-    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1, "image missing": 1}
-    assert finished(work)["quarantine"] == {"image damaged": 1, "image missing": 1}
+    (task,) = plan_conversion(config(root, tmp_path / "out")).tasks
+    assert write_shard(task, panoptic.records)["quarantine"] == {"image damaged": 1, "image missing": 1}
+    assert finished_summary(task)["quarantine"] == {"image damaged": 1, "image missing": 1}
     images[2].write_bytes(good)
-    assert finished(work) is None
-    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1}
+    assert finished_summary(task) is None
+    assert write_shard(task, panoptic.records)["quarantine"] == {"image damaged": 1}
     images[0].write_bytes(good)
-    assert finished(work) is None
+    assert finished_summary(task) is None
 
 
 def test_packing_fills_shards_in_order_and_never_mixes_splits(raw, tmp_path):
-    _, shards = convert_module._list(config(raw, tmp_path))
-    sizes = [s.image_bytes for s in shards]
+    chunks = list_chunks(panoptic, "panoptic", str(raw), panoptic.SPLITS, SPLITS)
+    sizes = [chunk.image_bytes for chunk in chunks]
     for megabytes in (1e-6, sizes[0] / 1e6, 2.5 * max(sizes) / 1e6, 1e3):
-        work = convert_module._pack(shards, config(raw, tmp_path, shard_mb=megabytes))
-        assert [s for w in work for s in w.shards] == shards
-        assert all(s.split == w.split for w in work for s in w.shards)
-        assert len({w.report for w in work}) == len({w.id for w in work}) == len(work)
-        for w in work:
-            assert len(w.shards) == 1 or sum(s.image_bytes for s in w.shards) <= megabytes * 1e6
+        tasks = pack(chunks, str(tmp_path), megabytes, 64)
+        assert [chunk for task in tasks for chunk in task.chunks] == chunks
+        assert all(chunk.split == task.split for task in tasks for chunk in task.chunks)
+        assert len({task.report for task in tasks}) == len({task.id for task in tasks}) == len(tasks)
+        for task in tasks:
+            assert len(task.chunks) == 1 or sum(chunk.image_bytes for chunk in task.chunks) <= megabytes * 1e6
 
 
 def test_a_key_that_appears_twice_is_refused(local_ray, raw, tmp_path, monkeypatch):

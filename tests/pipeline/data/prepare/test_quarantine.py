@@ -11,9 +11,8 @@ import pytest
 
 from das.skeleton import MPI15
 from pipeline.data.manifest import QUARANTINE, load_manifest, read_quarantine
-from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import items
+from pipeline.data.prepare.shard_task import read_frames
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
@@ -46,14 +45,6 @@ def whole(tmp_path_factory) -> Path:
 @pytest.fixture
 def raw(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "raw"))
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Tasks run in this process: what is tested is what becomes of faults, not Ray."""
-    write = convert_module.write_shard
-    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write(w, records) for w in work])
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
 
 
 def pose(raw: Path, frame: int) -> Path:
@@ -463,8 +454,8 @@ def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path,
 def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch):
     read = panoptic.records
 
-    def fewer(shard):
-        for item in read(shard):
+    def fewer(chunk):
+        for item in read(chunk):
             yield DroppedFrame(item.key, "one person", recipe=True) if item.frame == 4 else item
 
     monkeypatch.setattr(panoptic, "records", fewer)
@@ -475,20 +466,20 @@ def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch
 
 
 def test_frames_after_a_fault_are_read_and_a_fault_of_all_frames_is_raised():
-    shard = Chunk("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
+    chunk = Chunk("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
 
     def records(words):
-        def read(shard):
-            for frame in shard.frames:
+        def read(chunk):
+            for frame in chunk.frames:
                 if frame in (0, 2, 3, 5):
                     raise ValueError(words(frame))
                 yield DroppedFrame(f"s/seq/0/{frame:08d}", "image missing")
 
         return read
 
-    found = list(items(shard, records(lambda frame: f"file {frame}")))
+    found = list(read_frames(chunk, records(lambda frame: f"file {frame}")))
     assert [int(item.key[-1]) for item in found] == [*range(6)]
     assert [item.frame for item in found if isinstance(item, Record)] == []
     assert [item.reason for item in found].count("annotation unreadable") == 4
     with pytest.raises(ValueError, match="no camera"):
-        list(items(shard, records(lambda frame: "no camera")))
+        list(read_frames(chunk, records(lambda frame: "no camera")))
