@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.data.schema import check_version
-from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join, read_json
 
 MANIFEST = "manifest.json"
@@ -115,22 +114,3 @@ def load_manifest(prepared: str) -> Manifest:
         return Manifest(**{**content, "splits": splits, "skeletons": tuple(content["skeletons"])})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{uri}: not a manifest ({error!r})") from error
-
-
-def split_info(prepared: str, split: str) -> SplitInfo:
-    """What a prepared folder holds of one split; ValueError when it holds none, or from ``load_manifest``."""
-    manifest = load_manifest(prepared)
-    if split not in manifest.splits:
-        raise ValueError(f"{prepared}: no split {split!r}, found {', '.join(manifest.splits)}")
-    return manifest.splits[split]
-
-
-def read_quarantine(prepared: str) -> dict[str, list[str]]:
-    """Columns ``QUARANTINE_COLUMNS`` of what a conversion could not use; empty ones when that was nothing.
-
-    It is there after a conversion that failed because of it, too.
-    """
-    path = join(prepared, QUARANTINE)
-    if not exists(path):
-        return {name: [] for name in QUARANTINE_COLUMNS}
-    return read_columns(path, QUARANTINE_COLUMNS)

@@ -104,17 +104,6 @@ def _type_name(column: Column) -> str:
     return name + (" or null" if column.nullable else "")
 
 
-def to_row(record: Record) -> dict[str, Any]:
-    """The record as plain Python values in the columns of ``SCHEMA``; per-person arrays are flattened."""
-    row = {}
-    for name in SCHEMA.names:
-        value = getattr(record, name)
-        if isinstance(value, np.ndarray):
-            value = [person.ravel().tolist() for person in value] if _by_person(name) else value.ravel().tolist()
-        row[name] = value
-    return row
-
-
 def _by_person(name: str) -> bool:
     """Whether a column is a list of lists: one for each person."""
     letters = ARRAYS[name][1]

@@ -31,6 +31,7 @@ from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import write_panoptic
+from tests.pipeline.data.prepare.conversions import files
 
 PROJECT = Path(__file__).resolve().parents[4]
 FORK = multiprocessing.get_context("fork")
@@ -48,10 +49,6 @@ def raw(tmp_path_factory) -> Path:
 
 def config(raw: Path, out: Path, **changes) -> ConvertConfig:
     return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, "shard_mb": 0.04, **changes})
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def in_a_process(do: Callable[[], object]) -> multiprocessing.Process:

@@ -13,7 +13,7 @@ from pipeline.data.record import decode_image
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import jpeg, write_panoptic
-from tests.pipeline.data.test_schema import record
+from tests.pipeline.data.records import record
 
 
 def large(height=180, width=320):
