@@ -7,21 +7,22 @@ import numpy as np
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of an encoded JPEG or PNG, from its header alone; also sees whether its end is there.
+    """(height, width) in pixels of an encoded JPEG or PNG, read from its header; also checks that its end is there.
 
     Raises:
-        ValueError: the bytes are empty, no JPEG or PNG, or cut short.
+        ValueError: the bytes are empty, not a JPEG or PNG, or cut short.
     """
     if not data:
         raise ValueError("no bytes")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        # The first chunk is always IHDR: width at byte 16 and height at byte 20, big-endian.
         if len(data) < 24 or b"IEND" not in data[-64:]:
             raise ValueError("a PNG that is cut short")
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     if not data.startswith(b"\xff\xd8"):
         raise ValueError(f"bytes {data[:4].hex()} at the start")
-    # Decoders fill the missing part of a cut JPEG with grey and succeed, so look for the end marker; some
-    # writers append a few bytes of their own after it.
+    # Decoders fill the missing part of a cut JPEG with grey and succeed, so the end marker is looked for. It need not
+    # be the last two bytes: some writers append a few of their own after it.
     if b"\xff\xd9" not in data[-4096:]:
         raise ValueError("a JPEG that is cut short")
     at = 2
@@ -31,7 +32,7 @@ def image_size(data: bytes) -> tuple[int, int]:
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0 to SOF15; the three are DHT, JPG, DAC
             return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

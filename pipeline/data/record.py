@@ -1,7 +1,7 @@
-"""One image and its N people in NumPy: the content of a stored row, and what training and evaluation make of it.
+"""One image and its N people in NumPy: the content of a stored row, and its conversion to a training sample.
 
-``to_sample`` selects the people that can be learnt or scored. ``validate`` (validate_record.py) checks a record,
-schema.py converts it to and from Parquet.
+``to_sample`` selects the people that can be learnt or scored and derives visibility and roots. validate_record.py
+checks a record; schema.py converts it to and from Parquet.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from das.skeleton import skeleton_named
 from das.transforms import inside
 from pipeline.data.encoded_image import decode_rgb
 
-# Field of view taken for images whose camera is unknown (COCO). Their people have no depth, so it decides
-# nothing that is supervised.
+# Horizontal field of view assumed for images whose camera is unknown (COCO). Their people have no depth, so it
+# affects no supervised quantity.
 ASSUMED_FOV_DEGREES = 60.0
 
 UNLABELLED, OCCLUDED, VISIBLE = 0, 1, 2
+"""Values of ``state``."""
 
 
 @dataclass
@@ -31,21 +32,23 @@ class Record:
 
     Attributes:
         key: ``source/sequence/camera/frame``, see ``key_of``.
-        split: train, val or test. activity: what a benchmark scores together, or "".
-        split_manifest: identity of the table that put it there (``SplitManifest.id``); "" in rows of schema version 1.
+        split: train, val or test. activity: group of sequences that a benchmark scores together, or "".
+        split_manifest: ``SplitManifest.id`` of the table that chose the split; "" in rows of schema version 1.
         skeleton: name of the joint set (das.skeleton) of the J joints.
-        image: encoded JPEG or PNG bytes; empty when read without images. image_sha256: their hash.
-        K: (3, 3) float64 pixels, distortion: (5,), R: (3, 3) and t_mm: (3,) of ``X_cam = R X_world + t``; or
-        None.
+        image: encoded JPEG or PNG bytes; empty when read without images. image_sha256: their SHA-256, in hex.
+        height, width: of the image, pixels.
+        K: (3, 3) float64 intrinsics, pixels. distortion: (5,) float64 k1 k2 p1 p2 k3. R: (3, 3) and t_mm: (3,) float64
+            extrinsics, ``X_cam = R X_world + t``. Each may be None.
         person_id: (N,) int64.
-        joints_uv: (N, J, 2) float32 pixels of the stored (distorted) image; anything finite where state is 0.
-        joints_cam: (N, J, 3) float32 mm, camera frame, or None; anything finite where state is 0.
-        joints_cam_univ: the same of the MuPoTS universal skeleton, or None.
-        confidence: (N, J) float32, the source's own, or None.
-        state: (N, J) uint8, 0 unlabelled, 1 occluded, 2 visible; being inside the image is derived, not
-        stored.
+        joints_uv: (N, J, 2) float32 pixels of the stored (distorted) image; any finite values where state is 0.
+        joints_cam: (N, J, 3) float32 mm, camera frame, or None; any finite values where state is 0.
+        joints_cam_univ: the same for the MuPoTS universal skeleton, or None.
+        confidence: (N, J) float32 as given by the source, or None.
+        state: (N, J) uint8, 0 unlabelled, 1 occluded, 2 visible. Whether a joint is inside the image is derived
+            (``to_sample``), not stored.
         bbox: (N, 4) float32 pixels, x0 y0 x1 y1.
-        ignore: (N,) bool, crowd or person without joints. valid: (N,) bool, MuPoTS isValidFrame and its like.
+        ignore: (N,) bool, crowd or person without joints. valid: (N,) bool, the source marks the annotation as usable
+            (MuPoTS: isValidFrame).
     """
 
     key: str
@@ -79,12 +82,12 @@ class Record:
         return len(self.person_id)
 
     def content_hash(self) -> str:
-        """Hash of every field; the image enters by its own hash. Equal for equal records on any machine."""
+        """SHA-256 in hex of every field, with the image represented by its own hash; the same on every machine."""
         parts: list[bytes] = []
         for name in _HASHED:
             value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                # Little-endian bytes of the schema's own type: the same on every platform.
+                # Little-endian bytes in the schema's type, so that the platform's byte order does not matter.
                 parts += f"{name}{value.shape}=".encode(), value.astype(_LITTLE[name], copy=False).tobytes()
             else:
                 parts.append(f"{name}={value}\n".encode())
@@ -92,11 +95,10 @@ class Record:
 
 
 def key_of(source: str, sequence: str, camera: str, frame: int) -> str:
-    """The identity of an image: never a file's basename, which different sequences share."""
+    """The identity of an image. The basename of its file is not enough: different sequences use the same names."""
     return f"{source}/{sequence}/{camera}/{frame:08d}"
 
 
-# Array columns: NumPy type and shape by letters; N and J are the record's own.
 ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "K": (np.float64, (3, 3)),
     "distortion": (np.float64, (5,)),
@@ -112,8 +114,10 @@ ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "ignore": (np.bool_, ("N",)),
     "valid": (np.bool_, ("N",)),
 }
+"""NumPy type and shape of every array column, with N people and J joints."""
 _LITTLE = {name: np.dtype(dtype).newbyteorder("<") for name, (dtype, _) in ARRAYS.items()}
 COLUMN_TYPES = {f.name: str(f.type) for f in fields(Record)}
+"""Annotation of every field of ``Record`` as text, for example ``np.ndarray | None``."""
 _HASHED = tuple(name for name in COLUMN_TYPES if name != "image")
 
 
@@ -130,10 +134,10 @@ def decode_image(record: Record) -> np.ndarray:
 
 
 def left_out(record: Record) -> np.ndarray:
-    """Why each of the N people can neither be learnt nor scored, "" for those who can: (N,) str.
+    """The reason why each person can be neither learnt nor scored, "" for people that can: (N,) str.
 
-    Ignore areas, people whose annotation the source does not stand behind, and people who miss a part of their
-    root (COCO: one of the hips).
+    Left out are ignore areas ("ignored"), people whose annotation the source marks as unusable ("invalid"), and people
+    of whom a root joint is not labelled ("root unlabelled"; in COCO one of the hips).
     """
     labelled = record.state > UNLABELLED
     root = list(skeleton_named(record.skeleton).root_indices)
@@ -147,16 +151,16 @@ def left_out(record: Record) -> np.ndarray:
 def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, Counter[str]]:
     """The decoded image with the people that can be learnt or scored, in the record's own joint set.
 
-    A joint is visible when it is labelled (occluded ones included) and inside the image. People are left out,
-    and counted by reason, as ``left_out`` says. The root is the mean of the skeleton's root joints. A person has
-    depth when the record is 3D.
+    A joint is visible when it is labelled (occluded joints are) and inside the image. The root is the mean of the
+    skeleton's root joints. People have depth when the record has ``joints_cam``. An image without K gets intrinsics
+    with a field of view of ``ASSUMED_FOV_DEGREES``.
 
     Args:
         record: the stored row.
-        image: (H, W, 3) uint8 RGB to take instead of decoding the record's own.
+        image: (H, W, 3) uint8 RGB to use instead of decoding the record's image.
 
     Returns:
-        the sample, and how many people were left out for which reason.
+        the sample, and the number of people left out by reason (``left_out``).
 
     Raises:
         ValueError: from ``decode_image``.

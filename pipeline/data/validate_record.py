@@ -21,7 +21,7 @@ _TEXTS = tuple(name for name, kind in COLUMN_TYPES.items() if kind == "str")
 
 
 class RowError(ValueError):
-    """A row that cannot be what it says; ``column`` is where."""
+    """A row with an impossible value; ``column`` is the name of its column."""
 
     def __init__(self, message: str, column: str) -> None:
         super().__init__(message)
@@ -29,12 +29,16 @@ class RowError(ValueError):
 
 
 def fault(where: str, key: object, column: str, found: str, wanted: str) -> RowError:
-    """The error of a column of a row: file, key, column, what was found and what is wanted."""
+    """The error for one column of a row, with file, key, column, the value found and the value wanted."""
     return RowError(f"{where or 'record'}: {key}: column {column}: found {found}, wanted {wanted}", column)
 
 
 def joint_count(skeleton: str, where: str, key: str) -> int:
-    """J of a joint set by its name or text; ``fault`` if there is none."""
+    """Number of joints J of a joint set, given its name or its text.
+
+    Raises:
+        RowError: no such joint set.
+    """
     try:
         return len(skeleton_named(skeleton))
     except ValueError as error:
@@ -42,10 +46,10 @@ def joint_count(skeleton: str, where: str, key: str) -> int:
 
 
 def validate(record: Record, where: str = "", with_image: bool = True) -> None:
-    """Refuses a record that cannot be what it says: types, shapes, ranges of units, identity, image bytes.
+    """Checks types, shapes, ranges of values, the key and the image bytes of a record.
 
-    Ranges are wide enough for every camera and person and still tell millimetres from centimetres and metres:
-    the longest bone in an image lies between 100 mm and 10 m, its farthest joint between 0.5 and 200 m.
+    The ranges are wide enough for every camera and person, and narrow enough to find centimetres or metres in place of
+    millimetres: the longest bone in an image has 100 mm to 10 m, the farthest joint a depth of 0.5 to 200 m.
 
     Args:
         record: what to check.
@@ -53,7 +57,7 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
         with_image: False for records read without their image column.
 
     Raises:
-        ValueError: ``file: key: column: found, wanted``.
+        RowError: ``FILE: KEY: column COLUMN: found VALUE, wanted VALUE``.
     """
 
     def refuse(column: str, found: object, wanted: str) -> None:
@@ -98,11 +102,13 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
 
 
 def _validate_camera(record: Record, refuse: Any) -> None:
+    """Checks K, R and t_mm."""
     if record.K is not None:
         K, longest = record.K, max(record.height, record.width)
         if not np.array_equal(K[2], (0, 0, 1)):
             refuse("K", f"last row {K[2].tolist()}", "0 0 1")
         focals = K[0, 0], K[1, 1]
+        # From a field of view of 169 degrees to one of 0.6; intrinsics of normalised coordinates are far below.
         if not (0.05 * longest <= min(focals) and max(focals) <= 100 * longest):
             wanted = f"{0.05 * longest:g} to {100 * longest} px for an image {longest} px long"
             refuse("K", f"focal lengths {focals[0]:g} and {focals[1]:g}", wanted)
@@ -112,18 +118,19 @@ def _validate_camera(record: Record, refuse: Any) -> None:
         refuse("R", "only one of R and t_mm", "both or none")
     if record.R is not None:
         off = _off_a_rotation(record.R.tobytes())
-        if off > 1e-3:  # calibrations are written with about 10 digits
+        if off > 1e-3:  # far above the rounding of calibrations, which have about 10 digits
             refuse("R", f"a matrix {off:.2g} off a rotation", "a rotation from world to camera")
 
 
-@lru_cache(maxsize=64)  # all frames of a camera have the same
+@lru_cache(maxsize=64)  # all frames of a camera have the same R
 def _off_a_rotation(R: bytes) -> float:
-    """How far a matrix (3, 3) float64 is off a rotation: largest entry of R R^T - 1, or infinity for a mirror."""
+    """Distance of a matrix, (3, 3) float64 as bytes, from a rotation: max |R R^T - 1|, infinity when det R <= 0."""
     matrix = np.frombuffer(R).reshape(3, 3)
     return float(np.abs(matrix @ matrix.T - np.eye(3)).max()) if np.linalg.det(matrix) > 0 else math.inf
 
 
 def _validate_people(record: Record, refuse: Any) -> None:
+    """Checks joint states, boxes and 3D joints."""
     if (record.state > VISIBLE).any():
         refuse("state", int(record.state.max()), "0 unlabelled, 1 occluded or 2 visible")
     box = record.bbox
@@ -147,15 +154,15 @@ def _validate_people(record: Record, refuse: Any) -> None:
 
 @lru_cache(maxsize=64)
 def _bones(skeleton: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the two ends of every bone."""
+    """Joint indices of the two ends of every bone, (bones,) each."""
     a, b = np.array(skeleton_named(skeleton).bone_indices).T
     return a, b
 
 
 def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> float | None:
-    """Longest bone among people with at least half of their joints; None without such people.
+    """Length in mm of the longest bone among people with at least half of their joints; None without such people.
 
-    Joints of a face alone are too close together to tell centimetres from millimetres.
+    People with fewer joints do not count: a face alone has bones so short that correct millimetres would be refused.
     """
     a, b = _bones(skeleton)
     whole = 2 * labelled.sum(axis=1) >= labelled.shape[1]
@@ -167,6 +174,7 @@ def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> fl
 
 
 def _validate_image(record: Record, refuse: Any) -> None:
+    """Checks that the image is complete, and its size and hash."""
     if not isinstance(record.image, bytes):
         refuse("image", type(record.image).__name__, "bytes")
     try:
@@ -174,6 +182,6 @@ def _validate_image(record: Record, refuse: Any) -> None:
     except ValueError as error:
         refuse("image", str(error), "a whole JPEG or PNG")
     if size != (record.height, record.width):
-        refuse("image", f"{size[1]}x{size[0]} pixels", f"{record.width}x{record.height} as the row says")
+        refuse("image", f"{size[1]}x{size[0]} pixels", f"{record.width}x{record.height}, width and height of the row")
     if record.image_sha256 != hashlib.sha256(record.image).hexdigest():
         refuse("image_sha256", record.image_sha256, "the SHA-256 of the image bytes")

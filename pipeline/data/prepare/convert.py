@@ -80,12 +80,12 @@ STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[DroppedFrame]]] =
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """One conversion: which original data become which prepared folder."""
+    """Options of one conversion, from original data to a prepared folder."""
 
     source: Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
     """Kind of the original data."""
     root: str
-    """Folder of the original data, as their owners ship them; every node must see it."""
+    """Folder of the original data, as their owners distribute them; every node must be able to read it."""
     out: str
     """Prepared folder, or URI of object storage, to write."""
     splits: tuple[Split, ...] = SPLITS
@@ -94,25 +94,25 @@ class ConvertConfig:
     """Which sequences and frames belong to which split: a committed manifest's name (panoptic-release,
     panoptic-smap, muco-release, ...) or a JSON file; None takes the source's own."""
     as_split: Split | None = None
-    """Put all rows into this split: to train on photos of a test set, for example."""
+    """Put all rows into this split, for example to train on photos of a test set."""
     sequences: tuple[str, ...] = ()
-    """Only these sequences of the split manifest, of each the same frames as of all; empty means all that exist."""
+    """Convert only these sequences of the split manifest, with the same frames of each; empty means all that exist."""
     cameras: tuple[str, ...] = ()
-    """Other cameras than the split manifest's; only for sources in Panoptic's layout."""
+    """Cameras to convert in place of the split manifest's; only for sources in Panoptic's layout."""
     step: int | None = None
-    """Take every step-th frame of train and val, instead of what the split manifest says."""
+    """Take every step-th frame of train and val, in place of the split manifest's step."""
     test_frames: int | None = None
-    """Test frames per activity, instead of what the split manifest says."""
+    """Test frames per activity, in place of the split manifest's number."""
     shard_mb: float = 192.0
     """Size of a Parquet shard, MB; a shard is also the unit of work and of reading."""
     rows_per_group: int = 64
-    """Rows of a Parquet row group, which is what readers and the converter hold in memory."""
+    """Rows of a Parquet row group, the unit that readers and the converter hold in memory."""
     allow_missing: bool = False
     """Finish without the frames in quarantine, instead of failing because of them."""
     reencode_long_side: int | None = None
-    """Make larger images smaller, to this many pixels; by default the files' own bytes are kept."""
+    """Resize larger images to this many pixels on the longer side; by default all files are stored byte by byte."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where it runs, when Ray is not running yet."""
+    """Where to run when Ray is not running yet."""
 
     def __post_init__(self) -> None:
         if not self.splits:
@@ -159,7 +159,7 @@ def plan_conversion(config: ConvertConfig) -> Plan:
 
 
 def _change_splits(own: SplitManifest, config: ConvertConfig) -> SplitManifest:
-    """The split manifest that the options name (``own`` by default), with the changes that the options ask for."""
+    """The split manifest that the options name (``own`` by default), with the changes that the other options make."""
     splits = own if config.split_manifest is None else read_splits(config.split_manifest)
     splits = splits.narrowed(config.sequences)
     if config.cameras:

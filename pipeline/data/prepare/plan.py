@@ -34,7 +34,7 @@ class Plan:
     out: str
     """Prepared folder to write."""
     splits: SplitManifest
-    """Split manifest, with the changes that the options ask for."""
+    """Split manifest, with the changes that the options make."""
     terms: str
     """Terms of use of the original data."""
     tasks: tuple[ShardTask, ...]
