@@ -1,6 +1,7 @@
-"""What a prepared folder says about itself: manifest.json, and the list of what stayed in quarantine.
+"""The manifest of a prepared folder (manifest.json): counts, versions, terms and the names of all shards.
 
-The manifest is written last and names every file that belongs to the data; readers open those and no others.
+It is written last and names every file of the data; readers open those files and no others. The names of the other
+files of a prepared folder are here too.
 """
 
 from __future__ import annotations
@@ -9,29 +10,29 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.data.schema import check_version
-from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join, read_json
 
 MANIFEST = "manifest.json"
-"""Of a prepared folder; written last, so its presence says that the folder is complete."""
+"""File name of the manifest; it is written last, so a folder that has one is complete."""
 INDEX = "index.parquet"
-"""Split, key and image hash of every row of a prepared folder."""
+"""File of split, key and image hash of every row."""
 QUARANTINE = "quarantine.parquet"
-"""Key, file, reason and detail of every frame that ought to have given a row and did not; absent if none."""
+"""File of the frames that should have given a row and did not; absent if there are none."""
 QUARANTINE_COLUMNS = ("split", "key", "file", "reason", "detail")
+"""Columns of that file, all texts; ``file`` is relative to the folder of the originals."""
 
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What a prepared folder holds of one split.
+    """Contents of one split of a prepared folder.
 
     Attributes:
-        images: number of rows. people: people in them, ignore areas and invalid people included.
-        ignored: ignore areas. invalid: people whose annotation the source does not stand behind.
-        image_bytes: encoded images, bytes.
-        drops: frames that a recipe leaves out, by reason. sequences: rows by sequence.
+        images: number of rows. people: number of people in them, ignore areas and invalid people included.
+        ignored: number of ignore areas. invalid: number of people whose annotation the source marks as unusable.
+        image_bytes: size of all encoded images, bytes.
+        drops: number of frames that a recipe leaves out, by reason. sequences: number of rows by sequence.
         shards: Parquet files, relative to the prepared folder.
-        quarantine: frames that ought to have given a row and did not, by reason.
+        quarantine: number of frames that should have given a row and did not, by reason.
     """
 
     images: int
@@ -47,18 +48,18 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder is; its presence says that the conversion is finished.
+    """Contents of manifest.json.
 
     Attributes:
-        schema_version, converter_version, code_version: of what wrote it.
-        source: kind of the original data. terms: what their owners ask for.
-        skeletons: joint sets of the rows. split_manifest: identity of the split manifest.
-        fingerprint: hash of all rows in the order of the listing, joint sets, split manifest and versions,
-            whatever the packing.
-        inputs: hash of the work list: what a rerun compares.
-        splits: what there is, by split.
-        reencode_long_side: larger images were made smaller, to this many pixels; None when all bytes are the
-            originals'.
+        schema_version, converter_version, code_version: versions of the code that wrote the folder.
+        source: kind of the original data. terms: terms of use of the original data.
+        skeletons: joint sets of the rows. split_manifest: ``SplitManifest.id``.
+        fingerprint: hash of all rows in the order of the listing, joint sets, split manifest and versions; it does not
+            depend on how the rows are packed into shards.
+        inputs: hash of the conversion's tasks; a rerun compares it to find out whether it would do the same.
+        splits: contents by split.
+        reencode_long_side: larger images were made smaller, to this many pixels; None when all images have their
+            original bytes.
     """
 
     schema_version: int
@@ -75,7 +76,7 @@ class Manifest:
 
     @property
     def quarantine(self) -> dict[str, int]:
-        """Frames that ought to have given a row and did not, by reason, of all splits."""
+        """Number of frames that should have given a row and did not, by reason, in all splits together."""
         return dict(sorted(sum((Counter(info.quarantine) for info in self.splits.values()), Counter()).items()))
 
     def summary(self) -> str:
@@ -98,7 +99,7 @@ def load_manifest(prepared: str) -> Manifest:
 
     Raises:
         ValueError: the folder or its manifest is missing (the conversion did not finish), the manifest is
-            malformed, or the rows have a schema version that is not readable; names the command to type.
+            malformed, or its schema version is not readable.
     """
     uri = join(prepared, MANIFEST)
     if not exists(uri):
@@ -115,22 +116,3 @@ def load_manifest(prepared: str) -> Manifest:
         return Manifest(**{**content, "splits": splits, "skeletons": tuple(content["skeletons"])})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{uri}: not a manifest ({error!r})") from error
-
-
-def split_info(prepared: str, split: str) -> SplitInfo:
-    """What a prepared folder holds of one split; ValueError when it holds none, or from ``load_manifest``."""
-    manifest = load_manifest(prepared)
-    if split not in manifest.splits:
-        raise ValueError(f"{prepared}: no split {split!r}, found {', '.join(manifest.splits)}")
-    return manifest.splits[split]
-
-
-def read_quarantine(prepared: str) -> dict[str, list[str]]:
-    """Columns ``QUARANTINE_COLUMNS`` of what a conversion could not use; empty ones when that was nothing.
-
-    It is there after a conversion that failed because of it, too.
-    """
-    path = join(prepared, QUARANTINE)
-    if not exists(path):
-        return {name: [] for name in QUARANTINE_COLUMNS}
-    return read_columns(path, QUARANTINE_COLUMNS)

@@ -13,39 +13,39 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from pipeline.data.shards import list_shards
 
 
-class Unhurried(ExecutionCallback):
-    """A rest after every step of Ray Data's scheduling loop.
+class SleepAfterStep(ExecutionCallback):
+    """Sleeps after every step of Ray Data's scheduling loop.
 
-    While what it has read is not taken yet, the loop finds its tasks ready and never waits: it would keep a core
-    busy for as long as the training lasts.
+    While blocks that are read already wait for a consumer, the loop finds its tasks ready and does not block: without
+    the sleep it keeps a core busy for as long as the training runs.
     """
 
     def on_execution_step(self, executor: object) -> None:
-        """Rests: 100 steps a second are plenty for blocks of many rows."""
+        """Sleeps 10 ms: 100 steps a second are enough, because a block holds many rows."""
         time.sleep(0.01)
 
 
 def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), seed: int | None = None) -> Any:
-    """A Ray Dataset of the rows of one split of prepared folders, files reshuffled every epoch when seeded.
+    """A Ray Dataset of the rows of one split of prepared folders, its files shuffled anew every epoch when seeded.
 
     Args:
         folders: prepared folders or URIs; those without this split contribute nothing.
         split: train, val or test.
-        repeat: how often each folder's rows appear in one pass; empty means once.
-        seed: of the file order; None keeps it.
+        repeat: for each folder, how often its rows appear in one pass; empty means once.
+        seed: seed of the file order; None keeps the order.
 
     Raises:
-        ValueError: if none of the folders has the split.
+        ValueError: none of the folders has the split.
     """
     times = repeat or [1] * len(folders)
     paths = [p for folder, n in zip(folders, times, strict=True) for p in list_shards(folder, split) * n]
     if not paths:
         raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
-    # The V1 datasource reaches its first batch 10 times sooner, and every epoch pays for that again.
+    # The V1 datasource gives its first batch 10 times sooner, which counts at the start of every epoch.
     context = ray.data.DataContext.get_current()
     context.use_datasource_v2 = False
-    context.enable_progress_bars = False  # one bar for every epoch of every worker tells nobody anything
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # nor do its estimates of every file
-    context.custom_execution_callback_classes = [Unhurried]
+    context.enable_progress_bars = False  # there would be one bar for every epoch of every worker
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # below it: size estimates of every file
+    context.custom_execution_callback_classes = [SleepAfterStep]
     shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
     return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))

@@ -1,15 +1,15 @@
 """The Parquet row, schema version 2: one image with its N people, native joint set, metric units.
 
-A row carries what the source says and nothing derived from a recipe: joint conversion, visibility rules
-and drops belong to those who read it. Lengths are millimetres in the camera frame (x right, y down, z
-forward), pixels refer to the stored image. Lists are plain Arrow lists: tensor extension types turn out
-fixed-shape for ragged people.
+A row holds the annotation as the source gives it and nothing derived by a recipe: joints are converted, visibility is
+decided and people are left out after reading. Lengths are millimetres in the camera frame (x right, y down, z forward);
+pixels refer to the stored image. Lists are plain Arrow lists, because Arrow's tensor extension types have a fixed shape
+and the number of people varies.
 
-``Record`` (record.py) is the row in NumPy; ``to_table`` and ``from_row`` go to Parquet and back, and ``validate`` runs
-on both ways.
+``Record`` (record.py) is the row in NumPy. ``to_table`` and ``from_row`` convert to Parquet and back, and both call
+``validate``.
 
-Versions: a column says since which version it exists and what it is taken for in older rows, so rows of every version
-in ``READABLE`` are read as they lie, and mixed. Version 2 added ``split_manifest``.
+Versions: a column has the version in which it was added (``since``) and its value in older rows (``before``), so rows
+of every version in ``READABLE`` are read without conversion, also mixed. Version 2 added ``split_manifest``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.record import ARRAYS, Record, fault, joint_count, validate
+from pipeline.data.record import ARRAYS, Record
+from pipeline.data.validate_record import fault, joint_count, validate
 
 VERSION = 2
 READABLE = (1, 2)
+"""Schema versions that this code reads."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the row: what it holds, in which shape and unit, and where the value comes from."""
+    """One column of the row: its type, shape (N people, J joints), unit, meaning, and where its values come from."""
 
     name: str
     type: pa.DataType
@@ -41,12 +43,13 @@ class Column:
     filled_by: str
     nullable: bool = False
     since: int = 1
-    """First schema version that has it."""
+    """First schema version with this column."""
     before: str | None = None
-    """What it is taken for in rows of an older version."""
+    """Its value in rows of an older version."""
 
 
 def _people(value: pa.DataType) -> pa.DataType:
+    """A list of people, each a flat list of values."""
     return pa.list_(pa.list_(value))
 
 
@@ -75,8 +78,8 @@ COLUMNS = (
     Column("state", _people(pa.uint8()), "N x J", "", "0 unlabelled, 1 occluded, 2 visible", "every source"),
     Column("bbox", _people(pa.float32()), "N x 4", "px", "x0 y0 x1 y1", "every source"),
     Column("ignore", pa.list_(pa.bool_()), "N", "", "crowd, or person without joints", "every source"),
-    Column("valid", pa.list_(pa.bool_()), "N", "", "the source stands behind it", "every source"),
-    Column("split_manifest", pa.string(), "", "", "which table of splits", "split manifest", since=2, before=""),
+    Column("valid", pa.list_(pa.bool_()), "N", "", "the source marks it as usable", "every source"),
+    Column("split_manifest", pa.string(), "", "", "id of the split manifest", "split manifest", since=2, before=""),
 )
 
 SCHEMA = pa.schema(
@@ -90,7 +93,7 @@ SCHEMA = pa.schema(
 
 
 def describe() -> str:
-    """The row as a table to read: column, type, shape, unit, who fills it, meaning."""
+    """The columns as a text table: column, type, shape, unit, filled by, meaning."""
     head = ("column", "type", "shape", "unit", "filled by", "meaning")
     rows = [(c.name, _type_name(c), c.shape, c.unit, c.filled_by, c.meaning) for c in COLUMNS]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
@@ -103,30 +106,19 @@ def _type_name(column: Column) -> str:
     return name + (" or null" if column.nullable else "")
 
 
-def to_row(record: Record) -> dict[str, Any]:
-    """The record as plain Python values in the columns of ``SCHEMA``; per-person arrays are flattened."""
-    row = {}
-    for name in SCHEMA.names:
-        value = getattr(record, name)
-        if isinstance(value, np.ndarray):
-            value = [person.ravel().tolist() for person in value] if _by_person(name) else value.ravel().tolist()
-        row[name] = value
-    return row
-
-
 def _by_person(name: str) -> bool:
-    """Whether a column is a list of lists: one for each person."""
+    """Whether a column is a list of lists, one list for each person."""
     letters = ARRAYS[name][1]
     return letters[0] == "N" and len(letters) > 1
 
 
 def to_table(records: Iterable[Record], where: str = "", validated: bool = False) -> pa.Table:
-    """Records as an Arrow table of ``SCHEMA``, made column by column from whole arrays.
+    """Records as an Arrow table of ``SCHEMA``, one row each.
 
     Args:
         records: any number.
         where: the file, for error messages.
-        validated: ``validate`` has seen them all; otherwise it sees them here.
+        validated: the records have passed ``validate``; otherwise it is called here.
 
     Raises:
         ValueError: from ``validate``.
@@ -139,7 +131,11 @@ def to_table(records: Iterable[Record], where: str = "", validated: bool = False
 
 
 def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
-    """One value per row (None is null) as an Arrow array; lists are made of offsets into all numbers together."""
+    """One value per row (None is null) as an Arrow array.
+
+    Lists are built as Arrow stores them, from all numbers of the column and offsets into them: much faster than from
+    Python lists.
+    """
     if field.name not in ARRAYS:
         return pa.array(values, field.type)
     dtype = ARRAYS[field.name][0]
@@ -155,17 +151,18 @@ def _column(field: pa.Field, values: Sequence[Any]) -> pa.Array:
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
+    """(n + 1,) int32 offsets of n lists of these lengths."""
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def from_row(row: Mapping[str, Any], where: str = "") -> Record:
-    """A row (plain lists, or arrays as Ray Data hands them over) as a validated ``Record``.
+    """A row (plain lists, or arrays as Ray Data gives them) as a validated ``Record``.
 
-    Without the column ``image`` (it is by far the largest) the record has empty bytes and all else.
+    The column ``image``, by far the largest, may be missing: the record's ``image`` is empty then.
 
     Raises:
-        ValueError: for missing columns, values of a wrong type or shape, and all that ``validate`` refuses;
-            the message names file, key and column, what was found and what is wanted.
+        ValueError: a column is missing, a value has a wrong type or shape, or ``validate`` refuses it; the message
+            names file, key and column, the value found and the value wanted.
     """
     key = row.get("key", "?")
     missing = [c.name for c in COLUMNS if c.name not in row and c.name != "image" and c.before is None]
@@ -199,7 +196,7 @@ def _listed(value: Any, where: str, key: str, column: str) -> list[Any]:
 
 
 def _array(name: str, value: Any, sizes: dict[str, int], where: str, key: str) -> np.ndarray:
-    """The list of column ``name`` (flat, or one flat list per person) as its array; refuses all else."""
+    """The list of column ``name``, flat or one flat list per person, as an array of its type and shape."""
     dtype, letters = ARRAYS[name]
     shape = tuple(sizes[x] if isinstance(x, str) else x for x in letters)
     per_person = letters[0] == "N" and len(shape) > 1
@@ -210,6 +207,7 @@ def _array(name: str, value: Any, sizes: dict[str, int], where: str, key: str) -
         wanted = f"{entries} lists of {width}" if per_person else f"{entries} values"
         raise fault(where, key, name, f"{len(parts)} entries of sizes {found}", wanted)
     array = np.array([np.ravel(part) for part in parts])
+    # Kinds of NumPy types that convert without loss of meaning: whole numbers to floats, but no fractions to integers.
     accepted = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[np.dtype(dtype).kind]
     if array.size and array.dtype.kind not in accepted:
         raise fault(where, key, name, f"values of type {array.dtype}", np.dtype(dtype).name)
@@ -217,10 +215,11 @@ def _array(name: str, value: Any, sizes: dict[str, int], where: str, key: str) -
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
-    """Refuses a Parquet file of a schema version that is not readable, or whose columns differ in name or type.
+    """Checks the schema version of a Parquet file, and the names and types of its columns.
 
     Raises:
-        ValueError: naming the file, the column, what was found and what is wanted.
+        ValueError: the version is not readable, or a column is missing or has another type; names file and column, the
+            value found and the value wanted.
     """
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode()
     check_version(int(version) if version.isdecimal() else version, where)
@@ -234,10 +233,16 @@ def check_schema(schema: pa.Schema, where: str) -> None:
 
 
 def check_version(found: object, where: str, source: str = "SOURCE") -> None:
-    """Refuses a schema version that this code does not read, naming the command that makes one that it does.
+    """Checks that this code reads a schema version.
+
+    Args:
+        found: the version.
+        where: file it was found in.
+        source: kind of the original data, for the command in the message.
 
     Raises:
-        ValueError: naming the file, the version found and those that are readable.
+        ValueError: naming the file, the version found, those that are readable, and the command that prepares the data
+            again.
     """
     if found not in READABLE:
         readable = " or ".join(map(str, READABLE))

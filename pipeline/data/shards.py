@@ -1,4 +1,4 @@
-"""The Parquet shards of a prepared data set: written whole, read row group by row group."""
+"""The Parquet shards of a prepared folder: written as a whole or not at all, read row group by row group."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.infra.prefetch import ahead
 
 
 def list_shards(prepared: str | Path, split: str) -> list[str]:
-    """The Parquet shards of one split of a prepared folder, in order: those that its manifest names, and no others.
+    """The Parquet shards of one split of a prepared folder that its manifest names, in order.
 
-    Empty without the split, and without a manifest: then the conversion did not finish.
+    Empty when the folder has no such split, or no manifest because its conversion did not finish.
     """
     manifest = join(prepared, MANIFEST)
     if not exists(manifest):
@@ -36,31 +36,31 @@ def write_records(
     validated: bool = False,
     name: Callable[[], str] | None = None,
 ) -> None:
-    """Writes records as one Parquet shard, whole or not at all, holding three row groups in memory.
+    """Writes records as one Parquet shard, as a whole or not at all, holding three row groups in memory.
 
     Args:
         uri: the shard.
         records: read one by one.
-        rows_per_group: a row group ends after so many records,
-        bytes_per_group: or after so many bytes of images, whichever comes first.
-        validated: ``validate`` has seen all records already.
-        name: as in ``staged``.
+        rows_per_group: number of records after which a row group ends.
+        bytes_per_group: bytes of images after which a row group ends, if that comes first.
+        validated: the records have passed ``validate``; otherwise it is called here.
+        name: called when all records are written; returns the file name to use in place of the last part of ``uri``.
 
     Raises:
         ValueError: from ``validate``; nothing is written then.
     """
-    # Compressing JPEGs again, or collecting dictionaries and statistics of them, only costs time; next to them the
-    # people are nothing.
+    # Compression, dictionaries and statistics of JPEG bytes cost time and gain nothing, and the other columns are
+    # small beside the images. Texts mostly repeat, so they keep dictionaries.
     text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
     with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
-            # One group is written while the next one is made.
+            # One row group is written while the next one is made, in another thread.
             for table in ahead(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
                 writer.write_table(table)
 
 
 def _groups(records: Iterable[Record], rows: int, size: int, where: str, validated: bool) -> Iterator[pa.Table]:
-    """Tables of at most so many rows, and of so many bytes of images and what the last record adds."""
+    """Tables that end at ``rows`` rows, or with the record that reaches ``size`` bytes of images."""
     group: list[Record] = []
     held = 0
     for record in records:
@@ -79,10 +79,11 @@ def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterat
     Args:
         uri: the shard.
         images: False leaves out the column of image bytes: much less to read.
-        rows: how many rows are in memory at a time.
+        rows: number of rows in memory at a time.
 
     Raises:
-        ValueError: no such file, no Parquet, another schema version, or a record that ``validate`` refuses.
+        ValueError: there is no such file, it is not Parquet, its schema version is not readable, or ``validate``
+            refuses a record.
     """
     with open_parquet(uri) as file:
         check_schema(file.schema_arrow, str(uri))
@@ -93,7 +94,14 @@ def read_records(uri: str | Path, images: bool = True, rows: int = 32) -> Iterat
 
 
 def find_records(uris: Iterable[str], keys: Collection[str]) -> dict[str, Record]:
-    """The validated records of these keys, images included, from the only row groups that hold them.
+    """The validated records with these keys, images included; other columns are read only where a key matches.
+
+    Args:
+        uris: the shards to search.
+        keys: of the records; those that no shard holds are missing in the result.
+
+    Returns:
+        records by key.
 
     Raises:
         ValueError: as ``read_records``.

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.check.base import Inventory, Picture, Trouble
-from pipeline.data.record import image_size
+from pipeline.data.encoded_image import image_size
 
 # Files are read side by side: on a network disk one waits for the other end most of the time.
 _READERS = 8

@@ -1,7 +1,7 @@
-"""The folder that a conversion writes: where it may lie, what may be in it, and what is removed from it.
+"""The folder that a conversion writes: where it may be, what it may hold, and what is removed from it.
 
-Every file that the converter writes has a name of a fixed form. Nothing else is ever deleted, and a folder that holds
-anything else is refused: it is somebody's.
+Every file that the converter writes has a name of a fixed form. Only files with such names are ever deleted, and a
+folder that holds any other file is refused, because that file may be a user's.
 """
 
 from __future__ import annotations
@@ -12,75 +12,93 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
-from pipeline.data.prepare.shard_task import PARTS
+from pipeline.data.prepare.shard_task import REPORTS
 from pipeline.data.splits import SPLITS
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import STAGED, delete, join, names
 
-CLAIMS = (PARTS, "claims")
-"""Folder of claims (pipeline/infra/claims.py), by the steps to it."""
+CLAIMS = (REPORTS, "claims")
+"""Path of the folder of claims (pipeline/infra/claims.py) in the prepared folder, as parts."""
 
-# By folder, the names that the converter gives in it.
-_OWN: dict[tuple[str, ...], str] = {
-    (): "|".join((*map(re.escape, (MANIFEST, INDEX, QUARANTINE, PARTS)), *SPLITS)),
+# For each folder (its path in the prepared folder, as parts): a regular expression of the names that are written there.
+_OWN_NAMES: dict[tuple[str, ...], str] = {
+    (): "|".join((*map(re.escape, (MANIFEST, INDEX, QUARANTINE, REPORTS)), *SPLITS)),
     **{(split,): r"shard-\d{5,}-[0-9a-f]{12}\.parquet" for split in SPLITS},
-    (PARTS,): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{CLAIMS[-1]}",
+    (REPORTS,): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{CLAIMS[-1]}",
     CLAIMS: r"[0-9a-f]{32}\.json",
 }
-# What ``staged`` calls a file until it is whole.
+# Name that ``staged`` gives a file until it is complete.
 _UNFINISHED = re.compile(rf"{re.escape(STAGED)}[0-9a-f]{{32}}-")
 
 
-def check_apart(root: str, out: str) -> None:
-    """ValueError when the prepared folder is that of the originals, lies in it, or holds it."""
+def check_outside_originals(root: str, out: str) -> None:
+    """Checks that the prepared folder and the folder of the originals are apart.
+
+    Raises:
+        ValueError: ``out`` is ``root``, is inside of it, or contains it.
+    """
     if "://" in (place := absolute_storage(out)):
         return
     originals, prepared = Path(root).expanduser().resolve(), Path(place)
     if prepared == originals:
         relation = "is"
     elif prepared.is_relative_to(originals):
-        relation = "lies in"
+        relation = "is inside of"
     elif originals.is_relative_to(prepared):
-        relation = "holds"
+        relation = "contains"
     else:
         return
     raise ValueError(f"out = {out!r} {relation} the folder of the originals ({root}), wanted a folder apart from it")
 
 
-def check_own(out: str) -> None:
-    """ValueError naming what is in the folder, or in one of its own, that no conversion has put there."""
-    if foreign := ["/".join((*folder, name)) for folder, name, own in _contents(out) if not own]:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+def check_only_own_files(out: str) -> None:
+    """Checks that the prepared folder holds no files but those of conversions.
+
+    Raises:
+        ValueError: naming files, in it or in one of its own folders, that no conversion writes.
+    """
+    if unknown := ["/".join((*folder, name)) for folder, name, own in _contents(out) if not own]:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ValueError(
-            f"{out} holds {', '.join(foreign[:3])}{more}, which no conversion writes: wanted a folder of its own"
+            f"{out} holds {', '.join(unknown[:3])}{more}, which no conversion writes: "
+            "wanted a folder that is empty or holds a conversion"
         )
 
 
 @contextmanager
-def writing(out: str) -> Iterator[None]:
-    """An error of the file system in the block, such as that of a full disk, is told in one line that names ``out``."""
+def name_folder_in_errors(out: str) -> Iterator[None]:
+    """Turns errors of the file system, such as a full disk, into one line that names the prepared folder.
+
+    Raises:
+        ValueError: for an ``OSError`` in the block.
+    """
     try:
         yield
-    except ConnectionError:  # of Ray or of a server, which tell it better
+    except ConnectionError:  # an OSError too, but of Ray or of a server; its own message is better
         raise
     except OSError as error:
         raise ValueError(f"{out}: reading or writing failed: {error}") from error
 
 
-def tidy(out: str, manifest: Manifest) -> None:
-    """Removes what attempts before this one, killed or with other options, have left; no file of anybody else's."""
+def remove_leftovers(out: str, manifest: Manifest) -> None:
+    """Removes what earlier attempts, killed or with other options, have left, and no file of another origin.
+
+    Args:
+        out: the prepared folder.
+        manifest: of the finished conversion; the shards that it names stay.
+    """
     kept = {shard for info in manifest.splits.values() for shard in info.shards}
     for folder, name, own in _contents(out):
         leftover = _UNFINISHED.match(name) or (folder and "/".join((*folder, name)) not in kept)
         if own and leftover and (*folder, name) != CLAIMS:
             delete(join(out, *folder, name))
-    for folder in (CLAIMS, (PARTS,)):
+    for folder in (CLAIMS, (REPORTS,)):
         if not names(join(out, *folder)):
             delete(join(out, *folder))
 
 
 def _contents(out: str) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    """(Steps to the folder, name, whether the converter gives such names) of all in the folders it makes."""
-    for folder, own in _OWN.items():
+    """Everything in the folders that the converter makes: (folder, name, whether the converter gives such names)."""
+    for folder, own in _OWN_NAMES.items():
         for name in names(join(out, *folder)):
             yield folder, name, bool(_UNFINISHED.match(name) or re.fullmatch(own, name))

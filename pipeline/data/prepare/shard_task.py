@@ -1,12 +1,12 @@
-"""The making of one Parquet shard by one task: some source shards in, a file and a report out.
+"""The making of one Parquet shard by one task: chunks of the source in, a Parquet file and a report out.
 
-A report (`_parts/` in the prepared folder) is what a rerun believes in: it appears after its shard, both whole. The
-shard's name ends in a hash of its rows, so no attempt, however late or different, can put other rows under a name
-that a report or a manifest has given.
+The report, in ``_parts/`` of the prepared folder, is written after its shard, each as a whole. A rerun takes a shard
+as finished when its report is there. The shard's name ends in a hash of its rows, so no attempt can write other rows
+under a name that a report or a manifest already names.
 
-A frame that cannot be used is quarantined with its reason, and the frames after it are asked for. Only when a source
-says the very same of two frames in a row is the mistake not the frame's own (a camera that the calibration lacks): it
-is raised and ends the conversion.
+A frame that cannot be used goes to quarantine with its reason, and reading goes on at the next frame. Only when two
+frames in a row are refused with the same message is the fault not that of a single frame (a camera that the
+calibration lacks, for example): the error is raised and ends the conversion.
 """
 
 from __future__ import annotations
@@ -20,35 +20,39 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.prepare.shrink_images import reencoded
-from pipeline.data.record import Record, RowError, key_of, validate
+from pipeline.data.prepare.shrink_images import shrink
+from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
+from pipeline.data.validate_record import RowError, validate
 from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import ahead
 
-# Raised whenever the same original data would give other rows.
+# To be raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2
 
-PARTS = "_parts"
-"""Folder of reports, in the prepared folder; gone when the conversion is finished."""
+REPORTS = "_parts"
+"""Folder of reports, in the prepared folder; removed when the conversion is finished."""
 
 ANNOTATION_UNREADABLE = "annotation unreadable"
 
-# Images read while those before them are checked and hashed.
-_ITEMS_AHEAD = 16
+# Frames read ahead in a thread, while those before them are validated and hashed.
+_FRAMES_AHEAD = 16
 
-# What reading an entry of any other form than the owners' gives, or a file that cannot be read, where the source itself
-# does not say more. All come from reading: what is written is written outside of the source's generator.
+# What a source's ``records`` raises for an entry of another form than the owners', or for a file that cannot be read,
+# where the source has no message for it. Errors of writing are not caught: writing happens outside of that generator.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError)
 
-Records = Callable[[Chunk], Iterator[Record | DroppedFrame]]
+RecordReader = Callable[[Chunk], Iterator[Record | DroppedFrame]]
 """``records`` of a source."""
+
+# A frame in quarantine, as the report lists it: key, file, reason, detail, and the file's size and time of change.
+_Fault = tuple[str, str, str, str, list[int] | None]
 
 
 @dataclass(frozen=True)
-class Work:
+class ShardTask:
     """What goes into one Parquet shard."""
 
     out: str
@@ -56,51 +60,56 @@ class Work:
     split: str
     """train, val or test."""
     number: int
-    """Of the Parquet shard within its split."""
-    shards: tuple[Chunk, ...]
-    """Pieces of the source, in order."""
+    """Number of the Parquet shard within its split."""
+    chunks: tuple[Chunk, ...]
+    """Chunks of the source, in order."""
     rows_per_group: int
     """Rows of a Parquet row group."""
     reencode_long_side: int | None = None
-    """Images larger than this are made smaller."""
+    """Images larger than this many pixels are made smaller."""
 
     @property
     def frames(self) -> int:
-        """How many frames there are to read."""
-        return sum(len(shard.frames) for shard in self.shards)
+        """Number of frames to read."""
+        return sum(len(chunk.frames) for chunk in self.chunks)
 
     @property
     def id(self) -> str:
-        """Hash of all that decides the shard's content, wherever the original data lie."""
-        pieces = [{**asdict(shard), "root": ""} for shard in self.shards]
+        """Hash of all that decides the shard's content; the folder of the originals is left out."""
+        pieces = [{**asdict(chunk), "root": ""} for chunk in self.chunks]
         options = [self.split, self.number, self.rows_per_group, self.reencode_long_side]
         content = json.dumps([SCHEMA_VERSION, CONVERTER_VERSION, *options, pieces], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def report(self) -> str:
-        """Where the report goes."""
-        return join(self.out, PARTS, f"{self.split}-{self.number:05d}-{self.id[:16]}.json")
+        """Path or URI of the report."""
+        return join(self.out, REPORTS, f"{self.split}-{self.number:05d}-{self.id[:16]}.json")
 
 
-def finished(work: Work) -> dict[str, Any] | None:
-    """The summary of an earlier attempt at exactly this work, if its shard is there and its faults are as they were.
+def finished_summary(task: ShardTask) -> dict[str, Any] | None:
+    """The summary of an earlier attempt at exactly this task, or None when it has to be done (again).
 
-    A file in quarantine that has been mended since is a reason to do the work again.
+    It has to be done again when its shard is gone, or when a file whose frame went to quarantine has changed since:
+    it may have been mended.
     """
-    if not exists(work.report):
+    if not exists(task.report):
         return None
-    report = read_json(work.report)
-    if report["id"] != work.id or not (report["shard"] is None or exists(join(work.out, report["shard"]))):
+    report = read_json(task.report)
+    if report["id"] != task.id or not (report["shard"] is None or exists(join(task.out, report["shard"]))):
         return None
-    root = work.shards[0].root
-    if any(not file or _stamp(root, file) != stamp for _, file, _, _, stamp in report["faults"]):
+    root = task.chunks[0].root
+    if any(not file or _file_state(root, file) != state for _, file, _, _, state in report["faults"]):
         return None
     return _summary(report)
 
 
-def write_shard(work: Work, records: Records) -> dict[str, Any]:
+def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     """Makes one Parquet shard and its report; runs in a Ray task, holding a few row groups in memory.
+
+    Args:
+        task: what goes into the shard.
+        read_records: ``records`` of the source.
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
@@ -108,54 +117,56 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
         (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
 
     Raises:
-        ValueError: the source refuses two frames in a row in the same words.
+        ValueError: the source refuses two frames in a row with the same message.
     """
+    root = task.chunks[0].root
     rows: list[tuple[str, str, str]] = []
-    faults: list[tuple[str, str, str, str, list[int] | None]] = []
-    counts = no_rows()
+    faults: list[_Fault] = []
+    counts = zero_counts()
     drops: Counter[str] = Counter()
     sequences: Counter[str] = Counter()
     skeletons: set[str] = set()
-    # What decides the file's bytes; the rows follow.
-    digest = hashlib.sha256(f"{SCHEMA_VERSION} {work.rows_per_group}".encode())
+    # Hash of what decides the bytes of the file: the layout here, every row below.
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {task.rows_per_group}".encode())
 
-    def usable() -> Iterator[Record]:
-        read = ahead(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
-        for item in checked(read, work.reencode_long_side):
-            if isinstance(item, DroppedFrame):
-                if item.recipe:
-                    drops[item.reason] += 1
+    def usable_records() -> Iterator[Record]:
+        frames = ahead(chain.from_iterable(read_frames(c, read_records) for c in task.chunks), _FRAMES_AHEAD)
+        for frame in validated_frames(frames, task.reencode_long_side):
+            if isinstance(frame, DroppedFrame):
+                if frame.recipe:
+                    drops[frame.reason] += 1
                 else:
-                    stamp = _stamp(work.shards[0].root, item.file) if item.file else None
-                    faults.append((item.key, item.file, item.reason, item.detail, stamp))
+                    state = _file_state(root, frame.file) if frame.file else None
+                    faults.append((frame.key, frame.file, frame.reason, frame.detail, state))
                 continue
             counts.update(
                 images=1,
-                people=len(item),
-                ignored=int(item.ignore.sum()),
-                invalid=int((~item.valid).sum()),
-                image_bytes=len(item.image),
+                people=len(frame),
+                ignored=int(frame.ignore.sum()),
+                invalid=int((~frame.valid).sum()),
+                image_bytes=len(frame.image),
             )
-            sequences[item.sequence] += 1
-            skeletons.add(item.skeleton)
-            content = item.content_hash()
-            rows.append((item.key, item.image_sha256, content))
-            digest.update(f"{item.key} {content}\n".encode())
-            yield item
+            sequences[frame.sequence] += 1
+            skeletons.add(frame.skeleton)
+            content = frame.content_hash()
+            rows.append((frame.key, frame.image_sha256, content))
+            digest.update(f"{frame.key} {content}\n".encode())
+            yield frame
 
     shard = None
-    usables = usable()
-    if (first := next(usables, None)) is not None:
+    records = usable_records()
+    # The first record is taken here, because a shard without any row must not be written.
+    if (first := next(records, None)) is not None:
 
         def name() -> str:
-            return f"shard-{work.number:05d}-{digest.hexdigest()[:12]}.parquet"
+            return f"shard-{task.number:05d}-{digest.hexdigest()[:12]}.parquet"
 
-        folder = join(work.out, work.split)
-        write_records(join(folder, "shard"), chain([first], usables), work.rows_per_group, validated=True, name=name)
-        shard = f"{work.split}/{name()}"
+        target = join(task.out, task.split, "shard")
+        write_records(target, chain([first], records), task.rows_per_group, validated=True, name=name)
+        shard = f"{task.split}/{name()}"
     report = {
-        "id": work.id,
-        "split": work.split,
+        "id": task.id,
+        "split": task.split,
         "shard": shard,
         "counts": counts,
         "drops": drops,
@@ -165,78 +176,92 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
         "rows": rows,
         "faults": faults,
     }
-    write_json(work.report, report)
+    write_json(task.report, report)
     return _summary(report)
 
 
-def no_rows() -> Counter[str]:
+def zero_counts() -> Counter[str]:
     """The counts of a report without rows."""
     return Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
 
 
-def items(shard: Chunk, records: Records) -> Iterator[Record | DroppedFrame]:
-    """One record or drop for every frame of a source shard; an annotation that cannot be read is a drop too.
+def read_frames(chunk: Chunk, read_records: RecordReader) -> Iterator[Record | DroppedFrame]:
+    """Reads a chunk: one record or drop for every frame. An annotation that cannot be read is a drop too.
+
+    An error ends a source's generator, so reading starts again at the frame after the one that failed.
 
     Raises:
-        ValueError: two frames in a row are refused in the same words.
+        ValueError: two frames in a row are refused with the same message.
     """
-    frames, at = shard.frames, 0
-    said: str | None = None
+    frames, at = chunk.frames, 0
+    last_message: str | None = None
     while at < len(frames):
         try:
-            for item in records(replace(shard, frames=frames[at:])):
-                assert item.key == _key(shard, frames[at]), (item.key, shard.name, frames[at])
-                yield item
-                at, said = at + 1, None
-            assert at == len(frames), (shard.name, at)
+            for frame in read_records(replace(chunk, frames=frames[at:])):
+                assert frame.key == _key(chunk, frames[at]), (frame.key, chunk.name, frames[at])
+                yield frame
+                at, last_message = at + 1, None
+            assert at == len(frames), (chunk.name, at)
         except _MALFORMED as error:
-            words = _words(error)
-            if words == said:
-                named = isinstance(error, ValueError | OSError)
-                raise ValueError(words if named else f"{shard.name}: {words}") from error
-            said = words
-            yield DroppedFrame(_key(shard, frames[at]), ANNOTATION_UNREADABLE, *_file_and_fault(words, shard.root))
+            message = _message(error)
+            if message == last_message:
+                names_place = isinstance(error, ValueError | OSError)
+                raise ValueError(message if names_place else f"{chunk.name}: {message}") from error
+            last_message = message
+            file, fault = _split_message(message, chunk.root)
+            yield DroppedFrame(_key(chunk, frames[at]), ANNOTATION_UNREADABLE, file, fault)
             at += 1
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """An error of reading as text; the type is named where the error is not one of a source's own."""
     if isinstance(error, OSError):
         return unread(error)
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _file_and_fault(words: str, root: str) -> tuple[str, str]:
-    """The file that a message begins with, relative to ``root`` ("" if it names none), and what it says of it."""
-    named = words.startswith(f"{root}/")
-    words = words.replace(f"{root}/", "")
-    file, _, fault = words.partition(": ")
-    return (file, fault) if named and fault else ("", words)
+def _split_message(message: str, root: str) -> tuple[str, str]:
+    """Splits ``ROOT/FILE: FAULT`` into the file relative to ``root`` and the fault; the file is "" where none is named.
+
+    A message without a file keeps its text, with paths relative to ``root``.
+    """
+    names_file = message.startswith(f"{root}/")
+    message = message.replace(f"{root}/", "")
+    file, _, fault = message.partition(": ")
+    return (file, fault) if names_file and fault else ("", message)
 
 
-def checked(items: Iterable[Record | DroppedFrame], reencode_long_side: int | None) -> Iterator[Record | DroppedFrame]:
-    """Records made smaller if asked for, and validated; those that fail become drops."""
-    for item in items:
-        if isinstance(item, Record):
+def validated_frames(
+    frames: Iterable[Record | DroppedFrame], reencode_long_side: int | None
+) -> Iterator[Record | DroppedFrame]:
+    """Shrinks the images of records, if asked for, and validates the records; those that fail become drops.
+
+    Args:
+        frames: records and drops.
+        reencode_long_side: images larger than this many pixels are made smaller; None keeps all.
+    """
+    for frame in frames:
+        if isinstance(frame, Record):
             try:
                 if reencode_long_side is not None:
-                    item = reencoded(item, reencode_long_side)
+                    frame = shrink(frame, reencode_long_side)
             except ValueError as error:
-                yield DroppedFrame(item.key, IMAGE_DAMAGED, detail=str(error))
+                yield DroppedFrame(frame.key, IMAGE_DAMAGED, detail=str(error))
                 continue
             try:
-                validate(item, with_image=False)  # its bytes were measured and hashed when they were read
+                validate(frame, with_image=False)  # the source has read the image's size and hash from its bytes
             except RowError as error:
-                yield DroppedFrame(item.key, f"{error.column} refused", detail=str(error))
+                yield DroppedFrame(frame.key, f"{error.column} refused", detail=str(error))
                 continue
-        yield item
+        yield frame
 
 
-def _key(shard: Chunk, frame: int) -> str:
-    return key_of(shard.source, shard.sequence, shard.camera, frame)
+def _key(chunk: Chunk, frame: int) -> str:
+    return key_of(chunk.source, chunk.sequence, chunk.camera, frame)
 
 
-def _stamp(root: str, file: str) -> list[int] | None:
-    """Size and time of change of an original file; None when there is none."""
+def _file_state(root: str, file: str) -> list[int] | None:
+    """Size in bytes and time of change in ns of an original file; None when there is none."""
     try:
         state = (Path(root) / file).stat()
     except OSError:
@@ -245,5 +270,5 @@ def _stamp(root: str, file: str) -> list[int] | None:
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:
-    """What the driver keeps of a report: nothing that grows with the number of frames."""
+    """The part of a report that the driver keeps: nothing that grows with the number of frames."""
     return {name: value for name, value in report.items() if name not in ("rows", "faults")}

@@ -1,7 +1,7 @@
-"""Smaller images, on request: pixels, intrinsics, joints and boxes move together, by the convention of das.transforms.
+"""Resizes a record to a smaller image: pixels, intrinsics K, 2D joints and boxes together, as in das.transforms.
 
-Distances do not change: a picture at half its size shows the same people through half the focal length. Lens
-distortion acts on normalised coordinates, before K, so its coefficients stay.
+3D joints do not change: an image at half its size shows the same people with half the focal length. Lens distortion
+acts on normalised coordinates, before K, so its coefficients do not change either.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from das.recipe import InputSize
 from das.transforms import resize_matrix, warp
 from pipeline.data.record import Record, decode_image
 
-# Of JPEG: visually lossless, so that what is lost is what was asked for, the resolution.
+# JPEG quality (OpenCV, 0 to 100): visually lossless, so only the resolution is lost.
 _QUALITY = 95
 
 
-def reencoded(record: Record, long_side: int) -> Record:
-    """The record with its image resized to ``long_side`` pixels; unchanged, bytes and all, if it is no larger.
+def shrink(record: Record, long_side: int) -> Record:
+    """The record with its image resized and encoded again as JPEG; the same object if the image is not larger.
+
+    Args:
+        record: any record with its image.
+        long_side: wanted length of the longer side, pixels.
 
     Raises:
         ValueError: the image cannot be decoded.

@@ -22,7 +22,8 @@ from typing import Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.data.record import Record, image_size, key_of
+from pipeline.data.encoded_image import image_size
+from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.config import RENDERED_TERMS
 

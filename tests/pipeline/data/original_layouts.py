@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from das.skeleton import COCO19, MPI15, MUCO21, MUPOTS17
-from pipeline.data.record import Record, validate
+from pipeline.data.record import Record
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.data.validate_record import validate
 
 CAMERAS = ("00_16", "00_30")
 HEIGHT, WIDTH = 180, 320

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from das.skeleton import COCO19
-from pipeline.data.manifest import Manifest, load_manifest, read_quarantine, split_info
-from pipeline.data.ray_rows import read_split
+from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.record import to_sample
-from pipeline.data.schema import READABLE, VERSION, from_row
+from pipeline.data.schema import READABLE, VERSION
 from pipeline.data.shards import find_records, list_shards, read_records
 from pipeline.evaluation.annotations import read_annotations
 
@@ -51,15 +50,14 @@ def test_a_manifest_survives_its_file_and_knows_its_splits(tmp_path):
     write(tmp_path, asdict(GOOD))
     assert load_manifest(str(tmp_path)) == GOOD
     with pytest.raises(ValueError, match="no split 'val', found"):
-        split_info(str(tmp_path), "val")
-    assert set(map(len, read_quarantine(str(tmp_path)).values())) == {0}
+        read_annotations([str(tmp_path)], "val")
 
 
 def test_data_of_the_version_before_are_read_as_they_lie():
     assert READABLE == (VERSION - 1, VERSION) and json.loads((OLD / "manifest.json").read_text())["schema_version"] == 1
     manifest = load_manifest(str(OLD))
     assert (manifest.schema_version, manifest.quarantine, manifest.reencode_long_side) == (1, {}, None)
-    assert (split_info(str(OLD), "train").images, split_info(str(OLD), "val").images) == (4, 2)
+    assert {name: info.images for name, info in manifest.splits.items()} == {"train": 4, "val": 2}
     (shard,) = list_shards(OLD, "train")
     records = list(read_records(shard))
     assert [r.key for r in records] == [
@@ -71,11 +69,3 @@ def test_data_of_the_version_before_are_read_as_they_lie():
         assert sample.image.shape == (36, 64, 3) and not left_out
     assert find_records([shard], [records[1].key])[records[1].key].image == records[1].image
     assert len(read_annotations([str(OLD)], "val").records) == 2
-
-
-def test_rows_of_both_versions_train_together(local_ray, prepared):
-    rows = read_split([str(OLD), str(prepared)], "train").take_all()
-    records = [from_row(row) for row in rows]
-    assert len(records) == 4 + 32
-    found = {record.source: record.split_manifest for record in records}
-    assert found["panoptic"] == "" and found["synthetic"] == load_manifest(str(prepared)).split_manifest

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from pipeline.data.manifest import load_manifest, read_quarantine
+from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.ray_rows import read_split
 from pipeline.data.schema import from_row
@@ -101,7 +101,7 @@ def test_a_conversion_into_a_bucket_gives_the_same_objects_as_files(endpoint, lo
         if split == "train"
     ]
     assert len(read_annotations(["s3://bucket/prepared"], "val").records) == 4
-    assert read_quarantine("s3://bucket/prepared")["reason"] == ["image missing"]
+    assert read_columns("s3://bucket/prepared/quarantine.parquet")["reason"] == ["image missing"]
     rows = read_split(["s3://bucket/prepared"], "train").take_all()
     assert sorted(from_row(row).key for row in rows) == sorted(r.key for r in records)
 

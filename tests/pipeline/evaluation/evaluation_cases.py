@@ -15,7 +15,7 @@ from das.model import DAS
 from das.recipe import InputSize
 from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, SplitInfo
-from pipeline.data.prepare.convert import CONVERTER_VERSION
+from pipeline.data.prepare.shard_task import CONVERTER_VERSION
 from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records

@@ -14,7 +14,7 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
-from pipeline.data.schema import to_row
+from pipeline.data.schema import to_table
 from pipeline.data.shards import list_shards, read_records
 
 
@@ -52,7 +52,7 @@ class StandIn:
     def __init__(self, prepared, folder, rank=0, world=1):
         self.folder, self.rank, self.world = Path(folder), rank, world
         self.rows = {
-            split: [to_row(r) for shard in list_shards(prepared, split) for r in read_records(shard)]
+            split: to_table(r for shard in list_shards(prepared, split) for r in read_records(shard)).to_pylist()
             for split in ("train", "val")
         }
         self.reports = []

@@ -14,7 +14,7 @@ from das.recipe import small_recipe
 from das.sample import Batch, collate
 from das.skeleton import PANOPTIC15
 from pipeline.data.ray_rows import read_split
-from pipeline.data.schema import from_row, to_row
+from pipeline.data.schema import from_row, to_table
 from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.columns import read_columns
 from pipeline.training.batches import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
@@ -28,7 +28,7 @@ INGEST = IngestConfig(recipe="small", width=96, height=54, batch_size=8, shuffle
 @pytest.fixture(scope="module")
 def rows(prepared) -> list[dict]:
     """All training rows, as Ray Data hands them over."""
-    return [to_row(r) for shard in list_shards(prepared, "train") for r in read_records(shard)]
+    return to_table(r for shard in list_shards(prepared, "train") for r in read_records(shard)).to_pylist()
 
 
 def transform(**changes) -> RowTransform:

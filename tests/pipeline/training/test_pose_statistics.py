@@ -7,7 +7,7 @@ import numpy as np
 from das.recipe import release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, MPI15, MUPOTS17, PANOPTIC15, conversion, skeleton_named
 from pipeline.training.pose_statistics import pose_statistics
-from tests.pipeline.data.test_schema import record
+from tests.pipeline.data.records import record
 
 
 def some_records():

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 
 from das.skeleton import read_skeleton
 from pipeline.data.check.doctor import DoctorConfig, examine
-from pipeline.data.prepare.shard_task import checked, items
+from pipeline.data.prepare.shard_task import read_frames, validated_frames
 from pipeline.data.record import Record
 from pipeline.data.sources.base import DroppedFrame
 from tests.pipeline.data.check.test_doctor import READERS, write_coco, write_own
@@ -76,7 +76,7 @@ def look(source: str, root: Path, file: str) -> None:
     assert "\nnext: das " in report
     try:
         shards = [shard for split in ("train", "val", "test") for shard in module.chunks(root, split)]
-        found = [item for shard in shards for item in checked(items(shard, module.records), None)]
+        found = [item for shard in shards for item in validated_frames(read_frames(shard, module.records), None)]
     except ValueError as error:
         assert Path(file).name in str(error) or f"{source}/t" in str(error), error
         return
@@ -159,7 +159,7 @@ def test_one_bad_row_costs_its_image_alone(tmp_path):
     np.savez(root / "mpi_inf_3dhp_train.npz", **content)
     module = READERS["mpi_inf_3dhp"]
     (shard,) = module.chunks(root, "train")
-    bad, good = items(shard, module.records)
+    bad, good = read_frames(shard, module.records)
     assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and bad.file == "mpi_inf_3dhp_train.npz"
     assert bad.detail == "S1_Seq1_Cam0_000001.jpg: found NaN or infinity, wanted numbers"
 
@@ -172,6 +172,6 @@ def test_a_field_of_another_kind_is_named_with_its_entry(entry, value, wanted, t
     (root / file).write_text(json.dumps(content))
     module = READERS["coco"]
     (shard,) = module.chunks(root, "train")
-    good, bad = items(shard, module.records)
+    good, bad = read_frames(shard, module.records)
     assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and (bad.file, bad.key[-1]) == (file, "2")
     assert bad.detail.endswith(f"{entry}: found {value!r}, wanted {wanted}")

@@ -22,8 +22,8 @@ from pipeline.data.check.doctor import (
     nearby,
     recognised,
 )
-from pipeline.data.prepare.convert import ConvertConfig, _list
-from pipeline.data.prepare.shard_task import items
+from pipeline.data.prepare.convert import ConvertConfig, plan_conversion
+from pipeline.data.prepare.shard_task import read_frames
 from pipeline.data.record import Record
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import DroppedFrame
@@ -72,8 +72,9 @@ def typed(report: str) -> ConvertConfig | DoctorConfig:
         return cli._subcommand("doctor", {"data": DoctorConfig}, words)
     assert command == "prepare"
     config = cli._parse("prepare", ConvertConfig, words)
-    splits, shards = _list(config)
-    assert shards and {shard.sequence for shard in shards} <= {part.sequence for part in splits.parts}
+    plan = plan_conversion(config)
+    chunks = [chunk for task in plan.tasks for chunk in task.chunks]
+    assert chunks and {chunk.sequence for chunk in chunks} <= {part.sequence for part in plan.splits.parts}
     return config
 
 
@@ -378,7 +379,7 @@ def test_a_malformed_entry_of_the_owners_files_costs_its_frame_alone(tmp_path, c
     assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
     assert "TS3/annot.mat: entry frame 1, person 1: annot3: found size 42" in report and "2 of 3 wanted" in report
     (shard,) = mupots.chunks(tmp_path, "test")
-    first, fault, last = items(shard, mupots.records)
+    first, fault, last = read_frames(shard, mupots.records)
     assert isinstance(first, Record) and isinstance(last, Record) and isinstance(fault, DroppedFrame)
     assert (fault.key, fault.file) == ("mupots/TS3/0/00000001", "MultiPersonTestSet/TS3/annot.mat")
 

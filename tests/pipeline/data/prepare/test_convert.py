@@ -4,48 +4,21 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.data.manifest import load_manifest, read_quarantine
-from pipeline.data.prepare import convert as convert_module
+from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import finished, write_shard
 from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.splits import Part, SplitManifest, read_splits
+from pipeline.data.splits import read_splits
 from pipeline.infra.columns import read_columns
-from tests.pipeline.data.original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
-
-PROJECT = Path(__file__).resolve().parents[4]
-SMALL = 0.04  # MB: a few images a shard
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory) -> Path:
-    """A train, a val and a test sequence of Panoptic; one train image is missing."""
-    root = tmp_path_factory.mktemp("raw")
-    write_panoptic(root, "160224_haggling1", frames=range(12))
-    write_panoptic(root, "160224_mafia1", frames=range(6), kind="mpi15")
-    write_panoptic(root, "160224_mafia2", frames=range(4))
-    write_panoptic(root, "160906_pizza1", frames=range(4), bodies=[])
-    (root / "160224_haggling1/hdImgs/00_16/00_16_00000002.jpg").unlink()
-    return root
-
-
-def config(raw: Path, out: Path, **changes) -> ConvertConfig:
-    return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, **changes})
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+from tests.pipeline.data.original_layouts import jpeg, write_mupots, write_panoptic
+from tests.pipeline.data.prepare.conversions import SMALL, config, files
 
 
 def test_the_prepared_folder_says_what_it_holds(local_ray, raw, tmp_path):
@@ -56,7 +29,8 @@ def test_the_prepared_folder_says_what_it_holds(local_ray, raw, tmp_path):
     assert (train.images, val.images, test.images) == (2 * 6 + 2 * 3 - 1, 4, 8)
     assert (train.people, val.people, test.people) == (34, 8, 0)
     assert train.quarantine == {"image missing": 1} == manifest.quarantine and not val.quarantine and not train.drops
-    assert {name: len(column) for name, column in read_quarantine(str(tmp_path)).items()}["key"] == 1
+    quarantine = read_columns(tmp_path / QUARANTINE)
+    assert tuple(quarantine) == QUARANTINE_COLUMNS and len(quarantine["key"]) == 1
     assert train.sequences == {"160224_haggling1": 11, "160224_mafia1": 6}
     assert manifest.skeletons == ("coco19", "mpi15") and manifest.split_manifest == panoptic.SPLITS.id
     assert manifest.terms == panoptic.TERMS and manifest.schema_version == VERSION and manifest.code_version
@@ -172,31 +146,6 @@ def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local
     assert files(out) == files(tmp_path / "uninterrupted")
 
 
-def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
-    script = f"""
-import os, signal, time
-from pathlib import Path
-from pipeline.data.prepare import convert
-from pipeline.data.sources import panoptic
-read = panoptic.records
-def killed(shard):
-    for i, item in enumerate(read(shard)):
-        while i == 3:
-            if any(file.stat().st_size > 10_000 for file in Path({str(tmp_path)!r}).rglob(".staged-*")):
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(0.05)
-        yield item
-config = convert.ConvertConfig("panoptic", {str(raw)!r}, {str(tmp_path)!r}, rows_per_group=1)
-splits, shards = convert._list(config)
-convert.write_shard(convert._pack(shards, config)[0], killed)
-"""
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
-    assert done.returncode == -signal.SIGKILL
-    (left,) = (p for p in tmp_path.rglob("*") if p.is_file())
-    assert left.name.startswith(".staged-") and left.stat().st_size > 10_000
-    assert list_shards(tmp_path, "train") == []
-
-
 def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_path):
     (tmp_path / "train").mkdir()
     for name in (f".staged-{'0' * 32}-shard", "shard-00099-0123456789ab.parquet"):
@@ -204,56 +153,6 @@ def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_pat
     manifest = convert(config(raw, tmp_path))
     (shard,) = manifest.splits["train"].shards
     assert os.listdir(tmp_path / "train") == [Path(shard).name] and shard.startswith("train/shard-00000-")
-
-
-def test_work_of_other_options_is_not_mistaken_for_done(raw, tmp_path):
-    splits, shards = convert_module._list(config(raw, tmp_path))
-    (work,) = (w for w in convert_module._pack(shards, config(raw, tmp_path)) if w.split == "val")
-    summary = write_shard(work, panoptic.records)
-    assert finished(work) == json.loads(json.dumps(summary))
-    assert finished(replace(work, rows_per_group=1)) is None
-    assert finished(replace(work, reencode_long_side=64)) is None
-    assert finished(replace(work, shards=work.shards[:1])) is None
-    assert finished(replace(work, shards=tuple(replace(s, root="/x") for s in work.shards)))
-    os.remove(tmp_path / summary["shard"])
-    assert finished(work) is None
-
-
-def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_path):
-    root = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(4))
-    images = sorted((root / "160224_mafia2" / "hdImgs" / "00_16").iterdir())
-    good = images[0].read_bytes()
-    images[0].write_bytes(good[:900])
-    images[2].unlink()
-    _, shards = convert_module._list(config(root, tmp_path / "out"))
-    (work,) = convert_module._pack(shards, config(root, tmp_path / "out"))
-    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1, "image missing": 1}
-    assert finished(work)["quarantine"] == {"image damaged": 1, "image missing": 1}
-    images[2].write_bytes(good)
-    assert finished(work) is None
-    assert write_shard(work, panoptic.records)["quarantine"] == {"image damaged": 1}
-    images[0].write_bytes(good)
-    assert finished(work) is None
-
-
-def test_packing_fills_shards_in_order_and_never_mixes_splits(raw, tmp_path):
-    _, shards = convert_module._list(config(raw, tmp_path))
-    sizes = [s.image_bytes for s in shards]
-    for megabytes in (1e-6, sizes[0] / 1e6, 2.5 * max(sizes) / 1e6, 1e3):
-        work = convert_module._pack(shards, config(raw, tmp_path, shard_mb=megabytes))
-        assert [s for w in work for s in w.shards] == shards
-        assert all(s.split == w.split for w in work for s in w.shards)
-        assert len({w.report for w in work}) == len({w.id for w in work}) == len(work)
-        for w in work:
-            assert len(w.shards) == 1 or sum(s.image_bytes for s in w.shards) <= megabytes * 1e6
-
-
-def test_a_key_that_appears_twice_is_refused(local_ray, raw, tmp_path, monkeypatch):
-    twice = (Part("160224_mafia1", "train", "mafia"), Part("160224_mafia1", "val", "mafia"))
-    monkeypatch.setattr(panoptic, "SPLITS", SplitManifest("twice", twice, cameras=CAMERAS))
-    with pytest.raises(ValueError, match="key panoptic/160224_mafia1/00_16/00000000 appears twice, in panoptic/train"):
-        convert(config(raw, tmp_path))
-    assert not list(tmp_path.iterdir()), "found before anything is written"
 
 
 def test_real_photos_convert_whole(local_ray, das_data, tmp_path):

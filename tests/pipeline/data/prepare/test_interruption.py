@@ -21,8 +21,9 @@ import ray
 from pipeline.data import shards
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare import convert as convert_module
+from pipeline.data.prepare import finish
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import finished, write_shard
+from pipeline.data.prepare.shard_task import write_shard
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.infra import claims, columns
@@ -30,6 +31,7 @@ from pipeline.infra import files as storage
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import write_panoptic
+from tests.pipeline.data.prepare.conversions import files
 
 PROJECT = Path(__file__).resolve().parents[4]
 FORK = multiprocessing.get_context("fork")
@@ -47,21 +49,6 @@ def raw(tmp_path_factory) -> Path:
 
 def config(raw: Path, out: Path, **changes) -> ConvertConfig:
     return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, "shard_mb": 0.04, **changes})
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """The same conversion without Ray: tasks run one after another in this process."""
-
-    def run(work, records):
-        return [finished(w) or write_shard(w, records) for w in work]
-
-    monkeypatch.setattr(convert_module, "_run", run)
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
 
 
 def in_a_process(do: Callable[[], object]) -> multiprocessing.Process:
@@ -115,7 +102,7 @@ def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
             moment()
 
         storage.staged = columns.staged = shards.staged = watched
-        convert_module.delete = claims.delete = removed
+        finish.delete = claims.delete = removed
         do()
 
     return run
@@ -159,10 +146,10 @@ def test_a_conversion_killed_again_and_again_ends_with_the_same_bytes(raw, tmp_p
 def test_the_order_in_which_work_ends_does_not_matter(raw, tmp_path, inline, monkeypatch):
     forwards = convert(config(raw, tmp_path / "forwards"))
 
-    def backwards(work, records):
-        return [write_shard(w, records) for w in reversed(work)][::-1]
+    def backwards(tasks, read_records):
+        return [write_shard(task, read_records) for task in reversed(tasks)][::-1]
 
-    monkeypatch.setattr(convert_module, "_run", backwards)
+    monkeypatch.setattr(convert_module, "run_tasks", backwards)
     assert convert(config(raw, tmp_path / "backwards")) == forwards
     assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
 
@@ -299,9 +286,9 @@ def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
     convert(config(raw, tmp_path / "never"))
     mark = tmp_path / "died"
 
-    def records(shard):
-        for i, item in enumerate(panoptic.records(shard)):
-            if i == 1 and shard.camera == "00_30" and not mark.exists():
+    def records(chunk):
+        for i, item in enumerate(panoptic.records(chunk)):
+            if i == 1 and chunk.camera == "00_30" and not mark.exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield item
@@ -317,19 +304,19 @@ def test_a_killed_driver_leaves_what_a_rerun_goes_on_with(local_ray, raw, tmp_pa
     script = f"""
 import sys, time
 from types import SimpleNamespace
-from pipeline import convert as c
+from pipeline.data.prepare import convert as c
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.data.sources import panoptic
-def records(shard):
-    if shard.split == "val":
+def records(chunk):
+    if chunk.split == "val":
         time.sleep(3)
-    yield from panoptic.records(shard)
+    yield from panoptic.records(chunk)
 c.SOURCES["panoptic"] = SimpleNamespace(
     TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
 cluster = ClusterConfig(address="{ray.get_runtime_context().gcs_address}")
 c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=True, shard_mb=0.012, cluster=cluster))
 """
-    # Two train shards of one source shard each, then two of val, which take their time.
+    # Two train shards of one chunk each, then two of val, which take 3 s each.
     small = {"shard_mb": 0.012}
     convert(config(raw, tmp_path / "small", **small))
     driver = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})

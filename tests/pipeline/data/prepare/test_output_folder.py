@@ -10,16 +10,9 @@ import ray
 
 from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.output_folder import check_own, tidy
+from pipeline.data.prepare.output_folder import check_only_own_files, remove_leftovers
 from pipeline.data.prepare.shard_task import write_shard
 from tests.pipeline.data.original_layouts import write_mupots
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Tasks run in this process."""
-    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write_shard(w, records) for w in work])
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
 
 
 @pytest.fixture
@@ -60,14 +53,14 @@ def test_a_folder_with_somebodys_file_is_refused_by_name_and_left_as_it_is(confi
 def test_what_somebody_puts_there_while_the_conversion_runs_or_later_stays(config, inline, monkeypatch):
     out = Path(config.out)
 
-    def run(work, records):
+    def run(tasks, read_records):
         for name in SOMEBODYS:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             if not (out / name).is_dir():
                 (out / name).write_text("theirs")
-        return [write_shard(w, records) for w in work]
+        return [write_shard(task, read_records) for task in tasks]
 
-    monkeypatch.setattr(convert_module, "_run", run)
+    monkeypatch.setattr(convert_module, "run_tasks", run)
     manifest = convert(config)
     (shard,) = manifest.splits["test"].shards
     assert files(out) == sorted((*SOMEBODYS, shard, "index.parquet", "manifest.json"))
@@ -87,16 +80,17 @@ def test_all_that_a_conversion_leaves_is_known_as_its_own_and_removed(config, in
     for name in left:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("{}")
-    check_own(str(out))
-    tidy(str(out), manifest)
+    check_only_own_files(str(out))
+    remove_leftovers(str(out), manifest)
     assert files(out) == wanted and not (out / "_parts").exists()
 
 
 @pytest.mark.parametrize(
     ("root", "out", "relation"),
     [
-        ("raw", "raw", "is"), ("raw", "raw/../raw/", "is"), ("raw", "raw/prepared", "lies in"), ("raw/a", ".", "holds"),
-        ("linked", "raw/prepared", "lies in"), ("raw", "file://raw/prepared", "lies in"),
+        ("raw", "raw", "is"), ("raw", "raw/../raw/", "is"), ("raw", "raw/prepared", "is inside of"),
+        ("raw/a", ".", "contains"), ("linked", "raw/prepared", "is inside of"),
+        ("raw", "file://raw/prepared", "is inside of"),
     ],
 )  # fmt: skip
 def test_a_folder_of_the_originals_is_refused(root, out, relation, tmp_path, monkeypatch):

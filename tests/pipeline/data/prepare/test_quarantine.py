@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 from das.skeleton import MPI15
-from pipeline.data.manifest import QUARANTINE, load_manifest, read_quarantine
-from pipeline.data.prepare import convert as convert_module
+from pipeline.data.manifest import QUARANTINE, load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import items
-from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.sources.base import Chunk, DroppedFrame
+from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import PANOPTIC
 from pipeline.evaluation.annotations import read_annotations
+from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import (
     COCO_PERSON,
     HEIGHT,
@@ -46,14 +44,6 @@ def whole(tmp_path_factory) -> Path:
 @pytest.fixture
 def raw(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "raw"))
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Tasks run in this process: what is tested is what becomes of faults, not Ray."""
-    write = convert_module.write_shard
-    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write(w, records) for w in work])
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
 
 
 def pose(raw: Path, frame: int) -> Path:
@@ -153,7 +143,7 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
     message = str(caught.value)
     assert "\n" not in message and str(out / QUARANTINE) in message and "--allow-missing" in message
     assert not (out / "manifest.json").exists()
-    before = read_quarantine(str(out))
+    before = read_columns(out / QUARANTINE)
     assert len(before["key"]) == n and set(before["reason"]) == {reason}
     assert all(key.startswith(f"panoptic/{SEQUENCE}/00_") for key in before["key"])
     if reason.startswith("image"):
@@ -167,7 +157,7 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
 
     manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
     assert manifest.quarantine == counted and manifest.splits["train"].images == 8 - n
-    assert read_quarantine(str(out)) == before and manifest == load_manifest(str(out))
+    assert read_columns(out / QUARANTINE) == before and manifest == load_manifest(str(out))
     kept = [r.key for shard in list_shards(out, "train") for r in read_records(shard)]
     assert len(kept) == 8 - n and not set(kept) & set(before["key"])
     assert f"in quarantine {n}: {reason}" in manifest.summary()
@@ -188,7 +178,7 @@ def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after
         convert(ConvertConfig("panoptic", str(raw), str(out)))
     manifest = convert(ConvertConfig("panoptic", str(raw), str(out), allow_missing=True))
     assert manifest.quarantine == {"image without annotation": 2}
-    entries = read_quarantine(str(out))
+    entries = read_columns(out / QUARANTINE)
     assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
     assert [raw / file for file in entries["file"]] == [image(raw, 5, camera) for camera in ("00_16", "00_30")]
     assert entries["split"] == ["train"] * 2 and "body3DScene_00000005.json" in entries["detail"][0]
@@ -200,7 +190,7 @@ def test_a_lost_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
         pose(raw, frame).unlink()
     manifest = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out"), allow_missing=True))
     assert manifest.quarantine == {"image without annotation": 2}
-    entries = read_quarantine(str(tmp_path / "out"))
+    entries = read_columns(tmp_path / "out" / QUARANTINE)
     assert entries["key"] == [f"panoptic/{SEQUENCE}/{camera}/00000005" for camera in ("00_16", "00_30")]
     assert [raw / file for file in entries["file"]] == [video, image(raw, 5, "00_30")]
 
@@ -286,7 +276,7 @@ def test_files_that_cannot_be_read_or_vanish_meanwhile_are_entries(raw, tmp_path
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="4 frames in quarantine: 2 x annotation unreadable"):
         convert(ConvertConfig("panoptic", str(raw), str(out)))
-    found = read_quarantine(str(out))
+    found = read_columns(out / QUARANTINE)
     assert list(zip(found["file"], found["reason"], found["detail"], strict=True)) == [
         (str(pose(raw, 0).relative_to(raw)), "annotation unreadable", "no such file"),
         (str(image(raw, 2).relative_to(raw)), "image unreadable", "Permission denied"),
@@ -313,7 +303,7 @@ def test_faults_of_coco_like_files_are_entries_of_their_own_image(tmp_path, inli
     (root / names[9]).unlink()
     manifest = convert(ConvertConfig("muco", str(root), str(tmp_path / "out"), allow_missing=True))
     assert manifest.quarantine == {"annotation unreadable": 2, "image missing": 1, "joints_cam refused": 1}
-    entries = read_quarantine(str(tmp_path / "out"))
+    entries = read_columns(tmp_path / "out" / QUARANTINE)
     found = {key[-3:]: detail for key, detail in zip(entries["key"], entries["detail"], strict=True)}
     assert "depth -3000" in found["003"] and "entry 5: keypoints_img" in found["005"] and "bbox" in found["007"]
 
@@ -353,7 +343,7 @@ def test_a_wrong_field_of_moons_file_is_an_entry_that_names_file_record_and_fiel
     changed(root / "MuPoTS-3D.json", entries, place, change)
     manifest = convert(ConvertConfig("mupots", str(root), str(tmp_path / "out"), allow_missing=True))
     assert manifest.quarantine == {"annotation unreadable": 1} and manifest.splits["test"].images == 2
-    entry = read_quarantine(str(tmp_path / "out"))
+    entry = read_columns(tmp_path / "out" / QUARANTINE)
     assert (entry["key"], entry["file"]) == (["mupots/TS1/0/00000001"], ["MuPoTS-3D.json"])
     assert re.match(f"entry {place}: {found}", entry["detail"][0])
 
@@ -389,7 +379,7 @@ def test_a_wrong_field_of_cocos_file_is_an_entry_that_names_file_record_and_fiel
     changed(path, "annotations", 1, change)
     manifest = convert(ConvertConfig("coco", str(tmp_path / "raw"), str(tmp_path / "out"), allow_missing=True))
     assert manifest.quarantine == {"annotation unreadable": 1} and manifest.splits["train"].images == 2
-    entry = read_quarantine(str(tmp_path / "out"))
+    entry = read_columns(tmp_path / "out" / QUARANTINE)
     assert entry["key"] == ["coco/train2017/unknown/00000001"] and entry["file"] == [f"annotations/{path.name}"]
     assert re.match(f"entry 11: {found}", entry["detail"][0])
 
@@ -399,7 +389,7 @@ def test_a_size_that_is_not_the_images_own_is_an_entry_with_both(tmp_path, inlin
     changed(path, "images", 1, {"width": HEIGHT, "height": WIDTH})
     manifest = convert(ConvertConfig("coco", str(tmp_path / "raw"), str(tmp_path / "out"), allow_missing=True))
     assert manifest.quarantine == {"image size differs from annotation": 1}
-    entry = read_quarantine(str(tmp_path / "out"))
+    entry = read_columns(tmp_path / "out" / QUARANTINE)
     assert entry["file"] == ["train2017/000000000001.jpg"]
     assert entry["detail"] == [f"found {WIDTH}x{HEIGHT} pixels, wanted {HEIGHT}x{WIDTH}"]
 
@@ -463,8 +453,8 @@ def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path,
 def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch):
     read = panoptic.records
 
-    def fewer(shard):
-        for item in read(shard):
+    def fewer(chunk):
+        for item in read(chunk):
             yield DroppedFrame(item.key, "one person", recipe=True) if item.frame == 4 else item
 
     monkeypatch.setattr(panoptic, "records", fewer)
@@ -472,23 +462,3 @@ def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch
     info = manifest.splits["train"]
     assert (info.images, info.drops, info.quarantine) == (6, {"one person": 2}, {})
     assert not (tmp_path / "out" / QUARANTINE).exists() and "left out 2: one person" in manifest.summary()
-
-
-def test_frames_after_a_fault_are_read_and_a_fault_of_all_frames_is_raised():
-    shard = Chunk("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
-
-    def records(words):
-        def read(shard):
-            for frame in shard.frames:
-                if frame in (0, 2, 3, 5):
-                    raise ValueError(words(frame))
-                yield DroppedFrame(f"s/seq/0/{frame:08d}", "image missing")
-
-        return read
-
-    found = list(items(shard, records(lambda frame: f"file {frame}")))
-    assert [int(item.key[-1]) for item in found] == [*range(6)]
-    assert [item.frame for item in found if isinstance(item, Record)] == []
-    assert [item.reason for item in found].count("annotation unreadable") == 4
-    with pytest.raises(ValueError, match="no camera"):
-        list(items(shard, records(lambda frame: "no camera")))

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from das.camera import back_project, project
-from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.prepare.shard_task import write_shard
-from pipeline.data.prepare.shrink_images import reencoded
-from pipeline.data.record import decode_image, validate
+from pipeline.data.prepare.shrink_images import shrink
+from pipeline.data.record import decode_image
 from pipeline.data.shards import list_shards, read_records
+from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import jpeg, write_panoptic
-from tests.pipeline.data.test_schema import record
+from tests.pipeline.data.records import record
 
 
 def large(height=180, width=320):
@@ -30,7 +29,7 @@ def large(height=180, width=320):
 
 def test_an_image_that_is_no_larger_keeps_its_bytes():
     r = large()
-    assert reencoded(r, 320) is r and reencoded(r, 1000) is r
+    assert shrink(r, 320) is r and shrink(r, 1000) is r
 
 
 @pytest.mark.parametrize(
@@ -38,7 +37,7 @@ def test_an_image_that_is_no_larger_keeps_its_bytes():
 )
 def test_everything_moves_together(height, width, size):
     before = large(height, width)
-    after = reencoded(before, 160)
+    after = shrink(before, 160)
     validate(after)
     assert (after.height, after.width) == size and max(size) == 160
     assert decode_image(after).shape[:2] == size and after.image_sha256 != before.image_sha256
@@ -61,7 +60,7 @@ def test_pixels_move_with_the_matrix_that_moves_the_joints():
     u, v = 200, 60
     image[v - 12 : v + 13, u - 12 : u + 13] = 255  # a square round one pixel
     r = replace(r, image=cv2.imencode(".png", image)[1].tobytes())
-    small = decode_image(reencoded(r, 160)).astype(float).mean(axis=2)
+    small = decode_image(shrink(r, 160)).astype(float).mean(axis=2)
     rows, columns = np.indices(small.shape)
     centre = (small * columns).sum() / small.sum(), (small * rows).sum() / small.sum()
     assert np.allclose(centre, (u / 2, v / 2), atol=0.1)
@@ -69,14 +68,12 @@ def test_pixels_move_with_the_matrix_that_moves_the_joints():
 
 def test_photos_without_camera_or_people_are_resized_too():
     r = replace(large(), K=None, distortion=None, R=None, t_mm=None, joints_cam=None, joints_cam_univ=None)
-    assert reencoded(r, 64).K is None
+    assert shrink(r, 64).K is None
     nobody = record(people=0)
-    assert len(reencoded(nobody, 32)) == 0
+    assert len(shrink(nobody, 32)) == 0
 
 
-def test_a_conversion_says_that_its_images_are_encoded_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert_module, "_run", lambda work, records: [write_shard(w, records) for w in work])
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
+def test_a_conversion_says_that_its_images_are_encoded_again(tmp_path, inline):
     raw = write_panoptic(tmp_path / "raw", "160224_mafia1", frames=range(4))
 
     def converted(name, **changes):
@@ -103,4 +100,4 @@ def test_a_conversion_says_that_its_images_are_encoded_again(tmp_path, monkeypat
 def test_an_image_that_cannot_be_decoded_is_refused():
     r = large()
     with pytest.raises(ValueError, match="image"):
-        reencoded(replace(r, image=r.image[:300]), 160)
+        shrink(replace(r, image=r.image[:300]), 160)

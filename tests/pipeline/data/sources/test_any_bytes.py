@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.prepare.shard_task import checked, items
+from pipeline.data.prepare.shard_task import read_frames, validated_frames
 from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import coco, muco, mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame
@@ -63,7 +63,7 @@ def whole(tmp_path_factory) -> Path:
 
 def all_frames(chunks, records) -> list[Record | DroppedFrame]:
     """Every frame of a source as the converter sees it."""
-    return [item for chunk in chunks for item in checked(items(chunk, records), None)]
+    return [item for chunk in chunks for item in validated_frames(read_frames(chunk, records), None)]
 
 
 @MANY

@@ -14,10 +14,11 @@ from das.model import DAS
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.record import Record, to_sample, validate
+from pipeline.data.record import Record, to_sample
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
 from pipeline.data.sources.base import DroppedFrame
+from pipeline.data.validate_record import validate
 from pipeline.predict.predict import PredictConfig, predict
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.fit import training_job

@@ -10,10 +10,11 @@ import scipy.io
 
 from das.camera import project
 from das.skeleton import MUPOTS17
-from pipeline.data.record import Record, decode_image, to_sample, validate
+from pipeline.data.record import Record, decode_image, to_sample
 from pipeline.data.sources import mpi_inf_3dhp
 from pipeline.data.sources import mpi_inf_3dhp_original as original
 from pipeline.data.sources.base import DroppedFrame
+from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import jpeg
 from tests.pipeline.data.videos import number_of, write_video
 

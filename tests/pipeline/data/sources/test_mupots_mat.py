@@ -8,9 +8,10 @@ import scipy.io
 
 from das.camera import project
 from das.skeleton import MUPOTS17
-from pipeline.data.record import to_sample, validate
+from pipeline.data.record import to_sample
 from pipeline.data.sources import mupots, mupots_mat
 from pipeline.data.sources.base import DroppedFrame, pinhole
+from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, jpeg, write_mupots
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.

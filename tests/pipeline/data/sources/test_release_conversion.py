@@ -16,9 +16,10 @@ from das.camera import mean_focal
 from das.recipe import release_mupots_recipe, release_panoptic_recipe
 from das.skeleton import MUCO21, PANOPTIC15
 from das.transforms import DroppedSample, convert_joints, train_transform
-from pipeline.data.record import Record, to_sample, validate
-from pipeline.data.schema import from_row, to_row
+from pipeline.data.record import Record, to_sample
+from pipeline.data.schema import from_row, to_table
 from pipeline.data.sources import coco, muco, panoptic
+from pipeline.data.validate_record import validate
 from pipeline.training.batches import RowTransform
 from tests.pipeline.data.original_layouts import COCO_PERSON, jpeg
 
@@ -45,7 +46,7 @@ def rows(source, root, split="train"):
     for item in items:
         assert isinstance(item, Record), item
         validate(item)
-    return [to_row(item) for item in items]
+    return to_table(items, validated=True).to_pylist()
 
 
 def trained_on(row, target, recipe):

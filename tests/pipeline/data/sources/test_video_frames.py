@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.data.record import Record, decode_image, validate
+from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import panoptic
 from pipeline.data.sources import video_frames as frames_module
 from pipeline.data.sources.base import EncodedImage, NoImage
 from pipeline.data.sources.video_frames import JPEG_QUALITY, jpeg_of, video_frame
+from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import CAMERAS, write_panoptic
 from tests.pipeline.data.videos import number_of, write_video
 

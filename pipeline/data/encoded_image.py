@@ -1,0 +1,69 @@
+"""Size and pixels of encoded images (JPEG and PNG)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in pixels of an encoded JPEG or PNG, read from its header; also checks that its end is there.
+
+    Raises:
+        ValueError: the bytes are empty, not a JPEG or PNG, or cut short.
+    """
+    if not data:
+        raise ValueError("no bytes")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        # The first chunk is always IHDR: width at byte 16 and height at byte 20, big-endian.
+        if len(data) < 24 or b"IEND" not in data[-64:]:
+            raise ValueError("a PNG that is cut short")
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    if not data.startswith(b"\xff\xd8"):
+        raise ValueError(f"bytes {data[:4].hex()} at the start")
+    # Decoders fill the missing part of a cut JPEG with grey and succeed, so the end marker is looked for. It need not
+    # be the last two bytes: some writers append a few of their own after it.
+    if b"\xff\xd9" not in data[-4096:]:
+        raise ValueError("a JPEG that is cut short")
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0 to SOF15; the three are DHT, JPG, DAC
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise ValueError("a JPEG without frame header")
+
+
+def decode_rgb(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Decodes a JPEG or PNG of a known size.
+
+    The orientation tag of EXIF is ignored, because annotations refer to the pixels as stored.
+
+    Args:
+        data: the encoded image.
+        size: (height, width) in pixels that the image must have.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the image cannot be decoded, or has another size.
+    """
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        found = image_size(data)
+        # The header is compared first: decoding a header with a far larger size would allocate memory for all of it.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if found == size else None
+    except (ValueError, cv2.error) as error:
+        raise ValueError(f"image cannot be decoded: found {error}") from error
+    if image is not None:
+        found = image.shape[:2]
+    if image is None or found != size:
+        pixels = "no image" if found == size else f"{found[1]}x{found[0]} pixels"
+        raise ValueError(f"image decodes to {pixels}, wanted {size[1]}x{size[0]}")
+    return image

@@ -1,0 +1,174 @@
+"""The end of a conversion: reads the reports of all tasks and writes quarantine, index and manifest.
+
+Reports are read one at a time, so memory does not grow with the number of frames. The manifest is written last: a
+folder that has one is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import Any
+
+from das.skeleton import skeleton_named
+from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo
+from pipeline.data.prepare.output_folder import remove_leftovers
+from pipeline.data.prepare.plan import Plan
+from pipeline.data.prepare.shard_task import CONVERTER_VERSION, zero_counts
+from pipeline.data.schema import VERSION as SCHEMA_VERSION
+from pipeline.data.sources.base import DroppedFrame
+from pipeline.data.splits import SPLITS
+from pipeline.infra.claims import Claim
+from pipeline.infra.code_version import code_version
+from pipeline.infra.columns import write_texts
+from pipeline.infra.files import delete, join, read_json, write_json
+
+FindUnannotated = Callable[[], Iterator[tuple[str, DroppedFrame]]]
+"""Finds images that should have an annotation and have none, each with the split that its row would be in."""
+
+
+def finish(
+    plan: Plan,
+    summaries: Sequence[dict[str, Any]],
+    find_unannotated: FindUnannotated,
+    allow_missing: bool,
+    claim: Claim,
+) -> Manifest:
+    """Writes quarantine, index and manifest, in this order, and removes what is no longer needed.
+
+    Args:
+        plan: what was converted.
+        summaries: of the reports, in the order of the plan's tasks.
+        find_unannotated: lists the images without annotation; called more than once.
+        allow_missing: finish in spite of frames in quarantine.
+        claim: on the prepared folder. Leftovers stay while an equal conversion may be using them.
+
+    Raises:
+        ValueError: there are frames in quarantine and ``allow_missing`` is off, or no frame gave a row. The manifest
+            is not written then.
+    """
+    summaries = [*summaries, *_summaries_of_unannotated(find_unannotated())]
+    any_rows = any(summary["shard"] for summary in summaries)
+    quarantine = _total(summaries, "quarantine")
+    if quarantine and any_rows:
+        write_texts(join(plan.out, QUARANTINE), QUARANTINE_COLUMNS, _faults(plan, find_unannotated))
+        if not allow_missing:
+            raise ValueError(_quarantine_message(plan, quarantine, _faults(plan, find_unannotated)))
+    else:
+        delete(join(plan.out, QUARANTINE))
+    if not any_rows:
+        found = format_counts(quarantine | _total(summaries, "drops"))
+        if not claim.others():
+            for task in plan.tasks:
+                delete(task.report)
+        raise ValueError(f"{plan.source}: {plan.root} gives no image: {found}")
+
+    skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
+    fingerprint = _write_index(plan, skeletons)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        converter_version=CONVERTER_VERSION,
+        code_version=code_version(),
+        source=plan.source,
+        terms=plan.terms,
+        skeletons=tuple(skeletons),
+        split_manifest=plan.splits.id,
+        fingerprint=fingerprint,
+        inputs=plan.inputs,
+        splits={
+            split: _split_info([s for s in summaries if s["split"] == split])
+            for split in SPLITS
+            if any(s["split"] == split and (s["shard"] or s["quarantine"]) for s in summaries)
+        },
+        reencode_long_side=plan.reencode_long_side,
+    )
+    write_json(join(plan.out, MANIFEST), asdict(manifest))
+    if not claim.others():
+        remove_leftovers(plan.out, manifest)
+    return manifest
+
+
+def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
+    """Writes split, key and image hash of every row; returns the fingerprint of the data, a SHA-256 in hex.
+
+    The fingerprint covers the rows in the order of the listing and not the shards, so packing does not change it.
+    """
+    joints = [skeleton_named(name).to_json() for name in skeletons]
+    versions = [SCHEMA_VERSION, CONVERTER_VERSION, plan.splits.id, plan.reencode_long_side, joints]
+    fingerprint = hashlib.sha256(json.dumps(versions, sort_keys=True).encode())
+
+    def rows() -> Iterator[tuple[str, str, str]]:
+        for task in plan.tasks:
+            for key, image, content in read_json(task.report)["rows"]:
+                fingerprint.update(f"{key} {content}\n".encode())
+                yield task.split, key, image
+
+    write_texts(join(plan.out, INDEX), ("split", "key", "image_sha256"), rows())
+    return fingerprint.hexdigest()
+
+
+def _faults(plan: Plan, find_unannotated: FindUnannotated) -> Iterator[tuple[str, ...]]:
+    """The rows of the quarantine: all frames that the tasks could not use, then the images without annotation."""
+    for task in plan.tasks:
+        for key, file, reason, detail, _ in read_json(task.report)["faults"]:
+            yield task.split, key, file, reason, detail
+    for split, drop in find_unannotated():
+        yield split, drop.key, drop.file, drop.reason, drop.detail
+
+
+def _summaries_of_unannotated(unannotated: Iterable[tuple[str, DroppedFrame]]) -> list[dict[str, Any]]:
+    """Counts the images without annotation as one summary per split, in the form of a task that gave no row."""
+    by_split: dict[str, Counter[str]] = {}
+    for split, drop in unannotated:
+        by_split.setdefault(split, Counter())[drop.reason] += 1
+    empty: dict[str, Any] = {"shard": None, "counts": zero_counts(), "drops": {}, "sequences": {}, "skeletons": []}
+    return [{**empty, "split": split, "quarantine": reasons} for split, reasons in by_split.items()]
+
+
+def _quarantine_message(plan: Plan, quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) -> str:
+    """One line: frames in quarantine, an example of each reason, the file that lists them, and what to do."""
+    examples: dict[str, str] = {}
+    folders: Counter[tuple[str, str]] = Counter()
+    for _, key, file, reason, detail in faults:
+        examples.setdefault(reason, ": ".join(part for part in (file or key, detail) if part))
+        folders[reason, str(PurePosixPath(file).parent) if file else ""] += 1
+    parts = []
+    for reason, count in quarantine.items():
+        places = [(folder, n) for (r, folder), n in folders.most_common() if r == reason and folder]
+        most = ""
+        if places and len(places) < count:  # one folder holds several of them: it may be the cause
+            most = f" ({'all' if places[0][1] == count else f'{places[0][1]} of them'} in {places[0][0]})"
+        parts.append(f"{count} x {reason}{most}, such as {examples[reason]}")
+    return (
+        f"{plan.source}: {sum(quarantine.values())} frames in quarantine: {'; '.join(parts)}. "
+        f"All are listed in {join(plan.out, QUARANTINE)}: mend them and run this again, "
+        "or add --allow-missing to do without them"
+    )
+
+
+def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
+    """Adds up the summaries of one split."""
+    return SplitInfo(
+        **_total(summaries, "counts"),
+        drops=_total(summaries, "drops"),
+        sequences=_total(summaries, "sequences"),
+        shards=tuple(summary["shard"] for summary in summaries if summary["shard"]),
+        quarantine=_total(summaries, "quarantine"),
+    )
+
+
+def _total(summaries: Iterable[dict[str, Any]], name: str) -> dict[str, int]:
+    """Adds up the counts of that name, in alphabetical order."""
+    summed: Counter[str] = Counter()
+    for summary in summaries:
+        summed.update(summary[name])
+    return dict(sorted(summed.items()))
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Counts by reason in a line: ``2 x image damaged, 1 x image missing``."""
+    return ", ".join(f"{n} x {reason}" for reason, n in sorted(counts.items())) or "no frames"

@@ -1,0 +1,82 @@
+"""Checks of a record: every fault is named by file, key and column."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from das.skeleton import COCO19
+from pipeline.data.record import Record
+from pipeline.data.schema import to_table
+from pipeline.data.validate_record import validate
+from tests.pipeline.data.records import encoded, record
+
+
+def changed(name: str, change) -> Record:
+    a = replace(record(seed=3), state=np.full((2, 17), 2, np.uint8))
+    return replace(a, **{name: change(getattr(a, name))})
+
+
+def with_nan(x):
+    x = x.copy()
+    x.flat[0] = np.nan
+    return x
+
+
+FAULTS = {
+    "depth and all in metres": ("joints_cam", lambda x: x / 1000, "500 to 200000 mm"),
+    "all in centimetres": ("joints_cam", lambda x: x / 10, "500 to 200000 mm"),
+    "a small person, far away, in centimetres": ("joints_cam", lambda x: (x - x.mean()) / 40 + 600, "longest bone"),
+    "behind the camera": ("joints_cam", lambda x: -x, "depth above 0"),
+    "NaN joint": ("joints_cam", with_nan, "NaN"),
+    "universal joints in metres": ("joints_cam_univ", lambda x: x / 1000, "500 to 200000 mm"),
+    "NaN pixel": ("joints_uv", with_nan, "NaN"),
+    "double precision": ("joints_uv", lambda x: x.astype(np.float64), "wanted float32"),
+    "another joint count": ("joints_uv", lambda x: x[:, :16], "J = 17 joints of mupots17"),
+    "another number of people": ("valid", lambda x: x[:1], r"wanted \(2,\)"),
+    "normalised intrinsics": ("K", lambda x: x / (64, 48, 1), "focal lengths 1.09375"),
+    "negative focal length": ("K", lambda x: x * (-1, 1, 1), "focal lengths -70"),
+    "projective intrinsics": ("K", lambda x: x + 1, "last row"),
+    "3D joints without a camera": ("K", lambda x: None, "null beside joints_cam"),
+    "a scaled rotation": ("R", lambda x: 1.1 * x, "off a rotation"),
+    "a mirroring": ("R", lambda x: -x, "off a rotation"),
+    "half of the extrinsics": ("t_mm", lambda x: None, "both or none"),
+    "box of x, y, width, height": ("bbox", lambda x: x[:, [2, 3, 0, 1]], "x0 <= x1"),
+    "unknown joint state": ("state", lambda x: x + 1, "found 3"),
+    "no state": ("state", lambda x: None, "found null"),
+    "unknown joint set": ("skeleton", lambda x: "mpii16", "mpii16"),
+    "another key": ("key", lambda x: "img_000007", "source/sequence/00_16/00000007"),
+    "unknown split": ("split", lambda x: "trainval", "train, val or test"),
+    "a float as frame number": ("frame", lambda x: 7.0, "an int"),
+    "an empty image": ("image", lambda x: b"", "no bytes"),
+    "no image at all": ("image", lambda x: b"<html>404</html>", "a whole JPEG or PNG"),
+    "a cut JPEG": ("image", lambda x: x[: len(x) // 2], "cut short"),
+    "an image of another size": ("image", lambda x: encoded(40, 64), "64x40 pixels, wanted 64x48"),
+    "another image": ("image_sha256", lambda x: "0" * 64, "SHA-256"),
+    "no height": ("height", lambda x: 0, "above 0"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_refused_by_file_key_and_column(name):
+    column, change, reason = FAULTS[name]
+    bad = changed(column, change)
+    with pytest.raises(ValueError, match=reason) as caught:
+        to_table([bad], "shard-00000.parquet")
+    message = str(caught.value)
+    assert message.startswith(f"shard-00000.parquet: {bad.key}: column ")
+    assert "found" in message and "wanted" in message and "\n" not in message
+    # Extrinsics are one fault of two columns, as are 3D joints and their camera; sizes are judged together.
+    assert f"column {column}:" in message or name == "half of the extrinsics"
+
+
+def test_joints_without_label_may_lie_anywhere():
+    a = replace(record(seed=3), state=np.zeros((2, 17), np.uint8))
+    validate(replace(a, joints_cam=-a.joints_cam))
+
+
+def test_a_face_alone_does_not_look_like_centimetres():
+    state = np.zeros((1, 19), np.uint8)
+    state[0, [COCO19.index(j) for j in ("nose", "l_eye", "r_eye", "l_ear", "r_ear")]] = 2
+    cam = np.full((1, 19, 3), 2000, np.float32) + np.arange(19, dtype=np.float32)[None, :, None]
+    validate(replace(record(COCO19, people=1, extras=False), state=state, joints_cam=cam))
