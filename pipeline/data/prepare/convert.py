@@ -30,11 +30,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import ray
@@ -42,35 +42,20 @@ from tqdm import tqdm
 
 from das.fields import at_least, check_values
 from das.skeleton import skeleton_named
+from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo, load_manifest
 from pipeline.data.prepare.output_folder import CLAIMS, check_apart, check_own, tidy, writing
 from pipeline.data.prepare.shard_task import CONVERTER_VERSION, PARTS, Records, Work, finished, no_rows, write_shard
 from pipeline.data.record import key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
-from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.data.sources.base import Chunk, DroppedFrame, Source, terms_of, unread
-from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
+from pipeline.data.sources.base import Chunk, DroppedFrame, terms_of, unread
+from pipeline.data.splits import SPLITS, Split, SplitManifest
 from pipeline.infra.claims import Claim, claimed
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import write_texts
+from pipeline.infra.configs import one_of
 from pipeline.infra.files import delete, exists, join, read_json, write_json
-
-SOURCES: dict[str, Source] = {
-    "panoptic": panoptic,
-    "muco": muco,
-    "mupots": mupots,
-    "coco": coco,
-    "mpi_inf_3dhp": mpi_inf_3dhp,
-    "custom": custom,
-    "synthetic": synthetic,
-}
-
-# How a source finds images that ought to have an annotation and have none, where its layout can tell.
-STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[DroppedFrame]]] = {
-    "panoptic": panoptic.strays,
-    "synthetic": synthetic.strays,
-}
 
 # Of a Parquet shard; small images would fill its megabytes with too many rows for one report.
 _MOST_FRAMES = 8192
@@ -80,7 +65,7 @@ _MOST_FRAMES = 8192
 class ConvertConfig:
     """One conversion: which original data become which prepared folder."""
 
-    source: Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
+    source: Annotated[str, one_of(CATALOG)]
     """Kind of the original data."""
     root: str
     """Folder of the original data, as their owners ship them; every node must see it."""
@@ -113,6 +98,7 @@ class ConvertConfig:
     """Where it runs, when Ray is not running yet."""
 
     def __post_init__(self) -> None:
+        check_values(self, ("source", self.source in CATALOG, f"one of {', '.join(CATALOG)}"))
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
         if "://" in self.root:
@@ -137,7 +123,7 @@ def convert(config: ConvertConfig) -> Manifest:
         splits, shards = _list(config)
     except OSError as error:
         raise ValueError(f"{config.source}: {unread(error)}") from error
-    terms = terms_of(SOURCES[config.source], config.root)  # what is wrong with them is told before the long work
+    terms = terms_of(CATALOG[config.source].source, config.root)  # what is wrong with them is told before the long work
     _refuse_duplicates(shards)
     work = _pack(shards, config)
     inputs = hashlib.sha256("".join(w.id for w in work).encode()).hexdigest()
@@ -160,7 +146,7 @@ def _convert(config: ConvertConfig, splits: SplitManifest, work: Sequence[Work],
         if not ray.is_initialized():
             connect(config.cluster, config.out)
         try:
-            summaries = _run(work, SOURCES[config.source].records)
+            summaries = _run(work, CATALOG[config.source].source.records)
             return _finish(config, splits, inputs, terms, work, summaries, claim)
         except (OSError, ValueError):
             # An equal conversion may have finished, and tidied up what this one was working with.
@@ -194,7 +180,7 @@ def _done(config: ConvertConfig, inputs: str) -> Manifest | None:
 
 def _list(config: ConvertConfig) -> tuple[SplitManifest, list[Chunk]]:
     """The split manifest in force, and all pieces of the source, in order."""
-    source = SOURCES[config.source]
+    source = CATALOG[config.source].source
     splits = source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
     splits = splits.narrowed(config.sequences)
     if config.cameras:
@@ -356,7 +342,7 @@ def _faults(config: ConvertConfig, splits: SplitManifest, work: Iterable[Work]) 
 
 def _strays(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, DroppedFrame]]:
     """Images that ought to have an annotation and have none, with the split that their rows would be in."""
-    if (find := STRAYS.get(config.source)) is not None:
+    if (find := CATALOG[config.source].unannotated_images) is not None:
         for split in (split for split in SPLITS if split in config.splits):
             for drop in find(config.root, split, splits):
                 yield config.as_split or split, drop

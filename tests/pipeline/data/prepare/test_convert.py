@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.catalog import read_splits
 from pipeline.data.manifest import load_manifest, read_quarantine
 from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.convert import ConvertConfig, convert
@@ -20,7 +21,7 @@ from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.splits import Part, SplitManifest, read_splits
+from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import CAMERAS, jpeg, write_mupots, write_panoptic
 

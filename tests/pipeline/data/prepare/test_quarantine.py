@@ -18,7 +18,7 @@ from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.data.sources.base import Chunk, DroppedFrame
-from pipeline.data.splits import PANOPTIC
+from pipeline.data.sources.panoptic import SPLITS as PANOPTIC
 from pipeline.evaluation.annotations import read_annotations
 from tests.pipeline.data.original_layouts import (
     COCO_PERSON,
