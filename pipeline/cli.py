@@ -61,7 +61,7 @@ def render(argv: Sequence[str]) -> None:
 
 def doctor(argv: Sequence[str]) -> None:
     """Say what is there of original data (`doctor data ROOT`), what is missing or broken, and what to type next."""
-    from pipeline.data.check.doctor import DoctorConfig, doctor
+    from pipeline.data.doctor import DoctorConfig, doctor
 
     sys.exit(doctor(_subcommand("doctor", {"data": DoctorConfig}, argv)))
 

@@ -22,7 +22,7 @@ JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__in
 # Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {
     "render": "pipeline.studio.render_job.render_with_ray",
-    "doctor data": "pipeline.data.check.doctor.doctor",
+    "doctor data": "pipeline.data.doctor.doctor",
     "prepare": "pipeline.data.prepare.convert.convert",
     "data stats": "pipeline.data.browse.stats.stats",
     "data show": "pipeline.data.browse.show.show",

@@ -6,8 +6,8 @@ early stopping and calibration see nothing else) and test is touched by evaluati
 are absent, or not asked for, change neither its identity nor what is taken of the others; how many images of which
 sequence there are stands in the prepared folder's manifest.
 
-Every source has a manifest of its own; ``read_splits`` gives any other by its name, or from a JSON file in the form
-of ``SplitManifest.to_json``.
+The committed manifests are defined in the modules of their sources; pipeline/data/catalog.py finds one by its name or
+reads one from a JSON file in the form of ``SplitManifest.to_json``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -162,107 +161,3 @@ def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> d
         if not value.get(name):
             raise ValueError(f"{where}: {name} is missing")
     return value
-
-
-_TRAIN = ("160224_haggling1", "160226_mafia2", "160224_mafia1", "160224_mafia2", "160224_ultimatum1",
-          "160224_ultimatum2")  # fmt: skip
-_TEST = ("160226_haggling1", "160422_haggling1", "160226_mafia1", "160422_mafia2", "160422_ultimatum1",
-         "160906_pizza1")  # fmt: skip
-
-
-def _panoptic(split: Split, sequences: Sequence[str]) -> tuple[Part, ...]:
-    return tuple(Part(name, split, name[7:-1]) for name in sequences)
-
-
-# The released sequences and cameras, one training sequence held out for validation. Pizza is in test alone.
-PANOPTIC = SplitManifest(
-    "panoptic",
-    (
-        *_panoptic("train", [_TRAIN[i] for i in (0, 2, 4, 5, 1)]),
-        *_panoptic("val", [_TRAIN[3]]),
-        *_panoptic("test", _TEST),
-    ),
-    cameras=("00_16", "00_30"),
-    step=2,
-    test_frames=2400,
-)
-
-# What the release trains and tests on, nothing held out. It spreads the test frames over those in which somebody is
-# annotated in that camera, this manifest over all that have a pose file: they differ where a camera sees nobody.
-PANOPTIC_RELEASE = SplitManifest(
-    "panoptic-release",
-    (*_panoptic("train", _TRAIN), *_panoptic("test", _TEST)),
-    cameras=("00_16", "00_30"),
-    step=2,
-    test_frames=2400,
-)
-
-# SMAP (Zhen et al., ECCV 2020), as its authors write in the issues of their repository (numbers 1 and 24): the same
-# training sequences, 160226_ultimatum1 tested instead of 160422_mafia2, which validates; 2400 frames per activity,
-# spread evenly. How their training frames were chosen is not published: all are taken here.
-PANOPTIC_SMAP = SplitManifest(
-    "panoptic-smap",
-    (
-        *_panoptic("train", _TRAIN),
-        *_panoptic("val", ["160422_mafia2"]),
-        *_panoptic("test", ["160226_haggling1", "160422_haggling1", "160226_mafia1", "160226_ultimatum1",
-                            "160422_ultimatum1", "160906_pizza1"]),
-    ),
-    cameras=("00_16", "00_30"),
-    test_frames=2400,
-)  # fmt: skip
-
-# A test set by its protocol. Training on some of its photos is possible by naming the split (convert's
-# as_split).
-MUPOTS = SplitManifest("mupots", tuple(Part(f"TS{i}", "test", f"TS{i}") for i in range(1, 21)))
-
-# The owners ship no split. Neighbouring images share their source frames, so val is the end of each set,
-# whole.
-MUCO = SplitManifest(
-    "muco",
-    tuple(
-        part
-        for name in ("unaugmented_set", "augmented_set")
-        for part in (Part(name, "train", stop=0.98), Part(name, "val", start=0.98))
-    ),
-)
-
-# What the release trains on: all of both sets.
-MUCO_RELEASE = SplitManifest("muco-release", tuple(Part(f"{s}augmented_set", "train") for s in ("un", "")))
-
-# The labels of the test images are not public.
-COCO = SplitManifest("coco", (Part("train2017", "train"), Part("val2017", "val")))
-
-# The owners' training and test sets; one of the eight training people is held out. MuCo is composed of all eight.
-MPI_INF_3DHP = SplitManifest(
-    "mpi_inf_3dhp",
-    (
-        *(Part(f"S{i}_Seq{j}", "train" if i < 8 else "val") for i in range(1, 9) for j in (1, 2)),
-        *(Part(f"TS{i}", "test") for i in range(1, 7)),
-    ),
-)
-
-# Files of a person's own (datasets/custom.py): train.jsonl, val.jsonl, test.jsonl.
-CUSTOM = SplitManifest("custom", tuple(Part(split, split) for split in get_args(Split)))
-
-_NAMED = (PANOPTIC, PANOPTIC_RELEASE, PANOPTIC_SMAP, MUPOTS, MUCO, MUCO_RELEASE, COCO, MPI_INF_3DHP, CUSTOM)
-MANIFESTS = {manifest.name: manifest for manifest in _NAMED}
-
-
-def read_splits(name: str) -> SplitManifest:
-    """The manifest of that name, or the one in a JSON file of that path.
-
-    Raises:
-        ValueError: an unknown name (lists the known ones), or a file that is missing or malformed.
-    """
-    if name in MANIFESTS:
-        return MANIFESTS[name]
-    if not name.endswith(".json"):
-        raise ValueError(f"split manifest {name!r} is unknown, wanted a JSON file or one of {', '.join(MANIFESTS)}")
-    try:
-        manifest = SplitManifest.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
-    if manifest.name in MANIFESTS:
-        raise ValueError(f"{name}: its name {manifest.name!r} is taken by another manifest")
-    return manifest

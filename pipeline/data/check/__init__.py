@@ -1,1 +1,1 @@
-"""`das doctor data`: what is there of original data, what is missing or broken."""
+"""Inventories of original data for `das doctor data`, one module a data source."""

@@ -1,8 +1,8 @@
-"""What an inventory is: the contract between `das doctor data` and the sources of data.
+"""The interface of an inventory: what `das doctor data` needs to know about the files of one data source.
 
-Every module of this folder looks at one kind of original data: ``recognises`` tells from names alone whether a
-folder is its root, and ``inventory`` counts what is there against what the split manifest takes. Neither opens an
-image; an annotation file that cannot be used becomes a ``Trouble``, not an error, so that one look tells all.
+Every inventory module of this folder handles one source: ``recognises`` decides from names alone whether a folder is
+its root, and ``inventory`` compares the files with what the split manifest takes. Neither opens an image. An annotation
+file that cannot be used becomes a ``Problem`` in the inventory, not an error, so that one run finds all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from pipeline.data.check.listing import Tree
-from pipeline.data.sources.base import Source
 from pipeline.data.splits import Part, SplitManifest
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """An image file that the conversion will read.
 
     Attributes:
@@ -32,7 +33,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """A file or folder that is missing or cannot be used, relative to the root, and what is wrong with it."""
 
     path: str
@@ -40,14 +41,14 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Film:
+class VideoFile:
     """A video that frames are read from.
 
     Attributes:
         path: relative to the root.
-        length: how many frames it has, as its header says.
+        length: how many frames it has according to its header.
         wanted: how many of those are converted.
-        frame_bytes: size of its first frame as the JPEG that a row holds.
+        frame_bytes: size of its first frame as a JPEG, as the prepared rows have it.
     """
 
     path: str
@@ -57,19 +58,19 @@ class Film:
 
 
 @dataclass
-class View:
-    """The images of one part of the split manifest as one camera sees them: a line of the report.
+class CameraInventory:
+    """The images of one part of the split manifest and one camera: one row of the report.
 
     Attributes:
-        sequence, camera, split: as in the keys of the rows that they become.
-        annotated: frames with an annotation.
+        sequence, camera, split: as in the keys of the prepared rows.
+        annotated: number of frames with an annotation.
         wanted: how many of those the split manifest takes.
-        pictures: image files of wanted frames. missing: paths of those that are not there.
-        unannotated: how many images of this camera no annotation describes; no reason to worry, unless they are
-        strays: those among annotated frames, whose annotation must have been lost on the way.
+        images: image files of wanted frames. missing: paths of wanted image files that do not exist.
+        unannotated: number of images of this camera without annotation. Harmless, except for those in
+        lost_annotations: images between annotated frames, whose annotation file must have been lost.
         damaged: images, or annotation files of single frames, that cannot be used.
-        blocked: why none of it can be converted, or "".
-        film: the video that stands for the pictures, or None.
+        blocked: why no frame can be converted, or "".
+        video: the video that frames are read from instead of image files, or None.
     """
 
     sequence: str
@@ -77,143 +78,145 @@ class View:
     split: str
     annotated: int
     wanted: int
-    pictures: list[Picture]
+    images: list[ImageFile]
     missing: list[str]
     unannotated: int = 0
-    strays: list[str] = field(default_factory=list)
-    damaged: list[Trouble] = field(default_factory=list)
+    lost_annotations: list[str] = field(default_factory=list)
+    damaged: list[Problem] = field(default_factory=list)
     blocked: str = ""
-    film: Film | None = None
+    video: VideoFile | None = None
 
     @property
     def ready(self) -> int:
-        """Images that can be converted, as far as they have been looked at."""
+        """Number of frames that can be converted, as far as their images have been checked."""
         if self.blocked:
             return 0
-        if self.film is not None:
-            return self.film.wanted
-        broken = {trouble.path for trouble in self.damaged}
-        return sum(picture.path not in broken for picture in self.pictures)
+        if self.video is not None:
+            return self.video.wanted
+        damaged = {problem.path for problem in self.damaged}
+        return sum(image.path not in damaged for image in self.images)
 
     @property
     def bytes(self) -> int:
-        """Size of the image files; of a video's frames, what they will take as JPEGs."""
-        filmed = self.film.wanted * self.film.frame_bytes if self.film is not None else 0
-        return filmed + sum(picture.bytes for picture in self.pictures)
+        """Size of the image files; for a video, an estimate of its wanted frames as JPEGs."""
+        from_video = self.video.wanted * self.video.frame_bytes if self.video is not None else 0
+        return from_video + sum(image.bytes for image in self.images)
 
 
 @dataclass
 class Inventory:
-    """What is there of one data set.
+    """The files of one data set.
 
     Attributes:
-        views: everything that could be converted, in order.
-        absent: parts of the split manifest of which nothing is there, and how to get them.
-        troubles: files whose absence or damage costs more than single images.
-        strangers: what lies there and the split manifest does not know.
-        notes: what else is worth knowing.
-        read: what annotation files were opened, in words.
+        cameras: everything that can be converted, one entry per part and camera, in order.
+        absent: parts of the split manifest of which no file exists, and how to get them.
+        problems: missing or damaged files that cost more than single images.
+        unknown: folders that are not in the split manifest, and what they contain.
+        notes: further remarks for the report.
+        read: which annotation files were read, for the report.
     """
 
-    views: list[View] = field(default_factory=list)
-    absent: list[Trouble] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    cameras: list[CameraInventory] = field(default_factory=list)
+    absent: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     read: str = ""
 
     @property
     def wanted(self) -> int:
-        """Images that the split manifest takes of what is annotated."""
-        return sum(view.wanted for view in self.views)
+        """Number of annotated frames that the split manifest takes."""
+        return sum(camera.wanted for camera in self.cameras)
 
     @property
     def ready(self) -> int:
-        """Images that can be converted."""
-        return sum(view.ready for view in self.views)
+        """Number of frames that can be converted."""
+        return sum(camera.ready for camera in self.cameras)
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the split manifest takes is there and whole, as far as it was looked at."""
-        lost = any(view.strays for view in self.views)
-        return not (self.absent or self.troubles or lost) and 0 < self.wanted == self.ready
+        """Whether all files that the split manifest takes exist and none was found to be damaged."""
+        lost = any(camera.lost_annotations for camera in self.cameras)
+        return not (self.absent or self.problems or lost) and 0 < self.wanted == self.ready
 
 
-class Inventorist(Protocol):
-    """What each module of this folder offers (modules are checked against it where they are listed)."""
+class InventoryModule(Protocol):
+    """What an inventory module has; the type checker compares the modules with it in pipeline/data/catalog.py."""
 
     TITLE: str
-    """Name of the data set, as people say it."""
+    """Usual name of the data set."""
     LAYOUT: str
-    """What its root holds, in a few words."""
+    """What its root contains, in a few words."""
     PAGE: str
-    """Page of the documentation that says where its owners give it out and what goes where."""
-    SOURCE: Source
-    """Who reads the data, with their terms and split manifest."""
+    """Documentation page: where to get the data and where to put them."""
 
     def recognises(self, tree: Tree) -> bool:
-        """Whether this looks like the root of the data set, complete or not; from names alone."""
+        """Whether this looks like the root of the data set, complete or not, judged from names alone."""
         ...
 
     def inventory(self, tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
-        """What is there. ``thorough`` reads every annotation file instead of a sample, where there are many."""
+        """The inventory of a folder.
+
+        Args:
+            tree: the folder.
+            splits: decides which frames are wanted.
+            thorough: read every annotation file instead of a sample, where there are many.
+        """
         ...
 
 
-def view_of(
+def camera_inventory(
     tree: Tree,
     part: Part,
     camera: str,
     frames: Sequence[int],
     splits: SplitManifest,
-    place: Callable[[int], str],
-    size: Callable[[int], tuple[int, int] | None],
+    path_of: Callable[[int], str],
+    size_of: Callable[[int], tuple[int, int] | None],
     unannotated: int = 0,
-) -> View:
-    """The line of one part and camera.
+) -> CameraInventory:
+    """Looks for the image files of one part and camera.
 
     Args:
-        tree: where to look.
+        tree: folder of the data set.
         part: of the split manifest.
         camera: its name.
         frames: the annotated frames or image ids of the part's sequence, in order.
         splits: decides which of them are taken.
-        place: path of a frame's image file.
-        size: (height, width) that a frame's annotation refers to.
-        unannotated: see ``View``.
+        path_of: path of a frame's image file, relative to the root.
+        size_of: (height, width) that a frame's annotation refers to.
+        unannotated: see ``CameraInventory``.
     """
     taken = splits.select(part, frames)
-    view = View(part.sequence, camera, part.split, len(frames), len(taken), [], [], unannotated)
+    found = CameraInventory(part.sequence, camera, part.split, len(frames), len(taken), [], [], unannotated)
     for frame in taken:
-        path = place(frame)
-        found = tree.size(path)
-        if found is None:
-            view.missing.append(path)
+        path = path_of(frame)
+        size = tree.size(path)
+        if size is None:
+            found.missing.append(path)
         else:
-            view.pictures.append(Picture(path, found, size(frame)))
-    return view
+            found.images.append(ImageFile(path, size, size_of(frame)))
+    return found
 
 
-def words_of(tree: Tree, error: ValueError) -> str:
-    """What a reader says in one line, with paths relative to the root."""
+def message_of(tree: Tree, error: ValueError) -> str:
+    """Message of a source's error in one line, with paths relative to the root."""
     return " ".join(str(error).split()).replace(f"{tree.root}/", "")
 
 
-def trouble_of(tree: Tree, error: ValueError) -> Trouble:
-    """What a reader says of the file that its message begins with."""
-    path, _, what = words_of(tree, error).partition(": ")
-    return Trouble(path, what)
+def problem_of(tree: Tree, error: ValueError) -> Problem:
+    """A source's error as a problem of the file that its message begins with."""
+    path, _, what = message_of(tree, error).partition(": ")
+    return Problem(path, what)
 
 
 def archives(tree: Tree, folders: Iterable[str]) -> list[str]:
-    """Notes on archives that lie in these folders: a common reason why nothing else does."""
+    """Notes on archives and partial downloads in these folders, a common reason why other files are missing."""
     endings = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".part", ".crdownload")
     found = [f"{folder}/{name}".lstrip("/") for folder in folders for name in tree.names(folder)]
-    return [f"{path} is not unpacked, or still on its way" for path in found if path.lower().endswith(endings)]
+    return [f"{path} is not unpacked, or still being downloaded" for path in found if path.lower().endswith(endings)]
 
 
-def spread(items: Sequence[str], count: int) -> list[str]:
-    """At most ``count`` of the items, evenly spread from the first to the last."""
-    if len(items) <= count:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)] if count > 1 else [items[0]]
+def evenly_spaced(n: int, count: int) -> list[int]:
+    """At most ``count`` of the indices 0 to n - 1, evenly spaced, the first and the last among them."""
+    return [int(i) for i in np.linspace(0, n - 1, min(n, count)).round()]

@@ -1,4 +1,4 @@
-"""The files below a folder, listed folder by folder when they are first asked for, and never opened."""
+"""Names and sizes of the files below a folder; folders are listed when they are first needed, files never opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 class Tree:
     """Names and sizes below ``root``. Paths are relative to it, with ``/``; the root itself is ``""``.
 
-    Folders are read once: the answers are those of the first look.
+    Every folder is listed once and kept in memory; later changes on the disk are not seen.
     """
 
     def __init__(self, root: Path, progress: tqdm | None = None) -> None:
@@ -22,11 +22,11 @@ class Tree:
         self._files: dict[str, dict[str, int]] = {}
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders in a folder, in order; none if there is no such folder."""
+        """Sorted names of the folders in a folder; none if there is no such folder."""
         return self._list(folder)[0]
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the files in a folder, in order, without their sizes: one call for all of them."""
+        """Sorted names of the files in a folder; much faster than ``files``, which reads each size."""
         return self._list(folder)[1]
 
     def files(self, folder: str = "") -> dict[str, int]:
@@ -60,7 +60,7 @@ class Tree:
                     for entry in entries:
                         (folders if entry.is_dir() else files).append(entry.name)
             except (FileNotFoundError, NotADirectoryError, ValueError):
-                pass  # a name with a zero byte in it is a ValueError
+                pass  # scandir raises ValueError for a name with a zero byte
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return [], []
@@ -70,7 +70,7 @@ class Tree:
 
 
 def _size(path: Path) -> int:
-    """A link to nowhere is a file without content: whoever wants to read it finds nothing there."""
+    """Size in bytes; 0, as of an empty file, for a link to a file that does not exist."""
     try:
         return path.stat().st_size
     except OSError:

@@ -1,108 +1,112 @@
-"""What is there of MPI-INF-3DHP: arrays and single images as mmpose leaves them, or the owners' S1/Seq1 to S8/Seq2."""
+"""Inventory of MPI-INF-3DHP: mmpose's arrays and single images, or the owners' S1/Seq1 to S8/Seq2."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 
-from pipeline.data.check.base import Inventory, Trouble, View, archives, trouble_of, view_of, words_of
+from pipeline.data.check.base import (
+    CameraInventory,
+    Inventory,
+    Problem,
+    archives,
+    camera_inventory,
+    message_of,
+    problem_of,
+)
 from pipeline.data.check.coco_like import IMAGES
 from pipeline.data.check.listing import Tree
-from pipeline.data.check.videos import add_film
-from pipeline.data.sources import mpi_inf_3dhp as reader
-from pipeline.data.sources.base import Chunk, Source
+from pipeline.data.check.videos import add_video
+from pipeline.data.sources import mpi_inf_3dhp as source
+from pipeline.data.sources.base import Chunk
+from pipeline.data.sources.mpi_inf_3dhp_original import image_file, image_folder, sequence_folder, video_file
 from pipeline.data.splits import Part, SplitManifest
 
 TITLE = "MPI-INF-3DHP"
 LAYOUT = "mpi_inf_3dhp_train.npz, cameras_train.pkl and images, or S1/Seq1 with annot.mat and imageSequence"
 PAGE = "docs/data/mpi_inf_3dhp.md"
-SOURCE: Source = reader
 
-_ARRAYS = re.compile(r"(mpi_inf_3dhp_(train|test_valid|test_all)|test_3dhp_(train|test))\.npz")
-_IMAGE = re.compile(r"(S\d+_Seq\d+_Cam\d+|TS\d+)_\d+\.jpg")
+# Image names that are compared to recognise the folder: the others are alike.
+_NAMES_COMPARED = 50
 
 
 def recognises(tree: Tree) -> bool:
-    """Whether arrays, images of mmpose's names, or a subject's folder are where they belong."""
+    """Whether it has mmpose's arrays or images, or a training person's folder."""
     names = [name for folder in ("", "annotations") for name in tree.names(folder)]
-    subjects = (s for s in tree.folders() if re.fullmatch(r"S\d", s))
+    arrays = [name for kind in source.ARRAY_FILES.values() for name in kind]
+    images = [*tree.names()[:_NAMES_COMPARED], *tree.names("images")[:_NAMES_COMPARED]]
+    people = (s for s in tree.folders() if re.fullmatch(r"S\d", s))
     return (
-        any(map(_ARRAYS.fullmatch, names))
-        or any(map(_IMAGE.fullmatch, [*tree.names()[:50], *tree.names("images")[:50]]))
-        or any(re.fullmatch(r"Seq\d", name) for s in subjects for name in tree.folders(s))
+        any(name in arrays for name in names)
+        or any(map(source.IMAGE_NAME.fullmatch, images))
+        or any(re.fullmatch(r"Seq\d", name) for s in people for name in tree.folders(s))
     )
 
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
-    """Every sequence, camera by camera, as the reader of the annotations lists its frames."""
+    """Every sequence, camera by camera, with the frames that ``sources/mpi_inf_3dhp.py`` finds annotated."""
     found = Inventory(read="annotations of no sequence")
     found.notes += archives(tree, ("", "annotations", "images"))
     listed: set[str] = set()
     for part in splits.parts:
+        folder = sequence_folder(part.sequence)
         try:
-            shards = reader.chunks(tree.root, part.split, replace(splits, parts=(part,)))
+            chunks = source.chunks(tree.root, part.split, replace(splits, parts=(part,)))
         except ValueError as error:
-            trouble = Trouble(_place(part.sequence), words_of(tree, error))
-            (found.troubles if tree.has(_place(part.sequence)) else found.absent).append(trouble)
+            place = found.problems if tree.has(folder) else found.absent
+            place.append(Problem(folder, message_of(tree, error)))
             continue
         by_camera: dict[str, list[Chunk]] = {}
-        for shard in shards:
-            by_camera.setdefault(shard.camera, []).append(shard)
+        for chunk in chunks:
+            by_camera.setdefault(chunk.camera, []).append(chunk)
         if not by_camera:
-            found.absent.append(Trouble(f"{part.sequence} ({part.split})", "no annotation of it"))
+            found.absent.append(Problem(f"{part.sequence} ({part.split})", "no annotation of it"))
         for camera, pieces in by_camera.items():
-            # The reader has chosen the frames already: nothing is left to choose.
-            frames = [frame for shard in pieces for frame in shard.frames]
-            view = _view(tree, part, camera, frames)
-            if fault := _camera_fault(tree, view):
-                view.blocked = f"{fault.path}: {fault.what}"
-                if fault not in found.troubles:
-                    found.troubles.append(fault)
-            listed |= {picture.path for picture in view.pictures}
-            found.views.append(view)
-    found.read = f"annotations of {len({view.sequence for view in found.views})} sequences"
+            line = _camera(tree, part, camera, [frame for chunk in pieces for frame in chunk.frames])
+            if problem := _camera_problem(tree, line):
+                line.blocked = f"{problem.path}: {problem.what}"
+                if problem not in found.problems:
+                    found.problems.append(problem)
+            listed |= {image.path for image in line.images}
+            found.cameras.append(line)
+    found.read = f"annotations of {len({line.sequence for line in found.cameras})} sequences"
     others = sum(f"{folder}{name}" not in listed for folder, name in _images(tree))
     if others:
         found.notes.append(f"{others} images that no annotation of these splits describes")
     return found
 
 
-def _view(tree: Tree, part: Part, camera: str, frames: list[int]) -> View:
-    """The line of one camera; ``frames`` are those that the split manifest takes."""
+def _camera(tree: Tree, part: Part, camera: str, frames: list[int]) -> CameraInventory:
+    """The inventory of one camera; ``frames`` are those that the split manifest takes."""
+    # The source has chosen the frames already, so a manifest that takes all of them is used here.
     every = SplitManifest("every", (whole := replace(part, split="train", start=0.0, stop=1.0),))
     name = f"{part.sequence}_" if part.sequence.startswith("TS") else f"{part.sequence}_Cam{camera}_"
-    place = _place(part.sequence)
-    original = not part.sequence.startswith("TS") and "annot.mat" in tree.names(place)
-    cut, film = f"{place}/imageFrames/video_{camera}", f"{place}/imageSequence/video_{camera}.avi"
+    original = not part.sequence.startswith("TS") and "annot.mat" in tree.names(sequence_folder(part.sequence))
 
     def path(frame: int) -> str:
         if original:
-            return f"{cut}/frame_{frame + 1:06d}.jpg"
+            return image_file(part.sequence, camera, frame)
         file = f"{name}{frame:06d}.jpg"
         return file if tree.size(file) is not None else f"images/{file}"
 
-    view = replace(view_of(tree, whole, camera, frames, every, path, lambda _: None), split=part.split)
-    if original and tree.size(film) is not None and not tree.names(cut):
-        add_film(view, tree, film, frames, None)
-    return view
+    line = replace(camera_inventory(tree, whole, camera, frames, every, path, lambda _: None), split=part.split)
+    video = video_file(part.sequence, camera)
+    if original and tree.size(video) is not None and not tree.names(image_folder(part.sequence, camera)):
+        add_video(line, tree, video, frames, None)
+    return line
 
 
-def _camera_fault(tree: Tree, view: View) -> Trouble | None:
-    """Why nothing in mmpose's form can be made of a view; None for nothing."""
-    if reader.in_arrays(tree.root, view.sequence):
+def _camera_problem(tree: Tree, line: CameraInventory) -> Problem | None:
+    """Why no frame of mmpose's arrays can be converted: their camera cannot be read; None if it can."""
+    if source.in_arrays(tree.root, line.sequence):
         try:
-            reader.read_intrinsics(tree.root, view.sequence, view.camera)
+            source.read_intrinsics(tree.root, line.sequence, line.camera)
         except ValueError as error:
-            return trouble_of(tree, error)
+            return problem_of(tree, error)
     return None
 
 
-def _place(sequence: str) -> str:
-    """S1_Seq2 lies in S1/Seq2."""
-    return sequence.replace("_", "/")
-
-
 def _images(tree: Tree) -> list[tuple[str, str]]:
-    """(folder with its slash, name) of the images in mmpose's form."""
+    """(folder with a trailing slash or "", name) of the images in mmpose's form."""
     places = ("", "images/")
     return [(place, n) for place in places for n in tree.names(place.rstrip("/")) if n.lower().endswith(IMAGES)]

@@ -1,37 +1,32 @@
-"""What is there of MuCo-3DHP as Moon et al. ship it: one annotation file and two folders of images."""
+"""Inventory of MuCo-3DHP as Moon et al. ship it: one annotation file and two folders of images."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from pipeline.data.check.base import Inventory, Trouble, archives, view_of
+from pipeline.data.check.base import Inventory, Problem, archives, camera_inventory
 from pipeline.data.check.coco_like import first_of, images_below, read, size_of
 from pipeline.data.check.listing import Tree
-from pipeline.data.sources import muco as reader
-from pipeline.data.sources.base import Source
+from pipeline.data.sources.muco import ANNOTATIONS, CAMERA, SETS
 from pipeline.data.splits import SplitManifest
 
 TITLE = "MuCo-3DHP"
 LAYOUT = "MuCo-3DHP.json, unaugmented_set and augmented_set"
 PAGE = "docs/data/muco.md"
-SOURCE: Source = reader
-
-_PLACES = ("MuCo-3DHP.json", "annotations/MuCo-3DHP.json")
-_CAMERA = "0"
 
 
 def recognises(tree: Tree) -> bool:
-    """Whether the annotation file or a folder of images is where it belongs."""
-    return any(map(tree.has, (*_PLACES, "unaugmented_set", "augmented_set")))
+    """Whether it has the annotation file or a folder of images."""
+    return any(map(tree.has, (*ANNOTATIONS, *SETS)))
 
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
-    """Both sets, as the annotation file lists them."""
+    """The images of both sets that the annotation file lists."""
     found = Inventory(read="no annotation file")
     found.notes += archives(tree, ("", "annotations"))
-    path = first_of(tree, _PLACES)
+    path = first_of(tree, ANNOTATIONS)
     if path is None:
-        found.troubles.append(Trouble(_PLACES[0], "no such file: nothing says who is in the images"))
+        found.problems.append(Problem(ANNOTATIONS[0], "no such file: it has the annotations of all images"))
     content = None if path is None else read(tree, path, found)
     if content is None:
         found.notes += _unannotated(tree)
@@ -45,15 +40,16 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
     for part in splits.parts:
         ids = by_set.get(part.sequence, [])
         if not ids:
-            found.absent.append(Trouble(f"{part.sequence} ({part.split})", f"not in {path}"))
+            found.absent.append(Problem(f"{part.sequence} ({part.split})", f"not in {path}"))
             continue
+        # Train and val share a folder: its other images are counted once.
         others = 0 if part.sequence in counted else len(set(images_below(tree, part.sequence)) - listed)
         counted.add(part.sequence)
-        found.views.append(
-            view_of(
+        found.cameras.append(
+            camera_inventory(
                 tree,
                 part,
-                _CAMERA,
+                CAMERA,
                 ids,
                 splits,
                 lambda i: str(images[i]["file_name"]),
@@ -67,6 +63,6 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
 def _unannotated(tree: Tree) -> list[str]:
     return [
         f"{name}: {sum(1 for _ in images_below(tree, name))} images, without annotations"
-        for name in ("unaugmented_set", "augmented_set")
+        for name in SETS
         if name in tree.folders()
     ]

@@ -1,23 +1,25 @@
-"""Videos whose frames are converted without cutting them into images first."""
+"""Videos whose frames are converted directly, without extracting images first."""
 
 from __future__ import annotations
 
 import cv2
 
-from pipeline.data.check.base import Film, Trouble, View
+from pipeline.data.check.base import CameraInventory, Problem, VideoFile
 from pipeline.data.check.listing import Tree
 from pipeline.data.sources.video_frames import jpeg_of
 
 
-def add_film(view: View, tree: Tree, path: str, frames: list[int], size: tuple[int, int] | None) -> None:
-    """Makes a video the images of a line of the report: opens it, and decodes its first frame.
+def add_video(line: CameraInventory, tree: Tree, path: str, frames: list[int], size: tuple[int, int] | None) -> None:
+    """Adds a video to the inventory of its camera, after decoding its first frame.
+
+    A video that cannot be decoded, or of another size than its annotation, sets ``line.blocked``.
 
     Args:
-        view: the line, without pictures so far.
-        tree: where the video is.
+        line: the inventory, without image files so far; it is changed.
+        tree: folder of the data set.
         path: of the video.
         frames: numbers of the wanted frames, counted from 0, in order.
-        size: (height, width) pixels that the annotation refers to; None if it does not say.
+        size: (height, width) pixels that the annotation refers to; None if it is unknown.
     """
     capture = cv2.VideoCapture(str(tree.root / path), cv2.CAP_FFMPEG)
     try:
@@ -26,14 +28,13 @@ def add_film(view: View, tree: Tree, path: str, frames: list[int], size: tuple[i
     finally:
         capture.release()
     if pixels is None:
-        view.blocked = f"{path} cannot be decoded"
-        view.damaged.append(Trouble(path, "cannot be decoded"))
+        line.blocked = f"{path} cannot be decoded"
+        line.damaged.append(Problem(path, "cannot be decoded"))
         return
     first = jpeg_of(pixels)
     if size is not None and first.size != size:
-        wanted = f"its annotation says {size[1]}x{size[0]}"
-        view.blocked = f"{path}: {first.size[1]}x{first.size[0]} pixels, {wanted}"
+        line.blocked = f"{path}: {first.size[1]}x{first.size[0]} pixels, its annotation says {size[1]}x{size[0]}"
         return
     inside = [frame for frame in frames if frame < length]
-    view.film = Film(path, length, len(inside), len(first.data))
-    view.missing = [f"{path} (frame {frame})" for frame in frames[len(inside) :]]
+    line.video = VideoFile(path, length, len(inside), len(first.data))
+    line.missing = [f"{path} (frame {frame})" for frame in frames[len(inside) :]]

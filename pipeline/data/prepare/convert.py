@@ -35,13 +35,14 @@ and object storage alike. The originals must not change while they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated
 
 import ray
 
 from das.fields import at_least, check_values
+from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.manifest import MANIFEST, QUARANTINE, Manifest, load_manifest
 from pipeline.data.prepare.finish import finish, format_counts
 from pipeline.data.prepare.output_folder import (
@@ -54,35 +55,19 @@ from pipeline.data.prepare.output_folder import (
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
 from pipeline.data.prepare.run_tasks import run_tasks
 from pipeline.data.prepare.shard_task import REPORTS
-from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
-from pipeline.data.sources.base import DroppedFrame, Source, terms_of, unread
-from pipeline.data.splits import SPLITS, Split, SplitManifest, read_splits
+from pipeline.data.sources.base import DroppedFrame, terms_of, unread
+from pipeline.data.splits import SPLITS, Split, SplitManifest
 from pipeline.infra.claims import claimed
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect
+from pipeline.infra.configs import one_of
 from pipeline.infra.files import exists, join
-
-SOURCES: dict[str, Source] = {
-    "panoptic": panoptic,
-    "muco": muco,
-    "mupots": mupots,
-    "coco": coco,
-    "mpi_inf_3dhp": mpi_inf_3dhp,
-    "custom": custom,
-    "synthetic": synthetic,
-}
-
-# How a source finds images that ought to have an annotation and have none, where its layout can tell.
-STRAYS: dict[str, Callable[[str, str, SplitManifest], Iterator[DroppedFrame]]] = {
-    "panoptic": panoptic.strays,
-    "synthetic": synthetic.strays,
-}
 
 
 @dataclass(frozen=True)
 class ConvertConfig:
     """Options of one conversion, from original data to a prepared folder."""
 
-    source: Literal["panoptic", "muco", "mupots", "coco", "mpi_inf_3dhp", "custom", "synthetic"]
+    source: Annotated[str, one_of(CATALOG)]
     """Kind of the original data."""
     root: str
     """Folder of the original data, as their owners distribute them; every node must be able to read it."""
@@ -115,6 +100,7 @@ class ConvertConfig:
     """Where to run when Ray is not running yet."""
 
     def __post_init__(self) -> None:
+        check_values(self, ("source", self.source in CATALOG, f"one of {', '.join(CATALOG)}"))
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
         if "://" in self.root:
@@ -146,7 +132,7 @@ def plan_conversion(config: ConvertConfig) -> Plan:
     Raises:
         ValueError: the source is missing, malformed or empty, or two of its images share a key.
     """
-    source = SOURCES[config.source]
+    source = CATALOG[config.source].source
     try:
         splits = _change_splits(source.SPLITS, config)
         chunks = list_chunks(source, config.source, config.root, splits, config.splits, config.as_split)
@@ -189,7 +175,7 @@ def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
         if not ray.is_initialized():
             connect(config.cluster, config.out)
         try:
-            summaries = run_tasks(plan.tasks, SOURCES[config.source].records)
+            summaries = run_tasks(plan.tasks, CATALOG[config.source].source.records)
             return finish(plan, summaries, lambda: _find_unannotated(config, plan.splits), config.allow_missing, claim)
         except (OSError, ValueError):
             # An equal conversion may have finished meanwhile and removed the reports that this one was reading.
@@ -223,7 +209,7 @@ def _finished_before(config: ConvertConfig, plan: Plan) -> Manifest | None:
 
 def _find_unannotated(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, DroppedFrame]]:
     """Images that should have an annotation and have none, each with the split that its row would be in."""
-    if (find := STRAYS.get(config.source)) is not None:
+    if (find := CATALOG[config.source].unannotated_images) is not None:
         for split in (split for split in SPLITS if split in config.splits):
             for drop in find(config.root, split, splits):
                 yield config.as_split or split, drop

@@ -1,12 +1,12 @@
-"""What a source of data is: two functions that every module of this folder offers.
+"""The interface of a data source: two functions that every source module of this folder has.
 
-``chunks`` lists the work cheaply, without opening images; ``records`` reads one piece of it, image by image,
-in bounded memory. Both are plain functions of picklable values, so any number of machines can share the work;
-a frame that cannot be used is a ``DroppedFrame`` with its reason, never silently absent.
+``chunks`` lists the frames cheaply, without opening images; ``records`` reads one chunk, image by image, in bounded
+memory. Both are plain functions of picklable values, so any number of machines can share the work. A frame that
+cannot be used gives a ``DroppedFrame`` with its reason; no frame is skipped silently.
 
-Who finds what: a mistake about the whole source (wrong folder, no annotation file, a sequence without calibration)
-is a ValueError of ``chunks`` and refuses the conversion; a mistake in one frame is a ``DroppedFrame`` or a ValueError
-of ``records`` and goes to quarantine.
+Errors. A fault of the whole source (wrong folder, no annotation file, a sequence without calibration) is a ValueError
+of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``DroppedFrame`` or a ValueError of
+``records``, and the frame goes to quarantine.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.config import RENDERED_TERMS
 
-# Frames in one shard: small enough to share among workers, large enough to hide the cost of a task.
+# Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a source that is read in one go: some frames of one sequence seen by one camera."""
+    """Frames of one sequence and camera that one call of ``records`` reads."""
 
     source: str
     """Name of the data set, the first part of every key."""
     root: str
-    """Absolute path of the folder as its owners ship it."""
+    """Absolute path of the folder of original data."""
     split: str
     """train, val or test."""
     sequence: str
-    """Name as in the split manifest."""
+    """Its name in the split manifest."""
     camera: str
     """Name of the camera."""
     activity: str
-    """What a benchmark scores together, or ""."""
+    """Group of sequences that a benchmark averages over, or ""."""
     frames: tuple[int, ...]
     """Frame numbers or image ids, in order."""
     image_bytes: int
-    """Estimated size of its images, for packing."""
+    """Estimated size of its images; decides how many chunks share a Parquet shard."""
     split_manifest: str = ""
-    """Identity of the split manifest that chose the frames; the converter fills it in."""
+    """Id of the split manifest that chose the frames; the converter fills it in."""
 
     @property
     def name(self) -> str:
-        """Unique and stable; sorts like the frames."""
+        """Unique, the same in every run; names sort in the order of the frames."""
         first, last = self.frames[0], self.frames[-1]
         return f"{self.source}/{self.split}/{self.sequence}/{self.camera}/{first:08d}-{last:08d}"
 
@@ -65,19 +65,19 @@ class Chunk:
 class DroppedFrame:
     """A frame that gives no record, and why.
 
-    It is a fault of the data, and goes to quarantine, unless a recipe asks for it.
+    Frames that a recipe leaves out are counted; all others are faults of the data and go to quarantine.
     """
 
     key: str
-    """Of the row that there would be."""
+    """Key that its row would have."""
     reason: str
-    """Few and constant, so that they can be counted."""
+    """One of a few constant texts, so that frames can be counted by reason."""
     file: str = field(default="", compare=False)
-    """The file to mend, relative to the source's root; "" where it is not known."""
+    """The file at fault, relative to the source's root; "" if it is not known."""
     detail: str = field(default="", compare=False)
-    """What was found, in words."""
+    """What was found in it."""
     recipe: bool = False
-    """A recipe leaves the frame out: nothing is wrong with it."""
+    """Whether a recipe leaves the frame out, although nothing is wrong with it."""
 
 
 IMAGE_MISSING = "image missing"
@@ -97,7 +97,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class NoImage:
-    """Why a frame has no image that can be used: one of the reasons above, the file, and what was found in it."""
+    """Why a frame has no usable image: one of the reasons above, the file, and what was found in it."""
 
     reason: str
     file: Path
@@ -105,17 +105,17 @@ class NoImage:
 
 
 class Source(Protocol):
-    """What each module of this folder offers (modules are checked against it where they are listed)."""
+    """What a source module has; the type checker compares the modules with it in pipeline/data/catalog.py."""
 
     TERMS: str
-    """Terms under which the owners give the data out, in a sentence, and where to read them."""
+    """Terms under which the owners publish the data, in a sentence, and where to read them."""
     SKELETONS: tuple[Skeleton, ...]
-    """Joint sets its records may have; none for data that bring their own."""
+    """Joint sets that its records may have; empty for data that define their own."""
     SPLITS: SplitManifest
-    """Split manifest it uses when none is given."""
+    """Split manifest that is used when none is given."""
 
     def chunks(self, root: str | Path, split: str, splits: SplitManifest = ...) -> list[Chunk]:
-        """The work of one split, in a stable order; empty when the source has no such split.
+        """The chunks of one split, in the same order in every run; empty when the source has no such split.
 
         Raises:
             ValueError: the folder, or an annotation or calibration file in it, is missing or unreadable.
@@ -123,25 +123,25 @@ class Source(Protocol):
         ...
 
     def records(self, chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-        """Exactly one record or drop per frame of the shard, in order.
+        """Exactly one record or dropped frame per frame of the chunk, in order.
 
         Raises:
-            ValueError: the annotation of the frame whose turn it is is malformed; the message names its file. The
-                converter puts that frame in quarantine and asks for those after it.
+            ValueError: the annotation of the next frame is malformed; the message names its file. The converter puts
+                that frame in quarantine and goes on with a chunk of the frames after it.
         """
         ...
 
 
 @dataclass
 class Person:
-    """One person as a source describes it; ``record`` stacks them.
+    """One annotated person; ``make_record`` stacks them.
 
     Attributes:
-        id: the source's own.
-        joints_uv: (J, 2) pixels of the stored image. joints_cam, joints_cam_univ: (J, 3) mm or None.
+        id: as in the source.
+        joints_uv: (J, 2) pixels of the stored image. joints_cam, joints_cam_univ: (J, 3) mm of the camera, or None.
         state: (J,) 0 unlabelled, 1 occluded, 2 visible. confidence: (J,) or None.
-        bbox: x0 y0 x1 y1 pixels.
-        ignore: crowd or person without joints. valid: the source stands behind the annotation.
+        bbox: (4,) x0 y0 x1 y1 pixels.
+        ignore: whether it is a crowd or a person without joints. valid: whether the annotation may be used.
     """
 
     id: int
@@ -156,9 +156,10 @@ class Person:
 
 
 def terms_of(source: Source, root: str | Path) -> str:
-    """The source's terms; a file ``terms.txt`` in its folder adds what only the person who brings the data knows.
+    """The source's terms, followed by the content of ``terms.txt`` in its folder, if there is one.
 
-    The studio writes its own terms there: rendered people in the form of a recorded data set are not its owners'.
+    The studio's own text in that file replaces the source's terms: people rendered in the layout of a recorded data
+    set do not belong to that data set's owners.
 
     Raises:
         ValueError: the file is empty, no text or unreadable.
@@ -169,7 +170,7 @@ def terms_of(source: Source, root: str | Path) -> str:
     try:
         words = path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: found bytes that are no UTF-8, wanted a sentence or two") from error
+        raise ValueError(f"{path}: found bytes that are not UTF-8, wanted a sentence or two") from error
     except OSError as error:
         raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
     if not words:
@@ -179,7 +180,7 @@ def terms_of(source: Source, root: str | Path) -> str:
 
 
 def require_folder(root: str | Path, what: str) -> Path:
-    """``root`` as an absolute path; ValueError naming it when it is no folder."""
+    """``root`` as an absolute path; ValueError naming it when it is not a folder."""
     folder = Path(root).resolve()
     if not folder.is_dir():
         raise ValueError(f"{what}: no folder {folder}")
@@ -196,19 +197,14 @@ def require_file(candidates: Iterable[Path], what: str) -> Path:
 
 
 def unread(error: OSError) -> str:
-    """An error of the operating system in words that begin with the file: ``FILE: Permission denied``."""
+    """Text of an error of the operating system, beginning with the file: ``FILE: Permission denied``."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def pinhole(intrinsic: Sequence[float] | np.ndarray) -> np.ndarray:
-    """K (3, 3) of fx, fy, cx, cy in pixels."""
+    """Intrinsics K (3, 3) of fx, fy, cx, cy in pixels."""
     fx, fy, cx, cy = intrinsic
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
-
-
-def box_xyxy(xywh: np.ndarray) -> np.ndarray:
-    """x, y, width, height to x0, y0, x1, y1."""
-    return np.concatenate([xywh[:2], xywh[:2] + xywh[2:]])
 
 
 def clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -219,55 +215,65 @@ def clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([np.clip(uv.min(axis=0), 0, limit), np.clip(uv.max(axis=0), 0, limit)])
 
 
-def cut(
+def make_chunks(
     source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path] | int
 ) -> list[Chunk]:
-    """The frames as shards of at most ``FRAMES_PER_CHUNK``; beside them their files, or the bytes of a usual one."""
+    """Chunks of at most ``FRAMES_PER_CHUNK`` frames.
+
+    Args:
+        source: name of the data set.
+        root: absolute path of its folder.
+        part: of the split manifest, that the frames belong to.
+        camera: its name.
+        frames: numbers of the frames, in order.
+        images: their image files, or the typical size of an image in bytes.
+    """
     chunks = []
     for at in range(0, len(frames), FRAMES_PER_CHUNK):
-        chunk = tuple(frames[at : at + FRAMES_PER_CHUNK])
+        some = tuple(frames[at : at + FRAMES_PER_CHUNK])
         if isinstance(images, int):
-            size = images * len(chunk)
+            size = images * len(some)
         else:
             size = _estimated_bytes(images[at : at + FRAMES_PER_CHUNK])
-        chunks.append(Chunk(source, str(root), part.split, part.sequence, camera, part.activity, chunk, size))
+        chunks.append(Chunk(source, str(root), part.split, part.sequence, camera, part.activity, some, size))
     return chunks
 
 
 def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
-    """Size of all images from a few evenly spread ones: asking every file is slow on network disks."""
+    """Size of all images, estimated from a few evenly spaced ones: a stat of each is slow on network disks."""
     some = images[:: max(1, len(images) // samples)]
     sizes = 0
     for path in some:
-        with suppress(OSError):  # whoever reads the image will say what is wrong with it
+        with suppress(OSError):  # ``records`` reports the image
             sizes += path.stat().st_size
     return sizes * len(images) // len(some)
 
 
 def _within(file: Path, root: str) -> str:
+    """The path relative to the root; unchanged if it is outside."""
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def read_image(path: Path) -> EncodedImage | NoImage:
-    """An image file's bytes as they lie on the disk, or why they cannot be used."""
+    """An image file's bytes, unchanged, or why they cannot be used."""
     try:
         data = path.read_bytes()
         return EncodedImage(data, image_size(data))
     except (FileNotFoundError, NotADirectoryError):
-        return NoImage(IMAGE_MISSING, path, "a link to nothing" if path.is_symlink() else "")
+        return NoImage(IMAGE_MISSING, path, "a link to a file that does not exist" if path.is_symlink() else "")
     except OSError as error:
         return NoImage(IMAGE_UNREADABLE, path, error.strerror or str(error))
     except ValueError as error:
         return NoImage(IMAGE_DAMAGED, path, str(error))
 
 
-def no_record(chunk: Chunk, frame: int, why: NoImage) -> DroppedFrame:
-    """What a frame of the shard without a usable image gives instead of a record."""
+def drop_frame(chunk: Chunk, frame: int, why: NoImage) -> DroppedFrame:
+    """The dropped frame for a frame of the chunk that has no usable image."""
     key = key_of(chunk.source, chunk.sequence, chunk.camera, frame)
     return DroppedFrame(key, why.reason, _within(why.file, chunk.root), why.detail)
 
 
-def record(
+def make_record(
     chunk: Chunk,
     frame: int,
     image: Path | EncodedImage | NoImage,
@@ -279,26 +285,26 @@ def record(
     R: np.ndarray | None = None,
     t_mm: np.ndarray | None = None,
 ) -> Record | DroppedFrame:
-    """One frame with its image bytes as they lie on the disk, or the reason why there is none.
+    """The record of one frame, with its image bytes unchanged, or the dropped frame if the image cannot be used.
 
     Args:
-        chunk: where the frame belongs.
-        frame: its number, one of the shard's.
+        chunk: that the frame belongs to.
+        frame: its number, one of the chunk's.
         image: path of the image file, the image itself, or why there is none.
         size: (height, width) pixels that the annotation refers to.
         skeleton: joint set of the people.
-        people: may be empty; optional 3D columns are given by all of them or by none.
+        people: may be empty; an optional field must be given for all of them or for none.
         K: (3, 3) pixels, or None for an unknown camera.
-        distortion: (5,), or None for none.
+        distortion: (5,) k1 k2 p1 p2 k3, or None.
         R: (3, 3) world to camera, or None for sources without a world frame.
-        t_mm: (3,) beside R.
+        t_mm: (3,) with R, mm.
     """
     key = key_of(chunk.source, chunk.sequence, chunk.camera, frame)
     file = image if isinstance(image, Path) else None
     if isinstance(image, Path):
         image = read_image(image)
     if isinstance(image, NoImage):
-        return no_record(chunk, frame, image)
+        return drop_frame(chunk, frame, image)
     if image.size != size:
         sizes = f"found {image.size[1]}x{image.size[0]} pixels, wanted {size[1]}x{size[0]}"
         return DroppedFrame(key, IMAGE_OTHER_SIZE, _within(file, chunk.root) if file else "", sizes)

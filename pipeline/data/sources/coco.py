@@ -1,9 +1,9 @@
-"""COCO keypoints (Lin et al., ECCV 2014): people in 2D, for learning to detect and to localise.
+"""COCO keypoints (Lin et al., ECCV 2014): photos of people with 2D joints.
 
     ROOT/annotations/person_keypoints_{train,val}2017.json
     ROOT/{train,val}2017/%012d.jpg
 
-Cameras are unknown and there is no depth. Crowds and people without labelled joints are areas to ignore.
+Cameras are unknown and there is no depth. Crowds and people without labelled joints become ignore areas.
 """
 
 from __future__ import annotations
@@ -20,75 +20,85 @@ from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
-from pipeline.data.sources.base import Chunk, DroppedFrame, Person, box_xyxy, cut, record, require_file, require_folder
-from pipeline.data.sources.json_files import coco_like, flag, numbers, size_of, whole
-from pipeline.data.splits import COCO as COCO_SPLITS
-from pipeline.data.splits import SplitManifest
+from pipeline.data.sources.base import (
+    Chunk,
+    DroppedFrame,
+    Person,
+    make_chunks,
+    make_record,
+    require_file,
+    require_folder,
+)
+from pipeline.data.sources.json_files import box_of, coco_like, flag, numbers, size_of, whole_number
+from pipeline.data.splits import Part, SplitManifest
 
 TERMS = (
     "COCO 2017 keypoints: annotations CC BY 4.0; each photo has its own Flickr licence (`license` in the "
     "annotation file); see https://cocodataset.org/#termsofuse"
 )
 SKELETONS: tuple[Skeleton, ...] = (COCO17,)
-SPLITS = COCO_SPLITS
+# The labels of the test images are not public.
+SPLITS = SplitManifest("coco", (Part("train2017", "train"), Part("val2017", "val")))
 
-# Every photo has a camera of its own, and none is known.
-_CAMERA = "unknown"
+CAMERA = "unknown"
+"""Name of the camera of every photo: each has another one, and none is known."""
 
 _SIDES = {"l_": "left_", "r_": "right_"}
 _KEYPOINTS = [_SIDES[name[:2]] + name[2:] if name[:2] in _SIDES else name for name in COCO17.joints]
 
 
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
-    """The photos of one split that show people, by image id; absent parts of the data give no shards.
+    """The photos of one split that have an annotated person, by image id; absent parts of the data give no chunks.
 
     Raises:
         ValueError: no such folder, or it holds none of COCO's annotation files, or one is malformed.
     """
     folder = require_folder(root, "coco")
-    require_file((_annotations(folder, part.sequence) for part in splits.parts), "coco: annotations")
+    require_file((folder / annotation_file(part.sequence) for part in splits.parts), "coco: annotations")
     found = []
     for part in splits.of(split):
-        if not _annotations(folder, part.sequence).is_file():
+        path = folder / annotation_file(part.sequence)
+        if not path.is_file():
             continue
-        coco = _load(_annotations(folder, part.sequence))
+        coco = _load(path)
         ids = sorted(coco.getImgIds(catIds=coco.getCatIds(catNms=["person"])))
         taken = splits.select(part, ids)
         images = [folder / part.sequence / coco.imgs[i]["file_name"] for i in taken]
-        found += cut("coco", folder, part, _CAMERA, taken, images)
+        found += make_chunks("coco", folder, part, CAMERA, taken, images)
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every photo of the shard; the frame number is COCO's image id.
+    """Every photo of the chunk; the frame number is COCO's image id.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
-    path = _annotations(Path(chunk.root), chunk.sequence)
+    path = Path(chunk.root) / annotation_file(chunk.sequence)
     coco = _load(path)
     for i in chunk.frames:
         image = coco.imgs[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
         file = Path(chunk.root) / chunk.sequence / image["file_name"]
-        yield record(chunk, i, file, size_of(image, path), COCO17, people)
+        yield make_record(chunk, i, file, size_of(image, path), COCO17, people)
 
 
-def _annotations(folder: Path, photos: str) -> Path:
-    return folder / "annotations" / f"person_keypoints_{photos}.json"
+def annotation_file(photos: str) -> str:
+    """Path, relative to the root, of the annotations of train2017 or val2017."""
+    return f"annotations/person_keypoints_{photos}.json"
 
 
 def _load(path: Path) -> COCO:
     return _loaded(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # the shards that one process reads share the file, which takes seconds to parse
+@lru_cache(maxsize=1)  # the chunks that one process reads share the file, which takes seconds to parse
 def _loaded(path: Path, changed: int) -> COCO:
     coco = COCO()
     coco.dataset = coco_like(path)
     for annotation in coco.dataset["annotations"]:
-        whole(annotation, "category_id", path)
+        whole_number(annotation, "category_id", path)
     categories = coco.dataset.get("categories")
     named = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
     people = [c for c in named if c.get("name") == "person" and type(c.get("id")) is int]
@@ -112,6 +122,6 @@ def _person(annotation: dict[str, Any], path: Path) -> Person:
         id=annotation["id"],
         joints_uv=keypoints[:, :2],
         state=state.astype(np.uint8),
-        bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
+        bbox=box_of(annotation, path),
         ignore=flag(annotation, "iscrowd", path) or not state.any(),
     )

@@ -8,19 +8,19 @@
 A line:
 
     image       path of a JPEG or PNG, relative to ROOT
-    K           [fx, fy, cx, cy] or 3 x 3, pixels of that image; null where the camera is unknown
+    K           [fx, fy, cx, cy] or 3 x 3, pixels of that image; null if the camera is unknown
     distortion  k1 k2 p1 p2 k3 (OpenCV); may be absent
-    people      a list, empty where nobody is annotated and nobody is to be seen
+    people      a list; empty if the image shows no person
 
 and each of its people:
 
     joints_uv   J x [u, v], pixels of the image as it is stored; [0, 0] for a joint without a label
-    joints_cam  J x [x, y, z], millimetres, camera frame (x right, y down, z forward); null for 2D only
+    joints_cam  J x [x, y, z], millimetres, camera frame (x right, y down, z forward); null if there are only 2D joints
     state       J numbers: 0 no label, 1 occluded, 2 visible
-    id, bbox (x0 y0 x1 y1 pixels), ignore, valid    may be absent: place in the list, box of the labelled joints,
+    id, bbox (x0 y0 x1 y1 pixels), ignore, valid    may be absent: then place in the list, box of the labelled joints,
                                                     false, true
 
-Frame numbers are line numbers, counted from 0. The joint set travels with every row.
+Frame numbers are line numbers, counted from 0 without empty lines. Every row has the joint set's definition.
 """
 
 from __future__ import annotations
@@ -41,22 +41,24 @@ from pipeline.data.sources.base import (
     NoImage,
     Person,
     clipped_box,
-    cut,
-    no_record,
+    drop_frame,
+    make_chunks,
+    make_record,
     pinhole,
     read_image,
-    record,
     require_file,
     require_folder,
 )
 from pipeline.data.sources.json_files import numbers
-from pipeline.data.splits import CUSTOM, SplitManifest
+from pipeline.data.splits import SPLITS as SPLIT_NAMES
+from pipeline.data.splits import Part, SplitManifest
 
 TERMS = "data of your own"
-SKELETONS: tuple[Skeleton, ...] = ()  # whatever skeleton.json says
-SPLITS = CUSTOM
+SKELETONS: tuple[Skeleton, ...] = ()  # skeleton.json defines it
+SPLITS = SplitManifest("custom", tuple(Part(split, split) for split in SPLIT_NAMES))
 
-_CAMERA = "0"
+CAMERA = "0"
+"""Name of the camera of every image."""
 _LINE_FIELDS = {"image", "K", "distortion", "people"}
 _PERSON_FIELDS = {"joints_uv", "joints_cam", "state", "id", "bbox", "ignore", "valid"}
 
@@ -69,30 +71,30 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     """
     folder = require_folder(root, "custom")
     _skeleton(folder)
-    require_file((_file(folder, part.sequence) for part in splits.parts), "custom: annotations")
+    require_file((folder / annotation_file(part.sequence) for part in splits.parts), "custom: annotations")
     found = []
     for part in splits.of(split):
-        path = _file(folder, part.sequence)
+        path = folder / annotation_file(part.sequence)
         if path.is_file():
             taken = splits.select(part, range(len(_starts_of(path))))
-            found += cut("custom", folder, part, _CAMERA, taken, _usual_bytes(folder, path, taken))
+            found += make_chunks("custom", folder, part, CAMERA, taken, _typical_bytes(folder, path, taken))
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every line of the shard.
+    """Every line of the chunk.
 
     Raises:
-        ValueError: a line is malformed; names file, image (counted from 1, empty lines do not
-            count), field, what was found and wanted.
+        ValueError: a line is malformed; names the file, the image (counted from 1 without empty lines), the field,
+            what was found and what was wanted.
     """
     folder = Path(chunk.root)
-    skeleton, path = _skeleton(folder), _file(folder, chunk.sequence)
+    skeleton, path = _skeleton(folder), folder / annotation_file(chunk.sequence)
     for frame in chunk.frames:
         line = _line(path, frame)
         image = read_image(folder / line["image"])
         if isinstance(image, NoImage):
-            yield no_record(chunk, frame, image)
+            yield drop_frame(chunk, frame, image)
             continue
         K = _intrinsics(line, path)
         distortion = None if line.get("distortion") is None else numbers(line, "distortion", (5,), path)
@@ -100,13 +102,14 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         in_3d = {person.joints_cam is not None for person in people}
         if len(in_3d) == 2 or (in_3d == {True} and K is None):
             found = "no K" if K is None else "some null"
-            wanted = "joints in 3D of everybody in the image or of nobody, and K beside them"
+            wanted = "3D joints of all people in the image, and K, or of none"
             raise ValueError(f"{path}: {line['id']}: joints_cam: found {found}, wanted {wanted}")
-        yield record(chunk, frame, image, image.size, skeleton, people, K=K, distortion=distortion)
+        yield make_record(chunk, frame, image, image.size, skeleton, people, K=K, distortion=distortion)
 
 
-def _file(folder: Path, sequence: str) -> Path:
-    return folder / f"{sequence}.jsonl"
+def annotation_file(sequence: str) -> str:
+    """Path, relative to the root, of the lines of one sequence."""
+    return f"{sequence}.jsonl"
 
 
 def _skeleton(folder: Path) -> Skeleton:
@@ -117,9 +120,9 @@ def _starts_of(path: Path) -> np.ndarray:
     return _read_starts(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # 8 bytes a line: a shard's lines are found without reading those before them
+@lru_cache(maxsize=1)  # 8 bytes a line: a chunk's lines are found without reading those before them
 def _read_starts(path: Path, changed: int) -> np.ndarray:
-    """Where each line that is not empty begins, in bytes."""
+    """Offset of each line that is not empty, in bytes."""
     starts, at = [], 0
     with path.open("rb") as file:
         for line in file:
@@ -129,19 +132,19 @@ def _read_starts(path: Path, changed: int) -> np.ndarray:
     return np.array(starts, np.int64)
 
 
-def _usual_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:
-    """Mean size of a few evenly spread images, for packing."""
+def _typical_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:
+    """Mean size of a few evenly spaced images, bytes."""
     sizes = []
     for frame in frames[:: max(1, len(frames) // samples)]:
         try:
             sizes.append((folder / _line(path, frame)["image"]).stat().st_size)
-        except (ValueError, OSError):  # whoever reads this line will say what is wrong with it
+        except (ValueError, OSError):  # ``records`` reports the line
             continue
     return sum(sizes) // max(1, len(sizes))
 
 
 def _line(path: Path, frame: int) -> dict[str, Any]:
-    """Line number ``frame`` of those that are not empty; its ``id`` says where it is."""
+    """Line number ``frame`` of those that are not empty; ``id`` is added, its name in error messages."""
     with path.open("rb") as file:
         file.seek(int(_starts_of(path)[frame]))
         text = file.readline()

@@ -1,7 +1,7 @@
-"""Annotation files in JSON, checked: what is wrong with one is a ValueError that names file, entry and field.
+"""Annotation files in JSON, checked: a fault in one is a ValueError that names the file, the entry and the field.
 
-COCO's files and those that Moon et al. wrote for MuCo-3DHP and MuPoTS-3D have one form: lists of images and of
-annotations, which name their image.
+COCO's files and those that Moon et al. wrote for MuCo-3DHP and MuPoTS-3D have the same form: a list of images, and a
+list of annotations that refer to an image by its id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.data.sources.base import unread
 
 
 def load_json(path: Path) -> Any:
-    """Content of a JSON file; ValueError naming the file when it is missing, unreadable or no JSON."""
+    """Content of a JSON file; ValueError naming the file when it is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -34,12 +34,12 @@ def annotations_of(path: Path) -> tuple[dict[int, dict[str, Any]], dict[int, lis
     """A COCO-like file as (images by id, annotations by image id); the last file read stays in memory.
 
     Raises:
-        ValueError: naming the file, when it is no JSON, has no such lists, or names an image twice.
+        ValueError: as ``coco_like``.
     """
     return _annotations_of(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # the shards that one process reads share the file, which takes long to parse
+@lru_cache(maxsize=1)  # the chunks that one process reads share the file, which takes long to parse
 def _annotations_of(path: Path, changed: int) -> tuple[dict[int, Any], dict[int, list[Any]]]:
     content = coco_like(path)
     annotations: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
@@ -49,11 +49,11 @@ def _annotations_of(path: Path, changed: int) -> tuple[dict[int, Any], dict[int,
 
 
 def coco_like(path: Path) -> dict[str, Any]:
-    """Content of a COCO-like file, in which every entry of ``images`` and ``annotations`` has its place.
+    """Content of a COCO-like file, with checked ids, file names and references from annotations to images.
 
     Raises:
-        ValueError: naming file, entry and field: no JSON, no such lists, an id or file name that is missing, of
-            another kind or appears twice, an annotation of no image.
+        ValueError: naming file, entry and field: the file is not JSON or has no lists ``images`` and ``annotations``;
+            an id or file name is missing, of another type or appears twice; an annotation refers to no image.
     """
     content = load_json(path)
     if not isinstance(content, dict):
@@ -72,13 +72,13 @@ def coco_like(path: Path) -> dict[str, Any]:
     if len(ids["annotations"]) > (different := len(set(ids["annotations"]))):
         raise ValueError(f"{path}: {len(ids['annotations'])} annotations share {different} ids, wanted one for each")
     for annotation in content["annotations"]:
-        if whole(annotation, "image_id", path) not in images:
+        if whole_number(annotation, "image_id", path) not in images:
             raise _wrong(annotation, "image_id", path, "the id of one of the images")
     return content
 
 
 def _entries(content: dict[str, Any], name: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(Place, entry) of a list of objects."""
+    """(name, entry) for each entry of a list of objects, such as ("images[3]", {...})."""
     if not isinstance(content.get(name), list):
         raise ValueError(f"{path}: {name}: found {_found(content, name)}, wanted a list")
     for i, entry in enumerate(content[name]):
@@ -94,7 +94,7 @@ def _identity(place: str, entry: dict[str, Any], path: Path) -> int:
     return id_
 
 
-def whole(entry: Mapping[str, Any], field: str, path: Path) -> int:
+def whole_number(entry: Mapping[str, Any], field: str, path: Path) -> int:
     """A field of an image or annotation that is a whole number; ValueError naming file, entry and field if not."""
     value = entry.get(field)
     if type(value) is not int:
@@ -111,15 +111,21 @@ def flag(entry: Mapping[str, Any], field: str, path: Path) -> bool:
 
 
 def size_of(image: Mapping[str, Any], path: Path) -> tuple[int, int]:
-    """(height, width) in pixels as an image's entry says; ValueError naming file, entry and field."""
-    return whole(image, "height", path), whole(image, "width", path)
+    """(height, width) in pixels of an image's entry; ValueError naming file, entry and field."""
+    return whole_number(image, "height", path), whole_number(image, "width", path)
+
+
+def box_of(annotation: Mapping[str, Any], path: Path) -> np.ndarray:
+    """Box (4,) x0 y0 x1 y1 of an annotation whose ``bbox`` is x, y, width, height; ValueError as ``numbers``."""
+    xywh = numbers(annotation, "bbox", (4,), path)
+    return np.concatenate([xywh[:2], xywh[:2] + xywh[2:]])
 
 
 def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """A field of an image or annotation as finite float64 of that shape, which may be written as one flat list.
+    """A field of an image or annotation as finite float64 of that shape; the file may have it as one flat list.
 
     Raises:
-        ValueError: naming file, entry and field, when it is absent, is not numbers, has another shape or holds NaN.
+        ValueError: naming file, entry and field, when it is absent, is not numbers, has another shape or NaN in it.
     """
 
     def refuse(found: str) -> ValueError:
@@ -133,9 +139,9 @@ def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: 
         raise refuse("lists of different lengths") from error
     if value.size != math.prod(shape):
         raise refuse(f"size {value.size}")
-    if value.dtype.kind not in "biuf":  # MuCo says true and false of what is visible
+    if value.dtype.kind not in "biuf":  # MuCo has booleans for visible joints
         raise refuse("values that are no numbers")
-    if value.ndim > 1 and _bare(value.shape) != _bare(shape):  # x, y of a joint apart in two lists, for example
+    if value.ndim > 1 and _bare(value.shape) != _bare(shape):  # a transposed (2, J) list, for example
         raise refuse(f"shape {value.shape}")
     value = value.astype(np.float64).reshape(shape)
     if not np.isfinite(value).all():
@@ -144,12 +150,12 @@ def numbers(entry: Mapping[str, Any], field: str, shape: tuple[int, ...], path: 
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without axes of length 1, which say nothing."""
+    """The shape without axes of length 1."""
     return tuple(n for n in shape if n != 1)
 
 
 def _wrong(entry: Mapping[str, Any], field: str, path: Path, wanted: str, found: str = "") -> ValueError:
-    """What is wrong with a field of an image or annotation, naming file, entry and field."""
+    """The error of a field of an image or annotation, naming file, entry and field."""
     found = found or _found(entry, field)
     return ValueError(f"{path}: entry {entry.get('id')}: {field}: found {found}, wanted {wanted}")
 

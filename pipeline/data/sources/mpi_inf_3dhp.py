@@ -1,16 +1,16 @@
 """MPI-INF-3DHP (Mehta et al., 3DV 2017): one person in front of calibrated cameras, in two forms.
 
-As mmpose's preprocessing leaves it, arrays and single images (seen on real files):
+The output of mmpose's preprocessing, arrays and single images (tested on real files):
 
     ROOT/mpi_inf_3dhp_train.npz, mpi_inf_3dhp_test_{valid,all}.npz     imgname, part (F, 17, 3) px, S (F, 17, 4) metres
     ROOT/cameras_train.pkl, cameras_test.pkl                           f, c, R, T by S1_Seq1_Cam0 or TS1
     ROOT/S1_Seq1_Cam0_000001.jpg, ROOT/TS1_000001.jpg                  or in ROOT/images/
 
-and as its owners ship the training people (mpi_inf_3dhp_original.py, not yet seen on real files):
+and the owners' training people (mpi_inf_3dhp_original.py, not yet tested on real files):
 
     ROOT/S1/Seq1/annot.mat, camera.calibration, imageSequence/video_0.avi
 
-The arrays count where both are there. Both give the 17 joints of MuPoTS-3D, in millimetres of the camera frame. The
+Where both exist, the arrays are read. Both give the 17 joints of MuPoTS-3D, in millimetres of the camera frame. The
 owners' test set (annot_data.mat, HDF5) is read in mmpose's form only.
 """
 
@@ -36,33 +36,47 @@ from pipeline.data.sources.base import (
     NoImage,
     Person,
     clipped_box,
-    cut,
-    no_record,
+    drop_frame,
+    make_chunks,
+    make_record,
     pinhole,
     read_image,
-    record,
     require_folder,
 )
-from pipeline.data.splits import MPI_INF_3DHP, SplitManifest
+from pipeline.data.splits import Part, SplitManifest
 
 TERMS = (
     "MPI-INF-3DHP: non-commercial research use only; see https://vcai.mpi-inf.mpg.de/3dhp-dataset and cite "
     "Mehta et al., 3DV 2017"
 )
 SKELETONS: tuple[Skeleton, ...] = (MUPOTS17,)
-SPLITS = MPI_INF_3DHP
+# The owners' training and test sets; one of the eight training people is held out. MuCo is composed of all eight.
+SPLITS = SplitManifest(
+    "mpi_inf_3dhp",
+    (
+        *(Part(f"S{i}_Seq{j}", "train" if i < 8 else "val") for i in range(1, 9) for j in (1, 2)),
+        *(Part(f"TS{i}", "test") for i in range(1, 7)),
+    ),
+)
 
 _MM_PER_METRE = 1000.0
-_ARRAYS = {
+ARRAY_FILES = {
     "train": ("mpi_inf_3dhp_train.npz", "test_3dhp_train.npz"),
     "test": ("mpi_inf_3dhp_test_valid.npz", "mpi_inf_3dhp_test_all.npz", "test_3dhp_test.npz"),
 }
-_NAME = re.compile(r"(?P<sequence>S\d+_Seq\d+|TS\d+)(?:_Cam(?P<camera>\d+))?_(?P<frame>\d+)\.jpg")
+"""Names of mmpose's arrays of the training and of the test people, in order of preference."""
+IMAGE_NAME = re.compile(r"(?P<sequence>S\d+_Seq\d+|TS\d+)(?:_Cam(?P<camera>\d+))?_(?P<frame>\d+)\.jpg")
 
 
 @dataclass(frozen=True)
 class _Arrays:
-    """One .npz file, its rows found by (sequence, camera), then by frame."""
+    """One .npz file; ``rows[sequence, camera][frame]`` is the row of a frame.
+
+    Attributes:
+        path: of the file.
+        uv: (F, 17, 3) pixels and visibility. cam: (F, 17, 4) metres of the camera and visibility.
+        names: of the image files, one a row.
+    """
 
     path: Path
     uv: np.ndarray
@@ -72,14 +86,14 @@ class _Arrays:
 
 
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
-    """The work of one split, camera by camera.
+    """Chunks of one split, camera by camera.
 
     Raises:
-        ValueError: no such folder; neither form in it; a file of it missing or malformed.
+        ValueError: no such folder, neither form in it, or a file of it is missing or malformed.
     """
     folder = require_folder(root, "mpi_inf_3dhp")
-    if not (any(_arrays_file(folder, kind) for kind in _ARRAYS) or original.present(folder)):
-        wanted = f"{_ARRAYS['train'][0]}, {_ARRAYS['test'][0]} or S1/Seq1/annot.mat"
+    if not (any(_arrays_file(folder, kind) for kind in ARRAY_FILES) or original.present(folder)):
+        wanted = f"{ARRAY_FILES['train'][0]}, {ARRAY_FILES['test'][0]} or S1/Seq1/annot.mat"
         raise ValueError(f"mpi_inf_3dhp: annotations: no file {folder}/{wanted}")
     found = []
     for part in splits.of(split):
@@ -92,12 +106,12 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
                 rows = arrays.rows[sequence, camera]
                 taken = splits.select(part, sorted(rows))
                 images = [_image(folder, arrays.names[rows[frame]]) for frame in taken]
-                found += cut("mpi_inf_3dhp", folder, part, camera, taken, images)
+                found += make_chunks("mpi_inf_3dhp", folder, part, camera, taken, images)
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every frame of the shard.
+    """Every frame of the chunk.
 
     Raises:
         ValueError: an annotation or a camera is missing or malformed; names the file.
@@ -115,7 +129,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             raise ValueError(f"{arrays.path}: {arrays.names[row]}: found NaN or infinity, wanted numbers")
         image = read_image(_image(folder, arrays.names[row]))
         if isinstance(image, NoImage):
-            yield no_record(chunk, frame, image)
+            yield drop_frame(chunk, frame, image)
             continue
         labelled = (uv[:, 2] > 0) & (cam[:, 3] > 0)
         person = Person(
@@ -125,8 +139,8 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             state=np.where(labelled, VISIBLE, UNLABELLED),
             bbox=clipped_box(uv[labelled, :2], image.size),
         )
-        # The size is the image's own: the training cameras' `h` reads 204 for images of 2048 rows.
-        yield record(chunk, frame, image, image.size, MUPOTS17, [person], K=K)
+        # The size is read from the image: the training cameras' `h` is 204 for images of 2048 rows.
+        yield make_record(chunk, frame, image, image.size, MUPOTS17, [person], K=K)
 
 
 def _kind(sequence: str) -> str:
@@ -134,12 +148,12 @@ def _kind(sequence: str) -> str:
 
 
 def _arrays_file(folder: Path, kind: str) -> Path | None:
-    places = (place / name for place in (folder, folder / "annotations") for name in _ARRAYS[kind])
+    places = (place / name for place in (folder, folder / "annotations") for name in ARRAY_FILES[kind])
     return next((path for path in places if path.is_file()), None)
 
 
 def in_arrays(folder: Path, sequence: str) -> bool:
-    """Whether there are arrays in mmpose's form that count for a sequence."""
+    """Whether a sequence is read from arrays in mmpose's form."""
     return _arrays_file(folder, _kind(sequence)) is not None
 
 
@@ -148,19 +162,19 @@ def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
     return None if path is None else _read_arrays(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=2)  # the shards that one process reads share the files, train and test
+@lru_cache(maxsize=2)  # the chunks that one process reads share the files, train and test
 def _read_arrays(path: Path, changed: int) -> _Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = tuple(str(name).rsplit("/", 1)[-1] for name in file["imgname"])
             uv = np.asarray(file["part"], np.float64).reshape(len(names), 17, 3)
             cam = np.asarray(file["S"], np.float64).reshape(len(names), 17, 4)
-    except Exception as error:  # zip, format and key errors have no common type
+    except Exception as error:  # errors of the zip file, the format and the keys have no common type
         wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for row, name in enumerate(names):
-        parts = _NAME.fullmatch(name)
+        parts = IMAGE_NAME.fullmatch(name)
         if parts is None:
             raise ValueError(f"{path}: imgname {name!r}, wanted S1_Seq1_Cam0_000001.jpg or TS1_000001.jpg")
         frames = rows[parts["sequence"], parts["camera"] or "0"]
@@ -171,7 +185,7 @@ def _read_arrays(path: Path, changed: int) -> _Arrays:
 
 
 def _image(folder: Path, name: str) -> Path:
-    """In ROOT or in ROOT/images; the latter where neither has it."""
+    """Path of an image in ROOT or ROOT/images; in the latter if it is in neither."""
     return folder / name if (folder / name).is_file() else folder / "images" / name
 
 
@@ -188,12 +202,12 @@ def read_intrinsics(folder: Path, sequence: str, camera: str) -> np.ndarray:
         return pinhole([*np.asarray(found["f"], float).reshape(2), *np.asarray(found["c"], float).reshape(2)])
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file, wanted the cameras of {arrays.name}") from error
-    except Exception as error:  # damaged pickles raise whatever their bytes happen to ask for
+    except Exception as error:  # a damaged pickle may raise any error
         raise ValueError(f"{path}: camera {name}: wanted f and c of two numbers each ({error!r})") from error
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays and plain values; a pickle may otherwise run whatever its writer liked."""
+    """Reads NumPy arrays and plain values only: an unrestricted pickle can execute any code."""
 
     def find_class(self, module: str, name: str) -> Any:
         plain = {"_reconstruct", "scalar", "ndarray", "dtype"} if module.startswith("numpy") else {"encode"}

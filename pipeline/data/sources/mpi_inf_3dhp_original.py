@@ -1,10 +1,10 @@
-"""MPI-INF-3DHP's training people as their owners ship them; not yet seen on real files.
+"""MPI-INF-3DHP's training people as their owners ship them; not yet tested on real files.
 
-Written from descriptions and tested on files that the tests make up: look at the first overlays before you trust it.
+Written from descriptions of the format and tested on generated files: check the first overlays by eye.
 
     ROOT/S1/Seq1/annot.mat              annot2 {14}(F, 56) px, annot3 {14}(F, 84) mm of the camera, cell per camera
     ROOT/S1/Seq1/camera.calibration     text: intrinsic and extrinsic, 4 x 4 row by row, of every camera
-    ROOT/S1/Seq1/imageSequence/video_0.avi                or, cut into images,
+    ROOT/S1/Seq1/imageSequence/video_0.avi                or, extracted from it,
     ROOT/S1/Seq1/imageFrames/video_0/frame_000001.jpg     the frame of row 0
 
 Row n of the annotations is the video's n-th frame, counted from 0. 28 joints are annotated; the 17 that MuPoTS-3D
@@ -29,14 +29,14 @@ from pipeline.data.sources.base import (
     NoImage,
     Person,
     clipped_box,
-    cut,
-    record,
+    make_chunks,
+    make_record,
     require_file,
 )
 from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import Part, SplitManifest
 
-# The joints of annot.mat, by our names.
+# The 28 joints of annot.mat in its order, with the names of das.skeleton.
 _ALL = (
     "spine3", "spine4", "spine2", "spine", "pelvis", "neck", "head", "head_top",
     "l_clavicle", "l_shoulder", "l_elbow", "l_wrist", "l_hand",
@@ -45,9 +45,9 @@ _ALL = (
     "r_hip", "r_knee", "r_ankle", "r_foot", "r_toe",
 )  # fmt: skip
 _KEPT = [_ALL.index(joint) for joint in MUPOTS17.joints]
-# The cameras at the height of a person; the others look down from the ceiling and are left out by usual loaders.
+# The cameras at the height of a person. Most loaders leave out the others, which are at the ceiling.
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
-# A frame of 2048 x 2048 pixels as a JPEG, for packing only.
+# Size of a frame of 2048 x 2048 pixels as a JPEG, to estimate the size of shards only.
 _FRAME_BYTES = 900_000
 
 
@@ -57,24 +57,27 @@ def present(folder: Path) -> bool:
 
 
 def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
-    """The work of one sequence, none if it is absent: cameras at a person's height, or the manifest's own.
+    """Chunks of one sequence, none if it is absent, of the manifest's cameras or, if it has none, of ``CAMERAS``.
 
     Raises:
-        ValueError: annotations or calibration missing or malformed.
+        ValueError: annotations or calibration are missing or malformed.
     """
-    sequence = _folder(folder, part.sequence)
+    sequence = folder / sequence_folder(part.sequence)
     if not sequence.is_dir() or part.sequence.startswith("TS"):
         return []
     uv, _ = _annotations(sequence)
     read_calibration(sequence / "camera.calibration")
     taken = splits.select(part, range(uv.shape[1]))
     cameras = splits.cameras or tuple(map(str, CAMERAS))
-    return [s for camera in cameras for s in cut("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES)]
+    found = []
+    for camera in cameras:
+        found += make_chunks("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES)
+    return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every frame of the shard; raises as ``chunks``."""
-    sequence = _folder(Path(chunk.root), chunk.sequence)
+    """Every frame of the chunk; raises as ``chunks``."""
+    sequence = Path(chunk.root) / sequence_folder(chunk.sequence)
     every_uv, every_cam = _annotations(sequence)
     cameras = read_calibration(sequence / "camera.calibration")
     number = int(chunk.camera) if chunk.camera.isdecimal() else -1
@@ -95,19 +98,37 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             state=np.where(labelled, VISIBLE, UNLABELLED),
             bbox=clipped_box(uv[labelled], size),
         )
-        yield record(chunk, frame, _frame(sequence, number, frame), size, MUPOTS17, [person], K=K)
+        yield make_record(chunk, frame, _frame(chunk, number, frame), size, MUPOTS17, [person], K=K)
 
 
-def _folder(root: Path, sequence: str) -> Path:
-    """S1_Seq2 lies in S1/Seq2."""
-    return root.joinpath(*sequence.split("_"))
+# Paths relative to the root.
 
 
-def _frame(sequence: Path, camera: int, frame: int) -> Path | EncodedImage | NoImage:
-    images = sequence / "imageFrames" / f"video_{camera}"
-    video = sequence / "imageSequence" / f"video_{camera}.avi"
-    if images.is_dir() or not video.is_file():
-        return images / f"frame_{frame + 1:06d}.jpg"
+def sequence_folder(sequence: str) -> str:
+    """Folder of a sequence: S1/Seq2 for S1_Seq2."""
+    return sequence.replace("_", "/")
+
+
+def image_folder(sequence: str, camera: str) -> str:
+    """Folder of the images extracted from a camera's video."""
+    return f"{sequence_folder(sequence)}/imageFrames/video_{camera}"
+
+
+def image_file(sequence: str, camera: str, frame: int) -> str:
+    """Image of a frame counted from 0; the names count from 1."""
+    return f"{image_folder(sequence, camera)}/frame_{frame + 1:06d}.jpg"
+
+
+def video_file(sequence: str, camera: str) -> str:
+    """Video of a camera."""
+    return f"{sequence_folder(sequence)}/imageSequence/video_{camera}.avi"
+
+
+def _frame(chunk: Chunk, camera: int, frame: int) -> Path | EncodedImage | NoImage:
+    root, sequence, name = Path(chunk.root), chunk.sequence, str(camera)
+    video = root / video_file(sequence, name)
+    if (root / image_folder(sequence, name)).is_dir() or not video.is_file():
+        return root / image_file(sequence, name, frame)
     return video_frame(video, frame)
 
 
@@ -116,7 +137,7 @@ def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:
     return _read_annotations(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # hundreds of megabytes, shared by the shards that one process reads
+@lru_cache(maxsize=1)  # hundreds of megabytes, shared by the chunks that one process reads
 def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]:
     """(C, F, 17, 2) pixels and (C, F, 17, 3) mm of the camera."""
     try:
@@ -127,7 +148,7 @@ def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]
         )
         if uv.shape[:2] != cam.shape[:2]:
             raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}")
-    except Exception as error:  # scipy has no common type for what is no .mat file
+    except Exception as error:  # scipy's errors for damaged files have no common type
         wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     return uv[:, :, _KEPT], cam[:, :, _KEPT]
@@ -136,7 +157,7 @@ def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]
 def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]]:
     """K (3, 3) and (height, width) in pixels of every camera in a ``camera.calibration``.
 
-    Joints are given in each camera's frame, so the extrinsics are not needed.
+    Extrinsics are skipped: the annotations have the joints in each camera's frame.
 
     Raises:
         ValueError: naming the file, and the camera whose entry is malformed.

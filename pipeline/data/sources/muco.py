@@ -1,9 +1,9 @@
 """MuCo-3DHP (Mehta et al., 3DV 2018): people of MPI-INF-3DHP composited, as Moon et al. (ICCV 2019) ship it.
 
     ROOT/MuCo-3DHP.json  or  ROOT/annotations/MuCo-3DHP.json
-    ROOT/unaugmented_set/..., ROOT/augmented_set/...     as the annotation's file names say
+    ROOT/unaugmented_set/..., ROOT/augmented_set/...     images, with the file names of the annotations
 
-``keypoints_vis`` is taken as "labelled", as its readers do; positions stay in the row either way.
+A joint is labelled if its ``keypoints_vis`` is not 0, as in other loaders; positions of all joints are kept.
 """
 
 from __future__ import annotations
@@ -20,25 +20,35 @@ from pipeline.data.sources.base import (
     Chunk,
     DroppedFrame,
     Person,
-    box_xyxy,
-    cut,
+    make_chunks,
+    make_record,
     pinhole,
-    record,
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import annotations_of, numbers, size_of
-from pipeline.data.splits import MUCO, SplitManifest
+from pipeline.data.sources.json_files import annotations_of, box_of, numbers, size_of
+from pipeline.data.splits import Part, SplitManifest
 
 TERMS = (
     "MuCo-3DHP, made from MPI-INF-3DHP: non-commercial research use only; see "
     "https://vcai.mpi-inf.mpg.de/projects/SingleShotMultiPerson and cite Mehta et al., 3DV 2018"
 )
 SKELETONS: tuple[Skeleton, ...] = (MUCO21,)
-SPLITS = MUCO
+ANNOTATIONS = ("MuCo-3DHP.json", "annotations/MuCo-3DHP.json")
+"""Where the annotation file may be, relative to the root."""
+SETS = ("unaugmented_set", "augmented_set")
+"""Folders of images, relative to the root."""
+CAMERA = "0"
+"""Name of the camera of every image: a composite has one, although its people were recorded by several."""
 
-# Each composite mixes people whose cameras are written as one.
-_CAMERA = "0"
+# The owners ship no split. Neighbouring images share their source frames, so validation takes the last 2 % of each
+# set in one piece.
+SPLITS = SplitManifest(
+    "muco",
+    tuple(part for name in SETS for part in (Part(name, "train", stop=0.98), Part(name, "val", start=0.98))),
+)
+# What the release trains on: all of both sets.
+MUCO_RELEASE = SplitManifest("muco-release", tuple(Part(name, "train") for name in SETS))
 
 
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
@@ -53,12 +63,12 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     for part in splits.of(split):
         ids = sorted(i for i, image in images.items() if Path(image["file_name"]).parts[0] == part.sequence)
         taken = splits.select(part, ids)
-        found += cut("muco", folder, part, _CAMERA, taken, [folder / images[i]["file_name"] for i in taken])
+        found += make_chunks("muco", folder, part, CAMERA, taken, [folder / images[i]["file_name"] for i in taken])
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every image of the shard; the frame number is Moon's image id.
+    """Every image of the chunk; the frame number is the image id of Moon's file.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
@@ -71,12 +81,11 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         size = size_of(image, path)
         K = pinhole([*numbers(image, "f", (2,), path), *numbers(image, "c", (2,), path)])
         people = [_person(annotation, path) for annotation in annotations[i]]
-        yield record(chunk, i, folder / image["file_name"], size, MUCO21, people, K=K)
+        yield make_record(chunk, i, folder / image["file_name"], size, MUCO21, people, K=K)
 
 
 def _annotations(folder: Path) -> Path:
-    places = (folder / "MuCo-3DHP.json", folder / "annotations" / "MuCo-3DHP.json")
-    return require_file(places, "muco: annotations")
+    return require_file((folder / place for place in ANNOTATIONS), "muco: annotations")
 
 
 def _person(annotation: dict[str, Any], path: Path) -> Person:
@@ -87,5 +96,5 @@ def _person(annotation: dict[str, Any], path: Path) -> Person:
         joints_uv=numbers(annotation, "keypoints_img", (21, 2), path),
         joints_cam=cam,
         state=np.where(labelled, VISIBLE, UNLABELLED),
-        bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
+        bbox=box_of(annotation, path),
     )

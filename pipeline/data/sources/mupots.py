@@ -1,12 +1,13 @@
-"""MuPoTS-3D (Mehta et al., 3DV 2018): as its owners ship it, or in Moon's form; a test set.
+"""MuPoTS-3D (Mehta et al., 3DV 2018), a test set: as its owners ship it, or in the form of Moon et al.
 
     ROOT/MultiPersonTestSet/TS1/annot.mat, occlusion.mat       the owners' (mupots_mat.py)
     ROOT/MultiPersonTestSet/TS1/img_000000.jpg                 or in ROOT/TS1/
-    ROOT/annotations/MuPoTS-3D.json  or  ROOT/MuPoTS-3D.json   COCO-like, as 3DMPPE gives it out (Moon et al., 2019)
+    ROOT/annotations/MuPoTS-3D.json  or  ROOT/MuPoTS-3D.json   COCO-like, as 3DMPPE has it (Moon et al., ICCV 2019)
 
-A sequence with an annot.mat is read from it: it alone holds every frame, the universal skeleton that the benchmark
-scores, and what is occluded. The owners give no intrinsics; they are the JSON's where it is there. Beside Moon's own
-fields the JSON may have ``keypoints_univ`` (the universal skeleton) and ``occlusion`` (1 = occluded).
+A sequence with an annot.mat is read from it: only that file has every frame, the universal skeleton (every person
+scaled to the same size) that the benchmark scores, and occlusion. The owners publish no intrinsics; they are read from
+the JSON file if there is one. Besides Moon's fields the JSON may have ``keypoints_univ`` (the universal skeleton) and
+``occlusion`` (1 = occluded).
 """
 
 from __future__ import annotations
@@ -28,27 +29,34 @@ from pipeline.data.sources.base import (
     EncodedImage,
     NoImage,
     Person,
-    box_xyxy,
     clipped_box,
-    cut,
-    no_record,
+    drop_frame,
+    make_chunks,
+    make_record,
     pinhole,
     read_image,
-    record,
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import annotations_of, flag, numbers, size_of
-from pipeline.data.splits import MUPOTS, SplitManifest
+from pipeline.data.sources.json_files import annotations_of, box_of, flag, numbers, size_of
+from pipeline.data.splits import Part, SplitManifest
 
 TERMS = (
     "MuPoTS-3D: non-commercial research use only; see "
     "https://vcai.mpi-inf.mpg.de/projects/SingleShotMultiPerson and cite Mehta et al., 3DV 2018"
 )
 SKELETONS: tuple[Skeleton, ...] = (MUPOTS17,)
-SPLITS = MUPOTS
+# A test set by its protocol. `das prepare --as-split train` makes training data of it.
+SPLITS = SplitManifest("mupots", tuple(Part(f"TS{i}", "test", f"TS{i}") for i in range(1, 21)))
 
-_CAMERA = "0"
+ANNOTATIONS = ("annotations/MuPoTS-3D.json", "MuPoTS-3D.json")
+"""Where Moon's annotation file may be, relative to the root."""
+OWNERS = "MultiPersonTestSet"
+"""The owners' folder of sequences, relative to the root."""
+CAMERA = "0"
+"""Name of the camera of every sequence."""
+
+_IMAGE = re.compile(r"(?:.*/)?(TS\d+)/img_(\d+)\.jpg")
 # Labelled image positions fit the pinhole camera to a few pixels of 2048, except the spine of one person in
 # TS1, TS2 and TS7, which is wrong by 67 to 464 pixels in every frame.
 _MAX_MISFIT = 0.01  # of the longer image side
@@ -58,15 +66,15 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     """The sequences of one split that are annotated.
 
     Raises:
-        ValueError: the folder or every annotation file is missing, or one is no such file.
+        ValueError: the folder or every annotation file is missing, or one is malformed.
     """
     folder = require_folder(root, "mupots")
     mats = {part.sequence: _mats(folder, part.sequence) for part in splits.parts}
     frames: dict[str, list[int]] = {}
-    if not any(mats.values()) or any(path.is_file() for path in _json_places(folder)):
+    if not any(mats.values()) or any((folder / place).is_file() for place in ANNOTATIONS):
         path = _annotations(folder)
         for image in annotations_of(path)[0].values():
-            sequence, frame = _place(image, path)
+            sequence, frame = sequence_and_frame(image, path)
             frames.setdefault(sequence, []).append(frame)
     found = []
     for part in splits.of(split):
@@ -74,12 +82,12 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
             frames[part.sequence] = list(range(len(mupots_mat.read_frames(mat))))
         taken = splits.select(part, sorted(frames.get(part.sequence, [])))
         files = [_image(folder, part.sequence, frame) for frame in taken]
-        found += cut("mupots", folder, part, _CAMERA, taken, files)
+        found += make_chunks("mupots", folder, part, CAMERA, taken, files)
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every frame of the shard.
+    """Every frame of the chunk.
 
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
@@ -90,13 +98,13 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         return
     path = _annotations(folder)
     images, annotations = annotations_of(path)
-    by_place = {_place(image, path): image for image in images.values()}
+    by_place = {sequence_and_frame(image, path): image for image in images.values()}
     for frame in chunk.frames:
         image = by_place[chunk.sequence, frame]
         size = size_of(image, path)
         K = pinhole(numbers(image, "intrinsic", (4,), path))
         people = [_person(annotation, K, size, path) for annotation in annotations[image["id"]]]
-        yield record(chunk, frame, _image(folder, chunk.sequence, frame), size, MUPOTS17, people, K=K)
+        yield make_record(chunk, frame, _image(folder, chunk.sequence, frame), size, MUPOTS17, people, K=K)
 
 
 def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
@@ -107,18 +115,18 @@ def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
         entries = mupots_mat.people_of(frames[frame])
         image = read_image(_image(folder, chunk.sequence, frame))
         if isinstance(image, NoImage):
-            yield no_record(chunk, frame, image)
+            yield drop_frame(chunk, frame, image)
             continue
         people = [_mat_person(i, entry, K, image) for i, entry in enumerate(entries)]
-        yield record(chunk, frame, image, image.size, MUPOTS17, people, K=K)
+        yield make_record(chunk, frame, image, image.size, MUPOTS17, people, K=K)
 
 
-def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.LooseFrames) -> np.ndarray:
-    """K (3, 3) of a sequence: Moon's, else of a file of intrinsics, else fitted to the annotations themselves."""
-    for path in _json_places(folder):
+def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.FramesOrErrors) -> np.ndarray:
+    """K (3, 3) of a sequence: from Moon's file, else from a file of intrinsics, else fitted to the annotations."""
+    for path in (folder / place for place in ANNOTATIONS):
         if path.is_file():
             for image in annotations_of(path)[0].values():
-                if _place(image, path)[0] == sequence:
+                if sequence_and_frame(image, path)[0] == sequence:
                     return pinhole(numbers(image, "intrinsic", (4,), path))
     given = mupots_mat.given_intrinsics(folder, sequence)
     return mupots_mat.fit_intrinsics(frames) if given is None else given
@@ -126,29 +134,30 @@ def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.LooseFrames) -> 
 
 def _mats(folder: Path, sequence: str) -> Path | None:
     """The folder with the owners' annotations of a sequence, if there is one."""
-    places = (folder / "MultiPersonTestSet" / sequence, folder / sequence)
+    places = (folder / OWNERS / sequence, folder / sequence)
     return next((place for place in places if (place / "annot.mat").is_file()), None)
 
 
-def _json_places(folder: Path) -> tuple[Path, Path]:
-    return folder / "annotations" / "MuPoTS-3D.json", folder / "MuPoTS-3D.json"
-
-
 def _annotations(folder: Path) -> Path:
-    return require_file(_json_places(folder), "mupots: annotations")
+    return require_file((folder / place for place in ANNOTATIONS), "mupots: annotations")
 
 
-def _place(image: dict[str, Any], path: Path) -> tuple[str, int]:
-    """(sequence, frame) of ``TS1/img_000000.jpg``."""
-    name = re.fullmatch(r"(?:.*/)?(TS\d+)/img_(\d+)\.jpg", image["file_name"])
+def sequence_and_frame(image: dict[str, Any], path: Path) -> tuple[str, int]:
+    """(sequence, frame) of an image's entry with file name ``TS1/img_000000.jpg``; ValueError for other names."""
+    name = _IMAGE.fullmatch(image["file_name"])
     if name is None:
         raise ValueError(f"{path}: file_name {image['file_name']!r}, wanted TS1/img_000000.jpg or alike")
     return name[1], int(name[2])
 
 
+def image_name(frame: int) -> str:
+    """Name of a frame's file in the folder of its sequence."""
+    return f"img_{frame:06d}.jpg"
+
+
 def _image(folder: Path, sequence: str, frame: int) -> Path:
-    name = f"{sequence}/img_{frame:06d}.jpg"
-    owners = folder / "MultiPersonTestSet" / name
+    name = f"{sequence}/{image_name(frame)}"
+    owners = folder / OWNERS / name
     return owners if owners.is_file() else folder / name
 
 
@@ -165,18 +174,18 @@ def _person(annotation: dict[str, Any], K: np.ndarray, size: tuple[int, int], pa
         universal = numbers(annotation, "keypoints_univ", (17, 3), path)
     return Person(
         id=annotation["id"],
-        joints_uv=_mended(uv, cam, ~unlabelled, K, size),
+        joints_uv=_corrected(uv, cam, ~unlabelled, K, size),
         joints_cam=cam,
         joints_cam_univ=universal,
         state=state,
-        bbox=box_xyxy(numbers(annotation, "bbox", (4,), path)),
+        bbox=box_of(annotation, path),
         valid=flag({"is_valid": 1, **annotation}, "is_valid", path),
     )
 
 
 def _mat_person(id_: int, entry: mupots_mat.MatPerson, K: np.ndarray, image: EncodedImage) -> Person:
     labelled = entry.cam[:, 2] > 0
-    uv = _mended(entry.uv, entry.cam, labelled, K, image.size)
+    uv = _corrected(entry.uv, entry.cam, labelled, K, image.size)
     return Person(
         id=id_,
         joints_uv=uv,
@@ -188,8 +197,10 @@ def _mat_person(id_: int, entry: mupots_mat.MatPerson, K: np.ndarray, image: Enc
     )
 
 
-def _mended(uv: np.ndarray, cam: np.ndarray, labelled: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Image positions (17, 2), those that contradict the labelled joint in 3D replaced by its projection."""
+def _corrected(
+    uv: np.ndarray, cam: np.ndarray, labelled: np.ndarray, K: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Image positions (17, 2); those too far from the projection of their labelled 3D joint are replaced by it."""
     projected = np.where(labelled[:, None], 0.0, uv)
     projected[labelled] = project(cam[labelled], K)
     wrong = np.linalg.norm(uv - projected, axis=1) > _MAX_MISFIT * max(size)

@@ -2,8 +2,8 @@
 
 ``annotations{frame, person}`` has annot2 (2, 17) px, annot3 and univ_annot3 (3, 17) mm of the camera (y down), and
 isValidFrame; ``occlusion_labels{frame, person}`` (1, 17), 1 = occluded. Frames count from 0, as the images do.
-univ_annot3 is annot3 scaled about the pelvis. There are no intrinsics in them, and none are given out: see
-``given_intrinsics`` and ``fit_intrinsics``.
+univ_annot3 is annot3 scaled about the pelvis. The owners publish no intrinsics: see ``given_intrinsics`` and
+``fit_intrinsics``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
 _INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
 _FIELD = "intrinsic_fx_fy_cx_cy"
-# A cell takes 8 bytes, which are compressed to a thousandth at best; a damaged size would take hours to read.
+# A cell takes 8 bytes, compressed to about a thousandth at best. A larger table is a damaged size field, with which
+# scipy would read for hours.
 _CELLS_PER_BYTE = 130
 
 
@@ -34,8 +35,8 @@ class MatPerson:
     """One person in one frame.
 
     Attributes:
-        uv: (17, 2) pixels, as labelled: the spine of some people is wrong.
-        cam: (17, 3) annot3, mm. universal: (17, 3) univ_annot3, mm.
+        uv: (17, 2) pixels as in the file; the spine of some people is wrong.
+        cam: (17, 3) annot3, mm of the camera. universal: (17, 3) univ_annot3, mm of the camera.
         occluded: (17,) bool. valid: isValidFrame.
     """
 
@@ -47,27 +48,28 @@ class MatPerson:
 
 
 Frames = tuple[tuple[MatPerson, ...], ...]
-LooseFrames = tuple[tuple[MatPerson, ...] | ValueError, ...]
-"""The people of each frame, or why its entry cannot be used."""
+"""The people of each frame."""
+FramesOrErrors = tuple[tuple[MatPerson, ...] | ValueError, ...]
+"""The people of each frame, or the error of its malformed entry."""
 
 
 def read_sequence(folder: Path) -> Frames:
-    """As ``read_frames``; ValueError when a frame is malformed, too."""
+    """As ``read_frames``, but a malformed frame is raised as a ValueError."""
     return tuple(map(people_of, read_frames(folder)))
 
 
 def people_of(frame: tuple[MatPerson, ...] | ValueError) -> tuple[MatPerson, ...]:
-    """The people of a frame; its fault is raised."""
+    """The people of a frame; its error is raised."""
     if isinstance(frame, ValueError):
         raise frame
     return frame
 
 
-def read_frames(folder: Path) -> LooseFrames:
-    """All people of all frames of TS1, ...: ``frames[frame][person]``; a malformed frame is its fault.
+def read_frames(folder: Path) -> FramesOrErrors:
+    """All people of all frames of a sequence: ``frames[frame][person]``, or the ValueError of a malformed frame.
 
     Raises:
-        ValueError: a file is missing or does not hold cells by frame and person; names the file.
+        ValueError: a file is missing or has no cells by frame and person; names the file.
     """
     annotations, occlusion = folder / "annot.mat", folder / "occlusion.mat"
     for path in (annotations, occlusion):
@@ -76,8 +78,8 @@ def read_frames(folder: Path) -> LooseFrames:
     return _read(annotations, annotations.stat().st_mtime_ns, occlusion, occlusion.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # the shards that one process reads share the sequence
-def _read(annotations: Path, changed: int, occlusion: Path, occlusion_changed: int) -> LooseFrames:
+@lru_cache(maxsize=1)  # the chunks that one process reads share the sequence
+def _read(annotations: Path, changed: int, occlusion: Path, occlusion_changed: int) -> FramesOrErrors:
     people = _table(annotations, "annotations")
     hidden = _table(occlusion, "occlusion_labels")
     if people.shape != hidden.shape:
@@ -98,7 +100,7 @@ def _table(path: Path, name: str) -> np.ndarray:
         if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:
             raise ValueError(f"{name} of shape {shapes[name]}, more than the file can hold")
         table = scipy.io.loadmat(path, variable_names=[name])[name]
-    except Exception as error:  # scipy has no common type for what is no .mat file
+    except Exception as error:  # scipy's errors for damaged files have no common type
         raise ValueError(f"{path}: wanted a .mat file with {name} ({error!r})") from error
     if table.ndim != 2 or table.dtype != object:
         raise ValueError(f"{path}: {name} of shape {table.shape}, wanted cells by frame and person")
@@ -136,11 +138,14 @@ def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
     return pinhole(numbers({**table, "id": _FIELD}, sequence, (4,), path))
 
 
-def fit_intrinsics(frames: LooseFrames) -> np.ndarray:
+def fit_intrinsics(frames: FramesOrErrors) -> np.ndarray:
     """K (3, 3) that projects annot3 onto annot2, rounded to a thousandth of a pixel.
 
-    Each axis is a straight line, u = fx X / Z + cx, fitted by least squares; then again without labels that lie more
-    than 3 medians off, some of which are wrong by hundreds of pixels. Spines are left out from the beginning.
+    Each axis is a straight line, u = fx X / Z + cx, fitted by least squares. The fit is repeated without labels whose
+    residual is above 3 medians, some of which are wrong by hundreds of pixels. Spines are never used.
+
+    Raises:
+        ValueError: no person is valid.
     """
     body = [k for k in range(17) if k != _SPINE]
     good = (frame for frame in frames if not isinstance(frame, ValueError))

@@ -3,24 +3,21 @@
     ROOT/<sequence>/calibration_<sequence>.json                      cameras, centimetres
     ROOT/<sequence>/hdPose3d_stage1_coco19/body3DScene_%08d.json     19 joints; older: hdPose3d_stage1, 15
     ROOT/<sequence>/hdImgs/<camera>/<camera>_%08d.jpg                HD frames, distorted
-    ROOT/<sequence>/hdVideos/hd_<camera>.mp4                         or the videos that they are cut from
+    ROOT/<sequence>/hdVideos/hd_<camera>.mp4                         or the videos that they are extracted from
 
-A camera without a folder of images is read from its video (frames.py): pose file n belongs to the video's n-th
-frame, counted from 0, and its frames become JPEGs of quality 95, about a terabyte less to store beforehand. Where
-there are both, the images are read, even if there are fewer of them; a line says so.
+A camera without a folder of images is read from its video (video_frames.py): pose file n belongs to the video's n-th
+frame, counted from 0. Extracting all images beforehand would take about a terabyte more. Where there are both, the
+images are read, even if there are fewer of them, and a printed line says so.
 
-World coordinates are centimetres with y down; this file turns them into millimetres of the camera frame,
-once. Boxes and image positions are not part of the data: both follow from the projection with the sequence's
-own calibration. Partial downloads are normal: absent sequences give no shards, absent images become drops
-with that reason.
+World coordinates are centimetres with y down (panoptic_files.py converts them to millimetres); records have
+millimetres of the camera frame. The data contain neither boxes nor image positions: both are computed by projection
+with the sequence's calibration. Partial downloads are normal: absent sequences give no chunks, absent images give
+dropped frames with that reason.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -34,82 +31,106 @@ from pipeline.data.sources.base import (
     Chunk,
     DroppedFrame,
     Person,
-    cut,
-    record,
+    make_chunks,
+    make_record,
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import load_json
+from pipeline.data.sources.panoptic_files import (
+    POSE_FORMATS,
+    Body,
+    PanopticCamera,
+    PoseFormat,
+    calibration_file,
+    image_file,
+    image_folder,
+    imaged_frames,
+    pose_file,
+    posed_frames,
+    read_bodies,
+    read_calibrated_camera,
+    video_file,
+)
 from pipeline.data.sources.video_frames import video_frame
-from pipeline.data.splits import PANOPTIC, SplitManifest
+from pipeline.data.splits import Part, Split, SplitManifest
 
 TERMS = (
     "CMU Panoptic Dataset: non-commercial research use only; see http://domedb.perception.cs.cmu.edu and "
     "cite Joo et al., ICCV 2015"
 )
 SKELETONS: tuple[Skeleton, ...] = (COCO19, MPI15)
-SPLITS = PANOPTIC
 
-_MM_PER_CM = 10.0
-# A joint counts as seen above this confidence, in the published protocol and in every loader after it.
+_TRAIN = ("160224_haggling1", "160226_mafia2", "160224_mafia1", "160224_mafia2", "160224_ultimatum1",
+          "160224_ultimatum2")  # fmt: skip
+_TEST = ("160226_haggling1", "160422_haggling1", "160226_mafia1", "160422_mafia2", "160422_ultimatum1",
+         "160906_pizza1")  # fmt: skip
+_CAMERAS = ("00_16", "00_30")
+
+
+def _parts(split: Split, sequences: Sequence[str]) -> tuple[Part, ...]:
+    """Parts whose activity is in the name: 160224_haggling1 is haggling."""
+    return tuple(Part(name, split, name[7:-1]) for name in sequences)
+
+
+# The sequences and cameras of the release, with one training sequence held out for validation. Pizza is only tested.
+SPLITS = SplitManifest(
+    "panoptic",
+    (
+        *_parts("train", [_TRAIN[i] for i in (0, 2, 4, 5, 1)]),
+        *_parts("val", [_TRAIN[3]]),
+        *_parts("test", _TEST),
+    ),
+    cameras=_CAMERAS,
+    step=2,
+    test_frames=2400,
+)
+
+# What the release trains and tests on, nothing held out. The release spreads the test frames over those with a visible
+# person in that camera, this manifest over all that have a pose file: they differ where a camera sees no person.
+PANOPTIC_RELEASE = SplitManifest(
+    "panoptic-release",
+    (*_parts("train", _TRAIN), *_parts("test", _TEST)),
+    cameras=_CAMERAS,
+    step=2,
+    test_frames=2400,
+)
+
+# SMAP (Zhen et al., ECCV 2020), as its authors write in issues 1 and 24 of their repository: the same training
+# sequences; 160226_ultimatum1 is tested instead of 160422_mafia2, which validates; 2400 frames per activity, evenly
+# spread. How their training frames were chosen is not published: all are taken here.
+PANOPTIC_SMAP = SplitManifest(
+    "panoptic-smap",
+    (
+        *_parts("train", _TRAIN),
+        *_parts("val", ["160422_mafia2"]),
+        *_parts("test", ["160226_haggling1", "160422_haggling1", "160226_mafia1", "160226_ultimatum1",
+                         "160422_ultimatum1", "160906_pizza1"]),
+    ),
+    cameras=_CAMERAS,
+    test_frames=2400,
+)  # fmt: skip
+
+# A joint is visible above this confidence, in the published protocol and in every loader after it.
 _MIN_CONFIDENCE = 0.1
-# A person with fewer seen joints, or whose box inside the image is smaller (pixels), is not an annotation to
-# use.
+# A person with fewer visible joints, or a smaller box inside the image (pixels, square pixels), is not valid.
 _MIN_JOINTS = 3
 _MIN_BOX_SIDE, _MIN_BOX_AREA = 1.0, 64.0
 
-# Projecting many people at once costs little more than projecting one.
+# People of this many frames are projected at once: it takes little longer than projecting one person.
 _FRAMES_AT_ONCE = 64
 
-# An HD frame as a JPEG of the quality below, for packing only.
+# Size of an HD video frame as a JPEG of video_frames.JPEG_QUALITY, to estimate the size of shards only.
 _VIDEO_FRAME_BYTES = 600_000
-
-_POSE_FILE = re.compile(r"body3DScene_(\d{8})\.json")
-# (folder, field, joint set), the preferred one first.
-_POSES = (("hdPose3d_stage1_coco19", "joints19", COCO19), ("hdPose3d_stage1", "joints15", MPI15))
-
-Body = tuple[int, np.ndarray, np.ndarray]
-"""A person of a pose file: id, world joints (J, 3) in mm, and confidence (J,), -1 where a joint is missing."""
-
-
-@dataclass(frozen=True)
-class PanopticCamera:
-    """One calibrated camera of a sequence.
-
-    Attributes:
-        K: (3, 3) float64 pixels. distortion: (5,) k1 k2 p1 p2 k3.
-        R: (3, 3), t_mm: (3,): ``X_cam = R X_world + t``.
-        size: (height, width) pixels.
-    """
-
-    K: np.ndarray
-    distortion: np.ndarray
-    R: np.ndarray
-    t_mm: np.ndarray
-    size: tuple[int, int]
-
-    @cached_property
-    def widest(self) -> float:
-        """Largest squared distance from the axis (at z = 1) at which the lens model is one-to-one.
-
-        Its polynomial is fitted inside the image. Some way outside it turns round and would fold people at the
-        side of the camera back into the picture.
-        """
-        k1, k2, _, _, k3 = self.distortion
-        # d/dr of r (1 + k1 r^2 + k2 r^4 + k3 r^6) is a polynomial in r^2: rising up to its first positive root.
-        roots = np.roots([7 * k3, 5 * k2, 3 * k1, 1])
-        turns = roots.real[(abs(roots.imag) < 1e-12) & (roots.real > 0)]
-        return float(turns.min(initial=np.inf))
 
 
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic") -> list[Chunk]:
-    """The work of one split: its sequences that exist, every camera, in runs of frames that have a pose file.
+    """Chunks of one split: its sequences that exist, every camera, the frames that have a pose file.
 
     Args:
         root: folder of the sequences.
         split: train, val or test.
         splits: which sequences belong to it, and which of their cameras and frames are taken.
-        source: data set that keys and rows name (another source may ship this layout).
+        source: data set that keys and rows name (the studio writes this layout too).
 
     Raises:
         ValueError: no such folder; a sequence without calibration or pose files.
@@ -117,58 +138,55 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
     folder = require_folder(root, source)
     found = []
     for part in splits.of(split):
-        sequence = folder / part.sequence
-        if not sequence.is_dir():
+        if not (folder / part.sequence).is_dir():
             continue
-        require_file([_calibration(sequence)], f"{source}: calibration of {part.sequence}")
-        poses, _, _ = _pose_folder(sequence)
-        names = (_POSE_FILE.fullmatch(path.name) for path in poses.iterdir())
-        frames = sorted(int(name[1]) for name in names if name)
+        require_file([folder / calibration_file(part.sequence)], f"{source}: calibration of {part.sequence}")
+        poses = folder / part.sequence / _pose_format(folder, part.sequence).folder
+        frames = posed_frames(path.name for path in poses.iterdir())
         if not frames:
             raise ValueError(f"{source}: no body3DScene_*.json in {poses}")
         taken = splits.select(part, frames)
         for camera in splits.cameras:
-            if _video(sequence, camera) is None:
-                images: list[Path] | int = [_image(sequence, camera, frame) for frame in taken]
-                if _video_file(sequence, camera).is_file():
+            if _video(folder, part.sequence, camera) is None:
+                images: list[Path] | int = [folder / image_file(part.sequence, camera, frame) for frame in taken]
+                if (folder / video_file(part.sequence, camera)).is_file():
                     print(f"{source}: {part.sequence}: images of camera {camera} are read, its video is not")
             else:
                 images = _VIDEO_FRAME_BYTES
-            found += cut(source, folder, part, camera, taken, images)
+            found += make_chunks(source, folder, part, camera, taken, images)
     return found
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every frame of the shard seen by its camera.
+    """Every frame of the chunk as its camera sees it.
 
     Raises:
-        ValueError: calibration or a pose file is malformed, or the camera is not in the calibration.
+        ValueError: the calibration or a pose file is malformed, or the camera is not in the calibration.
     """
-    sequence = Path(chunk.root) / chunk.sequence
-    camera = read_calibrated_camera(_calibration(sequence), chunk.camera)
-    poses, field, skeleton = _pose_folder(sequence)
-    video = _video(sequence, chunk.camera)
-    images = _image_folder(sequence, chunk.camera)
+    root, sequence = Path(chunk.root), chunk.sequence
+    camera = read_calibrated_camera(root / calibration_file(sequence), chunk.camera)
+    poses, field, skeleton = _pose_format(root, sequence)
+    video = _video(root, sequence, chunk.camera)
     for at in range(0, len(chunk.frames), _FRAMES_AT_ONCE):
         frames = chunk.frames[at : at + _FRAMES_AT_ONCE]
         bodies: list[list[Body]] = []
         malformed = None
         for frame in frames:
             try:
-                bodies.append(read_bodies(poses / f"body3DScene_{frame:08d}.json", field, len(skeleton)))
+                bodies.append(read_bodies(root / sequence / poses / pose_file(frame), field, len(skeleton)))
             except ValueError as error:
-                malformed = error  # after the frames before it
+                malformed = error  # raised after the frames before it are given
                 break
-        everybody = iter(people_in(camera, [body for frame in bodies for body in frame]))
+        people = iter(people_in(camera, [body for frame in bodies for body in frame]))
         for frame, here in zip(frames, bodies, strict=False):
-            image = video_frame(video, frame) if video else images / f"{chunk.camera}_{frame:08d}.jpg"
-            yield record(
+            image = video_frame(video, frame) if video else root / image_file(sequence, chunk.camera, frame)
+            yield make_record(
                 chunk,
                 frame,
                 image,
                 camera.size,
                 skeleton,
-                [*islice(everybody, len(here))],
+                [*islice(people, len(here))],
                 K=camera.K,
                 distortion=camera.distortion,
                 R=camera.R,
@@ -178,104 +196,39 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             raise malformed
 
 
-def _calibration(sequence: Path) -> Path:
-    return sequence / f"calibration_{sequence.name}.json"
+def _video(root: Path, sequence: str, camera: str) -> Path | None:
+    """The camera's video, if its frames are read from it: there is no folder of images."""
+    video = root / video_file(sequence, camera)
+    return video if video.is_file() and not (root / image_folder(sequence, camera)).is_dir() else None
 
 
-def _image_folder(sequence: Path, camera: str) -> Path:
-    return sequence / "hdImgs" / camera
-
-
-def _image(sequence: Path, camera: str, frame: int) -> Path:
-    return _image_folder(sequence, camera) / f"{camera}_{frame:08d}.jpg"
-
-
-def _video_file(sequence: Path, camera: str) -> Path:
-    return sequence / "hdVideos" / f"hd_{camera}.mp4"
-
-
-def _video(sequence: Path, camera: str) -> Path | None:
-    """The camera's video, where its frames are read from it: there is no folder of images."""
-    video = _video_file(sequence, camera)
-    return video if video.is_file() and not _image_folder(sequence, camera).is_dir() else None
-
-
-def _pose_folder(sequence: Path) -> tuple[Path, str, Skeleton]:
-    for name, field, skeleton in _POSES:
-        if (sequence / name).is_dir():
-            return sequence / name, field, skeleton
-    raise ValueError(f"panoptic: no pose folder {' or '.join(name for name, _, _ in _POSES)} in {sequence}")
-
-
-def read_calibrated_camera(path: Path, name: str) -> PanopticCamera:
-    """One camera of a calibration file.
-
-    Raises:
-        ValueError: naming the file, when the camera is absent or a field of it is malformed.
-    """
-    try:
-        cameras = {camera["name"]: camera for camera in load_json(path)["cameras"]}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: wanted an object with a list `cameras` of named cameras") from error
-    if name not in cameras:
-        some = ", ".join([*cameras][:3])
-        raise ValueError(f"{path}: no camera {name!r}; it has {len(cameras)}, such as {some}")
-    camera = cameras[name]
-    try:
-        width, height = camera["resolution"]
-        found = PanopticCamera(
-            K=np.array(camera["K"], np.float64).reshape(3, 3),
-            distortion=np.array(camera["distCoef"], np.float64).reshape(5),
-            R=np.array(camera["R"], np.float64).reshape(3, 3),
-            t_mm=_MM_PER_CM * np.array(camera["t"], np.float64).reshape(3),
-            size=(int(height), int(width)),
-        )
-        if not all(np.isfinite(value).all() for value in (found.K, found.distortion, found.R, found.t_mm)):
-            raise ValueError("NaN or infinity")
-        return found
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: camera {name!r}: malformed field ({error!r})") from error
-
-
-def read_bodies(path: Path, field: str, joints: int) -> list[Body]:
-    """People of a pose file.
-
-    Raises:
-        ValueError: naming the file, when it is no JSON, or its joints are not J x 4 finite numbers.
-    """
-    content = load_json(path)
-    people = []
-    try:
-        for body in content["bodies"]:
-            values = np.array(body[field], np.float64).reshape(joints, 4)
-            if not np.isfinite(values).all():
-                raise ValueError(f"person {body['id']}: NaN or infinity in {field}")
-            people.append((int(np.int64(body["id"])), _MM_PER_CM * values[:, :3], values[:, 3]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        wanted = f"bodies with id and {field} of {joints} x 4 numbers"
-        raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
-    return people
+def _pose_format(root: Path, sequence: str) -> PoseFormat:
+    """The preferred one of the pose formats that a sequence has; ValueError when it has none."""
+    for form in POSE_FORMATS:
+        if (root / sequence / form.folder).is_dir():
+            return form
+    folders = " or ".join(form.folder for form in POSE_FORMATS)
+    raise ValueError(f"panoptic: no pose folder {folders} in {root / sequence}")
 
 
 def people_in(camera: PanopticCamera, bodies: Sequence[Body]) -> list[Person]:
-    """People, of any number of frames, as this camera sees them, all in one go.
+    """People, of any number of frames, as this camera sees them, all projected at once.
 
-    Joints are labelled above the confidence of the protocol and where the camera can image them; the data do
-    not tell occlusion, so every labelled joint is called visible. The box is the tight one of the labelled
-    joints, clipped to the image. Valid people have at least 3 labelled joints and a box of more than a few
-    pixels.
+    A joint is labelled if its confidence is above the protocol's and the camera can image it. The data have no
+    occlusion labels, so every labelled joint is visible. The box is the tight one of the labelled joints, clipped to
+    the image. Valid people have at least 3 labelled joints and a box of more than a few pixels.
     """
     if not bodies:
         return []
     confidence = np.array([c for _, _, c in bodies])  # (N, J)
     cam = transform(np.array([world for _, world, _ in bodies]), camera.R, camera.t_mm)  # (N, J, 3)
     uv = np.zeros((*confidence.shape, 2))
-    # Missing joints (-1) have coordinates too, usually zeros: the confidence tells, the numbers do not.
-    imaged = (confidence > 0) & _can_image(camera, cam)
+    # Missing joints have confidence -1, and coordinates that are usually but not always zeros.
+    imaged = (confidence > 0) & camera.can_image(cam)
     if imaged.any():
         uv[imaged] = project(cam[imaged], camera.K, camera.distortion)
     labelled = imaged & (confidence > _MIN_CONFIDENCE)
-    # Tight boxes, clipped to the image; zeros without joints.
+    # base.clipped_box of all people at once: tight boxes, clipped to the image; zeros without joints.
     limit = np.array([camera.size[1] - 1.0, camera.size[0] - 1.0])
     low = np.where(labelled[..., None], uv, np.inf).min(axis=1).clip(0, limit)
     high = np.where(labelled[..., None], uv, -np.inf).max(axis=1).clip(0, limit)
@@ -299,35 +252,27 @@ def people_in(camera: PanopticCamera, bodies: Sequence[Body]) -> list[Person]:
     ]
 
 
-def _can_image(camera: PanopticCamera, cam: np.ndarray) -> np.ndarray:
-    """Which camera-space points (..., 3) lie in front of the camera and within what its lens model describes."""
-    front = cam[..., 2] > 0
-    depth = np.where(front, cam[..., 2], 1.0)
-    return front & (((cam[..., :2] / depth[..., None]) ** 2).sum(axis=-1) < camera.widest)
-
-
-def strays(
+def unannotated_images(
     root: str | Path, split: str, splits: SplitManifest = SPLITS, source: str = "panoptic"
 ) -> Iterator[DroppedFrame]:
     """Images of one split without a pose file between the first and the last frame that have one: lost downloads.
 
-    The owners' pose files begin some time after the cameras do and end before them, so images outside are normal. A
-    video has an image for every frame.
+    The owners' pose files begin some time after the cameras do and end before them, so images without a pose file
+    before and after are normal. A video has an image for every frame.
     """
+    folder = Path(root).resolve()
     for part in splits.of(split):
-        sequence = Path(root).resolve() / part.sequence
-        if not sequence.is_dir():
+        if not (folder / part.sequence).is_dir():
             continue
-        poses, _, _ = _pose_folder(sequence)
-        frames = {int(name[1]) for name in (_POSE_FILE.fullmatch(path.name) for path in poses.iterdir()) if name}
-        between = range(min(frames, default=0), max(frames, default=-1))
+        poses = _pose_format(folder, part.sequence).folder
+        posed = posed_frames(path.name for path in (folder / part.sequence / poses).iterdir())
+        between = range(min(posed, default=0), max(posed, default=-1))
         for camera in splits.cameras:
-            video = _video(sequence, camera)
-            pictures = _image_folder(sequence, camera).glob("*.jpg")
-            names = (re.fullmatch(rf"{camera}_(\d{{8}})\.jpg", path.name) for path in pictures)
-            imaged = set(between) if video else {int(name[1]) for name in names if name}
-            for frame in sorted(imaged - frames):
+            video = _video(folder, part.sequence, camera)
+            names = (path.name for path in (folder / image_folder(part.sequence, camera)).glob("*.jpg"))
+            imaged = set(between) if video else imaged_frames(names, camera)
+            for frame in sorted(imaged - set(posed)):
                 if frame in between:
-                    file = (video or _image(sequence, camera, frame)).relative_to(sequence.parent).as_posix()
-                    pose = f"no {poses.name}/body3DScene_{frame:08d}.json"
-                    yield DroppedFrame(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, pose)
+                    file = video_file(part.sequence, camera) if video else image_file(part.sequence, camera, frame)
+                    missing = f"no {poses}/{pose_file(frame)}"
+                    yield DroppedFrame(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, missing)

@@ -1,7 +1,7 @@
-"""The studio's rendered people (pipeline/studio), read exactly as CMU Panoptic is.
+"""The studio's rendered people (pipeline/studio), read in the same way as CMU Panoptic.
 
-The studio writes Panoptic's original layout; only names and terms differ. The split manifest is a table of every
-name the studio may give a sequence; a data set holds some of them.
+The studio writes Panoptic's layout; only names and terms differ. The split manifest lists every name that the studio
+may give a sequence; a rendered data set has some of them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ SPLITS = SplitManifest(
 
 
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
-    """The work of one split, as ``panoptic.chunks`` gives it; raises likewise."""
+    """Chunks of one split; takes and raises what ``panoptic.chunks`` does."""
     return panoptic.chunks(root, split, splits, source="synthetic")
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
-    """Every frame of the shard seen by its camera, as ``panoptic.records`` gives it; raises likewise."""
+    """Every frame of the chunk; raises what ``panoptic.records`` does."""
     return panoptic.records(chunk)
 
 
-def strays(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> Iterator[DroppedFrame]:
-    """Images without annotation, as ``panoptic.strays`` gives them."""
-    return panoptic.strays(root, split, splits, source="synthetic")
+def unannotated_images(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> Iterator[DroppedFrame]:
+    """Images of one split whose pose file is missing between others, see ``panoptic.unannotated_images``."""
+    return panoptic.unannotated_images(root, split, splits, source="synthetic")

@@ -1,9 +1,9 @@
-"""Single frames out of videos, exact and in bounded memory, as JPEGs.
+"""Single frames of videos as JPEGs, with exact frame numbers and in bounded memory.
 
-Seeking in a compressed video lands where its index and its time stamps say, which is not always the frame that was
-asked for, and differs between versions of the decoder. So frames are only ever counted: a video is decoded from its
-start, frame after frame. One open video stays at its place between calls; a reader that walks through a sequence
-decodes it once, and shards that one process reads in turn share the walk. Going back starts again.
+Seeking in a compressed video depends on its index and time stamps; it may return a neighbouring frame, and differs
+between decoder versions. So frames are counted instead: a video is decoded from its start, frame after frame. The last
+video stays open between calls, so reading its frames in ascending order, also over several chunks in one process,
+decodes it once. Reading an earlier frame starts again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ JPEG_QUALITY = 95
 
 @dataclass
 class _OpenVideo:
-    """A video being decoded; ``next`` is the number of the frame that the next step gives.
+    """A video being decoded; ``next`` is the number of the frame that is decoded next.
 
-    Behind a broken place the decoder may find its way again, but nobody knows to which frame: the video ends there.
+    After a damaged part the decoder may resume, but the numbers of its frames are then unknown: the video ends there.
     """
 
     capture: cv2.VideoCapture
@@ -33,7 +33,7 @@ class _OpenVideo:
     ended: bool = False
 
     def take(self, frame: int) -> np.ndarray | None:
-        """The pixels (H, W, 3) uint8 BGR of a frame that is not passed yet; None when the video ends before it."""
+        """Pixels (H, W, 3) uint8 BGR of frame number ``frame`` >= ``next``; None when the video ends before it."""
         pixels = None
         while self.next <= frame and not self.ended:
             good, pixels = self.capture.read() if self.next == frame else (self.capture.grab(), None)
@@ -46,7 +46,7 @@ def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
     """One frame of a video, counted from 0, as a JPEG; or the reason why there is none.
 
     Reading frames in ascending order decodes a video once. The reasons: the video ends before that frame, cannot be
-    decoded up to it, or is not there or not readable (any more).
+    decoded up to it, or the file is missing or unreadable.
     """
     try:
         changed = path.stat().st_mtime_ns
@@ -59,12 +59,12 @@ def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
         _opened.cache_clear()
         video = _opened(path, changed)
     pixels = video.take(frame)
-    return _why_not(path, frame, video) if pixels is None else jpeg_of(pixels)
+    return _failure(path, frame, video) if pixels is None else jpeg_of(pixels)
 
 
-def _why_not(path: Path, frame: int, video: _OpenVideo) -> NoImage:
-    """Whether the video is shorter than that, or broken where decoding ends."""
-    counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # as the file says
+def _failure(path: Path, frame: int, video: _OpenVideo) -> NoImage:
+    """Why a frame was not decoded: the video is shorter, or damaged where decoding ended."""
+    counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # from the header
     if video.next and frame >= counted:
         return NoImage(IMAGE_MISSING, path, f"the video ends before frame {video.next}")
     part = f"nothing after frame {video.next - 1} of {counted}" if video.next else "no frame"
@@ -73,9 +73,9 @@ def _why_not(path: Path, frame: int, video: _OpenVideo) -> NoImage:
 
 @lru_cache(maxsize=1)  # one decoder a process: each holds a few uncompressed frames
 def _opened(path: Path, changed: int) -> _OpenVideo:
-    # Several threads in every reading process would only take turns, and decode in an order of their own.
+    # One thread: every CPU already runs a reading process.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
-    # Frames as they are stored, whatever a rotation tag says: annotations refer to them.
+    # Annotations refer to the stored pixels, so a rotation tag is not applied.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return _OpenVideo(capture)
 

@@ -1,4 +1,4 @@
-"""Small original data sets that tests write themselves, in the layouts of their owners."""
+"""Writers of small original data sets in their owners' layouts: JSON and images; binary_layouts.py has the others."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from das.skeleton import COCO19, MPI15, MUCO21, MUPOTS17
+from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17
 from pipeline.data.record import Record
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.data.validate_record import validate
@@ -120,6 +120,39 @@ def write_muco(root: Path, file_names, changes=None) -> Path:
         path.write_bytes(jpeg(HEIGHT, WIDTH, seed=i))
     (root / "MuCo-3DHP.json").write_text(json.dumps(content))
     return root
+
+
+def write_coco(root: Path) -> Path:
+    """Three photos of train2017, two with people, and one of val2017."""
+    for photos, ids in (("train2017", (1, 2, 3)), ("val2017", (4,))):
+        content = {"categories": [COCO_PERSON], "images": [], "annotations": []}
+        (root / photos).mkdir(parents=True)
+        for i in ids:
+            name = f"{i:012d}.jpg"
+            content["images"].append({"id": i, "file_name": name, "height": HEIGHT, "width": WIDTH})
+            (root / photos / name).write_bytes(jpeg(HEIGHT, WIDTH, i))
+            if i != 3:
+                keypoints = [50, 60, 2] * len(COCO17)
+                person = {"id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "keypoints": keypoints}
+                content["annotations"].append({**person, "bbox": [40, 50, 20, 20]})
+        file = root / "annotations" / f"person_keypoints_{photos}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    return root
+
+
+def write_custom(root: Path, count: int) -> list[str]:
+    """Your own data: a skeleton of two joints, ``count`` images and train.jsonl, whose lines are returned."""
+    root.mkdir(exist_ok=True)
+    names = ("hip", "head")
+    skeleton = {"name": "stick2", "joints": names, "bones": [names], "root": names[:1]}
+    (root / "skeleton.json").write_text(json.dumps(skeleton))
+    person = {"joints_uv": [[50, 60], [50, 30]], "joints_cam": None, "state": [2, 2]}
+    lines = [json.dumps({"image": f"{i}.jpg", "K": None, "people": [person]}) for i in range(count)]
+    (root / "train.jsonl").write_text("\n".join([*lines, ""]))
+    for i in range(count):
+        (root / f"{i}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, i))
+    return lines
 
 
 BAND = SplitManifest("band", (Part("160906_band1", "test", "band"),), cameras=CAMERAS)

@@ -9,15 +9,14 @@ import scipy.io
 from hypothesis import example, given, settings
 
 from das.skeleton import read_skeleton
-from pipeline.data.check.doctor import DoctorConfig, examine
+from pipeline.data.catalog import CATALOG
+from pipeline.data.doctor import DoctorConfig, examine
 from pipeline.data.prepare.shard_task import read_frames, validated_frames
 from pipeline.data.record import Record
 from pipeline.data.sources.base import DroppedFrame
-from tests.pipeline.data.check.test_doctor import READERS, write_coco, write_own
-from tests.pipeline.data.original_layouts import write_muco, write_mupots, write_panoptic
+from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mpi_original, write_mupots_mats
+from tests.pipeline.data.original_layouts import write_coco, write_custom, write_muco, write_mupots, write_panoptic
 from tests.pipeline.data.sources.test_any_bytes import damaged
-from tests.pipeline.data.sources.test_mpi_inf_3dhp import write_arrays, write_original
-from tests.pipeline.data.sources.test_mupots_mat import write_sequence
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
 DEEP = b"[" * 100_000
@@ -26,7 +25,7 @@ HARD = (b"", DEEP, b'{"images": ' + DEEP, b"9" * 5000, b"NaN", "{}".encode("utf-
 
 def arrays(root: Path) -> None:
     root.mkdir()
-    write_arrays(root, ["S1_Seq1_Cam0_000001.jpg", "S1_Seq1_Cam0_000002.jpg"])
+    write_mpi_arrays(root, ["S1_Seq1_Cam0_000001.jpg", "S1_Seq1_Cam0_000002.jpg"])
 
 
 # What to write, and the files of it that get damaged.
@@ -52,17 +51,17 @@ FILES = {
         ("MuPoTS-3D.json", "TS1/img_000001.jpg"),
     ),
     "coco": (write_coco, ("annotations/person_keypoints_train2017.json", "train2017/000000000001.jpg")),
-    "custom": (lambda root: write_own(root, 3), ("skeleton.json", "train.jsonl", "1.jpg")),
+    "custom": (lambda root: write_custom(root, 3), ("skeleton.json", "train.jsonl", "1.jpg")),
 }
 # Formats of other people's libraries: fewer examples, as each is slow to read.
 BINARY = {
     "mupots": (
-        lambda root: write_sequence(root, "TS3"),
+        lambda root: write_mupots_mats(root, "TS3"),
         ("MultiPersonTestSet/TS3/annot.mat", "MultiPersonTestSet/TS3/occlusion.mat", "intrinsics.json"),
     ),
     "mpi_inf_3dhp": (arrays, ("mpi_inf_3dhp_train.npz", "cameras_train.pkl", "images/S1_Seq1_Cam0_000001.jpg")),
     "mpi_inf_3dhp original": (
-        lambda root: write_original(root, "S1/Seq1", frames=2),
+        lambda root: write_mpi_original(root, "S1/Seq1", frames=2),
         ("S1/Seq1/annot.mat", "S1/Seq1/camera.calibration"),
     ),
 }
@@ -71,12 +70,12 @@ CASES = [(name, write, file) for table in (FILES, BINARY) for name, (write, file
 
 def look(source: str, root: Path, file: str) -> None:
     """Reads what is there and has the doctor look at it; everything but a named fault is a crash."""
-    module = READERS[source]
+    module = CATALOG[source].source
     report = examine(source, DoctorConfig(str(root))).text()
     assert "\nnext: das " in report
     try:
-        shards = [shard for split in ("train", "val", "test") for shard in module.chunks(root, split)]
-        found = [item for shard in shards for item in validated_frames(read_frames(shard, module.records), None)]
+        chunks = [chunk for split in ("train", "val", "test") for chunk in module.chunks(root, split)]
+        found = [item for chunk in chunks for item in validated_frames(read_frames(chunk, module.records), None)]
     except ValueError as error:
         assert Path(file).name in str(error) or f"{source}/t" in str(error), error
         return
@@ -137,13 +136,13 @@ def test_a_mat_file_of_something_else_is_named(name, write, file, content, tmp_p
     scipy.io.savemat(root / file, content)
     look(source, root, file)
     with pytest.raises(ValueError, match=r"(annot|occlusion)\.mat: "):
-        shards = [shard for split in ("train", "val", "test") for shard in READERS[source].chunks(root, split)]
-        [item for shard in shards for item in READERS[source].records(shard)]
+        chunks = [chunk for split in ("train", "val", "test") for chunk in CATALOG[source].source.chunks(root, split)]
+        [item for chunk in chunks for item in CATALOG[source].source.records(chunk)]
 
 
 def test_a_line_that_is_nested_too_deeply_is_a_damaged_image_to_the_doctor(tmp_path):
     root = tmp_path / "root"
-    lines = write_own(root, 2)
+    lines = write_custom(root, 2)
     (root / "train.jsonl").write_bytes(lines[0].encode() + b"\n" + DEEP)
     report = examine("custom", DoctorConfig(str(root))).text()
     assert "train.jsonl: image 2: not an image and its people (RecursionError" in report
@@ -157,9 +156,9 @@ def test_one_bad_row_costs_its_image_alone(tmp_path):
         content = dict(file)
     content["S"][0, 3, 1] = np.nan
     np.savez(root / "mpi_inf_3dhp_train.npz", **content)
-    module = READERS["mpi_inf_3dhp"]
-    (shard,) = module.chunks(root, "train")
-    bad, good = read_frames(shard, module.records)
+    module = CATALOG["mpi_inf_3dhp"].source
+    (chunk,) = module.chunks(root, "train")
+    bad, good = read_frames(chunk, module.records)
     assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and bad.file == "mpi_inf_3dhp_train.npz"
     assert bad.detail == "S1_Seq1_Cam0_000001.jpg: found NaN or infinity, wanted numbers"
 
@@ -170,8 +169,8 @@ def test_a_field_of_another_kind_is_named_with_its_entry(entry, value, wanted, t
     content = json.loads((root / file).read_text())
     content["images" if entry == "height" else "annotations"][1][entry] = value
     (root / file).write_text(json.dumps(content))
-    module = READERS["coco"]
-    (shard,) = module.chunks(root, "train")
-    good, bad = read_frames(shard, module.records)
+    module = CATALOG["coco"].source
+    (chunk,) = module.chunks(root, "train")
+    good, bad = read_frames(chunk, module.records)
     assert isinstance(good, Record) and isinstance(bad, DroppedFrame) and (bad.file, bad.key[-1]) == (file, "2")
     assert bad.detail.endswith(f"{entry}: found {value!r}, wanted {wanted}")

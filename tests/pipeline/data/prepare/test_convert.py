@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.catalog import read_splits
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
 from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.record import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
-from pipeline.data.splits import read_splits
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import jpeg, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.conversions import SMALL, config, files

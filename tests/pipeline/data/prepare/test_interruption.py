@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 import ray
 
 from pipeline.data import shards
+from pipeline.data.catalog import CATALOG
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare import finish
@@ -294,7 +296,7 @@ def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
             yield item
 
     source = SimpleNamespace(TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
-    monkeypatch.setitem(convert_module.SOURCES, "panoptic", source)
+    monkeypatch.setitem(CATALOG, "panoptic", replace(CATALOG["panoptic"], source=source))
     convert(config(raw, tmp_path / "out"))
     assert mark.exists() and files(tmp_path / "out") == files(tmp_path / "never")
 
@@ -303,6 +305,7 @@ def test_a_killed_driver_leaves_what_a_rerun_goes_on_with(local_ray, raw, tmp_pa
     out = tmp_path / "out"
     script = f"""
 import sys, time
+from dataclasses import replace
 from types import SimpleNamespace
 from pipeline.data.prepare import convert as c
 from pipeline.infra.cluster import ClusterConfig
@@ -311,8 +314,8 @@ def records(chunk):
     if chunk.split == "val":
         time.sleep(3)
     yield from panoptic.records(chunk)
-c.SOURCES["panoptic"] = SimpleNamespace(
-    TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
+source = SimpleNamespace(TERMS=panoptic.TERMS, SPLITS=panoptic.SPLITS, chunks=panoptic.chunks, records=records)
+c.CATALOG["panoptic"] = replace(c.CATALOG["panoptic"], source=source)
 cluster = ClusterConfig(address="{ray.get_runtime_context().gcs_address}")
 c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=True, shard_mb=0.012, cluster=cluster))
 """

@@ -15,7 +15,7 @@ from pipeline.data.prepare.convert import ConvertConfig, convert
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.data.sources.base import DroppedFrame
-from pipeline.data.splits import PANOPTIC
+from pipeline.data.sources.panoptic import SPLITS as PANOPTIC
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import (

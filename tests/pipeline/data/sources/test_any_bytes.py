@@ -12,7 +12,6 @@ from pipeline.data.prepare.shard_task import read_frames, validated_frames
 from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import coco, muco, mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame
-from pipeline.data.splits import MUCO, MUPOTS, PANOPTIC
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, body, write_muco, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.test_quarantine import GOOD_JPEG, SEQUENCE, image, pose, write_coco
 
@@ -72,7 +71,7 @@ def test_any_pose_file_is_rows_or_faults(whole, tmp_path_factory, content):
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     pose(root, 2).unlink()
     pose(root, 2).write_bytes(content)
-    found = all_frames(panoptic.chunks(root, "train", PANOPTIC)[:1], panoptic.records)
+    found = all_frames(panoptic.chunks(root, "train")[:1], panoptic.records)
     shutil.rmtree(root)
     assert len(found) == 4
     for item in found:
@@ -90,7 +89,7 @@ def test_any_image_file_is_a_row_or_a_fault_and_decodes_or_says_why_not(whole, t
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     image(root, 2).unlink()
     image(root, 2).write_bytes(content)
-    found = all_frames(panoptic.chunks(root, "train", PANOPTIC)[:1], panoptic.records)
+    found = all_frames(panoptic.chunks(root, "train")[:1], panoptic.records)
     shutil.rmtree(root)
     (item,) = (item for item in found if item.key.endswith("00000002"))
     if isinstance(item, DroppedFrame):
@@ -108,13 +107,13 @@ def test_any_annotation_file_is_refused_or_read(name, tmp_path_factory):
     root = tmp_path_factory.mktemp(name)
     if name == "muco":
         write_muco(root, [f"unaugmented_set/{i}.jpg" for i in range(3)])
-        module, splits, path = muco, MUCO, root / "MuCo-3DHP.json"
+        module, path = muco, root / "MuCo-3DHP.json"
     elif name == "mupots":
         write_mupots(root, [f"TS1/img_{i:06d}.jpg" for i in range(3)])
-        module, splits, path = mupots, MUPOTS, root / "MuPoTS-3D.json"
+        module, path = mupots, root / "MuPoTS-3D.json"
     else:
         path = write_coco(root)
-        module, splits = coco, coco.SPLITS
+        module = coco
     good = path.read_bytes()
 
     @MANY
@@ -122,7 +121,7 @@ def test_any_annotation_file_is_refused_or_read(name, tmp_path_factory):
     def check(content):
         path.write_bytes(content)
         try:
-            chunks = [s for split in ("train", "test") for s in module.chunks(root, split, splits)]
+            chunks = [s for split in ("train", "test") for s in module.chunks(root, split)]
             found = all_frames(chunks, module.records)
         except ValueError as error:
             assert path.name in str(error) or f"{name}/t" in str(error), error

@@ -119,7 +119,7 @@ BAD_LINES = [
     (image(people=[person(visibility=[2, 2, 2])]), "person 1: field 'visibility' is unknown"),
     (image(people=[person(id="me")]), "wanted id as a whole number"),
     (image(people=[person(ignore=1)]), "ignore and valid as true or false"),
-    (image(people=[person(), person(joints_cam=None)]), "joints_cam: found some null, wanted .* everybody"),
+    (image(people=[person(), person(joints_cam=None)]), "joints_cam: found some null, wanted .* of all people"),
     (image(K=None), "joints_cam: found no K"),
 ]  # fmt: skip
 

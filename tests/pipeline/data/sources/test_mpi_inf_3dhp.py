@@ -6,7 +6,6 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-import scipy.io
 
 from das.camera import project
 from das.skeleton import MUPOTS17
@@ -15,10 +14,8 @@ from pipeline.data.sources import mpi_inf_3dhp
 from pipeline.data.sources import mpi_inf_3dhp_original as original
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.validate_record import validate
-from tests.pipeline.data.original_layouts import jpeg
-from tests.pipeline.data.videos import number_of, write_video
-
-SIZE = 256  # of the made-up cameras, pixels
+from tests.pipeline.data.binary_layouts import MPI_SIZE, write_mpi_arrays, write_mpi_original
+from tests.pipeline.data.videos import number_of
 
 
 def read(root, split, **kwargs):
@@ -56,32 +53,9 @@ def test_the_real_photos_load_in_millimetres(das_data):
         assert sample.has_depth.all() and not left_out
 
 
-def write_arrays(root, names, split="train", **changes):
-    """mmpose's form with made-up people."""
-    rng = np.random.default_rng(0)
-    cam = rng.normal(0, 0.3, (len(names), 17, 3)) + (0, 0, 3)
-    uv = cam[..., :2] / cam[..., 2:] * 200 + SIZE / 2
-    arrays = {
-        "imgname": np.array(names),
-        "part": np.concatenate([uv, np.ones((len(names), 17, 1))], axis=-1),
-        "S": np.concatenate([cam, np.ones((len(names), 17, 1))], axis=-1),
-    }
-    name = {"train": "mpi_inf_3dhp_train.npz", "test": "mpi_inf_3dhp_test_valid.npz"}[split]
-    np.savez(root / name, **{**arrays, **changes})
-    cameras = {
-        name.rsplit("_", 1)[0]: {"f": np.array([[200.0], [200.0]]), "c": np.full((2, 1), SIZE / 2), "w": SIZE, "h": 25}
-        for name in names
-    }
-    (root / f"cameras_{split}.pkl").write_bytes(pickle.dumps(cameras))
-    (root / "images").mkdir(exist_ok=True)
-    for i, name in enumerate(names):
-        (root / "images" / name).write_bytes(jpeg(SIZE, SIZE, seed=i))
-    return arrays
-
-
 def test_mmpose_arrays_become_records_camera_by_camera(tmp_path):
     names = [f"S1_Seq2_Cam{camera}_{frame:06d}.jpg" for camera in (0, 7) for frame in (4, 9)]
-    arrays = write_arrays(tmp_path, [*names, "S8_Seq1_Cam0_000001.jpg"])
+    arrays = write_mpi_arrays(tmp_path, [*names, "S8_Seq1_Cam0_000001.jpg"])
     items = read(tmp_path, "train")
     assert [(i.sequence, i.camera, i.frame) for i in items] == [("S1_Seq2", c, f) for c in "07" for f in (4, 9)]
     assert [i.key for i in read(tmp_path, "val")] == ["mpi_inf_3dhp/S8_Seq1/0/00000001"]
@@ -89,15 +63,15 @@ def test_mmpose_arrays_become_records_camera_by_camera(tmp_path):
     for item, part, S in zip(items, arrays["part"], arrays["S"], strict=False):
         assert np.allclose(item.joints_uv[0], part[:, :2], atol=1e-3)
         assert np.allclose(item.joints_cam[0], 1000 * S[:, :3], atol=1e-2)
-        assert np.array_equal(item.K, [[200, 0, SIZE / 2], [0, 200, SIZE / 2], [0, 0, 1]])
+        assert np.array_equal(item.K, [[200, 0, MPI_SIZE / 2], [0, 200, MPI_SIZE / 2], [0, 0, 1]])
 
 
 def test_joints_without_a_flag_are_unlabelled_and_absent_photos_are_drops(tmp_path):
     names = ["TS3_000001.jpg", "TS3_000002.jpg"]
-    arrays = write_arrays(tmp_path, names, "test")
+    arrays = write_mpi_arrays(tmp_path, names, "test")
     arrays["part"][0, 5, 2] = 0
     arrays["S"][0, 6, 3] = 0
-    write_arrays(tmp_path, names, "test", **arrays)
+    write_mpi_arrays(tmp_path, names, "test", **arrays)
     (tmp_path / "images" / names[1]).unlink()
     first, second = read(tmp_path, "test")
     assert np.flatnonzero(first.state[0] == 0).tolist() == [5, 6]
@@ -117,7 +91,7 @@ def test_joints_without_a_flag_are_unlabelled_and_absent_photos_are_drops(tmp_pa
     ],
 )
 def test_malformed_arrays_are_named(changes, reason, tmp_path):
-    write_arrays(tmp_path, ["TS1_000001.jpg"], "test", **changes)
+    write_mpi_arrays(tmp_path, ["TS1_000001.jpg"], "test", **changes)
     with pytest.raises(ValueError, match=f"mpi_inf_3dhp_test_valid.npz: .*{reason}"):
         read(tmp_path, "test")
 
@@ -131,7 +105,7 @@ class Malice:
     "content", [pickle.dumps(Malice()), pickle.dumps({"TS9": {}}), pickle.dumps({"TS1": {"f": 3}}), b"", b"junk"]
 )
 def test_cameras_that_are_no_plain_values_are_refused_and_never_run(content, tmp_path, capsys):
-    write_arrays(tmp_path, ["TS1_000001.jpg"], "test")
+    write_mpi_arrays(tmp_path, ["TS1_000001.jpg"], "test")
     (tmp_path / "cameras_test.pkl").write_bytes(content)
     with pytest.raises(ValueError, match="cameras_test.pkl: camera TS1: wanted f and c"):
         read(tmp_path, "test")
@@ -145,47 +119,9 @@ def test_a_folder_of_neither_form_is_refused_by_what_it_lacks(tmp_path):
 
 # The owners' form. No real file of it is at hand: these are made up after descriptions of it.
 
-CALIBRATION = """Skeletool Camera Calibration File V1.0
-name          0
-  sensor      10 10
-  size        {w} {h}
-  animated    0
-  intrinsic   {f} 0 {cx} 0 0 {f} {cy} 0 0 0 1 0 0 0 0 1
-  extrinsic   1 0 0 -562.8 0 -1 0 1398.1 0 0 -1 3852.6 0 0 0 1
-  radial      0
-name          1
-  sensor      10 10
-  size        {w} {h}
-  animated    0
-  intrinsic   211 0 100 0 0 212 101 0 0 0 1 0 0 0 0 1
-  extrinsic   1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1
-  radial      0
-"""
-
-
-def write_original(root, sequence="S1/Seq2", frames=6, cameras=2):
-    """28 joints a frame; joint k lies at x = 10 k mm, and a video tells its frames apart."""
-    folder = root / sequence
-    folder.mkdir(parents=True)
-    cam = np.zeros((cameras, frames, 28, 3))
-    cam[..., 0], cam[..., 1], cam[..., 2] = 10 * np.arange(28), 40 * (np.arange(28) % 7), 3000
-    cam[..., 0] += np.arange(frames)[:, None]
-    uv = cam[..., :2] / cam[..., 2:] * 200 + 128
-
-    def cells(values):
-        table = np.empty((cameras, 1), object)
-        for i in range(cameras):
-            table[i, 0] = values[i].reshape(frames, -1)
-        return table
-
-    scipy.io.savemat(folder / "annot.mat", {"annot2": cells(uv), "annot3": cells(cam), "univ_annot3": cells(cam)})
-    (folder / "camera.calibration").write_text(CALIBRATION.format(w=SIZE, h=SIZE, f=200, cx=128, cy=127))
-    write_video(folder / "imageSequence" / "video_0.avi", frames, "MJPG", SIZE, SIZE)
-    return root
-
 
 def test_original_sequences_are_read_with_their_videos_and_our_joints(tmp_path):
-    root = write_original(tmp_path)
+    root = write_mpi_original(tmp_path)
     splits = mpi_inf_3dhp.SPLITS
     assert {chunk.camera for chunk in mpi_inf_3dhp.chunks(root, "train")} == {"0", "1", "2", "4", "5", "6", "7", "8"}
     one = type(splits)("one", splits.parts, cameras=("0", "1"), step=2)
@@ -201,25 +137,25 @@ def test_original_sequences_are_read_with_their_videos_and_our_joints(tmp_path):
 
 
 def test_original_sequences_may_be_cut_into_images(tmp_path):
-    root = write_original(tmp_path, "S8/Seq1")
+    root = write_mpi_original(tmp_path, "S8/Seq1")
     images = root / "S8" / "Seq1" / "imageFrames" / "video_0"
     images.mkdir(parents=True)
     for n in range(1, 7):
-        cv2.imwrite(str(images / f"frame_{n:06d}.jpg"), np.full((SIZE, SIZE, 3), 10 * n, np.uint8))
+        cv2.imwrite(str(images / f"frame_{n:06d}.jpg"), np.full((MPI_SIZE, MPI_SIZE, 3), 10 * n, np.uint8))
     splits = type(mpi_inf_3dhp.SPLITS)("one", mpi_inf_3dhp.SPLITS.parts, cameras=("0",))
     items = read(root, "val", splits=splits)
     assert [round(float(decode_image(item).mean()) / 10) for item in items] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_camera_that_one_of_the_files_lacks_is_refused(tmp_path):
-    root = write_original(tmp_path)
+    root = write_mpi_original(tmp_path)
     splits = type(mpi_inf_3dhp.SPLITS)("one", mpi_inf_3dhp.SPLITS.parts, cameras=("5",))
     with pytest.raises(ValueError, match="camera 5 is not in both: camera.calibration has 2 cameras, annot.mat 2"):
         read(root, "train", splits=splits)
 
 
 def test_malformed_original_files_are_named(tmp_path):
-    root = write_original(tmp_path)
+    root = write_mpi_original(tmp_path)
     folder = root / "S1" / "Seq2"
     for content, reason in (
         ("", "no camera"),

@@ -12,6 +12,8 @@ from pipeline.data.record import to_sample
 from pipeline.data.sources import mupots, mupots_mat
 from pipeline.data.sources.base import DroppedFrame, pinhole
 from pipeline.data.validate_record import validate
+from tests.pipeline.data.binary_layouts import MAT_K as K
+from tests.pipeline.data.binary_layouts import mat_person, write_mats, write_mupots_mats
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, jpeg, write_mupots
 
 # Frames and people (a person counts once in every frame) of the sequences as their owners give them out.
@@ -66,45 +68,6 @@ def test_the_real_sequences_without_images_are_drops_one_a_frame(das_data):
     assert all(isinstance(item, DroppedFrame) and item.reason == "image missing" for item in mupots.records(chunks[0]))
 
 
-K = pinhole([300, 300, 160, 90])
-
-
-def person(seed, valid=1, wrong_spine=False):
-    """One entry of annot.mat, and its occlusion labels."""
-    rng = np.random.default_rng(seed)
-    cam = rng.normal(0, 300, (17, 3)) + (0, 0, 3000)
-    uv = project(cam, K)
-    if wrong_spine:
-        uv[MUPOTS17.index("spine")] += 50
-    universal = cam[14] + 0.9 * (cam - cam[14])
-    entry = {"annot2": uv.T, "annot3": cam.T, "univ_annot3": universal.T, "isValidFrame": np.uint8(valid)}
-    return entry, (rng.random((1, 17)) < 0.3).astype(np.uint8)
-
-
-def write_mats(folder, frames):
-    """``frames``: a list of lists of what ``person`` gives."""
-    folder.mkdir(parents=True)
-    shape = (len(frames), len(frames[0]))
-    kinds = [(name, object) for name in ("annot2", "annot3", "univ_annot3", "isValidFrame")]
-    entries, hidden = np.empty(shape, object), np.empty(shape, object)
-    for i, people in enumerate(frames):
-        for k, (entry, occlusion) in enumerate(people):
-            struct = np.empty((1, 1), kinds)
-            for name, _ in kinds:
-                struct[name][0, 0] = entry[name]
-            entries[i, k], hidden[i, k] = struct, occlusion
-    scipy.io.savemat(folder / "annot.mat", {"annotations": entries})
-    scipy.io.savemat(folder / "occlusion.mat", {"occlusion_labels": hidden})
-
-
-def write_sequence(root, name="TS3", frames=3):
-    folder = root / "MultiPersonTestSet" / name
-    write_mats(folder, [[person(2 * i, wrong_spine=i == 1), person(2 * i + 1, valid=i != 2)] for i in range(frames)])
-    for i in range(frames):
-        (folder / f"img_{i:06d}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, seed=i))
-    return root
-
-
 def read(root):
     items = [item for chunk in mupots.chunks(root, "test") for item in mupots.records(chunk)]
     for item in items:
@@ -113,12 +76,12 @@ def read(root):
 
 
 def test_mats_with_images_become_records(tmp_path):
-    items = read(write_sequence(tmp_path))
+    items = read(write_mupots_mats(tmp_path))
     assert [item.key for item in items] == [f"mupots/TS3/0/{i:08d}" for i in range(3)]
     for i, item in enumerate(items):
         assert np.abs(item.K - K).max() < 0.01, "fitted: nothing else says it"
         for k in (0, 1):
-            entry, hidden = person(2 * i + k)
+            entry, hidden = mat_person(2 * i + k)
             assert np.allclose(item.joints_cam[k], entry["annot3"].T, atol=1e-3)
             assert np.allclose(item.joints_cam_univ[k], entry["univ_annot3"].T, atol=1e-3)
             assert np.allclose(item.joints_uv[k], entry["annot2"].T, atol=0.02), "a wrong spine is projected"
@@ -128,7 +91,7 @@ def test_mats_with_images_become_records(tmp_path):
 
 
 def test_intrinsics_come_from_moons_file_or_from_a_given_one_before_they_are_fitted(tmp_path):
-    root = write_sequence(tmp_path)
+    root = write_mupots_mats(tmp_path)
     (root / "intrinsics.json").write_text(json.dumps({"intrinsic_fx_fy_cx_cy": {"TS3": [301, 302, 161, 92]}}))
     assert np.array_equal(read(root)[0].K, pinhole([301, 302, 161, 92]))
     write_mupots(root, ["TS3/img_000000.jpg", "TS4/img_000007.jpg"])
@@ -139,22 +102,22 @@ def test_intrinsics_come_from_moons_file_or_from_a_given_one_before_they_are_fit
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"intrinsic_fx_fy_cx_cy": {"TS3": [1, 2, 3]}}'])
 def test_a_malformed_file_of_intrinsics_is_named(content, tmp_path):
-    root = write_sequence(tmp_path)
+    root = write_mupots_mats(tmp_path)
     (root / "intrinsics.json").write_text(content)
     with pytest.raises(ValueError, match="intrinsics.json: "):
         read(root)
 
 
 def test_malformed_mats_are_named_with_frame_and_person(tmp_path):
-    bad, hidden = person(0)
+    bad, hidden = mat_person(0)
     bad["annot3"] = bad["annot3"][:, :14]
-    write_mats(tmp_path / "TS1", [[person(1), person(2)], [person(3), (bad, hidden)]])
+    write_mats(tmp_path / "TS1", [[mat_person(1), mat_person(2)], [mat_person(3), (bad, hidden)]])
     chunk, image = mupots.chunks(tmp_path, "test")[0], jpeg(HEIGHT, WIDTH)
     (tmp_path / "TS1" / "img_000000.jpg").write_bytes(image)
     with pytest.raises(ValueError, match=r"annot.mat: entry frame 1, person 1: annot3: found size 42, wanted .*3, 17"):
         list(mupots.records(chunk))
     folder = tmp_path / "other" / "TS1"
-    write_mats(folder, [[person(1)]])
+    write_mats(folder, [[mat_person(1)]])
     scipy.io.savemat(folder / "occlusion.mat", {"occlusion_labels": np.array([[np.zeros(17)], [1.0]], object)})
     with pytest.raises(ValueError, match=r"occlusion.mat: \(frames, people\) \(2, 1\), wanted \(1, 1\)"):
         mupots_mat.read_sequence(folder)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from das.camera import project
 from pipeline.data.record import Record
-from pipeline.data.sources import panoptic
+from pipeline.data.sources import panoptic, panoptic_files
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import Part, SplitManifest
 from tests.pipeline.data.original_layouts import BAND, CAMERAS, HEIGHT, WIDTH, body, camera, jpeg, read, write_panoptic
@@ -24,11 +24,11 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
     files = sorted((folder / "hdPose3d_stage1_coco19").iterdir())
     compared = 0
     for name in ("00_00", *CAMERAS):
-        cam = panoptic.read_calibrated_camera(calibration, name)
+        cam = panoptic_files.read_calibrated_camera(calibration, name)
         R, t = (np.array(original[name][k], np.float64) for k in ("R", "t"))
         K, distortion = (np.array(original[name][k], np.float64) for k in ("K", "distCoef"))
         for file in files:
-            for id_, world, confidence in panoptic.read_bodies(file, "joints19", 19):
+            for id_, world, confidence in panoptic_files.read_bodies(file, "joints19", 19):
                 (person,) = panoptic.people_in(cam, [(id_, world, confidence)])
                 labelled = person.state > 0
                 wanted, _ = cv2.projectPoints(world[labelled] / 10, cv2.Rodrigues(R)[0], t, K, distortion)
@@ -91,7 +91,7 @@ def seen(confidence=None, world=None, **cam):
     """The standing person, in one camera."""
     values = np.array(body(0)["joints19"]).reshape(19, 4)
     entry = {**camera("00_16"), **cam}
-    view = panoptic.PanopticCamera(
+    view = panoptic_files.PanopticCamera(
         K=np.array(entry["K"]), distortion=np.array(entry["distCoef"]), R=np.array(entry["R"]),
         t_mm=10.0 * np.array(entry["t"])[:, 0], size=(HEIGHT, WIDTH),
     )  # fmt: skip
@@ -219,14 +219,14 @@ def test_a_malformed_calibration_is_named(tmp_path):
     for content in ({"cameras": [{"name": "00_16"}]}, {"cameras": [{**camera("00_16"), "K": [1, 2]}]}):
         file.write_text(json.dumps(content))
         with pytest.raises(ValueError, match="calibration_x.json: camera '00_16': malformed field"):
-            panoptic.read_calibrated_camera(file, "00_16")
+            panoptic_files.read_calibrated_camera(file, "00_16")
     for content in ("[]", '{"cameras": 3}', "null"):
         file.write_text(content)
         with pytest.raises(ValueError, match="calibration_x.json: wanted an object with a list `cameras`"):
-            panoptic.read_calibrated_camera(file, "00_16")
+            panoptic_files.read_calibrated_camera(file, "00_16")
     file.write_text(json.dumps({"cameras": [camera("00_01")]}))
     with pytest.raises(ValueError, match="calibration_x.json: no camera '00_16'; it has 1, such as 00_01"):
-        panoptic.read_calibrated_camera(file, "00_16")
+        panoptic_files.read_calibrated_camera(file, "00_16")
 
 
 json_values = st.recursive(
@@ -245,8 +245,8 @@ def test_any_json_is_read_or_refused_by_file(value, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "fuzz.json"
     file.write_text(json.dumps(value))
     for reader in (
-        lambda: panoptic.read_bodies(file, "joints19", 19),
-        lambda: panoptic.read_calibrated_camera(file, "00_16"),
+        lambda: panoptic_files.read_bodies(file, "joints19", 19),
+        lambda: panoptic_files.read_calibrated_camera(file, "00_16"),
     ):
         try:
             reader()

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from das.skeleton import COCO17
 from pipeline import cli
-from pipeline.data.check.doctor import (
+from pipeline.data.catalog import CATALOG
+from pipeline.data.doctor import (
     COMPLETE,
-    KINDS,
     NOTHING,
     PARTIAL,
     DoctorConfig,
@@ -25,31 +24,21 @@ from pipeline.data.check.doctor import (
 from pipeline.data.prepare.convert import ConvertConfig, plan_conversion
 from pipeline.data.prepare.shard_task import read_frames
 from pipeline.data.record import Record
-from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
+from pipeline.data.sources import mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame
-from pipeline.data.splits import PANOPTIC
+from pipeline.data.sources.panoptic import SPLITS as PANOPTIC
+from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mpi_original, write_mupots_mats
 from tests.pipeline.data.original_layouts import (
-    COCO_PERSON,
     HEIGHT,
     WIDTH,
     jpeg,
+    write_coco,
+    write_custom,
     write_muco,
     write_mupots,
     write_panoptic,
 )
-from tests.pipeline.data.sources.test_mpi_inf_3dhp import write_arrays, write_original
-from tests.pipeline.data.sources.test_mupots_mat import write_sequence
 from tests.pipeline.data.videos import write_video
-
-READERS = {
-    "panoptic": panoptic,
-    "muco": muco,
-    "mupots": mupots,
-    "coco": coco,
-    "mpi_inf_3dhp": mpi_inf_3dhp,
-    "custom": custom,
-    "synthetic": synthetic,
-}
 
 
 def look(capsys, root, **options) -> tuple[int, str]:
@@ -80,48 +69,15 @@ def typed(report: str) -> ConvertConfig | DoctorConfig:
 
 def readable(source: str, root: Path) -> int:
     """How many records the reader makes of it."""
-    reader = READERS[source]
+    reader = CATALOG[source].source
     shards = [shard for split in ("train", "val", "test") for shard in reader.chunks(root, split)]
     return sum(isinstance(item, Record) for shard in shards for item in reader.records(shard))
-
-
-def write_coco(root: Path) -> Path:
-    """Three photos of train2017, two with people, and one of val2017."""
-    for photos, ids in (("train2017", (1, 2, 3)), ("val2017", (4,))):
-        content = {"categories": [COCO_PERSON], "images": [], "annotations": []}
-        (root / photos).mkdir(parents=True)
-        for i in ids:
-            name = f"{i:012d}.jpg"
-            content["images"].append({"id": i, "file_name": name, "height": HEIGHT, "width": WIDTH})
-            (root / photos / name).write_bytes(jpeg(HEIGHT, WIDTH, i))
-            if i != 3:
-                keypoints = [50, 60, 2] * len(COCO17)
-                person = {"id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "keypoints": keypoints}
-                content["annotations"].append({**person, "bbox": [40, 50, 20, 20]})
-        file = root / "annotations" / f"person_keypoints_{photos}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(content))
-    return root
 
 
 def write_all_of_panoptic(root: Path) -> Path:
     for part in PANOPTIC.parts:
         write_panoptic(root, part.sequence, range(2))
     return root
-
-
-def write_own(root: Path, count: int) -> list[str]:
-    """Data of one's own: a skeleton of two joints, and so many images; the lines of train.jsonl."""
-    root.mkdir(exist_ok=True)
-    names = ("hip", "head")
-    skeleton = {"name": "stick2", "joints": names, "bones": [names], "root": names[:1]}
-    (root / "skeleton.json").write_text(json.dumps(skeleton))
-    person = {"joints_uv": [[50, 60], [50, 30]], "joints_cam": None, "state": [2, 2]}
-    lines = [json.dumps({"image": f"{i}.jpg", "K": None, "people": [person]}) for i in range(count)]
-    (root / "train.jsonl").write_text("\n".join([*lines, ""]))
-    for i in range(count):
-        (root / f"{i}.jpg").write_bytes(jpeg(HEIGHT, WIDTH, i))
-    return lines
 
 
 def write_all_of(source: str, root: Path) -> Path:
@@ -181,22 +137,22 @@ def half_of(source: str, root: Path) -> Path:
         (root / "unaugmented_set" / "0.jpg").unlink()
     elif source == "mupots":
         write_mupots(root, ["TS1/img_000000.jpg", "TS2/img_000000.jpg"])
-        write_sequence(root, "TS3")
+        write_mupots_mats(root, "TS3")
         (root / "MultiPersonTestSet" / "TS3" / "annot.mat").write_bytes(b"half")
     elif source == "coco":
         shutil.rmtree(write_coco(root) / "val2017")
     elif source == "mpi_inf_3dhp":
-        write_original(write_original(root, "S1/Seq1"), "S2/Seq1")
+        write_mpi_original(write_mpi_original(root, "S1/Seq1"), "S2/Seq1")
         (root / "S2" / "Seq1" / "annot.mat").write_bytes(b"half")
     elif source == "custom":
-        write_own(root, 3)
+        write_custom(root, 3)
         (root / "1.jpg").unlink()
     elif source == "synthetic":
         write_panoptic(root, "studio_train_haggling1", range(2))
     return root
 
 
-@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("source", CATALOG)
 def test_the_next_command_can_be_typed_as_it_is_printed(source, tmp_path, capsys):
     empty, half = tmp_path / "no data", half_of(source, tmp_path / "half a 'download")
     empty.mkdir()
@@ -235,7 +191,7 @@ def test_half_a_download_is_counted_as_the_reader_would_read_it(torn, capsys):
     assert command[command.index("--sequences") + 1 :] == [*good, "--allow-missing"]
 
     found = examine("panoptic", DoctorConfig(str(torn))).inventory
-    lines = {(view.sequence, view.camera): view for view in found.views}
+    lines = {(line.sequence, line.camera): line for line in found.cameras}
     assert lines["160224_haggling1", "00_16"].ready == 0 and lines["160224_haggling1", "00_30"].ready == 3
     assert lines["160906_pizza1", "00_16"].unannotated == 1 and not lines["160906_pizza1", "00_16"].missing
     # What no reader can read would stop it: the doctor must not count it, the rest must agree.
@@ -258,9 +214,9 @@ def test_an_image_among_annotated_frames_has_lost_its_annotation(tmp_path, capsy
     assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
     path = "160906_pizza1/hdImgs/00_16/00_16_00000003.jpg"
     assert f"1 annotations of 160906_pizza1 00_16 test, whose images are there: {path}" in report
-    drops = list(panoptic.strays(root, "test"))
+    drops = list(panoptic.unannotated_images(root, "test"))
     found = examine("panoptic", DoctorConfig(str(root), **asked)).inventory
-    assert [drop.file for drop in drops] == [stray for view in found.views for stray in view.strays]
+    assert [drop.file for drop in drops] == [path for line in found.cameras for path in line.lost_annotations]
 
 
 def test_a_camera_without_images_is_missed_beside_one_that_has_them(tmp_path, capsys):
@@ -289,8 +245,8 @@ def test_nothing_names_all_that_could_be_there(tmp_path, capsys):
     for folder in (empty, empty / "absent"):
         status, report = look(capsys, folder)
         assert status == NOTHING and "missing: everything" in report
-        for name, kind in KINDS.items():
-            assert f"  {name}" in report and kind.PAGE in report
+        for name, entry in CATALOG.items():
+            assert f"  {name}" in report and entry.inventory.PAGE in report
         assert f"das doctor data {folder}" in report and "das render --out" in report
 
 
@@ -319,7 +275,7 @@ def test_images_without_annotations_and_annotations_without_images_are_told(tmp_
     (root / "train2017" / "000000000001.jpg").unlink()
     (root / "val2017" / "stray.jpg").write_bytes(jpeg(HEIGHT, WIDTH))
     found = examine("coco", DoctorConfig(str(root))).inventory
-    train, val = found.views
+    train, val = found.cameras
     assert train.missing == ["train2017/000000000001.jpg"] and train.unannotated == 1 and val.unannotated == 1
     (root / "annotations" / "person_keypoints_val2017.json").write_text("{")
     status, report = look(capsys, root)
@@ -335,7 +291,7 @@ def test_videos_stand_for_images_that_were_never_cut(tmp_path, capsys):
         (images / camera).rmdir()
         write_video(sequence / "hdVideos" / f"hd_{camera}.mp4", length)
     found = examine("panoptic", DoctorConfig(str(tmp_path), splits=("test",))).inventory
-    assert [view.ready for view in found.views] == [6, 4] and found.ready == readable("panoptic", tmp_path)
+    assert [line.ready for line in found.cameras] == [6, 4] and found.ready == readable("panoptic", tmp_path)
     status, report = look(capsys, tmp_path)
     assert status == PARTIAL and "hd_00_30.mp4 (frame 4), 160906_pizza1/hdVideos/hd_00_30.mp4 (frame 5)" in report
     assert next_command(report)[-1] == "--allow-missing"
@@ -345,11 +301,11 @@ def test_videos_stand_for_images_that_were_never_cut(tmp_path, capsys):
 
 
 def test_the_owners_mat_files_need_no_other(tmp_path):
-    write_sequence(tmp_path, "TS3", frames=3)
+    write_mupots_mats(tmp_path, "TS3", frames=3)
     assert recognised(tmp_path) == ["mupots"]
     found = examine("mupots", DoctorConfig(str(tmp_path))).inventory
-    (view,) = found.views
-    assert (view.sequence, view.annotated, view.ready) == ("TS3", 3, readable("mupots", tmp_path))
+    (line,) = found.cameras
+    assert (line.sequence, line.annotated, line.ready) == ("TS3", 3, readable("mupots", tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM", None])
@@ -357,7 +313,7 @@ def test_owners_files_that_cannot_be_read_leave_out_their_sequence(content, tmp_
     """The reader takes them and not the JSON beside them."""
     write_mupots(tmp_path, ["TS2/img_000000.jpg", "TS3/img_000000.jpg", "TS4/img_000000.jpg"])
     for name, torn in (("TS2", "occlusion.mat"), ("TS3", "annot.mat")):
-        write_sequence(tmp_path, name)
+        write_mupots_mats(tmp_path, name)
         file = tmp_path / "MultiPersonTestSet" / name / torn
         file.write_bytes(file.read_bytes()[:-100] if content is None else content)
     _, report = look(capsys, tmp_path)
@@ -370,7 +326,7 @@ def test_owners_files_that_cannot_be_read_leave_out_their_sequence(content, tmp_
 
 
 def test_a_malformed_entry_of_the_owners_files_costs_its_frame_alone(tmp_path, capsys):
-    write_sequence(tmp_path, "TS3", frames=3)
+    write_mupots_mats(tmp_path, "TS3", frames=3)
     folder = tmp_path / "MultiPersonTestSet" / "TS3"
     table = scipy.io.loadmat(folder / "annot.mat")["annotations"]
     table[1, 1]["annot3"][0, 0] = np.zeros((3, 14))
@@ -388,15 +344,15 @@ def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
     arrays, original = tmp_path / "a" / "arrays", tmp_path / "b" / "original"
     arrays.mkdir(parents=True)
     names = [f"S1_Seq2_Cam{camera}_{frame:06d}.jpg" for camera in (0, 7) for frame in (4, 9)]
-    write_arrays(arrays, names)
+    write_mpi_arrays(arrays, names)
     (arrays / "images" / names[3]).unlink()
-    write_original(original, "S1/Seq2")
+    write_mpi_original(original, "S1/Seq2")
     for root in (arrays, original):
         assert recognised(root) == ["mpi_inf_3dhp"], root
         found = examine("mpi_inf_3dhp", DoctorConfig(str(root))).inventory
         # The owners' form: the video of camera 0 is there, of 6 frames.
         assert found.ready == (readable("mpi_inf_3dhp", root) if root == arrays else 6) > 0
-        assert {view.sequence for view in found.views} == {"S1_Seq2"}
+        assert {line.sequence for line in found.cameras} == {"S1_Seq2"}
     status, report = look(capsys, arrays)
     assert status == PARTIAL and f"1 of 2 images of S1_Seq2 7 train: images/{names[3]}" in report
     (arrays / "cameras_train.pkl").unlink()
@@ -405,7 +361,7 @@ def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
 
 
 def test_data_of_ones_own_is_complete_without_val_and_test(tmp_path, capsys):
-    lines = write_own(tmp_path, 3)
+    lines = write_custom(tmp_path, 3)
     status, report = look(capsys, tmp_path)
     assert status == COMPLETE and "custom: data of your own" in report and "no val.jsonl" in report
     assert readable("custom", tmp_path) == 3
@@ -450,7 +406,7 @@ def test_headers_of_many_images_are_sampled_and_empty_ones_found_in_any_case(tmp
     (root / "unaugmented_set" / "33.jpg").write_bytes(b"")
     finding = examine("muco", DoctorConfig(str(root), headers=10, decode=0))
     assert finding.headers < 20
-    assert [t.path for view in finding.inventory.views for t in view.damaged] == ["unaugmented_set/33.jpg"]
+    assert [t.path for line in finding.inventory.cameras for t in line.damaged] == ["unaugmented_set/33.jpg"]
 
 
 def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_path, capsys):
@@ -479,7 +435,7 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
 
 def test_a_full_disk_is_told_before_the_conversion(tmp_path, capsys, monkeypatch):
     root = write_coco(tmp_path)
-    monkeypatch.setattr("pipeline.data.check.doctor.shutil.disk_usage", lambda place: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr("pipeline.data.doctor.shutil.disk_usage", lambda place: type("Usage", (), {"free": 100}))
     status, report = look(capsys, root)
     assert status == PARTIAL and "not enough room: " in report
 
