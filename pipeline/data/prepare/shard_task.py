@@ -26,7 +26,7 @@ from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
 from pipeline.infra.files import exists, join, read_json, write_json
-from pipeline.infra.prefetch import ahead
+from pipeline.infra.prefetch import prefetched
 
 # Raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2
@@ -120,7 +120,7 @@ def write_shard(work: Work, records: Records) -> dict[str, Any]:
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {work.rows_per_group}".encode())
 
     def usable() -> Iterator[Record]:
-        read = ahead(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
+        read = prefetched(chain.from_iterable(items(s, records) for s in work.shards), _ITEMS_AHEAD)
         for item in checked(read, work.reencode_long_side):
             if isinstance(item, DroppedFrame):
                 if item.recipe:

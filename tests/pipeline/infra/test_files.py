@@ -1,22 +1,10 @@
-"""Files appear whole or not at all, shards are read in bounded memory, and every mistake names its file."""
+"""Paths and URIs mean the same place, folders are copied and deleted, and an error names its file."""
 
 import os
-import signal
-import subprocess
-import sys
-import weakref
-from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from pipeline.data.record import key_of
-from pipeline.data.shards import find_records, list_shards, read_records, write_records
-from pipeline.infra.columns import Lists, read_columns, read_lists, write_columns, write_lists, write_texts
 from pipeline.infra.files import (
     copy_folder,
     delete,
@@ -26,170 +14,11 @@ from pipeline.infra.files import (
     names,
     read_bytes,
     read_json,
+    refuse_other,
+    staged,
     write_bytes,
     write_json,
 )
-from tests.pipeline.data.test_schema import assert_equal, record
-
-PROJECT = Path(__file__).resolve().parents[3]
-
-
-def many(n: int):
-    return (replace(record(seed=i), key=key_of("source", "sequence", "00_16", i), frame=i) for i in range(n))
-
-
-def test_records_come_back_in_order_with_and_without_images(tmp_path):
-    shard = tmp_path / "train" / "shard-00000.parquet"
-    write_records(shard, many(7), rows_per_group=3)
-    for original, found in zip(many(7), read_records(shard, rows=2), strict=True):
-        assert_equal(original, found)
-    for original, found in zip(many(7), read_records(shard, images=False), strict=True):
-        assert_equal(replace(original, image=b""), found)
-
-
-def test_records_are_found_by_key_reading_only_the_row_groups_that_hold_them(tmp_path, monkeypatch):
-    shards = [str(tmp_path / f"{i}.parquet") for i in range(2)]
-    records = [*many(12)]
-    for shard, part in zip(shards, (records[:7], records[7:]), strict=True):
-        write_records(shard, part, rows_per_group=2)
-    read = []
-    whole = pq.ParquetFile.read_row_group
-
-    def watched(file, group, columns):
-        read.append((group, "image" in columns))
-        return whole(file, group, columns=columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
-    wanted = [records[i] for i in (3, 8, 11)]
-    found = find_records(shards, {*(r.key for r in wanted), "nothing"})
-    assert found.keys() == {r.key for r in wanted}
-    for original in wanted:
-        assert_equal(original, found[original.key])
-    assert [group for group, image in read if image] == [1, 0, 2]
-
-
-def test_lists_of_numbers_come_back_with_what_they_are(tmp_path):
-    lengths, values = np.array([2, 0, 3]), np.arange(5, dtype=np.float32)
-    write_lists(tmp_path / "t.parquet", "key", ["a", "b", "c"], {"x": Lists(lengths, values)}, {"format": 1})
-    keys, lists, about = read_lists(tmp_path / "t.parquet", "key", ["x"])
-    assert keys == ["a", "b", "c"] and about == {"format": 1}
-    assert (lists["x"].lengths == lengths).all() and (lists["x"].values == values).all()
-    assert pq.read_table(tmp_path / "t.parquet").column("x").to_pylist() == [[0, 1], [], [2, 3, 4]]
-
-
-@pytest.mark.parametrize(
-    ("columns", "named"),
-    [
-        ({"key": ["a"]}, "column x is missing"),
-        ({"key": [1], "x": [[1.0]]}, "column key is int64, wanted texts"),
-        ({"key": [None, "a"], "x": [[1.0], [2.0]]}, "column key holds nulls"),
-        ({"key": ["a"], "x": ["b"]}, "column x is string, wanted lists"),
-        ({"key": ["a"], "x": [None]}, "column x"),
-        ({"key": ["a"], "x": [[1.0, None]]}, "column x holds nulls"),
-        ({"key": ["a"], "x": [["b"]]}, "column x holds nulls or string"),
-        ({"key": ["a"], "x": [[1.0]]}, "no description"),
-    ],
-)
-def test_tables_of_another_form_are_refused_by_name(tmp_path, columns, named):
-    write_columns(tmp_path / "t.parquet", columns)
-    with pytest.raises(ValueError, match=named) as caught:
-        read_lists(tmp_path / "t.parquet", "key", ["x"])
-    assert "t.parquet" in str(caught.value)
-
-
-def test_row_groups_end_by_rows_or_by_bytes(tmp_path):
-    def groups(**limits):
-        write_records(tmp_path / "s.parquet", many(7), **limits)
-        file = pq.ParquetFile(tmp_path / "s.parquet")
-        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-
-    assert groups(rows_per_group=3) == [3, 3, 1]
-    assert groups(bytes_per_group=2 * len(record().image)) == [2, 2, 2, 1]
-    assert groups(bytes_per_group=1) == [1] * 7
-
-
-def test_writing_holds_one_row_group_in_memory(tmp_path):
-    alive = weakref.WeakSet()
-    most = 0
-
-    class Watched(type(record())):
-        __hash__ = object.__hash__
-
-    def watched():
-        nonlocal most
-        for r in many(60):
-            r = Watched(**vars(r))
-            alive.add(r)
-            most = max(most, len(alive))
-            yield r
-
-    write_records(tmp_path / "s.parquet", watched(), rows_per_group=5)
-    assert most <= 5 + 1
-
-
-def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
-    shard = tmp_path / "shard-00000.parquet"
-    write_records(shard, many(2))
-    before = shard.read_bytes()
-
-    def failing():
-        yield from many(5)
-        raise OSError("disk gone")
-
-    with pytest.raises(OSError, match="disk gone"):
-        write_records(shard, failing(), rows_per_group=2)
-    bad = replace(record(), image=b"")
-    with pytest.raises(ValueError, match="shard-00000.parquet: source/sequence/00_16/00000007: column image"):
-        write_records(shard, [bad])
-    assert shard.read_bytes() == before and os.listdir(tmp_path) == ["shard-00000.parquet"]
-
-
-def test_a_killed_writer_leaves_no_half_file(tmp_path):
-    script = f"""
-import os, signal
-from tests.pipeline.infra.test_files import many
-from pipeline.data.shards import write_records
-def killed():
-    yield from many(5)
-    os.kill(os.getpid(), signal.SIGKILL)
-write_records({str(tmp_path / "train" / "shard-00000.parquet")!r}, killed(), rows_per_group=2)
-"""
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
-    assert done.returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path / "train")) == 1  # what was staged
-    assert list_shards(tmp_path, "train") == []
-
-
-def test_shards_are_those_that_the_manifest_names(tmp_path):
-    for i in (2, 0, 1):
-        write_records(tmp_path / "val" / f"shard-{i:05d}.parquet", many(1))
-    assert list_shards(tmp_path, "val") == [], "without a manifest nothing is finished"
-    named = ["val/shard-00002.parquet", "val/shard-00001.parquet"]
-    write_json(tmp_path / "manifest.json", {"splits": {"val": {"shards": named}}})
-    assert list_shards(tmp_path, "val") == [str(tmp_path / name) for name in named]
-    assert list_shards(tmp_path, "train") == []
-
-
-def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
-    seen = []
-
-    def records():
-        for r in many(3):
-            seen.append(r.frame)
-            yield r
-
-    write_records(tmp_path / "shard", records(), validated=True, name=lambda: f"shard-{sum(seen)}.parquet")
-    assert os.listdir(tmp_path) == ["shard-3.parquet"]
-    assert [r.frame for r in read_records(tmp_path / "shard-3.parquet")] == [0, 1, 2]
-
-
-def test_tables_of_texts_are_written_in_pieces(tmp_path):
-    rows = [(f"a{i}", f"b{i}") for i in range(7)]
-    write_texts(tmp_path / "t.parquet", ("a", "b"), iter(rows), rows_per_group=3)
-    assert read_columns(tmp_path / "t.parquet") == {"a": [a for a, _ in rows], "b": [b for _, b in rows]}
-    assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 3
-    write_texts(tmp_path / "none.parquet", ("a", "b"), [])
-    assert read_columns(tmp_path / "none.parquet") == {"a": [], "b": []}
 
 
 def test_paths_and_file_uris_are_the_same_place(tmp_path, monkeypatch):
@@ -223,42 +52,28 @@ def test_copy_and_delete_folders(tmp_path):
         copy_folder(tmp_path / "never", tmp_path / "c")
 
 
-def test_columns_round_trip_and_a_missing_one_is_named(tmp_path):
-    columns = {"key": ["a", "b"], "score": [0.25, 0.5], "joints": [[1.0, 2.0], []]}
-    write_columns(tmp_path / "t.parquet", columns)
-    assert read_columns(tmp_path / "t.parquet") == columns
-    assert read_columns(tmp_path / "t.parquet", ["score"]) == {"score": [0.25, 0.5]}
-    with pytest.raises(ValueError, match="t.parquet: no column image, found key, score, joints"):
-        read_columns(tmp_path / "t.parquet", ["image"])
-
-
-def test_wrong_files_are_named(tmp_path):
-    (tmp_path / "empty.parquet").write_bytes(b"")
-    (tmp_path / "text.parquet").write_bytes(b"not parquet at all")
+def test_a_missing_or_malformed_json_file_is_named(tmp_path):
     (tmp_path / "bad.json").write_bytes(b"{")
-    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
-    faults = {
-        "empty.parquet": "not a Parquet file",
-        "text.parquet": "not a Parquet file",
-        "other.parquet": "schema version none, wanted 1 or 2",
-        "none.parquet": "no such file",
-    }
-    for name, reason in faults.items():
-        with pytest.raises(ValueError, match=f"{name}: {reason}"):
-            list(read_records(tmp_path / name))
     with pytest.raises(ValueError, match=r"bad\.json: not JSON"):
         read_json(tmp_path / "bad.json")
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
         read_json(tmp_path / "none.json")
 
 
-def test_a_row_that_went_bad_on_disk_is_refused_on_reading(tmp_path):
-    shard = tmp_path / "s.parquet"
-    write_records(shard, many(2))
-    table = pq.read_table(shard)
-    metres = [[[x / 1000 for x in person] for person in row] for row in table["joints_cam"].to_pylist()]
-    index = table.schema.get_field_index("joints_cam")
-    field = table.schema.field(index)
-    pq.write_table(table.set_column(index, field, pa.array(metres, field.type)), shard)
-    with pytest.raises(ValueError, match="s.parquet: source/sequence/00_16/00000000: column joints_cam: found"):
-        list(read_records(shard))
+def test_a_staged_file_is_deleted_when_its_block_raises(tmp_path):
+    write_bytes(tmp_path / "a", b"before")
+    with pytest.raises(OSError, match="disk full"):
+        with staged(tmp_path / "a") as (filesystem, path):
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(b"half")
+            raise OSError("disk full")
+    assert os.listdir(tmp_path) == ["a"] and read_bytes(tmp_path / "a") == b"before"
+
+
+def test_the_folder_of_another_run_is_refused_by_the_field_that_differs(tmp_path):
+    report = tmp_path / "report.json"
+    refuse_other(report, model="a")
+    write_json(report, {"model": "a", "data": "b"})
+    refuse_other(report, model="a", data="b")
+    with pytest.raises(ValueError, match="report.json has data b, asked for c: choose another --name"):
+        refuse_other(report, model="a", data="c")
