@@ -145,7 +145,7 @@ def _start_or_join(config: ClusterConfig) -> bool:
             "include_dashboard": config.dashboard,
         }
     elif config.num_cpus is not None or config.num_gpus is not None:
-        raise ValueError("num_cpus and num_gpus belong to an embedded Ray, but this job joins a cluster")
+        raise ValueError("num_cpus and num_gpus are for a local Ray, but this job joins a cluster")
     ray.init(
         address=address,
         runtime_env={"env_vars": worker_environment(os.environ, known)},
@@ -232,8 +232,8 @@ def preflight(
     Raises:
         ValueError: not even one trial fits; names the needed resources and those of the cluster.
     """
-    asked = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
-    if workers < 1 or trials < 1 or not asked:
+    needed = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
+    if workers < 1 or trials < 1 or not needed:
         raise ValueError(
             f"workers = {workers}, trials = {trials}, resources_per_worker = {dict(resources_per_worker)}, "
             "wanted at least 1 worker, 1 trial and one resource above 0"
@@ -243,35 +243,37 @@ def preflight(
     if grown:
         # The autoscaler may have added some of the live nodes, so its largest size is counted with the head alone.
         full_size = [(node, count) for node, count in nodes if "node:__internal_head__" in node] + grown
-        nodes = max(full_size, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, asked, spare_cpus))
-    fit = _trials_that_fit(nodes, workers, asked, spare_cpus)
+        nodes = max(full_size, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, needed, spare_cpus))
+    fit = _trials_that_fit(nodes, workers, needed, spare_cpus)
     if fit == 0:
-        raise ValueError(_refusal(nodes, workers, asked, spare_cpus))
+        raise ValueError(_refusal(nodes, workers, needed, spare_cpus))
     return min(fit, trials)
 
 
-def _places(nodes: Nodes, asked: Mapping[str, float]) -> int:
+def _places(nodes: Nodes, needed: Mapping[str, float]) -> int:
     """Number of workers that fit on the nodes, each within one node."""
     slack = 1e-6  # 0.3 / 0.1 must be 3, but is slightly less in floating point
-    return sum(count * min(int(node.get(r, 0) / need + slack) for r, need in asked.items()) for node, count in nodes)
+    return sum(count * min(int(node.get(r, 0) / need + slack) for r, need in needed.items()) for node, count in nodes)
 
 
-def _trials_that_fit(nodes: Nodes, workers: int, asked: Mapping[str, float], spare_cpus: float) -> int:
+def _trials_that_fit(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> int:
     cpus = sum(node.get("CPU", 0) * count for node, count in nodes)
-    cpus_per_trial = workers * asked.get("CPU", 0) + spare_cpus
-    by_cpus = int(cpus / cpus_per_trial + 1e-6) if cpus_per_trial else _places(nodes, asked)
-    return min(_places(nodes, asked) // workers, by_cpus)
+    cpus_per_trial = workers * needed.get("CPU", 0) + spare_cpus
+    by_cpus = int(cpus / cpus_per_trial + 1e-6) if cpus_per_trial else _places(nodes, needed)
+    return min(_places(nodes, needed) // workers, by_cpus)
 
 
-def _refusal(nodes: Nodes, workers: int, asked: Mapping[str, float], spare_cpus: float) -> str:
+def _refusal(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> str:
     """One line with the needed resources of one trial and the cluster's total of the same resources."""
-    names = list(asked) + (["CPU"] if spare_cpus and "CPU" not in asked else [])
+    names = list(needed) + (["CPU"] if spare_cpus and "CPU" not in needed else [])
     totals = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in names}
     plural = "s" if workers > 1 else ""
-    wanted = f"{workers} worker{plural} x {_amounts(asked)}" + (f" + {spare_cpus:g} CPU for data" if spare_cpus else "")
-    line = f"asks for {wanted}, the cluster has {_amounts(totals)}"
-    enough = all(totals[name] >= need * workers for name, need in asked.items())
-    places = _places(nodes, asked)
+    wanted = f"{workers} worker{plural} x {_amounts(needed)}" + (
+        f" + {spare_cpus:g} CPU for data" if spare_cpus else ""
+    )
+    line = f"needs {wanted}, the cluster has {_amounts(totals)}"
+    enough = all(totals[name] >= need * workers for name, need in needed.items())
+    places = _places(nodes, needed)
     return f"{line}, whose nodes have room for {places} of them" if enough and places < workers else line
 
 

@@ -139,7 +139,7 @@ def refuse_other(uri: str | Path, **wanted: str) -> None:
     held = read_json(uri) if exists(uri) else wanted
     for name, value in wanted.items():
         if (found := str(held.get(name))) != value:
-            raise ValueError(f"{uri} has {name} {found[:12]}, asked for {value[:12]}: choose another --name")
+            raise ValueError(f"{uri} has {name} {found[:12]}, wanted {value[:12]}: choose another --name")
 
 
 @contextmanager

@@ -59,22 +59,22 @@ def test_trials_that_fit_are_counted(monkeypatch, cluster_nodes, job, fits):
         (
             [{"CPU": 8.0, "GPU": 2.0}],
             {"workers": 4, "resources_per_worker": {"GPU": 1}},
-            "asks for 4 workers x 1 GPU, the cluster has 2 GPU",
+            "needs 4 workers x 1 GPU, the cluster has 2 GPU",
         ),
         (
             [{"CPU": 8.0}],
             {"workers": 2, "resources_per_worker": {"CPU": 1, "GPU": 1}},
-            "asks for 2 workers x 1 CPU + 1 GPU, the cluster has 8 CPU + 0 GPU",
+            "needs 2 workers x 1 CPU + 1 GPU, the cluster has 8 CPU + 0 GPU",
         ),
         (
             [{"CPU": 4.0}, {"CPU": 4.0}],
             {"workers": 2, "resources_per_worker": {"CPU": 3}, "spare_cpus": 3},
-            "asks for 2 workers x 3 CPU + 3 CPU for data, the cluster has 8 CPU",
+            "needs 2 workers x 3 CPU + 3 CPU for data, the cluster has 8 CPU",
         ),
         (
             [{"CPU": 4.0}, {"CPU": 4.0}],
             {"workers": 1, "resources_per_worker": {"CPU": 6}},
-            "asks for 1 worker x 6 CPU, the cluster has 8 CPU, whose nodes have room for 0 of them",
+            "needs 1 worker x 6 CPU, the cluster has 8 CPU, whose nodes have room for 0 of them",
         ),
     ],
 )
@@ -98,7 +98,7 @@ def test_workers_that_the_autoscaler_may_add_count_once(monkeypatch):
     for alive in ([{"CPU": 16.0}], [{"CPU": 16.0}, gpu_node, gpu_node]):
         monkeypatch.setattr(ray, "nodes", nodes(*alive))
         assert preflight(4, {"CPU": 8, "GPU": 1}, bootstrap=bootstrap) == 1
-        with pytest.raises(ValueError, match="asks for 5 workers x 1 GPU, the cluster has 4 GPU"):
+        with pytest.raises(ValueError, match="needs 5 workers x 1 GPU, the cluster has 4 GPU"):
             preflight(5, {"GPU": 1}, bootstrap=bootstrap)
 
 
@@ -182,7 +182,7 @@ def test_wrong_addresses_are_refused_before_anything_starts(monkeypatch):
     with pytest.raises(ValueError, match="RAY_ADDRESS = 'http://127.0.0.1:8265', wanted HOST:PORT"):
         connect()
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(ValueError, match="num_cpus and num_gpus belong to an embedded Ray"):
+    with pytest.raises(ValueError, match="num_cpus and num_gpus are for a local Ray"):
         connect(ClusterConfig(num_cpus=2))
 
 

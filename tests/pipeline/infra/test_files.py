@@ -75,5 +75,5 @@ def test_the_folder_of_another_run_is_refused_by_the_field_that_differs(tmp_path
     refuse_other(report, model="a")
     write_json(report, {"model": "a", "data": "b"})
     refuse_other(report, model="a", data="b")
-    with pytest.raises(ValueError, match="report.json has data b, asked for c: choose another --name"):
+    with pytest.raises(ValueError, match="report.json has data b, wanted c: choose another --name"):
         refuse_other(report, model="a", data="c")
