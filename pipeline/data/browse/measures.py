@@ -113,13 +113,14 @@ class SplitStatistics:
     levels: LevelStatistics | None = None
 
     def add(self, record: Record) -> None:
-        """Adds one record to everything but ``levels``, which takes fewer images."""
+        """Adds one record to all fields but ``levels``, which takes fewer images."""
         reasons = left_out(record)
         usable = reasons == ""
         self.people_per_image.add(usable.sum(keepdims=True))
         self.left_out.update(reasons[~usable].tolist())
         skeleton = skeleton_named(record.skeleton)
         if record.joints_cam is not None:
+            # Two root joints where the root is the middle of both hips, as in COCO.
             roots = record.joints_cam[usable][:, list(skeleton.root_indices), 2].astype(np.float64)
             self.depth.add(roots.mean(axis=1) / 1000)
         self.joints.setdefault(skeleton.name, JointStatistics(skeleton)).add(record)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 # Units of the SVG viewBox; the page scales a chart to the width of its column.
 _WIDTH, _HEIGHT = 520, 310
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 128, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 128, 26, 44  # margins; the right one holds the labels of curves
 _ROW = 22
 _LINE_OF_TEXT = 15.0
 

@@ -11,6 +11,7 @@ WIDTH = 1100
 """Largest width of a picture, pixels; wider ones are scaled down."""
 MOST_BYTES = 160_000
 """Largest size of one JPEG file, bytes; base64 adds a third to it."""
+# Tried in this order before the size is reduced.
 _QUALITIES = (84, 72, 60, 45, 30)
 
 

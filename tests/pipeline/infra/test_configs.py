@@ -33,8 +33,8 @@ def test_a_name_of_the_table_is_taken_and_none_stays_possible():
 def test_another_name_is_refused_with_the_names_of_the_table(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(Outer, args=["--colour", "blue"])
-    said = capsys.readouterr()
-    assert all(name in said.out + said.err for name in ("blue", "red", "green"))
+    printed = capsys.readouterr()
+    assert all(name in printed.out + printed.err for name in ("blue", "red", "green"))
 
 
 def test_the_help_lists_the_names(capsys):
