@@ -13,7 +13,7 @@ from pipeline.data.record import Record
 from pipeline.data.schema import SCHEMA, check_schema, from_row, to_table
 from pipeline.infra.columns import open_parquet
 from pipeline.infra.files import exists, join, read_json, staged
-from pipeline.infra.prefetch import ahead
+from pipeline.infra.prefetch import prefetched
 
 
 def list_shards(prepared: str | Path, split: str) -> list[str]:
@@ -55,7 +55,7 @@ def write_records(
     with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
             # One row group is written while the next one is made, in another thread.
-            for table in ahead(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
+            for table in prefetched(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
                 writer.write_table(table)
 
 

@@ -21,7 +21,7 @@ from das.checkpoint import ModelInfo
 from das.fields import check_fields
 from das.metrics.tables import Predictions
 from das.skeleton import Skeleton
-from pipeline.infra.columns import Lists, read_lists, write_lists
+from pipeline.infra.columns import ListColumn, read_lists, write_lists
 
 FORMAT = 1
 
@@ -164,7 +164,7 @@ class PredictionSet:
         for name in ("scores", "joints_uv", "joints_cam"):
             value = getattr(self, name)
             width = int(np.prod(value.shape[1:]))
-            lists[name] = Lists(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
+            lists[name] = ListColumn(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
         write_lists(uri, "key", self.keys, lists, self.origin.to_json())
 
     @classmethod

@@ -1,1 +1,1 @@
-"""What every room stands on and none of them is about: files, Ray, MLflow's address, tables, images, pages."""
+"""Shared by all rooms: files, Ray, the MLflow client, tables, images and HTML pages."""

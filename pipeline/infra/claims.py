@@ -1,13 +1,12 @@
-"""Who is converting into a folder, so that different conversions exclude each other and equal ones share their work.
+"""Claims on an output folder: jobs with different inputs exclude each other, jobs with the same inputs share work.
 
-A claim is a small file beside the unfinished parts. Everybody writes a claim first and then looks for those of
-others, so of two that start at the same moment at least one sees the other. That asks the file system for nothing
-but that a file is listed once it is written, which POSIX and object storage (S3 since 2020) promise; no lock that
-times out, and nothing to renew.
+A claim is a small JSON file in a folder of claims. A job writes its claim first and then reads the others', so of two
+jobs that start at the same moment at least one sees the other. This needs no lock with a timeout and no renewal; it
+only needs a file to be listed once it is written, which POSIX and object storage (S3 since 2020) guarantee.
 
-A killed conversion leaves its claim. It counts as dead when its process is known to have ended, which is known on the
-same machine alone. From elsewhere, work of the same inputs goes on all the same (equal work makes equal files); work
-of other inputs is refused, in words that say which file to delete.
+A killed job leaves its claim. The claim is removed when its process is known to have ended, which only the same machine
+can find out. With a claim from another machine a job of the same inputs goes on, since equal inputs make equal files,
+and a job of other inputs is refused with the name of the file to delete.
 """
 
 from __future__ import annotations
@@ -27,17 +26,20 @@ from pipeline.infra.files import delete, join, names, read_json, write_json
 
 @dataclass(frozen=True)
 class Claim:
-    """This process's claim on a folder."""
+    """The claim of this process.
+
+    Attributes:
+        folder: the folder of claims, or its URI.
+        name: of this claim's file in it.
+        inputs: hash of the job's inputs and options.
+    """
 
     folder: str
-    """Of the claims."""
     name: str
-    """Of its file."""
     inputs: str
-    """Hash of what is converted."""
 
     def others(self) -> list[tuple[str, dict[str, Any]]]:
-        """(file, content) of all claims of others that may be alive; those that are dead for certain are removed."""
+        """(file, content) of the other claims; removes those whose process has ended."""
         found = []
         for name in names(self.folder):
             if name == self.name or name.startswith("."):
@@ -45,7 +47,7 @@ class Claim:
             path = join(self.folder, name)
             with suppress(ValueError):  # withdrawn meanwhile
                 content = read_json(path)
-                if _is_dead(content):
+                if _has_ended(content):
                     delete(path)
                 else:
                     found.append((path, content))
@@ -53,56 +55,60 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: str, inputs: str, what: str) -> Iterator[Claim]:
-    """Holds a claim on ``folder`` for as long as the block runs.
+def claimed(folder: str, inputs: str, what: str, job: str = "conversion") -> Iterator[Claim]:
+    """Holds a claim while the block runs.
 
     Args:
-        folder: of the claims.
-        inputs: hash of what is converted.
-        what: the place, for error messages.
+        folder: the folder of claims, or its URI; made if needed.
+        inputs: hash of the job's inputs and options.
+        what: the output folder, for messages.
+        job: kind of job, for messages.
 
     Raises:
-        ValueError: another conversion, of other inputs, may be running.
+        ValueError: a job with other inputs may be running.
     """
     claim = Claim(folder, f"{uuid.uuid4().hex}.json", inputs)
     pid = os.getpid()
-    who = {"machine": _machine(), "host": socket.gethostname(), "pid": pid, "started": _started(pid)}
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"inputs": inputs, "since": since, **who}
+    process = {"machine": _machine(), "host": socket.gethostname(), "pid": pid, "started": _start_time(pid)}
+    content = {"inputs": inputs, "since": datetime.now(UTC).isoformat(timespec="seconds"), **process}
     try:
         write_json(join(folder, claim.name), content)
-    except FileNotFoundError:  # whoever was here finished at this moment and removed the folder
+    except FileNotFoundError:  # a job that ended at this moment has removed the folder
         write_json(join(folder, claim.name), content)
     try:
         for path, other in claim.others():
             by = f"process {other['pid']} on {other['host']} since {other['since']}"
             if other["inputs"] != inputs:
                 raise ValueError(
-                    f"{what}: another conversion, from other files or with other options, is under way there ({by}): "
+                    f"{what}: another {job}, from other files or with other options, is running there ({by}): "
                     f"choose another folder, or delete {path} if it is not running any more"
                 )
-            print(f"{what}: the same conversion is under way or was cut off there ({by}); its finished work is used")
+            print(f"{what}: the same {job} is running or was interrupted there ({by}); its finished work is used")
         yield claim
     finally:
         delete(join(folder, claim.name))
 
 
 def _machine() -> str:
-    """Names the space in which a process id means something: this boot of this machine, this container."""
+    """Where a process id is unique: the boot of this machine and the container's namespace; "" if not known."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return ""  # not known on this system: then nobody counts as dead
+        return ""
 
 
-def _started(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's own ticks; None when there is no such process."""
+def _start_time(pid: int) -> str | None:
+    """Start time of a process of this machine in clock ticks since boot; None when there is no such process."""
     try:
+        # Field 22 of stat(5). The command's name, field 2, may hold spaces and brackets: count from its last bracket.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
-def _is_dead(claim: dict[str, Any]) -> bool:
-    """Whether the process that wrote a claim has ended for certain; its number may have been given to another."""
-    return bool(_machine()) and claim["machine"] == _machine() and claim["started"] != _started(claim["pid"])
+def _has_ended(claim: dict[str, Any]) -> bool:
+    """Whether the process of a claim is known to have ended; False for a process of another machine.
+
+    The start time is compared too, because the kernel may have given the process id to another process.
+    """
+    return bool(_machine()) and claim["machine"] == _machine() and claim["started"] != _start_time(claim["pid"])

@@ -1,9 +1,9 @@
-"""Where a job runs: one local Ray started for it, or a cluster that is already there.
+"""Connection to Ray: a local Ray started for one job ("embedded"), or a running cluster.
 
-``connect`` is the only place that starts or joins Ray. It also makes the two addresses that every worker
-needs absolute (a worker's current folder is Ray's, so a relative path means something else there): the
-storage of runs and checkpoints, and the MLflow store. ``preflight`` compares what a job asks for with what
-the cluster has, because Ray itself waits without a word for resources that never come.
+``connect`` is the only function that starts or joins Ray. It also makes two addresses absolute: the storage of runs
+and checkpoints, and the MLflow store. Workers run in a folder of Ray's, where a relative path would be another place.
+``preflight`` compares the resources that a job needs with those of the cluster, because Ray itself waits silently for
+resources that the cluster does not have.
 """
 
 from __future__ import annotations
@@ -27,39 +27,38 @@ from pipeline.infra.mlflow_client import absolute_tracking_uri, is_local_store
 PROJECT = Path(__file__).resolve().parents[2]
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""Written by ``ray up`` on a head node: the node types that the autoscaler may add."""
+"""File that ``ray up`` writes on a head node, with the node types that the autoscaler may add."""
 
 Nodes = list[tuple[dict[str, float], int]]
-"""(Resources of one node, how many such nodes)."""
+"""(Resources of one node, number of such nodes)."""
 
-_GCS_PORT = "RAY_GCS_SERVER_PORT"  # read by ray.init when it starts a head
+_GCS_PORT = "RAY_GCS_SERVER_PORT"  # port of a head that ray.init starts
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by ``ray job submit`` around its entry point
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where to run, and where results go. The defaults are one embedded Ray on this machine."""
+    """Where a job runs and where its results go. The defaults start a local Ray on this machine."""
 
     address: str | None = None
-    """None: join the cluster of RAY_ADDRESS or of the surrounding Ray job, else start one here. auto: join
-    one that runs on this machine. local: always start one here. HOST:PORT: join that one."""
+    """None: join the cluster of RAY_ADDRESS or of the surrounding Ray job, else start a local Ray. auto: join the
+    Ray that runs on this machine. local: always start a local Ray. HOST:PORT: join that cluster."""
     num_cpus: int | None = None
-    """CPUs of an embedded Ray; by default all of this machine's."""
+    """CPUs of a local Ray; by default all of this machine."""
     num_gpus: int | None = None
-    """GPUs of an embedded Ray; by default all of this machine's."""
+    """GPUs of a local Ray; by default all of this machine."""
     object_store_mb: int = 1024
-    """Shared memory of an embedded Ray (MB). Ray alone would take 30 % of all memory."""
+    """Shared memory of a local Ray, MB. Ray's own default is 30 % of all memory."""
     dashboard: bool = False
-    """Start Ray's dashboard with an embedded Ray. Sweeps need it: Ray frees a stopped trial's resources
+    """Start Ray's dashboard with a local Ray. Sweeps need it: Ray frees the resources of a stopped trial
     through it."""
     worker_logs: bool = False
-    """Print what workers print. Off, it stays in Ray's log files; errors reach the driver in any case."""
+    """Print the output of workers. Otherwise it is in Ray's log files only; errors reach the driver in any case."""
     storage: str | None = None
-    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else
-    ./runs."""
+    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else ./runs."""
     shared_storage: bool = False
-    """The storage folder (of `prepare`: --out) is mounted at the same path on all nodes; only then may a
-    cluster of several use it."""
+    """The storage folder (of `prepare`: --out) is mounted at the same path on all nodes. A cluster of several nodes
+    takes a folder only with this option."""
     tracking_uri: str | None = None
     """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
 
@@ -71,10 +70,10 @@ class ClusterConfig:
             )
 
     def locations(self) -> tuple[str, str]:
-        """Absolute storage and tracking URI, with the environment's defaults; starts nothing.
+        """Absolute storage and tracking URI, with defaults from the environment; starts nothing.
 
         Raises:
-            ValueError: a tracking URI that MLflow would not take, or none where the storage holds no database.
+            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database.
         """
         storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
         return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
@@ -82,16 +81,16 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster a driver is connected to, and the absolute addresses that its workers are given."""
+    """The cluster that a driver is connected to, and the absolute addresses for its workers."""
 
     storage: str
     """Absolute path, or the URI of object storage."""
     tracking_uri: str
-    """MLflow store, valid from any folder and, on several nodes, from any node; "" for a job without one."""
+    """MLflow store, valid in any folder and, on several nodes, on any node; "" for a job without MLflow."""
     embedded: bool
-    """Started by ``connect``, and gone when the driver ends."""
+    """Ray was started by ``connect`` and stops with the driver."""
     nodes: int
-    """Nodes that are alive now."""
+    """Number of nodes that are alive now."""
 
 
 def connect(config: ClusterConfig | None = None, out: str | None = None) -> Cluster:
@@ -99,14 +98,15 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
 
     Args:
         config: where to run.
-        out: absolute place of a job that writes there alone, without runs and MLflow: it is the storage then.
+        out: absolute output folder or URI of a job that writes nothing else and uses no MLflow; it takes the place
+            of the storage.
 
     Raises:
         ValueError: an address, storage or tracking URI that cannot work, each in one line.
-        ConnectionError: nothing answers at the address.
+        ConnectionError: no Ray at the address.
     """
     config = config or ClusterConfig()
-    # Faults in them are told before Ray's seconds of start-up.
+    # Before Ray, which takes seconds to start: a wrong address fails at once.
     storage, tracking_uri = config.locations() if out is None else (out, "")
     embedded = not ray.is_initialized() and _start_or_join(config)
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -117,13 +117,14 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
 
 
 def _start_or_join(config: ClusterConfig) -> bool:
-    """Calls ray.init; True when that started a new local Ray."""
-    # RAY_ADDRESS is also set by Ray around a submitted job's driver.
+    """Calls ray.init; returns whether that started a local Ray."""
+    # Ray sets RAY_ADDRESS for the driver of a submitted job.
     environment = os.environ.get("RAY_ADDRESS", "")
     address = config.address or ("auto" if environment else "local")
     if address == "auto" and "://" in environment:
         raise ValueError(
-            f"RAY_ADDRESS = {environment!r}, wanted HOST:PORT or nothing (`ray job submit` takes a dashboard's)"
+            f"RAY_ADDRESS = {environment!r}, wanted HOST:PORT or nothing "
+            "(only `ray job submit` takes the address of a dashboard)"
         )
     embedded = address == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -131,12 +132,11 @@ def _start_or_join(config: ClusterConfig) -> bool:
     known = environment if address == "auto" else address
     if embedded:
         known = _fixed_address()
-        # Ray lowers its workers' priority in favour of the machine's other users; here they are the job.
+        # Ray's default niceness of 15 favours other programs of the machine; here the workers are the job.
         os.environ.setdefault("RAY_worker_niceness", "0")
         if "RAY_AUTH_MODE" not in os.environ:
-            # Ray's ports listen on every interface, so a new local Ray demands a token by default, which it
-            # would keep in the home folder and thereby switch on for every later cluster. One made here
-            # lives as long as this process.
+            # Ray listens on every network interface, so a local Ray requires a token by default. Ray would write
+            # it to the home folder, where every later cluster would find it; this one ends with the process.
             os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
         options = {
             "num_cpus": config.num_cpus,
@@ -145,12 +145,12 @@ def _start_or_join(config: ClusterConfig) -> bool:
             "include_dashboard": config.dashboard,
         }
     elif config.num_cpus is not None or config.num_gpus is not None:
-        raise ValueError("num_cpus and num_gpus belong to an embedded Ray, but this job joins a cluster")
+        raise ValueError("num_cpus and num_gpus are for a local Ray, but this job joins a cluster")
     ray.init(
         address=address,
         runtime_env={"env_vars": worker_environment(os.environ, known)},
         log_to_driver=config.worker_logs,
-        logging_level=logging.ERROR,  # the banner and the remark about token mode are no news to the user
+        logging_level=logging.ERROR,  # without the banner and the message about tokens
         **options,
     )
     os.environ.pop(_GCS_PORT, None)
@@ -159,7 +159,7 @@ def _start_or_join(config: ClusterConfig) -> bool:
 
 
 def _fixed_address() -> str:
-    """HOST:PORT that a Ray started by this process will have: what its workers are told of it."""
+    """HOST:PORT for a Ray that this process is about to start, so that its workers can be given the address."""
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -168,13 +168,17 @@ def _fixed_address() -> str:
 
 
 def worker_environment(environment: Mapping[str, str], address: str = "") -> dict[str, str]:
-    """Variables for worker processes: where Ray is, where to import the project from, and no usage reports.
+    """Variables for worker processes: the address of Ray, the path to import the project from, no usage reports.
 
-    Ray's own helpers in worker processes look for the Ray of this machine, and where there are two they may ask
-    the other one: the watchdog that frees the resources of a stopped training then frees nothing.
+    Without the address, helpers of Ray inside worker processes look for any Ray of this machine. Of two they may find
+    the other one, and the watchdog that frees the resources of a stopped training then frees nothing.
 
-    Inside a submitted job whose working folder Ray has shipped to all nodes, the project is imported from
-    there. Variables that the job already sets are left alone; Ray refuses to set one twice.
+    Inside a submitted job, whose working folder Ray copies to all nodes, the project is imported from that folder.
+    Variables that the job sets itself are left out, because Ray refuses to set one twice.
+
+    Args:
+        environment: variables of the driver.
+        address: HOST:PORT of Ray; "" leaves it out.
     """
     job = json.loads(environment.get(_JOB_CONFIG) or "{}").get("runtime_env") or {}
     wanted = {"MLFLOW_DISABLE_TELEMETRY": "true", **({"RAY_ADDRESS": address} if address else {})}
@@ -185,14 +189,14 @@ def worker_environment(environment: Mapping[str, str], address: str = "") -> dic
 
 
 def absolute_storage(storage: str) -> str:
-    """Local paths made absolute (file:// dropped, ~ expanded); URIs of object storage as they are."""
+    """A local path made absolute (file:// removed, ~ expanded); a URI of object storage without its last slash."""
     if storage.startswith("file://"):
         storage = storage.removeprefix("file://")
     return storage.rstrip("/") if "://" in storage else str(Path(storage).expanduser().resolve())
 
 
 def _refuse_local_on_many(name: str, storage: str, tracking_uri: str, alive: int, growth: Nodes) -> None:
-    """ValueError where workers on other nodes could not reach the driver's folders."""
+    """Raises ValueError when workers on other nodes could not reach a folder of the driver."""
     if alive < 2 and not any(count for _, count in growth):
         return
     size = f"{alive} nodes" if alive > 1 else "an autoscaler that adds nodes"
@@ -215,21 +219,21 @@ def preflight(
     spare_cpus: float = 0.0,
     bootstrap: Path = BOOTSTRAP,
 ) -> int:
-    """How many of the trials can run at once, 1 to ``trials``; nodes that an autoscaler may still add count.
+    """Number of trials that can run at once, 1 to ``trials``; includes nodes that an autoscaler may still add.
 
     Args:
-        workers: training workers of one trial, each within one node.
+        workers: training workers of one trial; each needs its resources on one node.
         resources_per_worker: for example {"CPU": 2, "GPU": 1}.
-        trials: how many trials are wanted; a plain training is one.
-        spare_cpus: CPUs that one trial needs beside its workers, for reading and decoding. Without them the
-            workers wait for data that waits for CPUs.
-        bootstrap: the autoscaler's description of its node types.
+        trials: wanted number of trials; 1 for a plain training.
+        spare_cpus: CPUs that one trial needs besides its workers, for reading and decoding. Without them training
+            would block: workers wait for data, and reading waits for CPUs that the workers hold.
+        bootstrap: the autoscaler's file of node types.
 
     Raises:
-        ValueError: not even one trial fits; says what is asked for and what the cluster has.
+        ValueError: not even one trial fits; names the needed resources and those of the cluster.
     """
-    asked = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
-    if workers < 1 or trials < 1 or not asked:
+    needed = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
+    if workers < 1 or trials < 1 or not needed:
         raise ValueError(
             f"workers = {workers}, trials = {trials}, resources_per_worker = {dict(resources_per_worker)}, "
             "wanted at least 1 worker, 1 trial and one resource above 0"
@@ -237,37 +241,39 @@ def preflight(
     nodes = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
     grown = autoscaler_nodes(bootstrap)
     if grown:
-        # Live workers may have come from the autoscaler already: beside its full size only the head counts.
-        largest = [(node, count) for node, count in nodes if "node:__internal_head__" in node] + grown
-        nodes = max(largest, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, asked, spare_cpus))
-    fit = _trials_that_fit(nodes, workers, asked, spare_cpus)
+        # The autoscaler may have added some of the live nodes, so its largest size is counted with the head alone.
+        full_size = [(node, count) for node, count in nodes if "node:__internal_head__" in node] + grown
+        nodes = max(full_size, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, needed, spare_cpus))
+    fit = _trials_that_fit(nodes, workers, needed, spare_cpus)
     if fit == 0:
-        raise ValueError(_refusal(nodes, workers, asked, spare_cpus))
+        raise ValueError(_refusal(nodes, workers, needed, spare_cpus))
     return min(fit, trials)
 
 
-def _places(nodes: Nodes, asked: Mapping[str, float]) -> int:
-    """Workers that the nodes can hold; no worker spans two."""
-    slack = 1e-6  # resources are decimal fractions: 0.3 / 0.1 is 3
-    return sum(count * min(int(node.get(r, 0) / need + slack) for r, need in asked.items()) for node, count in nodes)
+def _places(nodes: Nodes, needed: Mapping[str, float]) -> int:
+    """Number of workers that fit on the nodes, each within one node."""
+    slack = 1e-6  # 0.3 / 0.1 must be 3, but is slightly less in floating point
+    return sum(count * min(int(node.get(r, 0) / need + slack) for r, need in needed.items()) for node, count in nodes)
 
 
-def _trials_that_fit(nodes: Nodes, workers: int, asked: Mapping[str, float], spare_cpus: float) -> int:
+def _trials_that_fit(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> int:
     cpus = sum(node.get("CPU", 0) * count for node, count in nodes)
-    cpus_per_trial = workers * asked.get("CPU", 0) + spare_cpus
-    by_cpus = int(cpus / cpus_per_trial + 1e-6) if cpus_per_trial else _places(nodes, asked)
-    return min(_places(nodes, asked) // workers, by_cpus)
+    cpus_per_trial = workers * needed.get("CPU", 0) + spare_cpus
+    by_cpus = int(cpus / cpus_per_trial + 1e-6) if cpus_per_trial else _places(nodes, needed)
+    return min(_places(nodes, needed) // workers, by_cpus)
 
 
-def _refusal(nodes: Nodes, workers: int, asked: Mapping[str, float], spare_cpus: float) -> str:
-    """One line: what one trial asks for, and what there is of just these resources."""
-    names = list(asked) + (["CPU"] if spare_cpus and "CPU" not in asked else [])
+def _refusal(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> str:
+    """One line with the needed resources of one trial and the cluster's total of the same resources."""
+    names = list(needed) + (["CPU"] if spare_cpus and "CPU" not in needed else [])
     totals = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in names}
     plural = "s" if workers > 1 else ""
-    wanted = f"{workers} worker{plural} x {_amounts(asked)}" + (f" + {spare_cpus:g} CPU for data" if spare_cpus else "")
-    line = f"asks for {wanted}, the cluster has {_amounts(totals)}"
-    enough = all(totals[name] >= need * workers for name, need in asked.items())
-    places = _places(nodes, asked)
+    wanted = f"{workers} worker{plural} x {_amounts(needed)}" + (
+        f" + {spare_cpus:g} CPU for data" if spare_cpus else ""
+    )
+    line = f"needs {wanted}, the cluster has {_amounts(totals)}"
+    enough = all(totals[name] >= need * workers for name, need in needed.items())
+    places = _places(nodes, needed)
     return f"{line}, whose nodes have room for {places} of them" if enough and places < workers else line
 
 
@@ -276,7 +282,7 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def autoscaler_nodes(bootstrap: Path = BOOTSTRAP) -> Nodes:
-    """Every worker type that ``ray up`` lets the autoscaler add, with its largest number; empty elsewhere."""
+    """Resources and largest number of each worker type that ``ray up`` allows; empty where no such file exists."""
     path = bootstrap.expanduser()
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Which code made something: its version and commit, or a hash of its sources."""
+"""The version of the code that made a file: release and commit, or a hash of the sources."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _PROJECT = Path(__file__).resolve().parents[2]
 
 
 def code_version(project: Path = _PROJECT) -> str:
-    """``0.1.0+git.<commit>``, with ``.dirty`` when tracked files differ from it.
+    """``0.1.0+git.<commit>``, with ``.dirty`` when tracked files differ from the commit.
 
-    Where the project was shipped without its history (``ray job submit`` leaves .git behind):
-    ``0.1.0+src.<hash>`` over the Python sources, so that the code is still told apart.
+    Without a git repository (``ray job submit`` does not copy .git) it is ``0.1.0+src.<hash>``, a hash of the Python
+    sources, which still distinguishes two states of the code.
     """
     version = importlib.metadata.version("das-pose") if _installed("das-pose") else "0"
-    # A copy inside somebody else's repository must not carry that one's commit.
+    # A copy of the project inside another repository must not be given that repository's commit.
     top = _git(project, "rev-parse", "--show-toplevel")
     if top is not None and Path(top).resolve() == project.resolve():
         commit = _git(project, "rev-parse", "HEAD")
@@ -35,7 +35,7 @@ def _installed(distribution: str) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Standard output of git, or None without git or outside a repository."""
+    """Standard output of git; None without git or outside a repository."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:

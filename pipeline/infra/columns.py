@@ -1,4 +1,9 @@
-"""Tables of plain columns as Parquet files: indices, lists of faults, predictions."""
+"""Parquet files of plain columns: indices, lists of faults, predictions.
+
+The project has three kinds of tables. These are files of many rows; ``text_tables.Table`` holds a few numbers for
+readers; das.metrics.tables holds ground truth and predictions as arrays, which metrics are computed from. Rows of
+prepared data, with images and joints, have a schema in pipeline/data/schema.py.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from pipeline.infra.files import locate, staged
 
 
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes a table of plain columns (predictions, hashes) as Parquet, whole or not at all."""
+    """Writes columns (predictions, hashes) of equal length by name as Parquet, whole or not at all."""
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         pq.write_table(pa.table(dict(columns)), stream)
 
@@ -26,13 +31,13 @@ def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None
 def write_texts(
     uri: str | Path, columns: Sequence[str], rows: Iterable[Sequence[str]], rows_per_group: int = 8192
 ) -> None:
-    """Writes a table of texts (an index, a list of faults) as Parquet, whole or not at all, in bounded memory.
+    """Writes rows of texts (an index, a list of faults) as Parquet, whole or not at all, in bounded memory.
 
     Args:
         uri: the file.
-        columns: their names.
-        rows: read one by one; a text for each column.
-        rows_per_group: as many are in memory.
+        columns: names of the columns.
+        rows: one text for each column; iterated once.
+        rows_per_group: rows of a row group, which are in memory together.
     """
     schema = pa.schema([(name, pa.string()) for name in columns])
     rows = iter(rows)
@@ -43,7 +48,15 @@ def write_texts(
 
 
 def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """Columns of a Parquet file as plain lists; ValueError naming file and column when one is missing."""
+    """Columns of a Parquet file as plain lists.
+
+    Args:
+        uri: the file.
+        wanted: names of the columns; None reads all.
+
+    Raises:
+        ValueError: no such file, not Parquet, or a column is missing; names the file and the column.
+    """
     with open_parquet(uri) as file:
         missing = [name for name in wanted or () if name not in file.schema_arrow.names]
         if missing:
@@ -53,41 +66,54 @@ def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[s
 
 
 @dataclass(frozen=True)
-class Lists:
-    """A column of lists of numbers: ``lengths`` (n,) of each row's, ``values`` of all rows one after another."""
+class ListColumn:
+    """A column of lists of numbers, n rows.
+
+    Attributes:
+        lengths: (n,) int, length of each row's list.
+        values: (sum of lengths,) numbers of all rows, one row after another.
+    """
 
     lengths: np.ndarray
     values: np.ndarray
 
     def to_arrow(self) -> pa.Array:
-        """The column as an Arrow array; made of whole arrays, since there are millions of numbers."""
+        """The column as an Arrow array; without Python lists, which are slow for millions of numbers."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(self.values))
 
 
 def write_lists(
-    uri: str | Path, name: str, labels: Sequence[str], lists: Mapping[str, Lists], about: Mapping[str, Any]
+    uri: str | Path, name: str, labels: Sequence[str], lists: Mapping[str, ListColumn], about: Mapping[str, Any]
 ) -> None:
     """Writes one column of texts and columns of lists of numbers as Parquet, whole or not at all.
 
     Args:
         uri: the file.
-        name: of the column of texts.
-        labels: n texts.
-        lists: n lists each.
-        about: what the table is, as JSON in the file's metadata.
+        name: name of the column of texts.
+        labels: its n texts.
+        lists: columns of n lists by name.
+        about: description of the file (format, origin), stored as JSON in its metadata.
     """
     arrays = {name: pa.array(labels, pa.string()), **{k: column.to_arrow() for k, column in lists.items()}}
     table = pa.table(arrays).replace_schema_metadata({"about": json.dumps(about)})
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
-        pq.write_table(table, stream, use_dictionary=False)  # no number appears twice
+        pq.write_table(table, stream, use_dictionary=False)  # a dictionary of values that hardly repeat only adds bytes
 
 
-def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, Lists], Any]:
-    """What ``write_lists`` wrote: the texts, the wanted columns of lists, and what the table is.
+def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, ListColumn], Any]:
+    """Reads a file of ``write_lists``.
+
+    Args:
+        uri: the file.
+        name: name of the column of texts.
+        wanted: names of the columns of lists.
+
+    Returns:
+        The n texts, the wanted columns of lists by name, and the description.
 
     Raises:
-        ValueError: no such file, no Parquet, a column missing, of another kind or with nulls, no description;
+        ValueError: no such file, not Parquet, a column missing, of another type or with nulls, or no description;
             names the file and the column.
     """
     with open_parquet(uri) as file:
@@ -103,7 +129,7 @@ def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[
         if array.null_count or values.null_count or not (column == name or pa.types.is_floating(values.type)):
             raise ValueError(f"{uri}: column {column} holds nulls or {values.type}, wanted {expected}")
         if column != name:
-            lists[column] = Lists(array.value_lengths().to_numpy(), values.to_numpy())
+            lists[column] = ListColumn(array.value_lengths().to_numpy(), values.to_numpy())
     about = (table.schema.metadata or {}).get(b"about")
     if about is None:
         raise ValueError(f"{uri}: no description (`about`) in its metadata, wanted a table of this project")
@@ -112,7 +138,7 @@ def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[
 
 @contextmanager
 def open_parquet(uri: str | Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read; ValueError naming it when there is none, or it is no Parquet."""
+    """Opens a Parquet file for reading; ValueError with its name when it is missing or not Parquet."""
     filesystem, path = locate(uri)
     try:
         source = filesystem.open_input_file(path)

@@ -1,4 +1,4 @@
-"""What all configuration dataclasses have in common."""
+"""Helpers for configuration dataclasses: choices of the command line, and flat parameters for tracking."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 
 def one_of(names: Iterable[str]) -> Any:
-    """Annotates a field that takes one of these names, so that the command line offers and checks them.
+    """Annotation of a field that takes one of these names; the command line lists them and refuses others.
 
-    ``variant: Annotated[str, one_of(VARIANTS)]``: a new entry of the table needs no second list.
+    ``variant: Annotated[str, one_of(VARIANTS)]`` follows the table, while a ``Literal`` would repeat its names.
     """
     choices = tuple(names)
     return PrimitiveConstructorSpec(
@@ -26,7 +26,10 @@ def one_of(names: Iterable[str]) -> Any:
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dataclass or dict as one level of dotted names, for parameters of a tracked run."""
+    """A nested dataclass or dict as one level of dotted names, for the parameters of a tracked run.
+
+    ``{"model": {"width": 8}}`` becomes ``{"model.width": 8}``; an empty dict disappears. ``prefix`` begins every name.
+    """
     items = config.items() if isinstance(config, dict) else asdict(config).items()
     out: dict[str, Any] = {}
     for key, value in items:

@@ -1,9 +1,9 @@
 """Files on a local disk or in object storage, by path or URI (s3://bucket/path), through pyarrow.fs.
 
-Whatever is written appears whole or not at all: it is staged under a hidden name beside its place and renamed (in
-object storage: copied there by the server, which shows an object when it is complete).
+A file appears whole or not at all: it is written under a hidden name in the same folder and then renamed. Object
+storage cannot rename; there the server copies the object, which becomes visible when it is complete.
 
-Object storage takes its address and credentials from AWS's own environment variables (AWS_ENDPOINT_URL,
+The address and credentials of object storage come from the environment variables of AWS (AWS_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID, ...) or from options in the URI, such as ?endpoint_override=localhost:9000&scheme=http.
 """
 
@@ -20,14 +20,14 @@ import pyarrow as pa
 from pyarrow import fs
 
 STAGED = ".staged-"
-"""What the names of unfinished files begin with; a killed process leaves them."""
+"""Prefix of the names of unfinished files; a killed process leaves such files."""
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
-    """The file system and the path in it; paths without a scheme are local and become absolute.
+    """The file system of a path or URI and the path in it; a path without a scheme is local and becomes absolute.
 
     Raises:
-        ValueError: for a scheme that pyarrow does not know.
+        ValueError: a scheme that pyarrow does not support.
     """
     if "://" not in str(uri):
         return fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
@@ -38,29 +38,29 @@ def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
 
 
 def join(uri: str | Path, *names: str) -> str:
-    """``uri/name/...`` for paths and URIs alike; a URI keeps its ``?options`` at the end."""
+    """``uri/name/...`` for a path or a URI; the ``?options`` of a URI stay at the end."""
     place, mark, options = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
     return "/".join((place.rstrip("/"), *names)) + mark + options
 
 
 def exists(uri: str | Path) -> bool:
-    """Whether there is a file or folder."""
+    """Whether a file or folder exists."""
     filesystem, path = locate(uri)
     return filesystem.get_file_info(path).type != fs.FileType.NotFound
 
 
 def names(uri: str | Path) -> list[str]:
-    """Sorted names of the files and folders in a folder; none if it does not exist."""
+    """Sorted names of the files and folders in a folder; empty if it does not exist."""
     filesystem, path = locate(uri)
     found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found)
 
 
 def delete(uri: str | Path) -> None:
-    """Removes a file, or a folder with all it holds; nothing if there is none."""
+    """Deletes a file, or a folder with its content; does nothing if it does not exist."""
     filesystem, path = locate(uri)
     kind = filesystem.get_file_info(path).type
-    with suppress(FileNotFoundError):  # another process was faster
+    with suppress(FileNotFoundError):  # deleted by another process meanwhile
         if kind == fs.FileType.Directory:
             filesystem.delete_dir(path)
         elif kind != fs.FileType.NotFound:
@@ -68,16 +68,16 @@ def delete(uri: str | Path) -> None:
 
 
 def is_folder(uri: str | Path) -> bool:
-    """Whether there is a folder."""
+    """Whether a folder exists."""
     filesystem, path = locate(uri)
     return filesystem.get_file_info(path).type == fs.FileType.Directory
 
 
 def local_copy(uri: str, folder: str | Path) -> Path:
-    """Where a file or folder lies on this machine: itself, or a copy of object storage's in ``folder``.
+    """Local path of a file or folder: the path itself, or of object storage a copy made in ``folder``.
 
     Raises:
-        ValueError: there is none; names it.
+        ValueError: no such file or folder; names it.
     """
     if "://" not in uri:
         if not Path(uri).exists():
@@ -92,7 +92,11 @@ def local_copy(uri: str, folder: str | Path) -> Path:
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:
-    """Copies a folder's files, across file systems too; existing files of the same name are replaced."""
+    """Copies the files of a folder, also between file systems; existing files of the same name are replaced.
+
+    Raises:
+        ValueError: no such folder; names it.
+    """
     source_system, source_path = locate(source)
     target_system, target_path = locate(target)
     if source_system.get_file_info(source_path).type != fs.FileType.Directory:
@@ -102,7 +106,7 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
 
 
 def read_bytes(uri: str | Path) -> bytes:
-    """Content of a file; ValueError naming it when there is none."""
+    """Content of a file; ValueError with its name when it does not exist."""
     filesystem, path = locate(uri)
     try:
         with filesystem.open_input_stream(path) as stream:
@@ -112,13 +116,13 @@ def read_bytes(uri: str | Path) -> bytes:
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
-    """Writes a file, whole or not at all; makes its folder."""
+    """Writes a file, whole or not at all; creates its folder."""
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         stream.write(data)
 
 
 def read_json(uri: str | Path) -> Any:
-    """Content of a JSON file; ValueError naming it when it is missing or no JSON."""
+    """Content of a JSON file; ValueError with its name when it does not exist or is not JSON."""
     try:
         return json.loads(read_bytes(uri))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -126,27 +130,29 @@ def read_json(uri: str | Path) -> Any:
 
 
 def write_json(uri: str | Path, value: Any) -> None:
-    """Writes JSON that people can read, whole or not at all."""
+    """Writes indented JSON, whole or not at all."""
     write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def refuse_other(uri: str | Path, **wanted: str) -> None:
-    """ValueError when the JSON file is there and holds other values than these: its folder belongs to another run."""
+    """Raises ValueError when the JSON file exists with other values: its folder belongs to another run."""
     held = read_json(uri) if exists(uri) else wanted
     for name, value in wanted.items():
         if (found := str(held.get(name))) != value:
-            raise ValueError(f"{uri} has {name} {found[:12]}, asked for {value[:12]}: choose another --name")
+            raise ValueError(f"{uri} has {name} {found[:12]}, wanted {value[:12]}: choose another --name")
 
 
 @contextmanager
 def staged(uri: str | Path, name: Callable[[], str] | None = None) -> Iterator[tuple[fs.FileSystem, str]]:
-    """A file system and a hidden path beside ``uri``; renamed to it at the end, removed on any error.
+    """Yields a file system and a hidden path in the folder of ``uri``, to write to.
 
-    A killed process leaves the hidden file, which no reader opens.
+    The file is renamed to ``uri`` when the block ends, and deleted when it raises. A killed process leaves the hidden
+    file, which no reader opens.
 
     Args:
-        uri: the file.
-        name: called at the end, gives the file's name in place of ``uri``'s own: for names that say what is inside.
+        uri: the file; its local folder is created.
+        name: called when the block has ended; returns a name that replaces the last part of ``uri``. For names that
+            hold a hash of the content.
     """
     filesystem, path = locate(uri)
     folder, _, last = path.rpartition("/")

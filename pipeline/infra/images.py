@@ -1,4 +1,4 @@
-"""Images in memory and their encoded bytes: (H, W, 3) uint8 RGB."""
+"""Reading, encoding and decoding of images; in memory they are (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB.
 
     Args:
-        path: anything that OpenCV decodes.
-        stored_pixels: ignore an orientation tag; calibrations refer to the pixels as stored.
+        path: of any format that OpenCV decodes.
+        stored_pixels: ignore the EXIF orientation. Intrinsics refer to the pixels as stored.
 
     Raises:
-        ValueError: no such file, or no image.
+        ValueError: no such file, or not an image.
     """
     path = Path(path)
     if not path.is_file():
@@ -30,7 +30,7 @@ def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, ending: str) -> bytes:
-    """An RGB image (H, W, 3) uint8 as the bytes of a file with this ending (.jpg, .png)."""
+    """Encodes an RGB image (H, W, 3) uint8 as a file with this ending (.jpg of quality 92, .png)."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if ending == ".jpg" else []
     good, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     assert good, ending
@@ -38,7 +38,7 @@ def encode_image(image: np.ndarray, ending: str) -> bytes:
 
 
 def decode_bytes(data: bytes) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB; ValueError if it is none."""
+    """The bytes of an image file as (H, W, 3) uint8 RGB; ValueError if they are not an image."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         raise ValueError(f"{len(data)} bytes that are no image, wanted JPEG or PNG")

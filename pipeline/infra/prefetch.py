@@ -1,4 +1,4 @@
-"""Work on a sequence by two threads: one makes the items, one takes them. Reading and hashing overlap with writing."""
+"""Prefetching by a second thread, so that reading and hashing overlap with writing."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# How often a thread that waits for its partner looks whether the partner has gone.
-_LOOK_SECONDS = 0.2
+# Seconds between two checks of the producer, which waits for room in the queue, whether the consumer has stopped.
+_CHECK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class _End:
-    """No item follows: the maker is done, or has failed."""
+    """The last entry of the queue: the producer is done, or has failed with ``error``."""
 
     error: BaseException | None = None
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items in the same order, made by a thread of their own.
+def prefetched(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Yields the same items in the same order, produced by a second thread.
 
-    An error of the maker is raised where its item would have come. Whoever stops taking items (``close``, an
-    exception) ends the maker after the item that it is at.
+    An error of the producer is raised in place of the item that it was producing. When the consumer stops early (by
+    ``close`` or an exception), the producer ends after the item that it is producing.
 
     Args:
-        items: taken from in the other thread only.
-        depth: so many items are made ahead at most, so memory stays bounded.
+        items: iterated in the second thread only.
+        depth: largest number of items waiting in the queue, which bounds the memory.
     """
     queue: Queue[Any] = Queue(depth)
-    left = threading.Event()
+    stopped = threading.Event()
 
-    def hand_over(item: Any) -> bool:
-        while not left.is_set():
+    def put(item: Any) -> bool:
+        """False when the consumer has stopped; a plain put would then wait forever."""
+        while not stopped.is_set():
             try:
-                queue.put(item, timeout=_LOOK_SECONDS)
+                queue.put(item, timeout=_CHECK_SECONDS)
                 return True
             except Full:
                 continue
         return False
 
-    def make() -> None:
+    def produce() -> None:
         try:
             for item in items:
-                if not hand_over(item):
+                if not put(item):
                     return
-            hand_over(_End())
-        except BaseException as error:  # raised again by who takes the items
-            hand_over(_End(error))
+            put(_End())
+        except BaseException as error:  # raised again in the consumer's thread
+            put(_End(error))
 
-    maker = threading.Thread(target=make, daemon=True)
-    maker.start()
+    producer = threading.Thread(target=produce, daemon=True)
+    producer.start()
     try:
         while not isinstance(item := queue.get(), _End):
             yield item
         if item.error is not None:
             raise item.error
     finally:
-        left.set()
-        maker.join()
+        stopped.set()
+        producer.join()

@@ -1,4 +1,8 @@
-"""Tables of numbers with their intervals: one form for the terminal, CSV files and JSON reports."""
+"""Small tables of numbers with confidence intervals, written to the terminal, CSV files, JSON reports and pages.
+
+A ``Table`` is for readers. columns.py writes files of many rows; das.metrics.tables holds ground truth and predictions
+as arrays, which metrics are computed from.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,12 @@ class Table:
     """Rows of numbers under named columns; NaN means not measured.
 
     Attributes:
-        name: file name without ending. title: a sentence for readers.
+        name: file name without ending.
+        title: heading.
         columns: (name, format such as ``.1f``) of each column.
-        rows: numbers by the row's name.
-        detail: too long for a terminal; files have it.
-        intervals: by the row's name, the interval of each of its numbers, or None; rows without any are absent.
+        rows: numbers of each row by its name, one for each column.
+        detail: too long for a terminal; written to files only.
+        intervals: interval or None for each number of a row, by the row's name; a row without intervals is absent.
     """
 
     name: str
@@ -45,21 +50,21 @@ class Table:
         cells: Mapping[str, Sequence[float | Interval]],
         detail: bool = False,
     ) -> Table:
-        """A table from rows whose cells are numbers or intervals."""
+        """A table from rows whose cells are numbers or intervals; the number of an interval is its ``value``."""
         rows = {r: [c.value if isinstance(c, Interval) else float(c) for c in row] for r, row in cells.items()}
         intervals = {r: [c if isinstance(c, Interval) else None for c in row] for r, row in cells.items()}
         shown = {r: row for r, row in intervals.items() if any(row)}
         return cls(name, title, columns, rows, detail, shown)
 
     def text(self) -> str:
-        """Title, head and rows, aligned for a terminal; intervals in a line of their own below the row's numbers."""
+        """Title, column names and rows, aligned for a terminal; intervals are on a line below their row."""
         cells = [("", *(name for name, _ in self.columns))]
         forms = [form for _, form in self.columns]
         for row, numbers in self.rows.items():
             cells.append((row, *map(_shown, numbers, forms)))
             found = self.intervals.get(row, ())
             if any(i is not None and not math.isnan(i.low) for i in found):
-                # One row has one label: its numbers are of the same images.
+                # All numbers of a row are of the same images, so their intervals have the same label.
                 (label, *_) = (i.label for i in found if i is not None)
                 cells.append((f"  {label}", *(_ends(i, form) for i, form in zip(found, forms, strict=True))))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -67,7 +72,7 @@ class Table:
         return "\n".join((self.title, *(f"  {line}" for line in lines)))
 
     def csv(self) -> str:
-        """The same with all digits; empty where not measured. Columns with intervals are followed by their ends."""
+        """CSV with all digits; an unmeasured number is empty. The ends of intervals follow their column."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         marked = [any(row[i] is not None for row in self.intervals.values()) for i in range(len(self.columns))]
@@ -86,7 +91,7 @@ class Table:
         return out.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; null where not measured."""
+        """The table as plain values; an unmeasured number is null."""
         columns = [name for name, _ in self.columns]
         return {
             "name": self.name,
@@ -99,11 +104,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a protocol found.
+    """The results of a protocol.
 
     Attributes:
-        metrics: every number by its name. tables: the same and more, to read.
-        scores: those of the metrics that are ratios of sums over images, by name: what intervals are made of.
+        metrics: all numbers by their names in MLflow.
+        tables: the same numbers and more, for readers.
+        scores: by name, the metrics that are ratios of sums over images; their intervals are bootstrapped.
     """
 
     metrics: dict[str, float]
@@ -112,7 +118,7 @@ class Numbers:
 
 
 def ends_as_metrics(name: str, interval: Interval) -> dict[str, float]:
-    """A number and the ends of its interval by their names as metrics: ``name``, ``name_low``, ``name_high``."""
+    """A number and the ends of its interval as metrics ``name``, ``name_low`` and ``name_high``."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

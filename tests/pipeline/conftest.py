@@ -1,4 +1,4 @@
-"""A local Ray, and an MLflow server, for the tests that need one."""
+"""Fixtures: a local Ray, and a running MLflow server."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from pipeline.infra.cluster import ClusterConfig, connect
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs for the tests of one module, gone afterwards so that others can start their own."""
+    """A local Ray with two CPUs for the tests of one module; it is stopped afterwards, so that others can start one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -28,7 +28,7 @@ def local_ray() -> Iterator[None]:
 
 
 class MlflowServer:
-    """A real MLflow server process on this machine; may be stopped, as by a crash, and started again."""
+    """An MLflow server process on this machine; ``stop`` kills it as a crash would, and ``start`` may follow."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,10 +47,10 @@ class MlflowServer:
                 env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # so that its children can be stopped with it
+                start_new_session=True,  # a process group, so that ``stop`` also kills its children
             )
-        patience = time.monotonic() + 120
-        while time.monotonic() < patience and self._process.poll() is None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self._process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
                     return
@@ -66,7 +66,7 @@ class MlflowServer:
 
 @pytest.fixture
 def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    """A server of this test's own, started."""
+    """A running server for one test."""
     server = MlflowServer(tmp_path)
     server.start()
     yield server

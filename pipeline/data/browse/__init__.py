@@ -1,1 +1,1 @@
-"""`das data`: statistics and pictures of prepared data."""
+"""`das data stats` and `das data show`: statistics and pictures of prepared data."""

@@ -1,7 +1,7 @@
-"""What a stored image asks of the network: its people at network size, and the feature points that answer for them.
+"""Assignment of feature points to the people of one stored image (Section 3.2), for looking at data.
 
-The image is only resized, as at test time: training draws sizes around that (``RecipeConfig``), and people change
-levels with them. For looking at data; training itself goes through pipeline/training/batches.py.
+The image is only resized to the test size of a recipe. Training draws a scale around that size (``RecipeConfig``), so
+the same person may be assigned to another pyramid level there; its batches are made in pipeline/training/batches.py.
 """
 
 from __future__ import annotations
@@ -18,44 +18,57 @@ from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
 from pipeline.data.record import Record, left_out, to_sample
 
-# Why nobody answers for a person who could be learnt.
+# Reasons why a person who could be used for training has no positives.
 OUTSIDE = "root outside the image"
-CROWDED_OUT = "every point nearer to somebody else"
+OVERLAPPED = "every feature point closer to another person"
 
 _MUPOTS_LIKE = {"mupots17", "muco21"}
 
 
 @dataclass(frozen=True)
-class Network:
-    """The model and the data recipe through which data are looked at, and their names."""
+class Preset:
+    """The model and the data recipe that an assignment depends on.
+
+    Attributes:
+        model: its levels, strides and choice of positives.
+        recipe: its size of test images, and how joints are converted.
+        name: both names, for titles.
+    """
 
     model: DASConfig
     recipe: RecipeConfig
     name: str
 
 
-def network(variant: str | None, recipe: str | None, skeletons: Sequence[str]) -> Network:
-    """A named model and recipe; None takes the released experiment of these joint sets, its recipe mended."""
+def preset_for(variant: str | None, recipe: str | None, skeletons: Sequence[str]) -> Preset:
+    """The preset of a named model variant and recipe.
+
+    Args:
+        variant: of VARIANTS; None takes the released model for these joint sets.
+        recipe: of RECIPES; None takes the released recipe for these joint sets with its faults corrected, or "small"
+            for the model "small".
+        skeletons: names of the joint sets of the data.
+    """
     mupots_like = bool(_MUPOTS_LIKE & set(skeletons))
     if variant is None:
         variant = "release_mupots" if mupots_like else "release_panoptic"
     if recipe is None:
         recipe = "small" if variant == "small" else "ours_mupots" if mupots_like else "ours_panoptic"
-    return Network(VARIANTS[variant](), RECIPES[recipe](), f"{variant} with recipe {recipe}")
+    return Preset(VARIANTS[variant](), RECIPES[recipe](), f"{variant} with recipe {recipe}")
 
 
 @dataclass(frozen=True)
-class Targets:
-    """One image as the network is taught it.
+class Assignment:
+    """The positives of one image. N people are in the record, M of them can be used for training.
 
     Attributes:
-        sample: resized, in the model's joint set; M people.
-        people: (M,) which of the record's N people they are.
+        sample: the resized image with the M people in the model's joint set.
+        people: (M,) int, index of each in the record.
         r_max: (M,) px of the network input, distance from the center to the farthest visible joint.
-        level: (M,) int, the pyramid level of that size; -1 where nobody answers for the person.
-        points: (M,) int, how many feature points answer for the person.
-        positives: per level, what the criterion would be given.
-        why: (N,) str, why nobody answers for a person of the record, or "".
+        level: (M,) int, the pyramid level whose range holds r_max; -1 for a person without positives.
+        points: (M,) int, number of positives of each person.
+        positives: of each level, as the criterion takes them.
+        reasons: (N,) str, why a person of the record has no positives; "" for a person who has some.
     """
 
     sample: Sample
@@ -64,18 +77,23 @@ class Targets:
     level: np.ndarray
     points: np.ndarray
     positives: list[Positives]
-    why: np.ndarray
+    reasons: np.ndarray
 
 
-def targets_of(record: Record, seen_by: Network, with_image: bool = True) -> Targets:
-    """The targets of a record; ``with_image`` False leaves the picture black and needs no image bytes.
+def assign_record(record: Record, preset: Preset, with_image: bool = True) -> Assignment:
+    """Assigns feature points to the people of a record.
+
+    Args:
+        record: one stored image.
+        preset: model and recipe.
+        with_image: False takes a black image and needs no image bytes.
 
     Raises:
-        ValueError: from ``decode_image``.
+        ValueError: an image that cannot be decoded.
     """
     blank = None if with_image else np.zeros((record.height, record.width, 3), np.uint8)
     native, _ = to_sample(record, blank)
-    model, recipe = seen_by.model, seen_by.recipe
+    model, recipe = preset.model, preset.recipe
     A, (height, width) = resize_matrix(record.height, record.width, recipe.test_size)
     sample = move(convert_joints(native, model.skeleton, recipe), A, height, width)
     batch = collate([sample])
@@ -85,8 +103,8 @@ def targets_of(record: Record, seen_by: Network, with_image: bool = True) -> Tar
     points = per_level.sum(axis=0)
     level = np.where(points > 0, per_level.argmax(axis=0) if n else 0, -1)
     r_max = farthest_joint(batch.joints_uv, batch.visible, person_centers(batch, model.center))[0].numpy()
-    why = left_out(record).astype(object)
-    people = np.flatnonzero(why == "")
+    reasons = left_out(record).astype(object)
+    people = np.flatnonzero(reasons == "")
     root_inside = inside(sample.root_uv, height, width)
-    why[people[points == 0]] = np.where(root_inside, CROWDED_OUT, OUTSIDE)[points == 0]
-    return Targets(sample, people, r_max, level, points, positives, why.astype(str))
+    reasons[people[points == 0]] = np.where(root_inside, OVERLAPPED, OUTSIDE)[points == 0]
+    return Assignment(sample, people, r_max, level, points, positives, reasons.astype(str))

@@ -1,4 +1,4 @@
-"""What is counted of prepared data, record by record, in bounded memory and without images."""
+"""Statistics of prepared data, added record by record in bounded memory and without images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from das.skeleton import Skeleton, skeleton_named
 from das.transforms import inside
-from pipeline.data.browse.assignment import Network, targets_of
+from pipeline.data.browse.assignment import Preset, assign_record
 from pipeline.data.manifest import SplitInfo
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, left_out
 from pipeline.infra.html.histogram import Histogram
@@ -21,10 +21,11 @@ class JointStatistics:
 
     Attributes:
         skeleton: the set of the J joints.
-        people: how many there are, ignore areas and invalid people left out.
-        labelled, occluded, visible: (J,) in how many each joint is labelled; of those occluded; and labelled and
-            inside the image, which is what training calls visible.
-        bones: lengths in mm of people in 3D, by bone.
+        people: number of people without ignore areas and invalid people.
+        labelled: (J,) number of people in whom each joint is labelled.
+        occluded: (J,) of those, joints labelled as occluded.
+        visible: (J,) labelled joints inside the image, which training calls visible.
+        bones: lengths in mm of each bone, of people with 3D joints.
     """
 
     skeleton: Skeleton
@@ -56,47 +57,52 @@ class JointStatistics:
 
 @dataclass
 class LevelStatistics:
-    """People on the pyramid levels of one model, of some images.
+    """People and positives on the pyramid levels of one model, of some of a split's images.
 
     Attributes:
-        seen_by: model and recipe.
-        images: how many were looked at. people: in them that could be taught.
-        on_level: (L,) people by level. points: feature points of all of them by level.
-        r_max: px of the network input, center to farthest visible joint.
-        unanswered: people whom no feature point answers for, by reason.
+        preset: model and recipe.
+        images: number of assigned images.
+        people: number of people in them who can be used for training.
+        on_level: (L,) people by level.
+        points: (L,) positives of all these people by level.
+        r_max: px of the network input, distance from the center to the farthest visible joint.
+        without_positives: number of people without a positive feature point, by reason.
     """
 
-    seen_by: Network
+    preset: Preset
     images: int = 0
     people: int = 0
     on_level: np.ndarray = field(init=False)
     points: np.ndarray = field(init=False)
     r_max: Histogram = field(default_factory=lambda: Histogram(4.0, 1200.0))
-    unanswered: Counter[str] = field(default_factory=Counter)
+    without_positives: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.on_level, self.points = (np.zeros(len(self.seen_by.model.strides), np.int64) for _ in range(2))
+        self.on_level, self.points = (np.zeros(len(self.preset.model.strides), np.int64) for _ in range(2))
 
     def add(self, record: Record) -> None:
-        """Assigns the people of one record."""
-        targets = targets_of(record, self.seen_by, with_image=False)
+        """Assigns the people of one record and counts them."""
+        found = assign_record(record, self.preset, with_image=False)
         self.images += 1
-        self.people += len(targets.people)
-        there = targets.level >= 0
-        np.add.at(self.on_level, targets.level[there], 1)
-        np.add.at(self.points, targets.level[there], targets.points[there])
-        self.r_max.add(targets.r_max)
-        self.unanswered.update(targets.why[targets.people[~there]].tolist())
+        self.people += len(found.people)
+        assigned = found.level >= 0
+        np.add.at(self.on_level, found.level[assigned], 1)
+        np.add.at(self.points, found.level[assigned], found.points[assigned])
+        self.r_max.add(found.r_max)
+        self.without_positives.update(found.reasons[found.people[~assigned]].tolist())
 
 
 @dataclass
 class SplitStatistics:
-    """One split of a prepared folder.
+    """Statistics of one split of a prepared folder. Usable people are those for training or scoring.
 
     Attributes:
-        info: what the manifest says of it.
-        people_per_image: usable people. depth: of their roots, m. left_out: the others, by reason.
-        joints: by joint set. levels: None when nothing is assigned.
+        info: the split's entry in the manifest.
+        people_per_image: number of usable people in an image.
+        depth: z of their roots, m.
+        left_out: number of the other people, by reason.
+        joints: by the name of the joint set.
+        levels: of the assigned images; None when none is assigned.
     """
 
     info: SplitInfo
@@ -107,13 +113,14 @@ class SplitStatistics:
     levels: LevelStatistics | None = None
 
     def add(self, record: Record) -> None:
-        """Counts one record, its levels apart."""
+        """Adds one record to all fields but ``levels``, which takes fewer images."""
         reasons = left_out(record)
         usable = reasons == ""
         self.people_per_image.add(usable.sum(keepdims=True))
         self.left_out.update(reasons[~usable].tolist())
         skeleton = skeleton_named(record.skeleton)
         if record.joints_cam is not None:
+            # Two root joints where the root is the middle of both hips, as in COCO.
             roots = record.joints_cam[usable][:, list(skeleton.root_indices), 2].astype(np.float64)
             self.depth.add(roots.mean(axis=1) / 1000)
         self.joints.setdefault(skeleton.name, JointStatistics(skeleton)).add(record)

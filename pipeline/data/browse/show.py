@@ -1,11 +1,11 @@
-"""`das data show PREPARED`: pictures of prepared data, to see with one's own eyes that joints sit on people.
+"""`das data show PREPARED`: pictures of prepared data, to check that joints are where people are.
 
-    OUT/sheet_SPLIT.jpg     frames evenly spread over the split: skeletons, boxes, areas to ignore
-    OUT/KEY.jpg             single frames: the same large, everybody from above, and the feature points that answer
-                            for them, level by level (Section 3.2)
+    OUT/sheet_SPLIT.jpg     evenly spaced frames of the split: skeletons, boxes, areas to ignore
+    OUT/KEY.jpg             a single frame: the same at a larger size, all people from above, and their positive
+                            feature points on each pyramid level (Section 3.2)
 
-Joints are discs, occluded ones rings. People whom nobody answers for are grey, and their label says why. Boxes and
-skeletons are as stored; feature points are those of a chosen model at the size of a chosen recipe.
+Joints are discs, occluded ones rings. People without positives are grey, and their label gives the reason. Boxes and
+skeletons are drawn as stored; positives are those of a chosen model at the test size of a chosen recipe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from das.draw.top_view import top_view
 from das.fields import at_least
 from das.recipe import RECIPES
 from das.skeleton import skeleton_named
-from pipeline.data.browse.assignment import Network, Targets, network, targets_of
+from pipeline.data.browse.assignment import Assignment, Preset, assign_record, preset_for
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.data.shards import find_records, list_shards
@@ -37,44 +37,44 @@ from pipeline.infra.configs import one_of
 from pipeline.infra.files import join, write_bytes
 from pipeline.infra.images import encode_image
 
-# The world's down where cameras have a place in it: Panoptic's y axis, and the studio's.
+# Down in world coordinates, for cameras with extrinsics: the y axis of Panoptic and of the studio.
 _WORLD_DOWN = np.array([0.0, 1.0, 0.0])
-# Width of a single frame, pixels; smaller pictures are enlarged so that lines on them stay fine.
+# Range of a single frame's width, pixels. Smaller images are enlarged, or the lines would cover their people.
 _LEAST_WIDTH, _MOST_WIDTH = 800, 1200
 _TILE_WIDTH = 480
 
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Which frames of prepared data are drawn, and through which network's eyes."""
+    """Which frames of prepared data are drawn, and for which model and recipe feature points are assigned."""
 
     prepared: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]
     """Prepared folder, or its URI."""
     split: Split | None = None
-    """Split to draw; None takes the first that the folder has."""
+    """Split to draw; None takes the first one in the folder."""
     keys: tuple[str, ...] = ()
-    """Draw these frames, by their keys (source/sequence/camera/frame), instead of evenly spread ones."""
+    """Keys (source/sequence/camera/frame) of the frames to draw, instead of evenly spaced frames."""
     count: int = 12
     """Frames on the contact sheet."""
     single: int = 3
-    """How many of those also get a picture of their own."""
+    """How many of those are also drawn as single frames."""
     columns: int = 4
     """Frames side by side on the contact sheet."""
     variant: Annotated[str, one_of(VARIANTS)] | None = None
-    """Model whose feature points are shown; None takes the released one for these joints."""
+    """Model whose positives are shown; None takes the released one for these joints."""
     recipe: Annotated[str, one_of(RECIPES)] | None = None
-    """Recipe whose size the network sees images at; None takes the one that belongs to these joints."""
+    """Recipe whose test size images are resized to; None takes the one for these joints."""
     out: str = "data-show"
     """Folder for the pictures."""
     format: Literal["jpg", "png"] = "jpg"
-    """Kind of picture files."""
+    """File format of the pictures."""
 
     def __post_init__(self) -> None:
         at_least(self, count=1, single=0, columns=1)
 
 
 def show(config: ShowConfig) -> list[str]:
-    """Draws, prints and returns the files it wrote.
+    """Draws the pictures; prints and returns the names of their files.
 
     Raises:
         ValueError: no finished prepared folder, no such split or key in it, or an image that cannot be decoded.
@@ -83,16 +83,16 @@ def show(config: ShowConfig) -> list[str]:
     split, keys = _chosen(config, manifest)
     found = find_records(list_shards(config.prepared, split), keys)
     records = [found[key] for key in keys]
-    eyes = network(config.variant, config.recipe, manifest.skeletons)
+    preset = preset_for(config.variant, config.recipe, manifest.skeletons)
     written = []
     if not config.keys:
-        tiles = [captioned(overlay(r, targets_of(r, eyes), _TILE_WIDTH, short=True), r.key) for r in records]
+        tiles = [captioned(overlay(r, assign_record(r, preset), _TILE_WIDTH, labels=False), r.key) for r in records]
         sheet = contact_sheet(tiles, config.columns, _TILE_WIDTH)
         written.append(_write(config, f"sheet_{split}", sheet))
     singles = records if config.keys else [records[i] for i in _even(len(records), config.single)]
     for record in singles:
         name = re.sub(r"[^A-Za-z0-9]+", "-", record.key)
-        written.append(_write(config, name, page(record, eyes)))
+        written.append(_write(config, name, frame_picture(record, preset)))
     for file in written:
         print(file)
     return written
@@ -103,9 +103,9 @@ def _chosen(config: ShowConfig, manifest: Manifest) -> tuple[str, list[str]]:
     index = read_columns(join(config.prepared, INDEX), ("split", "key"))
     where = dict(zip(index["key"], index["split"], strict=True))
     if config.keys:
-        if strangers := [key for key in config.keys if key not in where]:
+        if unknown := [key for key in config.keys if key not in where]:
             some = ", ".join([*where][:3])
-            raise ValueError(f"keys: {config.prepared} has no {strangers[0]!r}; it has {len(where)}, such as {some}")
+            raise ValueError(f"keys: {config.prepared} has no {unknown[0]!r}; it has {len(where)}, such as {some}")
         splits = {where[key] for key in config.keys}
         if len(splits) > 1 or config.split not in (None, *splits):
             raise ValueError(
@@ -129,11 +129,11 @@ def _write(config: ShowConfig, name: str, picture: np.ndarray) -> str:
     return file
 
 
-def overlay(record: Record, targets: Targets, width: int, short: bool = False) -> np.ndarray:
-    """The stored image at ``width`` pixels with all that its annotation says; ``short`` leaves out labels."""
+def overlay(record: Record, assignment: Assignment, width: int, labels: bool = True) -> np.ndarray:
+    """The stored image, ``width`` pixels wide, with its ignore areas, boxes and skeletons, and labels if wanted."""
     image, scale = _at_width(decode_image(record), width)
     skeleton = skeleton_named(record.skeleton)
-    colors = _colors(targets)
+    colors = _colors(assignment)
     out = draw_ignored(image, _scaled(record.bbox[record.ignore], scale))
     shown = ~record.ignore
     kept = [colors[i] for i in np.flatnonzero(shown)]
@@ -143,17 +143,17 @@ def overlay(record: Record, targets: Targets, width: int, short: bool = False) -
         _scaled(record.joints_uv[shown], scale),
         skeleton,
         record.state[shown] > UNLABELLED,
-        None if short else [_label(int(i), targets) for i in np.flatnonzero(shown)],
+        [_label(int(i), assignment) for i in np.flatnonzero(shown)] if labels else None,
         kept,
         record.state[shown] == OCCLUDED,
     )
 
 
-def page(record: Record, eyes: Network) -> np.ndarray:
+def frame_picture(record: Record, preset: Preset) -> np.ndarray:
     """One frame: annotation, view from above where there is depth, and every level that has positives."""
-    targets = targets_of(record, eyes)
+    assignment = assign_record(record, preset)
     width = int(np.clip(record.width, _LEAST_WIDTH, _MOST_WIDTH))
-    top = overlay(record, targets, width)
+    top = overlay(record, assignment, width)
     if record.joints_cam is not None:
         shown = ~record.ignore
         above = top_view(
@@ -164,48 +164,49 @@ def page(record: Record, eyes: Network) -> np.ndarray:
             image_size=(record.height, record.width),
             down=None if record.R is None else record.R @ _WORLD_DOWN,
             size=top.shape[0],
-            colors=[color for color, there in zip(_colors(targets), shown, strict=True) if there],
+            colors=[color for color, there in zip(_colors(assignment), shown, strict=True) if there],
         )
         top = side_by_side(top, above)
     rows = [top]
-    if tiles := _levels(targets, eyes):
+    if tiles := _levels(assignment, preset):
         columns = min(3, max(2, len(tiles)))
         sheet = contact_sheet(tiles, columns, (top.shape[1] - 8 * (columns - 1)) // columns)
         rows.append(np.pad(sheet, ((0, 0), (0, top.shape[1] - sheet.shape[1]), (0, 0)), constant_values=255))
-    people, taught = int((~record.ignore).sum()), int((targets.points > 0).sum())
+    people, assigned = int((~record.ignore).sum()), int((assignment.points > 0).sum())
     ignored = f", {len(record) - people} areas to ignore" if people < len(record) else ""
-    network_size = "{1}x{0}".format(*targets.sample.image.shape[:2])
-    seen = captioned(above_each_other(*rows), f"levels and points of {eyes.name}, image at {network_size}")
+    network_size = "{1}x{0}".format(*assignment.sample.image.shape[:2])
+    levels = captioned(above_each_other(*rows), f"levels and positives of {preset.name}, image at {network_size}")
     what = f"{record.split}, {record.skeleton}, {record.width}x{record.height}"
-    return captioned(seen, f"{record.key} ({what}): {people} people, {taught} taught{ignored}")
+    return captioned(levels, f"{record.key} ({what}): {people} people, {assigned} with positives{ignored}")
 
 
-def _levels(targets: Targets, eyes: Network) -> list[np.ndarray]:
+def _levels(assignment: Assignment, preset: Preset) -> list[np.ndarray]:
     """A picture of every level that has positives, in the colours of the record's people."""
-    used = [i for i, level in enumerate(targets.positives) if len(level.person)]
-    levels = [targets.positives[i] for i in used]
+    used = [i for i, level in enumerate(assignment.positives) if len(level.person)]
+    levels = [assignment.positives[i] for i in used]
     return assignment_tiles(
-        targets.sample.image,
-        [eyes.model.strides[i] for i in used],
+        assignment.sample.image,
+        [preset.model.strides[i] for i in used],
         [level.points.numpy() for level in levels],
-        [targets.people[level.person.numpy()] for level in levels],
+        [assignment.people[level.person.numpy()] for level in levels],
         [level.centerness.numpy() for level in levels],
-        targets.sample.joints_uv,
-        targets.sample.skeleton,
-        targets.sample.visible,
+        assignment.sample.joints_uv,
+        assignment.sample.skeleton,
+        assignment.sample.visible,
     )
 
 
-def _colors(targets: Targets) -> list[Color]:
-    """A hue for everybody of the record who is taught, grey for the others."""
-    return [TRUTH_GREY if why else person_color(i) for i, why in enumerate(targets.why)]
+def _colors(assignment: Assignment) -> list[Color]:
+    """A hue for each person of the record with positives, grey for the others."""
+    return [TRUTH_GREY if reason else person_color(i) for i, reason in enumerate(assignment.reasons)]
 
 
-def _label(person: int, targets: Targets) -> str:
-    if targets.why[person]:
-        return f"{person}: {targets.why[person]}"
-    at = int(np.flatnonzero(targets.people == person)[0])
-    return f"{person}: level {targets.level[at]}, {targets.points[at]} points"
+def _label(person: int, assignment: Assignment) -> str:
+    """The person's level and number of positives, or the reason why there are none."""
+    if assignment.reasons[person]:
+        return f"{person}: {assignment.reasons[person]}"
+    at = int(np.flatnonzero(assignment.people == person)[0])
+    return f"{person}: level {assignment.level[at]}, {assignment.points[at]} points"
 
 
 def _at_width(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +218,7 @@ def _at_width(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scaled(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Pixels (..., 2) or boxes (..., 4) of the image in pixels of the resized one: corners stay corners."""
+    """Pixels (..., 2) or boxes (..., 4) of an image, in pixels of the resized image."""
+    # Integer coordinates are pixel centers, so the image begins at -0.5; without the shift points move by half a pixel.
     factors = np.resize(scale, points.shape[-1])
     return (points.astype(np.float64) + 0.5) * factors - 0.5

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from pipeline.data.browse.measures import JointStatistics, LevelStatistics, SplitStatistics
-from pipeline.data.browse.page import Bars, Distribution, Plot, Ranges
+from pipeline.infra.html.plots import Bars, Distribution, Plot, Ranges
 from pipeline.infra.text_tables import Table
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def tables_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Table]:
-    """Everything as numbers, by split."""
+    """All statistics as tables, by split; a table without numbers is left out."""
     count, share, number = ",.0f", ".1%", ".2f"
     yield Table(
         "overview",
-        "images and people; usable people can be learnt or scored",
+        "images and people; usable people serve training or scoring",
         [("images", count), ("sequences", count), ("people", count), ("usable", count), ("per image", number),
          ("most", count), ("without", count)],
         {
@@ -63,7 +63,7 @@ def tables_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Table]:
 
 
 def _level_tables(split: str, levels: LevelStatistics) -> Iterator[Table]:
-    model = levels.seen_by.model
+    model = levels.preset.model
     rows: dict[str, list[float]] = {}
     for i, (stride, (low, high)) in enumerate(zip(model.strides, model.level_ranges, strict=True)):
         n = int(levels.on_level[i])
@@ -72,19 +72,19 @@ def _level_tables(split: str, levels: LevelStatistics) -> Iterator[Table]:
         rows[f"level {i}"] = [stride, max(low, 0.0), top, n, n / max(1, levels.people), points]
     yield Table(
         f"levels_{split}",
-        f"{split}: people by pyramid level, of {levels.images:,} images at test size; {levels.seen_by.name}",
+        f"{split}: people by pyramid level, of {levels.images:,} images at test size; {levels.preset.name}",
         [("stride", ".0f"), ("r_max from", ".0f"), ("to", ".0f"), ("people", ",.0f"), ("share", ".1%"),
          ("points each", ".1f")],
         rows,
     )  # fmt: skip
-    if levels.unanswered:
-        rows = {reason: [n, n / levels.people] for reason, n in sorted(levels.unanswered.items())}
-        title = f"{split}: people whom no feature point answers for"
-        yield Table(f"unanswered_{split}", title, [("people", ",.0f"), ("share", ".1%")], rows)
+    if levels.without_positives:
+        rows = {reason: [n, n / levels.people] for reason, n in sorted(levels.without_positives.items())}
+        title = f"{split}: people without a positive feature point, by reason"
+        yield Table(f"without_positives_{split}", title, [("people", ",.0f"), ("share", ".1%")], rows)
 
 
 def _without_row(split: SplitStatistics) -> Counter[str]:
-    """Frames that a recipe leaves out, and those that the conversion had to put in quarantine."""
+    """Frames without a row: left out by the source's rules, or quarantined by the conversion for a fault."""
     faults = {f"quarantine: {reason}": n for reason, n in split.info.quarantine.items()}
     return Counter({**split.info.drops, **faults})
 
@@ -104,7 +104,7 @@ def _joint_sets(splits: Mapping[str, SplitStatistics]) -> dict[str, dict[str, Jo
 
 
 def plots_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Plot]:
-    """The same as pictures; nothing is drawn of what there is not."""
+    """The same statistics as plots; a plot without numbers is left out."""
     yield Distribution(
         "People per image", "usable people", {name: s.people_per_image.bins() for name, s in splits.items()}, whole=True
     )
@@ -113,12 +113,13 @@ def plots_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Plot]:
         yield Distribution("Depth of people's roots", "m", depths)
     measured = {name: s.levels for name, s in splits.items() if s.levels is not None and s.levels.people}
     if measured:
-        model = next(iter(measured.values())).seen_by.model
+        model = next(iter(measured.values())).preset.model
         yield Distribution(
             "Size of people in the network's input",
-            "r_max, px; lines are where levels end",
+            "r_max, px",
             {name: levels.r_max.bins() for name, levels in measured.items()},
             marks=model.range_ends,
+            caption="r_max: distance from the center to the farthest visible joint. Dashed: ends of the levels.",
         )
         yield Bars(
             "People by pyramid level",
@@ -145,14 +146,15 @@ def plots_of(splits: Mapping[str, SplitStatistics]) -> Iterator[Plot]:
             if any(length.n for length in j.bones):
                 yield Ranges(
                     f"Bone lengths of {skeleton}, {name}",
-                    "mm; median, 5 % to 95 %",
+                    "mm",
                     {
                         f"{a} - {b}": (bone.quantile(0.05), bone.quantile(0.5), bone.quantile(0.95))
                         for (a, b), bone in zip(j.skeleton.bones, j.bones, strict=True)
                         if bone.n
                     },
+                    caption="Dots: medians. Lines: from the 5 % to the 95 % quantile.",
                 )
     reasons = _by_reason({name: _without_row(s) + s.left_out for name, s in splits.items()})
     if reasons:
         counts = {name: [row[i] for row in reasons.values()] for i, name in enumerate(splits)}
-        yield Bars("What is left out, by reason", "frames, or people", list(reasons), counts)
+        yield Bars("Frames and people left out, by reason", "frames or people", list(reasons), counts)

@@ -27,7 +27,7 @@ from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
 from pipeline.data.validate_record import RowError, validate
 from pipeline.infra.files import exists, join, read_json, write_json
-from pipeline.infra.prefetch import ahead
+from pipeline.infra.prefetch import prefetched
 
 # To be raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 2
@@ -130,7 +130,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {task.rows_per_group}".encode())
 
     def usable_records() -> Iterator[Record]:
-        frames = ahead(chain.from_iterable(read_frames(c, read_records) for c in task.chunks), _FRAMES_AHEAD)
+        frames = prefetched(chain.from_iterable(read_frames(c, read_records) for c in task.chunks), _FRAMES_AHEAD)
         for frame in validated_frames(frames, task.reencode_long_side):
             if isinstance(frame, DroppedFrame):
                 if frame.recipe:

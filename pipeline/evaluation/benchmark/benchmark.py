@@ -1,15 +1,16 @@
-"""What a model costs to run, on a CPU and a GPU: latency, throughput over batch sizes, memory, stages, size.
+"""`das benchmark`: latency, throughput over batch sizes, memory, stages and size of a model, on a CPU and a GPU.
 
-    OUT/benchmark.json   every number
-    OUT/benchmark.html   the same to look at, beside the paper's Table 4 (pipeline/report/)
+    OUT/benchmark.json   all numbers
+    OUT/benchmark.html   a page with the same numbers and the paper's Table 4
 
-and the same in one MLflow run. Each device is measured by a process of its own, so that memory is its own.
+The numbers and both files are also in one MLflow run. One new process measures each device, so that the peak memory of
+one does not include the other's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import cv2
@@ -24,7 +25,7 @@ from pipeline.data.record import Record
 from pipeline.data.splits import Split
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost, model_cost, stage_costs
-from pipeline.evaluation.benchmark.latency import measure, throughput
+from pipeline.evaluation.benchmark.latency import Runtime, latency, throughput
 from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
@@ -40,34 +41,34 @@ NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """One model timed on images of prepared data."""
+    """Which model is measured, on which images and devices."""
 
     model: str
     """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
     data: tuple[str, ...]
-    """Prepared data folders (or URIs) whose images are used; annotations are not looked at."""
+    """Prepared data folders (or URIs) whose images are used; annotations are not read."""
     split: Split = "test"
-    """Which of their splits."""
+    """Split of these folders."""
     devices: tuple[Device, ...] = ("cpu",)
-    """Where it is measured, one after the other: cpu, gpu or both."""
+    """Devices to measure on, one after the other: cpu, gpu or both."""
     threads: int = 1
-    """CPU threads; as many CPUs are reserved."""
+    """CPU threads; the same number of CPUs is reserved."""
     bf16: bool = False
     """Run the network under bfloat16 autocast."""
     images: int = 32
-    """Images, spread evenly over the data, that are timed at batch 1."""
+    """Number of images, evenly spaced in the data, that are timed at batch 1."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """Batches for throughput and memory."""
+    """Batch sizes for throughput and memory."""
     threshold: float | None = None
-    """Score above which a candidate is a person, since people cost time; by default the model's own."""
+    """Score threshold for people, whose number changes the time; by default that of the checkpoint."""
     name: str | None = None
-    """Identity of the benchmark: its folder and its MLflow run; by default data, split and the model's hash."""
+    """Name of the output folder and the MLflow run; by default made of data, split and the hash of the model."""
     out: str | None = None
     """Folder or URI for the results; by default benchmarks/NAME in the storage."""
     experiment: str = "das"
     """MLflow experiment."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where it runs and where results go."""
+    """Where the benchmark runs and where its results go."""
 
     def __post_init__(self) -> None:
         at_least(self, threads=1, images=1)
@@ -84,11 +85,13 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What was found, and where it lies.
+    """The measurements and the places of the results.
 
     Attributes:
-        out: folder or URI of the files. run_id, tracking_uri: the MLflow run.
-        model: parameters and operations. devices: the measurements, by device.
+        out: folder or URI of the files.
+        run_id, tracking_uri: of the MLflow run.
+        model: parameters and operations.
+        devices: measurements by device.
     """
 
     out: str
@@ -98,7 +101,7 @@ class BenchmarkResult:
     devices: Mapping[str, DeviceCost]
 
     def metrics(self) -> dict[str, float]:
-        """Every number by its name in MLflow."""
+        """All numbers by their names in MLflow."""
         numbers: dict[str, float] = {
             "model/parameters": float(sum(self.model.parameters.values())),
             "model/gflops": sum(self.model.flops.values()) / 1e9,
@@ -115,7 +118,7 @@ class BenchmarkResult:
         return numbers
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The measurements and the MLflow run as plain values."""
         return {
             "run_id": self.run_id,
             "tracking_uri": self.tracking_uri,
@@ -124,7 +127,7 @@ class BenchmarkResult:
         }
 
     def headline(self) -> str:
-        """Size and speed in a few lines."""
+        """Size and speed in a few lines of text."""
         cost = self.model
         lines = [
             f"{sum(cost.parameters.values()) / 1e6:.1f} M parameters, {sum(cost.flops.values()) / 1e9:.1f} GFLOPs "
@@ -140,16 +143,16 @@ class BenchmarkResult:
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """Headline and places for the terminal."""
+        """Headline and places of the results, for the terminal."""
         return f"{self.headline()}\n{self.out} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"
 
 
 def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
-    """Measures one model; the same name continues its MLflow run and replaces its files.
+    """Measures a model, writes the files and the MLflow run; an equal name continues the run and replaces the files.
 
     Raises:
-        ValueError: a model, data or resources that do not exist, or a name that the benchmark of another model has
-            taken; nothing is written.
+        ValueError: a model, data or resources that do not exist, or a name in use by the benchmark of another model;
+            nothing is written.
     """
     storage, tracking_uri = config.cluster.locations()
     checkpoint = resolve_model(config.model, tracking_uri)
@@ -170,7 +173,8 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         shipped = ray.put((model, info))
         devices: dict[str, DeviceCost] = {}
         for device in config.devices:
-            # One after the other, since two at once would time each other; max_calls ends the process, and its memory.
+            # One after the other, because two at once would slow each other down. With max_calls the process ends
+            # after one call, so the next device starts with a new peak of memory.
             resources = {"num_cpus": config.threads, "num_gpus": 1 if device == "gpu" else 0}
             task = ray.remote(max_calls=1, **resources)(_measure)
             devices[device] = ray.get(task.remote(shipped, records, device, config))
@@ -198,16 +202,15 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
 def _measure(
     model: tuple[DAS, ModelInfo], records: list[Record], device: Device, config: BenchmarkConfig
 ) -> DeviceCost:
-    """Runs in a Ray task."""
+    """Measures one device; runs in a Ray task."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     predictor = Predictor(
         *model, device="cuda" if device == "gpu" else "cpu", bf16=config.bf16, threshold=config.threshold
     )
     jobs = images_and_cameras(records)
-    # Rising sizes: the process's peak of memory only grows.
+    # Smallest first, because the peak memory of a process never falls.
     batches = tuple(throughput(predictor, *jobs, size) for size in sorted(set(config.batch_sizes)))
     fastest = max(batches, key=lambda batch: batch.images_per_second)
-    runtime = measure(predictor, *jobs, batch_size=fastest.batch_size)
-    runtime = replace(runtime, images_per_second=fastest.images_per_second)
+    runtime = Runtime.of(predictor, latency(predictor, *jobs), fastest)
     return DeviceCost(runtime, stage_costs(predictor, *jobs), batches)

@@ -1,7 +1,7 @@
-"""Where a model's time goes and how large it is: milliseconds of every stage, parameters, floating-point operations.
+"""Costs of a model by part: milliseconds of each stage, parameters, floating-point operations.
 
-``runtime.measure`` times an image undisturbed. Here the same way is cut into more stages, and a GPU is waited for after
-each, so their sum is a little more than the latency.
+``latency.measure`` times four stages. Here the same steps are split into ten, with a synchronisation of the GPU after
+each, so their sum is slightly larger than the latency.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.evaluation.benchmark.latency import Runtime, Throughput
 from pipeline.infra.images import decode_bytes
 
 PARTS = {"backbone": "backbone", "neck": "fpn", "head": "head", "update": "update"}
-"""Part of the network, as people call it -> its name in ``DAS``."""
+"""Name of each part of the network on the page -> its attribute of ``DAS``."""
 
 STAGES = ("decode", "resize", "normalize", *PARTS, "candidates", "placing", "suppression")
-"""JPEG to pixels; resize, pad, copy to the device; subtract the mean; the network's parts (update: its maps); threshold
-and the last update at the candidates; their way into camera space; removal of duplicates (NMS)."""
+"""JPEG to pixels; resize, pad, copy to the device; subtract the mean; parts of the network (update: its maps); score
+threshold and last update of the candidates; their joints in camera space; removal of duplicates (NMS)."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class ModelCost:
     """Size of a network.
 
     Attributes:
-        input_size: (height, width) in pixels that the operations are counted for.
+        input_size: (height, width) of the network input for which operations are counted, pixels.
         parameters: number of weights of each of PARTS.
-        flops: floating-point operations of each part for one image: convolutions and matrix products, a multiplication
-            and an addition counted as two; reading between cells and normalisation are not counted.
+        flops: floating-point operations of each of PARTS for one image: convolutions and matrix products, where a
+            multiplication with an addition is two operations. Bilinear sampling and normalisation are not counted.
     """
 
     input_size: tuple[int, int]
@@ -49,12 +49,12 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class DeviceCost:
-    """What one device needs.
+    """The measurements on one device.
 
     Attributes:
         runtime: latency at batch 1, throughput at the fastest batch size.
         stage_ms: median of each of STAGES, milliseconds.
-        batches: throughput and memory of each batch size, the smallest first.
+        batches: throughput and memory of each batch size, smallest first.
     """
 
     runtime: Runtime
@@ -63,7 +63,7 @@ class DeviceCost:
 
 
 def model_cost(model: DAS, height: int, width: int) -> ModelCost:
-    """Parameters and operations for one image of this size, both multiples of 32."""
+    """Parameters, and operations for one image of ``height`` x ``width`` pixels, both multiples of 32."""
     image = torch.zeros(1, 3, height, width, device=model.mean.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
@@ -83,16 +83,16 @@ def stage_costs(
     distortions: Sequence[np.ndarray],
     warm_up: int = 3,
 ) -> dict[str, float]:
-    """Median milliseconds of each of STAGES at batch 1, over all images; arguments as ``runtime.measure``."""
+    """Median milliseconds of each of STAGES at batch 1, over all images; arguments as ``latency.measure``."""
     jobs = list(zip(images, Ks, distortions, strict=True))
     for i in range(warm_up):
-        _run(predictor, *jobs[i % len(jobs)])
-    runs = [_run(predictor, *job) for job in jobs]
+        _time_stages(predictor, *jobs[i % len(jobs)])
+    runs = [_time_stages(predictor, *job) for job in jobs]
     return {stage: 1000 * float(np.median([seconds[stage] for seconds in runs])) for stage in STAGES}
 
 
-def _run(predictor: Predictor, data: bytes, K: np.ndarray, distortion: np.ndarray) -> dict[str, float]:
-    """Seconds of every stage for one image."""
+def _time_stages(predictor: Predictor, data: bytes, K: np.ndarray, distortion: np.ndarray) -> dict[str, float]:
+    """Seconds of each of STAGES for one image."""
     seconds: dict[str, float] = {}
 
     def timed(stage: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -106,6 +106,7 @@ def _run(predictor: Predictor, data: bytes, K: np.ndarray, distortion: np.ndarra
     inputs = timed("resize", predictor.prepare, [image], [K], [distortion])
     with _parts_timed(predictor.model, predictor.device, seconds):
         output = timed("normalize", predictor.network, inputs)
+    # Predictor.network subtracts the mean and runs the parts; what the parts did not take is the normalisation.
     seconds["normalize"] -= sum(seconds[part] for part in PARTS)
     found = timed("candidates", find_candidates, output, config, predictor.threshold, inputs.sizes)
     (people,) = timed("placing", place_candidates, found, config, inputs.K, inputs.distortion, inputs.image_transform)
@@ -115,7 +116,7 @@ def _run(predictor: Predictor, data: bytes, K: np.ndarray, distortion: np.ndarra
 
 @contextmanager
 def _parts_timed(model: DAS, device: torch.device, seconds: dict[str, float]) -> Iterator[None]:
-    """Adds up the seconds that each of PARTS takes, all levels together."""
+    """While the block runs, adds the seconds of each of PARTS to ``seconds``; calls for all levels are summed."""
     hooks = []
     for part, name in PARTS.items():
         module: nn.Module = getattr(model, name)
@@ -136,7 +137,7 @@ def _parts_timed(model: DAS, device: torch.device, seconds: dict[str, float]) ->
 
 
 def _now(device: torch.device) -> float:
-    """Seconds on a clock, when all that was started on the device is done."""
+    """Seconds of a clock, read when the device has finished all its kernels."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

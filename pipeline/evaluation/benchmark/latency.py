@@ -1,8 +1,8 @@
-"""How fast a predictor is, and how much memory it takes: latency at batch 1, images a second, peak memory.
+"""Speed and memory of a predictor: latency at batch 1, images per second in batches, peak memory.
 
-Latency is what one image waits, from encoded bytes to people, and is split into stages; its median and 90th
-percentile are over images after a warm-up. Throughput runs whole batches. Numbers hold for this machine and whatever
-else it was doing: device, threads and sizes are part of the result.
+Latency is the time from the encoded bytes of one image to its people, as the median and the 90th percentile over
+images after a warm-up; it is split into four stages. Throughput runs whole batches. The numbers hold for this machine
+and its load, so the device, the threads and the sizes are part of the result. ``costs.stage_costs`` times more stages.
 """
 
 from __future__ import annotations
@@ -20,24 +20,63 @@ import torch
 from das.predictor import Inputs, Predictor
 from pipeline.infra.images import decode_bytes
 
-STAGES = ("decode", "prepare", "network", "people")
-"""JPEG to pixels; resize, pad, copy to the device; the network; maps to people in camera space."""
+COARSE_STAGES = ("decode", "prepare", "network", "people")
+"""JPEG to pixels; resize, pad, copy to the device; the network; decoding of its maps to people in camera space."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of single images.
+
+    Attributes:
+        image_size: (height, width) of the first image, pixels.
+        input_size: (height, width) of the network input made from it, pixels.
+        images: number of timed images.
+        people: mean number of people found on them; decoding takes longer for more.
+        median_ms, p90_ms: per image, milliseconds.
+        stage_ms: median of each of COARSE_STAGES, milliseconds.
+    """
+
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    images: int
+    people: float
+    median_ms: float
+    p90_ms: float
+    stage_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Speed and memory of whole batches, one after the other.
+
+    Attributes:
+        batch_size: images in a batch.
+        images_per_second: over all batches.
+        peak_memory_mb: highest resident memory of the process since its start, MB (2**20 bytes).
+        peak_gpu_memory_mb: highest memory that torch allocated on the GPU meanwhile, MB; None on a CPU.
+    """
+
+    batch_size: int
+    images_per_second: float
+    peak_memory_mb: float
+    peak_gpu_memory_mb: float | None
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """One measurement.
+    """Latency and throughput of one predictor on one device.
 
     Attributes:
-        device: processor name. threads: CPU threads of torch. bf16: autocast was on.
-        image_size, input_size: (height, width) of the first image and of what the network saw of it, pixels.
-        images: how many were timed at batch 1.
-        people: mean number of people found on them; decoding takes longer for more.
+        device: name of the GPU, or "cpu".
+        threads: CPU threads of torch.
+        bf16: the network ran under bfloat16 autocast.
+        image_size, input_size, images, people: as in ``Latency``.
         latency_ms_median, latency_ms_p90: per image at batch 1, milliseconds.
-        stage_ms: median of each stage of STAGES, milliseconds.
+        stage_ms: median of each of COARSE_STAGES, milliseconds.
         batch_size, images_per_second: of the throughput.
-        peak_memory_mb: the process's resident high-water mark since it started, MB (2**20 bytes).
-        peak_gpu_memory_mb: most that torch held on the GPU while it ran batches, MB; None on a CPU.
+        peak_memory_mb: highest resident memory of the process since its start, MB (2**20 bytes).
+        peak_gpu_memory_mb: of the throughput; None on a CPU.
     """
 
     device: str
@@ -55,8 +94,29 @@ class Runtime:
     peak_memory_mb: float
     peak_gpu_memory_mb: float | None
 
+    @classmethod
+    def of(cls, predictor: Predictor, single: Latency, batched: Throughput) -> Runtime:
+        """Both measurements of a predictor, made in this process."""
+        cuda = predictor.device.type == "cuda"
+        return cls(
+            device=torch.cuda.get_device_name(predictor.device) if cuda else "cpu",
+            threads=torch.get_num_threads(),
+            bf16=predictor.bf16,
+            image_size=single.image_size,
+            input_size=single.input_size,
+            images=single.images,
+            people=single.people,
+            latency_ms_median=single.median_ms,
+            latency_ms_p90=single.p90_ms,
+            stage_ms=single.stage_ms,
+            batch_size=batched.batch_size,
+            images_per_second=batched.images_per_second,
+            peak_memory_mb=peak_memory_mb(),
+            peak_gpu_memory_mb=batched.peak_gpu_memory_mb,
+        )
+
     def metrics(self) -> dict[str, float]:
-        """The numbers under flat names, for a tracked run."""
+        """The numbers by their names in MLflow."""
         numbers = {
             "latency_ms_median": self.latency_ms_median,
             "latency_ms_p90": self.latency_ms_p90,
@@ -69,22 +129,6 @@ class Runtime:
         return {f"runtime/{name}": value for name, value in numbers.items()}
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """Whole batches, one after the other.
-
-    Attributes:
-        batch_size, images_per_second: what was run, and how fast.
-        peak_memory_mb: the process's resident high-water mark since it started, MB.
-        peak_gpu_memory_mb: most that torch held on the GPU meanwhile, MB; None on a CPU.
-    """
-
-    batch_size: int
-    images_per_second: float
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float | None
-
-
 def measure(
     predictor: Predictor,
     images: Sequence[bytes],
@@ -93,46 +137,48 @@ def measure(
     batch_size: int = 8,
     warm_up: int = 3,
 ) -> Runtime:
-    """Times a predictor on encoded images.
+    """Measures latency and the throughput of one batch size.
 
     Args:
         predictor: the model, on the device to be measured.
         images: JPEG or PNG bytes; all are timed at batch 1.
         Ks: (3, 3) intrinsics of each, pixels.
         distortions: (5,) of each.
-        batch_size: images per batch for the throughput; the images are repeated to fill one batch if needed.
-        warm_up: images (and one batch) that run before and do not count.
+        batch_size: images per batch for the throughput.
+        warm_up: images, and if above 0 one batch, that run first and are not timed.
 
     Raises:
-        ValueError: no images, bytes that are no image, or a batch size below 1.
+        ValueError: no images, bytes that are not an image, or a batch size below 1.
     """
     if not images or batch_size < 1:
         raise ValueError(f"{len(images)} images, batch_size = {batch_size}, wanted at least 1 of both")
-    cuda = predictor.device.type == "cuda"
+    single = latency(predictor, images, Ks, distortions, warm_up)
+    return Runtime.of(predictor, single, throughput(predictor, images, Ks, distortions, batch_size, warm_up > 0))
+
+
+def latency(
+    predictor: Predictor,
+    images: Sequence[bytes],
+    Ks: Sequence[np.ndarray],
+    distortions: Sequence[np.ndarray],
+    warm_up: int = 3,
+) -> Latency:
+    """Times every image once at batch 1; arguments and errors as ``measure``."""
     jobs = list(zip(images, Ks, distortions, strict=True))
     for i in range(warm_up):
-        _run(predictor, [jobs[i % len(jobs)]])
-    runs = [_run(predictor, [job]) for job in jobs]
+        _time_batch(predictor, [jobs[i % len(jobs)]])
+    runs = [_time_batch(predictor, [job]) for job in jobs]
     totals = [1000 * sum(seconds) for seconds, _, _ in runs]
-    whole = throughput(predictor, images, Ks, distortions, batch_size, warm_up > 0)
-
     stages = 1000 * np.median([seconds for seconds, _, _ in runs], axis=0)
     height, width = runs[0][1].images.shape[2:]
-    return Runtime(
-        device=torch.cuda.get_device_name(predictor.device) if cuda else "cpu",
-        threads=torch.get_num_threads(),
-        bf16=predictor.bf16,
+    return Latency(
         image_size=decode_bytes(images[0]).shape[:2],
         input_size=(height, width),
         images=len(jobs),
         people=float(np.mean([people for _, _, people in runs])),
-        latency_ms_median=float(np.median(totals)),
-        latency_ms_p90=float(np.percentile(totals, 90)),
-        stage_ms=dict(zip(STAGES, stages.tolist(), strict=True)),
-        batch_size=batch_size,
-        images_per_second=whole.images_per_second,
-        peak_memory_mb=whole.peak_memory_mb,
-        peak_gpu_memory_mb=whole.peak_gpu_memory_mb,
+        median_ms=float(np.median(totals)),
+        p90_ms=float(np.percentile(totals, 90)),
+        stage_ms=dict(zip(COARSE_STAGES, stages.tolist(), strict=True)),
     )
 
 
@@ -144,10 +190,17 @@ def throughput(
     batch_size: int,
     warm_up: bool = True,
 ) -> Throughput:
-    """Images a second in batches of one size, and the memory that takes; arguments as ``measure``.
+    """Images per second and memory in batches of one size; other arguments and errors as ``measure``.
 
-    Images are repeated to fill one batch if needed; those that do not fill a last one are left out. ``warm_up`` runs a
-    batch before that does not count.
+    Images are repeated if they do not fill one batch, and left out at the end if they do not fill the last batch.
+
+    Args:
+        predictor: the model, on the device to be measured.
+        images: JPEG or PNG bytes.
+        Ks: (3, 3) intrinsics of each, pixels.
+        distortions: (5,) of each.
+        batch_size: images per batch.
+        warm_up: run one batch first that is not timed.
     """
     cuda = predictor.device.type == "cuda"
     if cuda:
@@ -156,10 +209,10 @@ def throughput(
     filled = [jobs[i % len(jobs)] for i in range(max(batch_size, len(jobs) // batch_size * batch_size))]
     batches = [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
     if warm_up:
-        _run(predictor, batches[0])
+        _time_batch(predictor, batches[0])
     start = time.perf_counter()
     for batch in batches:
-        _run(predictor, batch)
+        _time_batch(predictor, batch)
     return Throughput(
         batch_size=batch_size,
         images_per_second=len(filled) / (time.perf_counter() - start),
@@ -169,18 +222,18 @@ def throughput(
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process ever had resident, MB."""
+    """Highest resident memory of this process since its start, MB (2**20 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KB elsewhere
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS counts in bytes, Linux in KB
 
 
-def _run(predictor: Predictor, jobs: Sequence[tuple[bytes, Any, Any]]) -> tuple[list[float], Inputs, int]:
-    """One batch: seconds of every stage, the network's inputs, and how many people were found."""
+def _time_batch(predictor: Predictor, jobs: Sequence[tuple[bytes, Any, Any]]) -> tuple[list[float], Inputs, int]:
+    """Runs one batch; returns the seconds of each of COARSE_STAGES, the network inputs and the number of people."""
     marks = [time.perf_counter()]
 
     def mark() -> None:
         if predictor.device.type == "cuda":
-            torch.cuda.synchronize(predictor.device)  # kernels run behind: wait for them
+            torch.cuda.synchronize(predictor.device)  # kernels run asynchronously
         marks.append(time.perf_counter())
 
     encoded, Ks, distortions = zip(*jobs, strict=True)

@@ -1,4 +1,4 @@
-"""The page of one benchmark: what a model needs on every device, where the time goes, and how large it is."""
+"""The page of a benchmark: speed and memory on each device, time of each stage, size of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.infra.html.page import Cell, Chart, Grid, GridRow, Number, render_
 
 @dataclass(frozen=True)
 class DeviceSection:
-    """One device: its measurement as in an evaluation's page, finer stages, and a row per batch size."""
+    """One device: the section of an evaluation's page with ten stages instead of four, and a row per batch size."""
 
     id: str
     title: str
@@ -24,7 +24,7 @@ class DeviceSection:
 
 @dataclass(frozen=True)
 class BenchmarkPage:
-    """What templates/benchmark.html lays out."""
+    """The fields that templates/benchmark.html reads."""
 
     title: str
     subtitle: str
@@ -40,14 +40,14 @@ class BenchmarkPage:
 def benchmark_page(
     title: str, data: str, model: ModelCost, devices: Mapping[str, DeviceCost], facts: Mapping[str, str]
 ) -> str:
-    """One HTML file that needs nothing else.
+    """One self-contained HTML file.
 
     Args:
         title: of the page.
-        data: name of the images that were used.
-        model: its size.
-        devices: what each of them needs, by name.
-        facts: where everything comes from.
+        data: name of the data whose images were used.
+        model: size of the model.
+        devices: measurements by device.
+        facts: origin of the numbers, texts by name.
     """
     total_flops, total_parameters = sum(model.flops.values()), sum(model.parameters.values())
     rows = [
@@ -66,8 +66,8 @@ def benchmark_page(
         ],
         parts=Grid(["part", "parameters, M", "%", "GFLOPs", "%"], rows),
         parts_note=(
-            "Operations of convolutions and matrix products, a multiplication and an addition counted as two. Reading "
-            "between cells (deformable convolutions, the recursive update) costs time and hardly any operations."
+            "Operations of convolutions and matrix products; a multiplication with an addition is two. Bilinear "
+            "sampling (deformable convolutions, the recursive update) takes time but hardly any operations."
         ),
         comparison=beside_table_4([cost.runtime for cost in devices.values()]),
         facts=facts,
@@ -79,8 +79,8 @@ def _device_section(name: str, cost: DeviceCost) -> DeviceSection:
     base = runtime_section(cost.runtime)
     title = "Cost of each stage"
     note = (
-        "Median of each stage at batch 1, timed one by one. normalize to update are the network; update makes the "
-        "maps, candidates reads them where the threshold is passed; suppression removes duplicates (NMS)."
+        "Median of each stage at batch 1, timed one by one. The network is normalize to update; update computes the "
+        "maps, candidates samples them where the score passes the threshold, suppression removes duplicates (NMS)."
     )
     chart = Chart(f"stages-{name}", title, bar_chart(title, cost.stage_ms, "ms", ".2f"), note)
     runtime = RuntimeSection(base.conditions, base.numbers, (chart,), base.comparison)

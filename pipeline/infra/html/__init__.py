@@ -1,1 +1,1 @@
-"""What self-contained HTML pages are made of: templates, tables, charts, pictures."""
+"""Parts of self-contained HTML pages: templates, tables, charts, plots, pictures."""

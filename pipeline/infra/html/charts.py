@@ -1,6 +1,6 @@
-"""Line, dot and bar charts as SVG.
+"""Line, dot and bar charts as SVG elements, in the colours of a page's style sheet, light or dark.
 
-Colours are classes of the page's style sheet, so a chart suits a light and a dark page.
+Histograms are drawn in ``plots.py``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-# The drawing's own pixels; the page scales the whole to its column, also on a phone.
+# Units of the SVG viewBox; the page scales a chart to the width of its column.
 _WIDTH, _HEIGHT = 520, 310
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 128, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 128, 26, 44  # margins; the right one holds the labels of curves
 _ROW = 22
 _LINE_OF_TEXT = 15.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its label, its class in the style sheet (``c1`` to ``c4``), and y at every x; NaN leaves a gap."""
+    """One curve of a chart.
+
+    Attributes:
+        label: drawn at its right end.
+        style: its class in the style sheet, ``c1`` to ``c4``.
+        y: a value at every x; the line skips NaN.
+    """
 
     label: str
     style: str
@@ -28,7 +34,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """One point of a row: its label, its class, its value, and the ends of its interval where it has one."""
+    """One point of a row.
+
+    Attributes:
+        label: shown in the legend.
+        style: its class in the style sheet, ``c1`` to ``c4``.
+        value: where it is drawn; NaN is not drawn.
+        low, high: ends of its interval; NaN without one.
+    """
 
     label: str
     style: str
@@ -38,7 +51,10 @@ class Dot:
 
 
 def line_chart(name: str, x: Sequence[float], lines: Sequence[Line], x_label: str, y_label: str, top: float) -> str:
-    """Curves over a shared x from 0, y from 0 to ``top``, each labelled at its right end; ``name`` is read aloud."""
+    """Curves over a shared x from 0 to ``x[-1]`` and y from 0 to ``top``, each labelled at its right end.
+
+    ``name`` is the accessible label of the chart, which screen readers read.
+    """
     svg = _canvas(name, _HEIGHT)
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
@@ -68,7 +84,7 @@ def line_chart(name: str, x: Sequence[float], lines: Sequence[Line], x_label: st
 
 
 def dot_chart(name: str, rows: Mapping[str, Sequence[Dot]], unit: str) -> str:
-    """Rows of points over one axis from 0, with a thin line over each interval; the first row's points are labelled."""
+    """Rows of points over one axis from 0, with a line from end to end of each interval and a legend above."""
     height = _TOP + _ROW * len(rows) + _BOTTOM
     svg = _canvas(name, height)
     left, right, bottom = 112, _WIDTH - 24, height - _BOTTOM
@@ -106,7 +122,7 @@ def dot_chart(name: str, rows: Mapping[str, Sequence[Dot]], unit: str) -> str:
 
 
 def bar_chart(name: str, bars: Mapping[str, float], unit: str, form: str = ".1f") -> str:
-    """One bar a row over an axis from 0, with its number at its end."""
+    """One horizontal bar per row over an axis from 0, with its number (formatted by ``form``) at its end."""
     above = 4
     height = above + _ROW * len(bars) + _BOTTOM
     svg = _canvas(name, height)
@@ -143,7 +159,7 @@ def _text(svg: ET.Element, text: str, at: tuple[float, float], anchor: str, styl
 
 
 def _ticks(top: float) -> list[float]:
-    """0 and four to eight round steps up to ``top``."""
+    """0 and the multiples of a round step up to ``top``, at most five."""
     rough = top / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
@@ -151,12 +167,12 @@ def _ticks(top: float) -> list[float]:
 
 
 def _apart(places: Sequence[float]) -> list[float]:
-    """The same heights, moved up or down until labels there do not touch."""
+    """The same heights, moved up or down until labels there do not overlap."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = list(places)
     for before, after in zip(order, order[1:]):
         moved[after] = max(moved[after], moved[before] + _LINE_OF_TEXT)
-    # What was pushed below the axis comes back up, and pushes the others.
+    # Labels moved below the axis are moved up again, and with them those above.
     limit = float(_HEIGHT - _BOTTOM)
     for i in reversed(order):
         moved[i] = min(moved[i], limit)

@@ -1,4 +1,4 @@
-"""A distribution in bounded memory: counts in bins of one width, with exact mean and extremes."""
+"""A distribution in bounded memory: counts in bins of equal width, with exact mean, minimum and maximum."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 
 
 class Histogram:
-    """Values of 0 and above; what lies beyond the last bin is counted in one more, ``[stop, inf)``.
+    """Counts of values of at least 0, in bins up to ``stop`` and one more for ``[stop, inf)``.
 
     Attributes:
-        width: of a bin, in the values' unit.
-        counts: (bins + 1,) int64, the last one open.
-        n: number of values. total: their sum. least, most: the extremes, NaN without values.
+        width: of a bin, in the unit of the values.
+        counts: (bins + 1,) int64, the last for ``[stop, inf)``.
+        n: number of values.
+        total: sum of the values.
+        least, most: minimum and maximum; NaN without values.
     """
 
     def __init__(self, width: float, stop: float) -> None:
@@ -23,12 +25,12 @@ class Histogram:
         self.least, self.most = math.nan, math.nan
 
     def add(self, values: np.ndarray) -> None:
-        """Counts values of any shape; all finite and at least 0."""
+        """Counts the values of an array of any shape; all are finite and at least 0."""
         values = np.asarray(values, np.float64).ravel()
         if not values.size:
             return
         assert np.isfinite(values).all() and values.min() >= 0, (values.min(), values.max())
-        # A value on the border of two bins belongs to the upper one, also where the quotient rounds down.
+        # A value on the border of two bins belongs to the upper one, even if the division rounds down (0.3 / 0.1 < 3).
         bins = np.minimum(np.floor(values / self.width + 1e-9), len(self.counts) - 1).astype(np.int64)
         self.counts += np.bincount(bins, minlength=len(self.counts))
         self.n += values.size
@@ -38,11 +40,14 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """Exact mean, NaN without values."""
+        """Exact mean; NaN without values."""
         return self.total / self.n if self.n else math.nan
 
     def quantile(self, share: float) -> float:
-        """The value below which this share lies, to within a bin; NaN without values."""
+        """The quantile of this share (0 to 1), exact to within a bin; NaN without values.
+
+        Within a bin it is interpolated. In the open last bin, where that is not possible, it is the maximum.
+        """
         if not self.n:
             return math.nan
         below = np.concatenate([[0], np.cumsum(self.counts)])
@@ -54,9 +59,9 @@ class Histogram:
         return float(np.clip((i + inside) * self.width, self.least, self.most))
 
     def bins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Edges (n + 1,) and counts (n,) of the bins between the first and the last that hold anything.
+        """Edges (n + 1,) and counts (n,) of the bins from the first to the last that is not empty.
 
-        The open bin is drawn as one more of the same width.
+        The open bin is given the same width as the others.
         """
         used = np.flatnonzero(self.counts)
         if not used.size:

@@ -1,4 +1,7 @@
-"""What pages are made of, and how they become HTML."""
+"""Parts of a page (numbers, tables, notes, figures), and their rendering by jinja2 templates.
+
+Here a ``Grid`` is a table of texts as HTML shows it; ``grid_of`` makes one from a ``text_tables.Table`` of numbers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ NOT_MEASURED = "–"
 
 @dataclass(frozen=True)
 class Number:
-    """A number to be read from afar: what it is, the number as text, its unit, and what it stands beside."""
+    """A number in large print: its label, the number as text, its unit, and a note below it."""
 
     label: str
     value: str
@@ -27,7 +30,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell, with an interval in small print where there is one."""
+    """A cell of a table: its text, and an interval in small print or ""."""
 
     text: str
     interval: str = ""
@@ -35,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class GridRow:
-    """A row's name and cells; ``ours`` sets it off."""
+    """A row of a table: its name and cells; ``ours`` highlights it."""
 
     name: str
     cells: Sequence[Cell]
@@ -44,7 +47,13 @@ class GridRow:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table to be shown; the first column holds the rows' names. ``texts`` are the columns that hold words."""
+    """A table of texts.
+
+    Attributes:
+        columns: headings; the first column holds the names of the rows.
+        rows: one cell less than there are columns.
+        texts: indices of the columns that hold words, which are aligned to the left.
+    """
 
     columns: Sequence[str]
     rows: Sequence[GridRow]
@@ -53,7 +62,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence, after a label if there is one."""
+    """A sentence, after its label if it has one."""
 
     text: str
     label: str = ""
@@ -61,7 +70,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its heading and what one must know to read it."""
+    """A chart with its heading and a caption that explains it; ``id`` is unique in the page."""
 
     id: str
     title: str
@@ -70,12 +79,12 @@ class Chart:
 
 
 def shown(number: float | None, form: str) -> str:
-    """The number in that format; a dash for NaN or None."""
+    """The number in this format (such as ``.1f``); a dash for NaN or None."""
     return NOT_MEASURED if number is None or math.isnan(number) else format(number, form)
 
 
 def grid_of(table: Table) -> Grid:
-    """A table of an evaluation, in its own formats, with the ends of its intervals."""
+    """A table of numbers as texts in the formats of its columns, with the ends of its intervals."""
     forms = [form for _, form in table.columns]
     rows = []
     for name, numbers in table.rows.items():
@@ -86,14 +95,14 @@ def grid_of(table: Table) -> Grid:
 
 
 def ends(interval: Interval | None, form: str) -> str:
-    """``low to high`` in that format; empty without an interval."""
+    """``low to high`` in this format; empty without an interval."""
     if interval is None or math.isnan(interval.low):
         return ""
     return f"{interval.low:{form}} to {interval.high:{form}}"
 
 
 def meaning_of_intervals(table: Table) -> str:
-    """What the intervals of a table promise; empty where it has none."""
+    """A sentence on the level and the method of a table's intervals; empty where it has none."""
     labels = {i.label for row in table.intervals.values() for i in row if i is not None and not math.isnan(i.low)}
     if not labels:
         return ""
@@ -103,12 +112,16 @@ def meaning_of_intervals(table: Table) -> str:
 
 
 def render_page(room: str, template: str, page: Any) -> str:
-    """One file of HTML; every text is escaped.
+    """Renders one self-contained HTML file; every text is escaped.
 
     Args:
-        room: package whose templates/ holds the template; what all pages share lies beside this module.
-        template: its name.
-        page: what the template lays out, under the name ``page``.
+        room: package whose templates/ folder holds the template; shared templates are in pipeline/infra/html/templates.
+        template: file name of the template.
+        page: the object that the template reads as ``page``; at least with ``title`` and ``mark``, a warning beside
+            the headings or "".
+
+    Raises:
+        jinja2.UndefinedError: a template that reads a field which the page does not have.
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(room), jinja2.PackageLoader("pipeline.infra.html")]),

@@ -1,4 +1,4 @@
-"""Pictures inside a page: JPEG data of bounded size."""
+"""Pictures embedded in a page as JPEG data of bounded size."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import cv2
 import numpy as np
 
 WIDTH = 1100
-"""Pixels that the widest picture keeps."""
+"""Largest width of a picture, pixels; wider ones are scaled down."""
 MOST_BYTES = 160_000
-"""Size of one JPEG file, before it grows by a third as text."""
+"""Largest size of one JPEG file, bytes; base64 adds a third to it."""
+# Tried in this order before the size is reduced.
 _QUALITIES = (84, 72, 60, 45, 30)
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A picture as an address that holds it: at most WIDTH pixels wide and MOST_BYTES large."""
+    """A picture as a data: URI, at most WIDTH pixels wide and MOST_BYTES large.
+
+    Lowers the JPEG quality first and then, if that is not enough, the size.
+    """
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None, "a picture that the evaluation has just drawn"
+    assert image is not None, "not a picture that this program has encoded"
     width = min(WIDTH, image.shape[1])
     while True:
         size = (width, max(1, round(image.shape[0] * width / image.shape[1])))

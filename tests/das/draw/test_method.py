@@ -10,7 +10,7 @@ from das.draw.method import distribution_grid, draw_assignment, draw_distributio
 from das.draw.people import person_color
 from das.flow import RealNVP
 from das.sample import Sample, collate
-from tests.das.draw.primitivess import changed, grey_image
+from tests.das.draw.drawings import changed, grey_image
 
 
 def test_assignment_colours_every_positive_on_the_tile_of_its_level():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from das.draw.montage import above_each_other, captioned, contact_sheet, side_by_side
-from tests.das.draw.primitivess import grey_image
+from tests.das.draw.drawings import grey_image
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])

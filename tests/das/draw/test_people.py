@@ -3,7 +3,7 @@
 import numpy as np
 
 from das.draw.people import draw_boxes, draw_ignored, draw_people, person_color, side_color
-from tests.das.draw.primitivess import STICK, changed, grey_image, near_segments
+from tests.das.draw.drawings import STICK, changed, grey_image, near_segments
 
 
 def test_bones_are_drawn_where_they_are_and_nowhere_else():

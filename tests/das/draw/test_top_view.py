@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from das.draw.people import TRUTH_GREY, person_color
 from das.draw.top_view import FloorPlan, panel, top_view
 from das.skeleton import PANOPTIC15
-from tests.das.draw.primitivess import STICK, grey_image, near_segments
+from tests.das.draw.drawings import STICK, grey_image, near_segments
 
 
 def test_top_view_takes_the_colours_it_is_given():

@@ -1,4 +1,4 @@
-"""Parquet shards of records: written whole or not at all, read and written in bounded memory."""
+"""Shards of records round-trip in bounded memory, appear whole or not at all, and every error names its file."""
 
 import os
 import signal
@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.shards import find_records, list_shards, read_records, write_records
-from pipeline.infra.files import (
-    write_json,
-)
+from pipeline.infra.files import write_json
 from tests.pipeline.data.records import assert_equal, many, record
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -38,11 +36,11 @@ def test_records_are_found_by_key_reading_only_the_row_groups_that_hold_them(tmp
     read = []
     whole = pq.ParquetFile.read_row_group
 
-    def watched(file, group, columns):
+    def recorded(file, group, columns):
         read.append((group, "image" in columns))
         return whole(file, group, columns=columns)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", recorded)
     wanted = [records[i] for i in (3, 8, 11)]
     found = find_records(shards, {*(r.key for r in wanted), "nothing"})
     assert found.keys() == {r.key for r in wanted}
@@ -66,22 +64,22 @@ def test_writing_holds_one_row_group_in_memory(tmp_path):
     alive = weakref.WeakSet()
     most = 0
 
-    class Watched(type(record())):
+    class Counted(type(record())):
         __hash__ = object.__hash__
 
-    def watched():
+    def counted():
         nonlocal most
         for r in many(60):
-            r = Watched(**vars(r))
+            r = Counted(**vars(r))
             alive.add(r)
             most = max(most, len(alive))
             yield r
 
-    write_records(tmp_path / "s.parquet", watched(), rows_per_group=5)
+    write_records(tmp_path / "s.parquet", counted(), rows_per_group=5)
     assert most <= 5 + 1
 
 
-def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     shard = tmp_path / "shard-00000.parquet"
     write_records(shard, many(2))
     before = shard.read_bytes()
@@ -110,21 +108,21 @@ write_records({str(tmp_path / "train" / "shard-00000.parquet")!r}, killed(), row
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     assert done.returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path / "train")) == 1  # what was staged
+    assert len(os.listdir(tmp_path / "train")) == 1  # the unfinished file
     assert list_shards(tmp_path, "train") == []
 
 
 def test_shards_are_those_that_the_manifest_names(tmp_path):
     for i in (2, 0, 1):
         write_records(tmp_path / "val" / f"shard-{i:05d}.parquet", many(1))
-    assert list_shards(tmp_path, "val") == [], "without a manifest nothing is finished"
-    named = ["val/shard-00002.parquet", "val/shard-00001.parquet"]
-    write_json(tmp_path / "manifest.json", {"splits": {"val": {"shards": named}}})
-    assert list_shards(tmp_path, "val") == [str(tmp_path / name) for name in named]
+    assert list_shards(tmp_path, "val") == [], "without a manifest no shard is finished"
+    listed = ["val/shard-00002.parquet", "val/shard-00001.parquet"]
+    write_json(tmp_path / "manifest.json", {"splits": {"val": {"shards": listed}}})
+    assert list_shards(tmp_path, "val") == [str(tmp_path / name) for name in listed]
     assert list_shards(tmp_path, "train") == []
 
 
-def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
+def test_a_file_can_be_named_after_its_content(tmp_path):
     seen = []
 
     def records():
@@ -137,7 +135,22 @@ def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
     assert [r.frame for r in read_records(tmp_path / "shard-3.parquet")] == [0, 1, 2]
 
 
-def test_a_row_that_went_bad_on_disk_is_refused_on_reading(tmp_path):
+def test_files_that_are_not_shards_are_named(tmp_path):
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "text.parquet").write_bytes(b"not parquet at all")
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
+    faults = {
+        "empty.parquet": "not a Parquet file",
+        "text.parquet": "not a Parquet file",
+        "other.parquet": "schema version none, wanted 1 or 2",
+        "none.parquet": "no such file",
+    }
+    for name, reason in faults.items():
+        with pytest.raises(ValueError, match=f"{name}: {reason}"):
+            list(read_records(tmp_path / name))
+
+
+def test_a_row_damaged_on_disk_is_refused_on_reading(tmp_path):
     shard = tmp_path / "s.parquet"
     write_records(shard, many(2))
     table = pq.read_table(shard)

@@ -1,4 +1,4 @@
-"""Connecting, addresses that hold on every worker, arithmetic before waiting, and cluster.yaml against Ray's schema."""
+"""Connecting to Ray, addresses for workers, the count of trials that fit, and cluster.yaml against Ray's schema."""
 
 import json
 import os
@@ -28,7 +28,7 @@ NOWHERE = Path("/no/bootstrap.yaml")
 
 
 def nodes(*resources):
-    """What ray.nodes() tells of such nodes; the first is the head, one more is dead."""
+    """A stand-in for ray.nodes() with these nodes; the first is the head, one more is dead."""
     heads = [{"node:__internal_head__": 1.0}, *[{}] * (len(resources) - 1)]
     alive = [{"Alive": True, "Resources": {**r, **h}} for r, h in zip(resources, heads, strict=True)]
     return lambda: [*alive, {"Alive": False, "Resources": {"CPU": 999.0, "GPU": 999.0}}]
@@ -38,7 +38,7 @@ def nodes(*resources):
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "fits"),
+    ("cluster_nodes", "job", "fits"),
     [
         ([{"CPU": 8.0}], {"workers": 1, "resources_per_worker": {"CPU": 8}}, 1),
         ([{"CPU": 8.0}], {"workers": 2, "resources_per_worker": {"CPU": 2}, "trials": 4}, 2),
@@ -48,58 +48,58 @@ def nodes(*resources):
         ([{"CPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], {"workers": 4, "resources_per_worker": {"CPU": 2, "GPU": 1}}, 1),
     ],
 )
-def test_what_fits_is_counted(monkeypatch, there, asked, fits):
-    monkeypatch.setattr(ray, "nodes", nodes(*there))
-    assert preflight(**asked, bootstrap=NOWHERE) == fits
+def test_trials_that_fit_are_counted(monkeypatch, cluster_nodes, job, fits):
+    monkeypatch.setattr(ray, "nodes", nodes(*cluster_nodes))
+    assert preflight(**job, bootstrap=NOWHERE) == fits
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "message"),
+    ("cluster_nodes", "job", "message"),
     [
         (
             [{"CPU": 8.0, "GPU": 2.0}],
             {"workers": 4, "resources_per_worker": {"GPU": 1}},
-            "asks for 4 workers x 1 GPU, the cluster has 2 GPU",
+            "needs 4 workers x 1 GPU, the cluster has 2 GPU",
         ),
         (
             [{"CPU": 8.0}],
             {"workers": 2, "resources_per_worker": {"CPU": 1, "GPU": 1}},
-            "asks for 2 workers x 1 CPU + 1 GPU, the cluster has 8 CPU + 0 GPU",
+            "needs 2 workers x 1 CPU + 1 GPU, the cluster has 8 CPU + 0 GPU",
         ),
         (
             [{"CPU": 4.0}, {"CPU": 4.0}],
             {"workers": 2, "resources_per_worker": {"CPU": 3}, "spare_cpus": 3},
-            "asks for 2 workers x 3 CPU + 3 CPU for data, the cluster has 8 CPU",
+            "needs 2 workers x 3 CPU + 3 CPU for data, the cluster has 8 CPU",
         ),
         (
             [{"CPU": 4.0}, {"CPU": 4.0}],
             {"workers": 1, "resources_per_worker": {"CPU": 6}},
-            "asks for 1 worker x 6 CPU, the cluster has 8 CPU, whose nodes have room for 0 of them",
+            "needs 1 worker x 6 CPU, the cluster has 8 CPU, whose nodes have room for 0 of them",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(monkeypatch, there, asked, message):
-    monkeypatch.setattr(ray, "nodes", nodes(*there))
+def test_a_job_that_does_not_fit_is_refused_in_one_line(monkeypatch, cluster_nodes, job, message):
+    monkeypatch.setattr(ray, "nodes", nodes(*cluster_nodes))
     with pytest.raises(ValueError) as caught:
-        preflight(**asked, bootstrap=NOWHERE)
+        preflight(**job, bootstrap=NOWHERE)
     assert str(caught.value) == message
 
 
-def test_preflight_refuses_to_count_nothing(monkeypatch):
+def test_no_workers_or_no_resources_are_refused(monkeypatch):
     monkeypatch.setattr(ray, "nodes", nodes({"CPU": 8.0}))
-    for asked in ({"workers": 0, "resources_per_worker": {"CPU": 1}}, {"workers": 1, "resources_per_worker": {}}):
+    for job in ({"workers": 0, "resources_per_worker": {"CPU": 1}}, {"workers": 1, "resources_per_worker": {}}):
         with pytest.raises(ValueError, match="wanted at least 1 worker"):
-            preflight(**asked)
+            preflight(**job)
 
 
 def test_workers_that_the_autoscaler_may_add_count_once(monkeypatch):
-    grown = PROJECT / "cluster.yaml"  # `ray up` puts such a file on the head
+    bootstrap = PROJECT / "cluster.yaml"  # `ray up` writes such a file on the head
     gpu_node = {"CPU": 16.0, "GPU": 1.0}
-    for there in ([{"CPU": 16.0}], [{"CPU": 16.0}, gpu_node, gpu_node]):
-        monkeypatch.setattr(ray, "nodes", nodes(*there))
-        assert preflight(4, {"CPU": 8, "GPU": 1}, bootstrap=grown) == 1
-        with pytest.raises(ValueError, match="asks for 5 workers x 1 GPU, the cluster has 4 GPU"):
-            preflight(5, {"GPU": 1}, bootstrap=grown)
+    for alive in ([{"CPU": 16.0}], [{"CPU": 16.0}, gpu_node, gpu_node]):
+        monkeypatch.setattr(ray, "nodes", nodes(*alive))
+        assert preflight(4, {"CPU": 8, "GPU": 1}, bootstrap=bootstrap) == 1
+        with pytest.raises(ValueError, match="needs 5 workers x 1 GPU, the cluster has 4 GPU"):
+            preflight(5, {"GPU": 1}, bootstrap=bootstrap)
 
 
 # ---- addresses ----
@@ -113,16 +113,16 @@ def test_storage_is_absolute(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def pretend(monkeypatch, *there):
-    """As if connected to a cluster of these nodes."""
+def connected_to(monkeypatch, *resources):
+    """Replaces ray's functions by those of a connection to a cluster of these nodes."""
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "nodes", nodes(*there))
+    monkeypatch.setattr(ray, "nodes", nodes(*resources))
     for name in ("DAS_STORAGE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_a_local_folder_is_refused_on_several_nodes(monkeypatch, tmp_path):
-    pretend(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
+    connected_to(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
     here = {"storage": str(tmp_path)}
     with pytest.raises(
         ValueError, match="is a folder of one machine, but the cluster has 2 nodes: wanted object storage"
@@ -136,8 +136,8 @@ def test_a_local_folder_is_refused_on_several_nodes(monkeypatch, tmp_path):
     assert connect(ClusterConfig(storage="s3://bucket/runs", tracking_uri="http://head:5000")).nodes == 2
 
 
-def test_a_job_that_writes_one_place_alone_needs_that_to_be_seen_by_all_nodes_and_nothing_else(monkeypatch, tmp_path):
-    pretend(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
+def test_a_job_with_out_needs_only_that_folder_on_all_nodes(monkeypatch, tmp_path):
+    connected_to(monkeypatch, {"CPU": 1.0}, {"CPU": 1.0})
     here = ClusterConfig(storage=str(tmp_path / "runs"))
     with pytest.raises(ValueError, match="^out = '/data/out' is a folder of one machine, but the cluster has 2 nodes"):
         connect(here, "/data/out")
@@ -146,15 +146,15 @@ def test_a_job_that_writes_one_place_alone_needs_that_to_be_seen_by_all_nodes_an
 
 
 def test_a_local_folder_is_refused_where_nodes_will_be_added(monkeypatch, tmp_path):
-    pretend(monkeypatch, {"CPU": 1.0})
+    connected_to(monkeypatch, {"CPU": 1.0})
     assert connect(ClusterConfig(storage=str(tmp_path))).nodes == 1
     monkeypatch.setattr(cluster, "autoscaler_nodes", lambda: autoscaler_nodes(PROJECT / "cluster.yaml"))
     with pytest.raises(ValueError, match="an autoscaler that adds nodes"):
         connect(ClusterConfig(storage=str(tmp_path)))
 
 
-def test_the_environment_names_the_defaults(monkeypatch, tmp_path):
-    pretend(monkeypatch, {"CPU": 1.0})
+def test_defaults_come_from_the_environment(monkeypatch, tmp_path):
+    connected_to(monkeypatch, {"CPU": 1.0})
     monkeypatch.setenv("DAS_STORAGE", "s3://bucket/das")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://head:5000")
     found = connect()
@@ -171,7 +171,7 @@ def test_the_environment_names_the_defaults(monkeypatch, tmp_path):
         ({"address": ""}, "wanted auto, local or HOST:PORT"),
     ],
 )
-def test_nonsense_is_refused_when_the_configuration_is_made(change, message):
+def test_a_wrong_field_is_refused_when_the_configuration_is_made(change, message):
     with pytest.raises(ValueError, match=message):
         ClusterConfig(**change)
 
@@ -182,7 +182,7 @@ def test_wrong_addresses_are_refused_before_anything_starts(monkeypatch):
     with pytest.raises(ValueError, match="RAY_ADDRESS = 'http://127.0.0.1:8265', wanted HOST:PORT"):
         connect()
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(ValueError, match="num_cpus and num_gpus belong to an embedded Ray"):
+    with pytest.raises(ValueError, match="num_cpus and num_gpus are for a local Ray"):
         connect(ClusterConfig(num_cpus=2))
 
 
@@ -200,7 +200,7 @@ def test_workers_import_the_project_unless_the_job_ships_it():
 
 
 @pytest.mark.slow
-def test_an_embedded_ray_is_private_and_quiet_and_its_workers_import_the_project(tmp_path):
+def test_a_local_ray_has_a_token_prints_nothing_and_its_workers_import_the_project(tmp_path):
     code = """
 import os, ray
 from pipeline.infra.cluster import ClusterConfig, connect
@@ -208,16 +208,16 @@ found = connect(ClusterConfig(num_cpus=1, object_store_mb=100, storage="runs"))
 assert connect(ClusterConfig(storage="runs")).nodes == 1 and found.embedded
 
 @ray.remote
-def seen():
-    import das.config, pipeline.cluster
+def environment():
+    import das.config, pipeline.infra.cluster
     return os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]), os.environ["MLFLOW_DISABLE_TELEMETRY"]
 
 @ray.remote
 def address():
     return os.environ["RAY_ADDRESS"]
 
-print(found.storage, found.tracking_uri, ray.get(seen.remote()), ray.cluster_resources()["CPU"])
-# Ray's helpers in workers would else look for any Ray of this machine.
+print(found.storage, found.tracking_uri, ray.get(environment.remote()), ray.cluster_resources()["CPU"])
+# Without it, helpers of Ray in workers would look for any Ray of this machine.
 print(ray.get(address.remote()) == ray.get_runtime_context().gcs_address, "RAY_GCS_SERVER_PORT" in os.environ)
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DAS_", "MLFLOW_"))}
@@ -229,7 +229,7 @@ print(ray.get(address.remote()) == ray.get_runtime_context().gcs_address, "RAY_G
     runs = tmp_path / "runs"
     assert done.stdout == f"{runs} sqlite:///{runs}/mlflow.db ('token', 32, 'true') 1.0\nTrue False\n"
     assert done.stderr == ""
-    # Neither a token that would rule later clusters nor an empty run is left behind.
+    # No token that later clusters would use, and no empty folder of runs.
     assert not (tmp_path / ".ray").exists() and not runs.exists()
 
 
@@ -241,7 +241,7 @@ def launch():
     return yaml.safe_load((PROJECT / "cluster.yaml").read_text())
 
 
-def test_cluster_yaml_is_what_ray_up_accepts(launch):
+def test_ray_up_accepts_cluster_yaml(launch):
     validate_config(fillout_defaults(launch))
     prepared = prepare_config(launch)
     assert prepared["available_node_types"]["gpu_worker"]["max_workers"] == 4
@@ -271,7 +271,7 @@ def test_an_unknown_head_type_is_refused(launch):
         validate_config(fillout_defaults(launch))
 
 
-def test_cluster_yaml_runs_the_locked_ray_with_a_token(launch):
+def test_cluster_yaml_uses_the_locked_version_of_ray_with_a_token(launch):
     lock = (PROJECT / "requirements.lock").read_text()
     version = re.search(r"^ray==(.+)$", lock, flags=re.MULTILINE)[1]
     for image in (launch["docker"]["head_image"], launch["docker"]["worker_image"]):

@@ -1,4 +1,4 @@
-"""Timings add up, count what they say, and carry the conditions they hold for."""
+"""Latency and throughput count every image once and carry the conditions of the measurement."""
 
 import time
 from dataclasses import replace
@@ -14,7 +14,9 @@ from das.config import small
 from das.model import DAS
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline.evaluation.benchmark.latency import STAGES, measure, peak_memory_mb
+from pipeline.evaluation.benchmark.latency import COARSE_STAGES, measure, peak_memory_mb, throughput
+from pipeline.evaluation.inference import images_and_cameras
+from tests.pipeline.evaluation.evaluation_cases import scene
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32)
 
@@ -46,13 +48,13 @@ def cameras(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [K] * count, [np.zeros(5)] * count
 
 
-def test_a_measurement_says_what_and_where():
+def test_a_measurement_has_its_device_and_sizes():
     found = measure(tiny_predictor(), encoded(5), *cameras(5), batch_size=4, warm_up=1)
     assert (found.device, found.threads) == ("cpu", torch.get_num_threads())
     assert found.image_size == (90, 160) and found.input_size == (96, 128)
     assert found.images == 5 and found.batch_size == 4 and found.people == 0
     assert 0 < found.latency_ms_median <= found.latency_ms_p90
-    assert tuple(found.stage_ms) == STAGES and all(ms > 0 for ms in found.stage_ms.values())
+    assert tuple(found.stage_ms) == COARSE_STAGES and all(ms > 0 for ms in found.stage_ms.values())
     assert found.images_per_second > 0 and found.peak_gpu_memory_mb is None
     metrics = found.metrics()
     assert metrics["runtime/latency_ms_median"] == found.latency_ms_median
@@ -60,7 +62,7 @@ def test_a_measurement_says_what_and_where():
     assert all(isinstance(value, float) for value in metrics.values())
 
 
-def test_a_slow_stage_shows_in_its_stage_the_latency_and_the_throughput():
+def test_a_slow_stage_slows_its_stage_the_latency_and_the_throughput():
     predictor = tiny_predictor()
     network = predictor.network
 
@@ -74,7 +76,7 @@ def test_a_slow_stage_shows_in_its_stage_the_latency_and_the_throughput():
     assert found.images_per_second <= 2 / 0.05
 
 
-def test_every_image_counts_once_and_warm_up_does_not():
+def test_every_image_is_timed_once_and_warm_up_is_not():
     predictor = tiny_predictor()
     prepare, batches = predictor.prepare, []
 
@@ -91,11 +93,17 @@ def test_every_image_counts_once_and_warm_up_does_not():
     assert batches == [1, 3], "one image fills a batch by repetition"
 
 
-def test_people_found_are_part_of_the_conditions():
+def test_throughput_fills_whole_batches(predictor):
+    jobs = images_and_cameras(scene(frames=2))
+    found = throughput(predictor, *jobs, batch_size=4, warm_up=False)
+    assert found.batch_size == 4 and found.images_per_second > 0 and found.peak_gpu_memory_mb is None
+
+
+def test_the_number_of_people_is_part_of_the_measurement():
     assert measure(tiny_predictor(threshold=0.0), encoded(2), *cameras(2), batch_size=2).people > 0
 
 
-def test_peak_memory_is_the_kernels_high_water_mark():
+def test_peak_memory_is_that_of_the_kernel():
     status = Path("/proc/self/status")
     if status.exists():
         expected = next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 1024
@@ -104,6 +112,6 @@ def test_peak_memory_is_the_kernels_high_water_mark():
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [([], 1), (encoded(1), 0), ([b"no image"], 1), ([b""], 1)])
-def test_nothing_to_measure_is_refused(images, batch_size):
+def test_no_images_or_no_batches_are_refused(images, batch_size):
     with pytest.raises(ValueError, match="wanted"):
         measure(tiny_predictor(), images, *cameras(len(images)), batch_size=batch_size)

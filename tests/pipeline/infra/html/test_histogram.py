@@ -1,4 +1,4 @@
-"""A histogram agrees with what NumPy says of all values at once, to within a bin."""
+"""A histogram agrees with NumPy's statistics of all values at once, to within a bin."""
 
 import math
 
@@ -13,7 +13,7 @@ VALUES = st.lists(st.floats(0, 9.99, allow_subnormal=False), min_size=1, max_siz
 
 
 @given(VALUES, st.integers(1, 5))
-def test_added_in_parts_it_knows_the_whole(values, parts):
+def test_values_added_in_parts_give_the_statistics_of_all_values(values, parts):
     histogram = Histogram(0.25, 10.0)
     for part in np.array_split(np.array(values), parts):
         histogram.add(part)
@@ -25,7 +25,7 @@ def test_added_in_parts_it_knows_the_whole(values, parts):
 
 
 @given(VALUES, st.floats(0.01, 0.99))
-def test_a_quantile_lies_within_a_bin_of_the_sorted_value(values, share):
+def test_a_quantile_is_within_a_bin_of_the_sorted_value(values, share):
     histogram = Histogram(0.25, 10.0)
     histogram.add(np.array(values))
     inverted = np.sort(values)[min(math.floor(share * len(values)), len(values) - 1)]
@@ -33,7 +33,7 @@ def test_a_quantile_lies_within_a_bin_of_the_sorted_value(values, share):
     assert before - 0.25 - 1e-6 <= histogram.quantile(share) <= inverted + 0.25 + 1e-6
 
 
-def test_what_lies_beyond_is_counted_and_nothing_is_nan_free():
+def test_values_beyond_the_last_bin_are_counted_and_an_empty_histogram_gives_nan():
     histogram = Histogram(1, 3)
     assert math.isnan(histogram.mean) and math.isnan(histogram.quantile(0.5))
     histogram.add(np.array([0.5, 7.0, 8.0]))
@@ -42,6 +42,6 @@ def test_what_lies_beyond_is_counted_and_nothing_is_nan_free():
 
 
 @pytest.mark.parametrize("bad", [[-1.0], [np.nan], [np.inf]])
-def test_values_that_no_bin_holds_are_an_error_of_ours(bad):
+def test_negative_and_infinite_values_are_a_programming_error(bad):
     with pytest.raises(AssertionError):
         Histogram(1, 3).add(np.array(bad))
