@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from das.skeleton import Skeleton, conversion, skeleton_named
+from das.skeleton import COCO17, Skeleton, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
@@ -39,6 +39,11 @@ class Annotations:
         """The folder's fingerprint; of several folders a hash of theirs, whatever their order."""
         found = sorted(manifest.fingerprint for manifest in self.manifests)
         return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+    @property
+    def only_2d(self) -> bool:
+        """All folders hold COCO's joint set and no other, which is annotated in 2D only."""
+        return {name for manifest in self.manifests for name in manifest.skeletons} == {COCO17.name}
 
     @property
     def keys(self) -> list[str]:

@@ -8,17 +8,12 @@ import numpy as np
 
 from das.metrics.bootstrap import Interval, paired_interval
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import PredictionSet, on_common_ground
-from pipeline.evaluation.score import TRAIN_FIT, Sheet, score
+from pipeline.evaluation.predictions_file import PredictionSet, with_common_joints
+from pipeline.evaluation.protocols.table import COMPARED
+from pipeline.evaluation.score import ProtocolResults, score
+from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.text_tables import Numbers, Table
 
-# Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
-_COMPARED = (
-    *(f"strict/{n}" for n in ("mpjpe", "mpjpe_with_misses", "pa_mpjpe", "pck_150mm", "recall", "precision", "f1")),
-    *("strict/root_error", "strict/root_depth_error"),
-    *("panoptic_release/mpjpe", "panoptic_smap/mpjpe", "panoptic_smap/recall"),
-    *(f"mupots_{p}/pck_{k}_all" for p in ("release", "matlab", "matlab_annot3") for k in ("rel", "abs")),
-)
 _COLUMNS = (
     ("this", ".3f"),
     ("other", ".3f"),
@@ -46,24 +41,24 @@ def compare_models(
     Raises:
         ValueError: no joints in common, or only one of the two was measured on its own training images.
     """
-    first, second = on_common_ground(this, other)
+    first, second = with_common_joints(this, other)
     return differences(score(annotations, first, threshold), score(annotations, second))
 
 
-def differences(this: Sheet, other: Sheet) -> Numbers:
+def differences(this: ProtocolResults, other: ProtocolResults) -> Numbers:
     """``compare_models``, of scores that are on common ground already."""
-    marks = [next(iter(sheet.metrics)).startswith(TRAIN_FIT) for sheet in (this, other)]
+    marks = [next(iter(results.metrics)).startswith(TRAIN_FIT) for results in (this, other)]
     if marks[0] != marks[1]:
         which = "this model" if marks[0] else "the other model"
         raise ValueError(f"{which} was trained on some of these images and the other was not: nothing to compare")
     mark = f"{TRAIN_FIT}/" if marks[0] else ""
     rows: dict[str, list[float | Interval]] = {}
     metrics: dict[str, float] = {}
-    for name in _COMPARED:
+    for name in COMPARED:
         first, second = this.scores.get(mark + name), other.scores.get(mark + name)
         if first is None or second is None or first.numerator.shape != second.numerator.shape:
             continue
-        found = paired_interval(first, second, this.clusters)
+        found = paired_interval(first, second, this.scored.clusters)
         if math.isnan(found.value):
             continue
         signs = np.array([*(found.signs or {}).values()])

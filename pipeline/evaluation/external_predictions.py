@@ -24,7 +24,7 @@ from das.fields import check_fields
 from das.skeleton import MUPOTS17, Skeleton, skeleton_named
 from pipeline.data.record import Record, key_of
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 
 _REQUIRED = ("key", "joints_cam", "skeleton")
 _OPTIONAL = ("score", "joints_uv", "person")
@@ -34,7 +34,7 @@ _CHENG = re.compile(r"MuPots_(TS\d+)_camCentric\.mat")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalPredictions:
     """P predicted people of another group.
 
     Attributes:
@@ -104,7 +104,7 @@ class Foreign:
         order = np.lexsort((-self.scores, image))
         uv = self._pixels(annotations.records, image) if self.joints_uv is None else self.joints_uv
         least = float(self.scores.min(initial=1.0)) - 1.0
-        origin = Origin(
+        provenance = Provenance(
             model_fingerprint=self.fingerprint,
             data_fingerprint=annotations.fingerprint,
             train_fit=False,
@@ -117,7 +117,7 @@ class Foreign:
             code_version="foreign",
         )
         return PredictionSet(
-            origin=origin,
+            provenance=provenance,
             keys=tuple(annotations.keys),
             counts=np.bincount(image, minlength=len(place)),
             scores=self.scores[order],
@@ -138,12 +138,12 @@ class Foreign:
         return uv
 
 
-def is_foreign(where: str) -> bool:
+def is_external(where: str) -> bool:
     """Whether this is no predictions file of this project but one of the forms read here."""
     return where.endswith((".npz", ".mat")) or ("://" not in where and Path(where).is_dir())
 
 
-def read_foreign(where: str) -> Foreign:
+def read_external(where: str) -> ExternalPredictions:
     """Reads one of the forms.
 
     Raises:
@@ -176,7 +176,7 @@ def read_foreign(where: str) -> Foreign:
 
     joints_cam, person, scores = numbers("joints_cam"), numbers("person"), numbers("score")
     assert joints_cam is not None
-    return Foreign(
+    return ExternalPredictions(
         where=where,
         fingerprint=_hash([path]),
         skeleton=skeleton,
@@ -215,7 +215,7 @@ def _hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _cheng(folder: Path) -> Foreign:
+def _cheng(folder: Path) -> ExternalPredictions:
     """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 where nobody was detected."""
     files = {m[1]: path for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
     if not files:
@@ -230,7 +230,7 @@ def _cheng(folder: Path) -> Foreign:
             keys.append(key_of("mupots", sequence, "0", frame))
             joints.append(data[frame, who].T)
             person.append(who)
-    return Foreign(
+    return ExternalPredictions(
         where=str(folder),
         fingerprint=_hash([files[sequence] for sequence in sorted(files)]),
         skeleton=MUPOTS17,

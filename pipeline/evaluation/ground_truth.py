@@ -208,7 +208,7 @@ def mupots_truth(records: Sequence[Record], ground_truth: GroundTruth = "annot3"
 # ---- COCO ----
 
 
-def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
+def truth_2d(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
     """People annotated in the image alone, and the joints of COCO17 that a model of this joint set predicts.
 
     Scored are labelled joints, occluded ones included; the columns are those joints, and ``joints_cam`` is all zeros.
@@ -216,7 +216,7 @@ def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tu
     Raises:
         ValueError: rows of another joint set than COCO17; names the key.
     """
-    joints = tuple(j for j, at in zip(COCO17.joints, conversion_back(skeleton), strict=True) if at >= 0)
+    joints = tuple(j for j, at in zip(COCO17.joints, coco17_columns(skeleton), strict=True) if at >= 0)
     columns = [COCO17.index(joint) for joint in joints]
     for record in records:
         if record.skeleton != COCO17.name:
@@ -233,7 +233,7 @@ def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tu
     return truth, joints
 
 
-def conversion_back(skeleton: Skeleton) -> tuple[int, ...]:
+def coco17_columns(skeleton: Skeleton) -> tuple[int, ...]:
     """For each joint of COCO17 the model's joint that stands for it, or -1: the inverse of what trained it."""
     trained = conversion(COCO17, skeleton).index
     return tuple(trained.index(k) if k in trained else -1 for k in range(len(COCO17)))

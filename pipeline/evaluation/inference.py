@@ -27,7 +27,7 @@ from pipeline.data.schema import from_row
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime, measure
-from pipeline.evaluation.predictions_file import Origin, PredictionSet, collect
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance, collect
 from pipeline.infra.cluster import preflight
 
 
@@ -85,13 +85,13 @@ class ShippedPredictor(BatchPredictor):
 
 
 def predict_split(
-    annotations: Annotations, origin: Origin, model: Any, workers: int, batch_size: int, gpu: bool
+    annotations: Annotations, provenance: Provenance, model: Any, workers: int, batch_size: int, gpu: bool
 ) -> PredictionSet:
     """Predicts every image, on ``workers`` actors with one CPU each.
 
     Args:
         annotations: the images.
-        origin: what the predictions will say of themselves; its ``least_score`` is the threshold.
+        provenance: what the predictions will say of themselves; its ``least_score`` is the threshold.
         model: reference to (DAS, ModelInfo) in Ray's object store.
         workers: from ``worker_count``.
         batch_size: images at once.
@@ -108,7 +108,7 @@ def predict_split(
     with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):
         people = rows.map_batches(
             ShippedPredictor,
-            fn_constructor_args=(model, "cuda" if gpu else "cpu", origin.least_score),
+            fn_constructor_args=(model, "cuda" if gpu else "cpu", provenance.least_score),
             batch_size=batch_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -118,7 +118,7 @@ def predict_split(
         )
     batches = people.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     try:
-        return collect(origin, annotations.keys, _with_bar(batches, len(annotations.records)))
+        return collect(provenance, annotations.keys, _with_bar(batches, len(annotations.records)))
     except ray.exceptions.RayTaskError as error:
         if not isinstance(error.cause, ValueError):
             raise

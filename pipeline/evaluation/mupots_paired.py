@@ -17,11 +17,11 @@ from das.skeleton import MUPOTS17
 from pipeline.data.record import key_of
 from pipeline.data.sources.mupots_mat import read_sequence
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.external_predictions import Foreign
+from pipeline.evaluation.external_predictions import ExternalPredictions
 from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
 from pipeline.evaluation.protocols.mupots import paired_numbers
 from pipeline.evaluation.protocols.strict import natural
-from pipeline.evaluation.score import joined
+from pipeline.evaluation.score import merge_numbers
 from pipeline.infra.text_tables import Numbers
 
 
@@ -41,11 +41,11 @@ class PairedTruth:
     truth: dict[str, Truth]
 
 
-def score_paired(foreign: Foreign, data: Sequence[str], split: str) -> Numbers:
+def score_paired(external: ExternalPredictions, data: Sequence[str], split: str) -> Numbers:
     """Scores of paired predictions under ``mupots-paired``, with annot3 and with univ_annot3.
 
     Args:
-        foreign: with ``person``.
+        external: with ``person``.
         data: prepared folders of MuPoTS-3D, or one folder of it as its owners ship it.
         split: of prepared folders.
 
@@ -53,33 +53,33 @@ def score_paired(foreign: Foreign, data: Sequence[str], split: str) -> Numbers:
         ValueError: another joint set than MuPoTS', data without MuPoTS' annotations, or predictions for images or
             people that are not annotated; names the file and the key.
     """
-    if foreign.skeleton != MUPOTS17:
-        of = f"person with skeleton {foreign.skeleton.name}"
-        raise ValueError(f"{foreign.where}: {of}: paired predictions are scored in {MUPOTS17.name} alone")
+    if external.skeleton != MUPOTS17:
+        of = f"person with skeleton {external.skeleton.name}"
+        raise ValueError(f"{external.where}: {of}: paired predictions are scored in {MUPOTS17.name} alone")
     given = _truth(data, split)
-    predicted, found = _pair(foreign, given)
-    return joined(paired_numbers(given.truth, predicted, found, given.sequence, given.clusters), train_fit=False)
+    predicted, found = _pair(external, given)
+    return merge_numbers(paired_numbers(given.truth, predicted, found, given.sequence, given.clusters), train_fit=False)
 
 
-def _pair(foreign: Foreign, given: PairedTruth) -> tuple[np.ndarray, np.ndarray]:
+def _pair(external: ExternalPredictions, given: PairedTruth) -> tuple[np.ndarray, np.ndarray]:
     """The prediction of every annotated person: (T, 17, 3) mm, and whether there is one, (T,) bool."""
-    assert foreign.person is not None
+    assert external.person is not None
     people = given.truth["annot3"]  # ordered by frame
     place = {key: i for i, key in enumerate(given.keys)}
     start = np.searchsorted(people.frame, np.arange(len(given.keys)))
     count = np.bincount(people.frame, minlength=len(given.keys))
     predicted, found = np.zeros(people.joints_cam.shape), np.zeros(len(people), bool)
-    for row, key in enumerate(foreign.keys.tolist()):
+    for row, key in enumerate(external.keys.tolist()):
         if key not in place:
-            raise ValueError(f"{foreign.where}: {key} is none of the {len(place)} images of {given.name}")
-        frame, who = place[key], int(foreign.person[row])
-        if foreign.padded and who >= count[frame]:
+            raise ValueError(f"{external.where}: {key} is none of the {len(place)} images of {given.name}")
+        frame, who = place[key], int(external.person[row])
+        if external.padded and who >= count[frame]:
             continue
         if not 0 <= who < count[frame]:
             wanted = f"0 to {count[frame] - 1}" if count[frame] else "no prediction: nobody is annotated as valid"
-            raise ValueError(f"{foreign.where}: {key}: person = {who}, wanted {wanted}")
+            raise ValueError(f"{external.where}: {key}: person = {who}, wanted {wanted}")
         at = start[frame] + who
-        predicted[at], found[at] = foreign.joints_cam[row], True
+        predicted[at], found[at] = external.joints_cam[row], True
     return predicted, found
 
 

@@ -25,9 +25,12 @@ from pipeline.infra.columns import Lists, read_lists, write_lists
 
 FORMAT = 1
 
+PREDICTIONS_FILE = "predictions.parquet"
+"""Name of the file in an evaluation's folder and MLflow run."""
+
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where predictions come from: the part of a checkpoint, and of an evaluation, that their scores depend on."""
 
     model_fingerprint: str
@@ -54,8 +57,8 @@ class Origin:
     @classmethod
     def of(
         cls, info: ModelInfo, model: str, data: str, train_fit: bool, least_score: float, code_version: str
-    ) -> Origin:
-        """The origin of predictions by a checkpoint, given the fingerprints of model and data."""
+    ) -> Provenance:
+        """The provenance of predictions by a checkpoint, given the fingerprints of model and data."""
         return cls(
             model_fingerprint=model,
             data_fingerprint=data,
@@ -79,7 +82,7 @@ class Origin:
         return {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
 
     @classmethod
-    def from_json(cls, value: Any) -> Origin:
+    def from_json(cls, value: Any) -> Provenance:
         """Inverse of ``to_json``; ValueError names another format, unknown or missing fields."""
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             found = value.get("format") if isinstance(value, dict) else value
@@ -98,7 +101,7 @@ class PredictionSet:
     """Predictions for F images, P people in all; the people of one image stand together, best first.
 
     Attributes:
-        origin: where they come from.
+        provenance: where they come from.
         keys: F keys. counts: (F,) people of each image.
         scores: (P,). joints_uv: (P, J, 2) px of the stored image. joints_cam: (P, J, 3) mm, camera frame.
 
@@ -107,7 +110,7 @@ class PredictionSet:
             do not fit the joint set.
     """
 
-    origin: Origin
+    provenance: Provenance
     keys: tuple[str, ...]
     counts: np.ndarray
     scores: np.ndarray
@@ -120,7 +123,7 @@ class PredictionSet:
             if key in seen:
                 raise ValueError(f"key {key} appears twice, wanted every image once")
             seen.add(key)
-        people, joints = int(self.counts.sum()), len(self.origin.skeleton)
+        people, joints = int(self.counts.sum()), len(self.provenance.skeleton)
         owner = np.repeat(np.arange(len(self.keys)), self.counts)
         for name, shape in (("scores", ()), ("joints_uv", (joints, 2)), ("joints_cam", (joints, 3))):
             value = getattr(self, name)
@@ -154,7 +157,7 @@ class PredictionSet:
         people = np.concatenate([np.zeros(0, int), *rows])
         counts = np.array([self.counts[place[key]] for key in keys], dtype=np.int64)
         chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
-        return PredictionSet(self.origin, tuple(keys), counts, *chosen)
+        return PredictionSet(self.provenance, tuple(keys), counts, *chosen)
 
     def save(self, uri: str | Path) -> None:
         """Writes the file, whole or not at all."""
@@ -165,7 +168,7 @@ class PredictionSet:
             value = getattr(self, name)
             width = int(np.prod(value.shape[1:]))
             lists[name] = Lists(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
-        write_lists(uri, "key", self.keys, lists, self.origin.to_json())
+        write_lists(uri, "key", self.keys, lists, self.provenance.to_json())
 
     @classmethod
     def load(cls, uri: str | Path) -> PredictionSet:
@@ -176,8 +179,8 @@ class PredictionSet:
         """
         keys, lists, about = read_lists(uri, "key", ("scores", "joints_uv", "joints_cam"))
         try:
-            origin = Origin.from_json(about)
-            joints, counts = len(origin.skeleton), lists["scores"].lengths
+            provenance = Provenance.from_json(about)
+            joints, counts = len(provenance.skeleton), lists["scores"].lengths
             for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
                 wrong = lists[name].lengths != width * counts
                 if wrong.any():
@@ -185,7 +188,7 @@ class PredictionSet:
                     found, people = lists[name].lengths[at], counts[at]
                     raise ValueError(f"{keys[at]}: {name} has {found} numbers, wanted {width} for each of {people}")
             return cls(
-                origin=origin,
+                provenance=provenance,
                 keys=tuple(keys),
                 counts=counts,
                 scores=lists["scores"].values.astype(np.float64),
@@ -196,18 +199,18 @@ class PredictionSet:
             raise ValueError(f"{uri}: {error}") from error
 
 
-def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
+def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
     """Rows of people, in any order and number, to one set; images without rows are images without people.
 
     Args:
-        origin: where the predictions come from.
+        provenance: where the predictions come from.
         keys: all images that were given to the model.
         people: batches of columns key, rank, score, joints_uv and joints_cam, as ``BatchPredictor`` returns them.
 
     Raises:
         ValueError: from ``PredictionSet``.
     """
-    joints = len(origin.skeleton)
+    joints = len(provenance.skeleton)
     batches = [batch for batch in people if len(batch["key"])]
 
     def joined(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -217,7 +220,7 @@ def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, n
     image = np.array([place[key] for batch in batches for key in batch["key"]], dtype=np.int64)
     order = np.lexsort((joined("rank", ()), image))
     return PredictionSet(
-        origin=origin,
+        provenance=provenance,
         keys=tuple(keys),
         counts=np.bincount(image, minlength=len(keys)),
         scores=joined("score", ())[order],
@@ -226,7 +229,7 @@ def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, n
     )
 
 
-def on_common_ground(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
+def with_common_joints(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
     """Both as if neither predicted a joint that the other one lacks, with one mean pose: this one's.
 
     Otherwise each would be scored on joints of its own, and a missed person would cost each something else.
@@ -234,23 +237,23 @@ def on_common_ground(this: PredictionSet, other: PredictionSet) -> tuple[Predict
     Raises:
         ValueError: their root is not the same joint, or they have no other joint in common.
     """
-    mine, theirs = this.origin.skeleton, other.origin.skeleton
+    mine, theirs = this.provenance.skeleton, other.provenance.skeleton
     common = set(mine.joints) & set(theirs.joints)
-    common -= {*this.origin.unsupervised_joints, *other.origin.unsupervised_joints}
+    common -= {*this.provenance.unsupervised_joints, *other.provenance.unsupervised_joints}
     if mine.root != theirs.root or not common - set(mine.root):
         raise ValueError(
             f"joint sets {mine.name} (root {', '.join(mine.root)}) and {theirs.name} (root {', '.join(theirs.root)}) "
             f"have {len(common)} joints in common: wanted one root and joints beside it to compare"
         )
-    mean = dict(zip(mine.joints, this.origin.mean_pose, strict=True)) if this.origin.mean_pose else {}
+    mean = dict(zip(mine.joints, this.provenance.mean_pose, strict=True)) if this.provenance.mean_pose else {}
 
     def restricted(found: PredictionSet) -> PredictionSet:
-        skeleton = found.origin.skeleton
-        origin = replace(
-            found.origin,
+        skeleton = found.provenance.skeleton
+        provenance = replace(
+            found.provenance,
             unsupervised_joints=tuple(j for j in skeleton.joints if j not in common),
             mean_pose=tuple(mean.get(j, (0.0, 0.0, 0.0)) for j in skeleton.joints) if mean else None,
         )
-        return replace(found, origin=origin)
+        return replace(found, provenance=provenance)
 
     return restricted(this), restricted(other)

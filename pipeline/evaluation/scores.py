@@ -9,9 +9,7 @@ from typing import Any, Literal
 
 from das.fields import check_json
 from das.metrics.bootstrap import Clusters, Ratio
-from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.score import Sheet
+from pipeline.evaluation.score import ProtocolResults
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
 
@@ -106,18 +104,18 @@ SCORES_FILE = "scores.json"
 """Artifact of the evaluation run that holds its ``Scores``."""
 
 
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """The headline: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
+def gate_scores(results: ProtocolResults) -> Scores:
+    """The strict protocol's headline. Without any prediction the precision is 0, which passes no gate."""
+    precision, provenance = results.strict.precision, results.scored.provenance
     return Scores(
         protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
+        split=results.scored.annotations.name,
+        skeleton=provenance.skeleton.name,
+        data_fingerprint=provenance.data_fingerprint,
+        model_fingerprint=provenance.model_fingerprint,
+        train_fit=provenance.train_fit,
+        mpjpe_mm=results.strict.mpjpe,
+        recall=results.strict.recall,
         precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
+        baseline_mpjpe_mm=results.strict.baseline_mpjpe,
     )

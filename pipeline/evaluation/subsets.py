@@ -32,7 +32,7 @@ TITLES = {
 }
 
 
-def people_slices(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
+def people_subsets(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
     """Kinds of slices, and in each the people (T,) bool of every class that somebody is in, in order.
 
     Args:

@@ -15,6 +15,9 @@ from pipeline.infra.files import exists, join
 
 INDEX_FILE = "training_index.parquet"
 
+TRAIN_FIT = "train-fit"
+"""Begins the names of all metrics and tables that were measured on training data."""
+
 
 def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
     """What speaks against scores on these images, in words; None when the model has seen none of them."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
 
 from das.fields import at_least
@@ -105,6 +104,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
         ValueError: an address, storage or tracking URI that cannot work, each in one line.
         ConnectionError: nothing answers at the address.
     """
+    import ray  # in functions: what only reads ClusterConfig does not spend seconds on importing Ray
+
     config = config or ClusterConfig()
     # Faults in them are told before Ray's seconds of start-up.
     storage, tracking_uri = config.locations() if out is None else (out, "")
@@ -118,6 +119,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
 
 def _start_or_join(config: ClusterConfig) -> bool:
     """Calls ray.init; True when that started a new local Ray."""
+    import ray
+
     # RAY_ADDRESS is also set by Ray around a submitted job's driver.
     environment = os.environ.get("RAY_ADDRESS", "")
     address = config.address or ("auto" if environment else "local")
@@ -160,6 +163,8 @@ def _start_or_join(config: ClusterConfig) -> bool:
 
 def _fixed_address() -> str:
     """HOST:PORT that a Ray started by this process will have: what its workers are told of it."""
+    import ray
+
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -228,6 +233,8 @@ def preflight(
     Raises:
         ValueError: not even one trial fits; says what is asked for and what the cluster has.
     """
+    import ray
+
     asked = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
     if workers < 1 or trials < 1 or not asked:
         raise ValueError(

@@ -21,7 +21,7 @@ from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
-from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from tests.pipeline.data.original_layouts import STANDING, jpeg
@@ -131,8 +131,8 @@ def joints_as(records, skeleton):
     return [r.joints_cam[:, conversion(skeleton_named(r.skeleton), skeleton).index].astype(float) for r in records]
 
 
-def origin_of(records, skeleton=PANOPTIC15, **changes):
-    origin = Origin(
+def provenance_of(records, skeleton=PANOPTIC15, **changes):
+    provenance = Provenance(
         model_fingerprint="m" * 64,
         data_fingerprint=annotations_of(records).fingerprint,
         train_fit=False,
@@ -144,7 +144,7 @@ def origin_of(records, skeleton=PANOPTIC15, **changes):
         least_score=0.01,
         code_version="0",
     )
-    return replace(origin, **changes)
+    return replace(provenance, **changes)
 
 
 def predictions_of(records, people=None, skeleton=PANOPTIC15, scores=0.9, **changes):
@@ -155,7 +155,7 @@ def predictions_of(records, people=None, skeleton=PANOPTIC15, scores=0.9, **chan
     lenses = [np.zeros(5) if r.distortion is None else r.distortion for r in records]
     uv = [project(np.asarray(p), r.K, lens) for p, r, lens in zip(people, records, lenses, strict=True)]
     return PredictionSet(
-        origin=origin_of(records, skeleton, **changes),
+        provenance=provenance_of(records, skeleton, **changes),
         keys=tuple(r.key for r in records),
         counts=counts,
         scores=np.broadcast_to(np.asarray(scores, float), (counts.sum(),)).copy(),

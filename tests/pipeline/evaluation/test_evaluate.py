@@ -16,10 +16,11 @@ from pipeline.cli import main
 from pipeline.data.record import decode_image
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.command import run_evaluation
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.inference import worker_count
 from pipeline.evaluation.predictions_file import PredictionSet
-from pipeline.evaluation.rescore import judge
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.cluster import ClusterConfig
@@ -106,8 +107,8 @@ def test_predictions_are_those_of_the_model_alone(place, result):
     predictions = PredictionSet.load(Path(result.out) / "predictions.parquet")
     records = scene(frames=IMAGES)
     assert predictions.keys == tuple(r.key for r in records)
-    assert predictions.origin.model_fingerprint == fingerprint(place / "model")
-    assert predictions.origin.least_score == predictions.origin.score_threshold == 0.0
+    assert predictions.provenance.model_fingerprint == fingerprint(place / "model")
+    assert predictions.provenance.least_score == predictions.provenance.score_threshold == 0.0
     found = Predictor.from_folder(place / "model").predict_batch(
         [decode_image(r) for r in records], [r.K for r in records], [r.distortion for r in records]
     )
@@ -119,9 +120,9 @@ def test_predictions_are_those_of_the_model_alone(place, result):
 
 def test_scoring_the_file_again_needs_no_model_and_gives_the_same(place, result):
     annotations = read_annotations([str(place / "prepared")], "test")
-    sheet = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
-    assert same(sheet.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
-    assert [t.text() for t in sheet.tables] == [t.text() for t in result.tables]
+    results = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
+    assert same(results.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
+    assert [t.text() for t in results.tables] == [t.text() for t in result.tables]
 
 
 def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
@@ -248,7 +249,7 @@ def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeyp
         ({"data": (str(tmp_path / "unfinished"),)}, ("no manifest",)),
         ({"data": (data, data)}, ("panoptic/seq0", "every image once")),
         ({"data": (str(tmp_path / "empty"),)}, ("empty", "holds no images")),
-        ({"data": (str(tmp_path / "flat"),)}, ("coco/seq0", "2D only")),
+        ({"data": (data, str(tmp_path / "flat"))}, ("coco/seq0", "2D only")),
         ({"split": "val"}, (data, "no split 'val'", "test")),
     ):
         cluster = ClusterConfig(storage=str(tmp_path / "runs"))
@@ -297,20 +298,20 @@ def test_the_default_name_belongs_to_model_and_data(place, local_ray):
 def test_images_without_depth_get_cocos_numbers_and_no_scores_to_promote_by(place, tmp_path, local_ray):
     records = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
     write_prepared(tmp_path / "flat", records)
-    found = judge(config_of(place, data=(str(tmp_path / "flat"),), name="flat"))
-    assert found.numbers.metrics["oks/people"] == 8 and 0 <= found.numbers.metrics["oks/ap"] <= 1
-    assert same(measured(run_of(found)), found.numbers.metrics)
+    found = run_evaluation(config_of(place, data=(str(tmp_path / "flat"),), name="flat"))
+    assert found.metrics["oks/people"] == 8 and 0 <= found.metrics["oks/ap"] <= 1
+    assert same(measured(run_of(found)), found.metrics)
     assert {"predictions.parquet", "report.json", "tables/oks.csv"} <= files(Path(found.out))
     assert not (Path(found.out) / "scores.json").exists() and "13 of 17 joints" in found.summary()
-    again = judge(
+    again = run_evaluation(
         EvaluateConfig(data=(str(tmp_path / "flat"),), predictions=str(Path(found.out) / "predictions.parquet"))
     )
-    assert same(again.numbers.metrics, found.numbers.metrics)
+    assert same(again.metrics, found.metrics)
 
 
 def test_an_evaluation_is_compared_with_earlier_predictions(place, result, local_ray):
     earlier = str(Path(result.out) / "predictions.parquet")
-    found = judge(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
+    found = run_evaluation(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
     assert found.metrics["compare/strict/recall"] == 0, "of the same model"
     assert "comparison" in {t.name for t in found.tables} and "paired comparison" in found.summary()
     assert run_of(found).data.metrics["compare/strict/recall_low"] == 0

@@ -11,8 +11,8 @@ import scipy.io
 from das.skeleton import COCO17, COCO19, MUPOTS17, PANOPTIC15
 from pipeline.cli import main
 from pipeline.evaluation.comparison import differences, verdict
-from pipeline.evaluation.evaluate import EvaluateConfig
-from pipeline.evaluation.external_predictions import read_foreign
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.external_predictions import read_external
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.rescore import rescore
 from pipeline.evaluation.score import score
@@ -34,7 +34,7 @@ COLUMNS = ("scores", "joints_uv", "joints_cam")
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
-    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
+    monkeypatch.setattr("pipeline.infra.cluster.connect", lambda _: pytest.fail("Ray was started for nothing"))
 
 
 def noisy(records, skeleton=PANOPTIC15, mm=40.0, seed=0):
@@ -82,15 +82,15 @@ def test_a_file_is_scored_again_without_model_or_cluster(place, tmp_path, capsys
     )
     assert status == 0 and "strict MPJPE" in out and "panoptic-smap" in out and "95 %" not in out
     assert "within these sequences only" in out, "six frames are little footage"
-    sheet = score(annotations_of(scene(frames=FRAMES)), PredictionSet.load(place / "good.parquet"))
+    results = score(annotations_of(scene(frames=FRAMES)), PredictionSet.load(place / "good.parquet"))
     report = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert report["metrics"] == pytest.approx({k: None if np.isnan(v) else v for k, v in sheet.metrics.items()})
+    assert report["metrics"] == pytest.approx({k: None if np.isnan(v) else v for k, v in results.metrics.items()})
     scores = Scores.from_json(json.loads((tmp_path / "again" / "scores.json").read_text()))
-    assert scores.mpjpe_mm == sheet.strict.mpjpe and scores.model_fingerprint == "m" * 64
+    assert scores.mpjpe_mm == results.strict.mpjpe and scores.model_fingerprint == "m" * 64
     tables = {p.stem for p in (tmp_path / "again" / "tables").iterdir()}
-    assert tables == {table.name for table in sheet.tables}
+    assert tables == {table.name for table in results.tables}
     page = (tmp_path / "again" / "report.html").read_text()
-    assert f"{sheet.strict.mpjpe:.1f}" in page and "worst 1" in page and "Runtime</a>" not in page
+    assert f"{results.strict.mpjpe:.1f}" in page and "worst 1" in page and "Runtime</a>" not in page
     pictures = {p.name.split("_")[0] for p in (tmp_path / "again" / "overlays").iterdir()}
     assert pictures == {"worst", "spread"}
     refused(
@@ -104,7 +104,7 @@ FAULTS = {
     "duplicate": ("twice",),
     "NaN": ("joints_cam", "NaN"),
     "wrong joint count": ("joints_uv has 28 numbers", "wanted 30 for each of 1"),
-    "foreign fingerprint": ("for data ffffffffffff", "panoptic/test has fingerprint"),
+    "external fingerprint": ("for data ffffffffffff", "panoptic/test has fingerprint"),
     "no Parquet": ("not a Parquet file",),
 }
 
@@ -132,7 +132,7 @@ def test_a_mutilated_file_is_refused_by_name(place, tmp_path, capsys, fault):
         short = replace(lists["joints_uv"], lengths=lengths, values=lists["joints_uv"].values[:88])
         write_lists(file, "key", keys, {**lists, "joints_uv": short}, about)
         key = keys[2]
-    elif fault == "foreign fingerprint":
+    elif fault == "external fingerprint":
         write_lists(file, "key", keys, lists, {**about, "data_fingerprint": "f" * 64})
         key = "ffff"
     else:
@@ -155,7 +155,7 @@ def test_two_models_are_compared_on_the_same_blocks(place, capsys):
     files = ("--predictions", place / "good.parquet", "--compare", place / "bad.parquet")
     status, out, _ = das_evaluate(capsys, *files, "--data", place / "prepared")
     assert status == 0 and "surely smaller" in out
-    found = rescore(config_of(place, compare=str(place / "bad.parquet"))).numbers
+    found = rescore(config_of(place, compare=str(place / "bad.parquet")))
     table = {t.name: t for t in found.tables}["comparison"]
     this, other, difference, lower, equal, higher = table.rows["strict/mpjpe"]
     assert difference == pytest.approx(this - other) and difference < -30
@@ -164,7 +164,7 @@ def test_two_models_are_compared_on_the_same_blocks(place, capsys):
     assert interval.low < difference < interval.high < 0 and interval.signs == {"seq0": -1, "seq1": -1}
     assert found.metrics["compare/strict/mpjpe_high"] == interval.high
     assert {"panoptic_release/mpjpe", "panoptic_smap/recall"} <= table.rows.keys()
-    bad = rescore(config_of(place, "bad.parquet")).numbers
+    bad = rescore(config_of(place, "bad.parquet"))
     assert (this, other) == (found.metrics["strict/mpjpe"], bad.metrics["strict/mpjpe"])
 
 
@@ -176,7 +176,7 @@ def test_models_of_different_joint_sets_are_compared_in_the_joints_that_both_pre
     fewer = [np.delete(joints, PANOPTIC15.index("head"), axis=1) for joints in people]
     # Another mean pose would give a missed person another price.
     predictions_of(records, fewer, small, mean_pose=((9.0, 9.0, 9.0),) * len(small)).save(tmp_path / "small.parquet")
-    table = {t.name: t for t in rescore(config_of(place, compare=str(tmp_path / "small.parquet"))).numbers.tables}
+    table = {t.name: t for t in rescore(config_of(place, compare=str(tmp_path / "small.parquet"))).tables}
     for name in ("strict/mpjpe", "strict/mpjpe_with_misses", "strict/recall"):
         assert table["comparison"].rows[name][2] == pytest.approx(0, abs=1e-6), name
     other = replace(small, root=("neck",))
@@ -186,7 +186,7 @@ def test_models_of_different_joint_sets_are_compared_in_the_joints_that_both_pre
 
 
 def test_a_model_does_not_differ_from_itself(place):
-    found = rescore(config_of(place, compare=str(place / "good.parquet"))).numbers
+    found = rescore(config_of(place, compare=str(place / "good.parquet")))
     table = {t.name: t for t in found.tables}["comparison"]
     for name, row in table.rows.items():
         assert row[2] == 0 and row[3] == row[5] == 0, name
@@ -233,7 +233,7 @@ def test_predictions_of_another_group_are_scored_like_our_own(place, tmp_path):
     scipy.io.savemat(tmp_path / "cells.mat", {**letters, "key": cells})
     for name in ("theirs.npz", "theirs.mat", "cells.mat"):
         config = config_of(place, predictions=str(tmp_path / name))
-        found = rescore(config).numbers.metrics
+        found = rescore(config).metrics
         for metric in ("strict/mpjpe", "strict/recall", "strict/precision", "panoptic_release/mpjpe/mafia",
                        "panoptic_smap/mpjpe", "strict/mpjpe_low", "strict/recall/seq1"):  # fmt: skip
             assert found[metric] == pytest.approx(ours[metric], rel=1e-4), (name, metric)
@@ -251,11 +251,11 @@ def test_scores_of_another_group_pass_no_gate(place, tmp_path):
 def test_our_model_is_compared_with_another_groups(place, tmp_path):
     records = scene(frames=FRAMES)
     np.savez(tmp_path / "theirs.npz", **rows_of(records, noisy(records, mm=90)))
-    found = rescore(config_of(place, compare=str(tmp_path / "theirs.npz"))).numbers
+    found = rescore(config_of(place, compare=str(tmp_path / "theirs.npz")))
     assert found.metrics["compare/strict/mpjpe_high"] < 0
     rows = {t.name: t for t in found.tables}["comparison"].rows
     assert "strict/root_error" in rows and "strict/mpjpe_with_misses" in rows, "a miss costs both our mean pose's error"
-    turned = rescore(config_of(place, str(tmp_path / "theirs.npz"), compare=str(place / "good.parquet"))).numbers
+    turned = rescore(config_of(place, str(tmp_path / "theirs.npz"), compare=str(place / "good.parquet")))
     assert "compare/strict/mpjpe_with_misses" not in turned.metrics, "nobody knows their mean pose"
     assert verdict(turned).startswith("error over")
 
@@ -324,7 +324,7 @@ def test_paired_predictions_are_scored_as_they_are_paired(tmp_path):
     np.savez(tmp_path / "theirs.npz", **form)
     write_prepared(tmp_path / "prepared", records)
     config = EvaluateConfig(data=(str(tmp_path / "prepared"),), predictions=str(tmp_path / "theirs.npz"))
-    found = rescore(config).numbers.metrics
+    found = rescore(config).metrics
     assert found["mupots_paired/pck_abs_all/seq0"] == pytest.approx(50), "swapped on one image of two"
     assert found["mupots_paired/pck_abs_all/seq1"] == pytest.approx(200 / 3), "one of three valid people is missed"
     assert found["mupots_paired/pck_abs_matched/seq1"] == pytest.approx(100)
@@ -365,7 +365,7 @@ def test_padding_of_the_published_form_is_no_mistake(tmp_path):
     data = np.full((3, 2, 3, 17), 1e5)
     data[0, 0], data[1] = 1.0, 2.0
     scipy.io.savemat(tmp_path / "MuPots_TS7_camCentric.mat", {"data": data})
-    found = read_foreign(str(tmp_path))
+    found = read_external(str(tmp_path))
     assert found.keys.tolist() == [f"mupots/TS7/0/{i:08d}" for i in (0, 1, 1)]
     assert found.person.tolist() == [0, 0, 1] and found.padded
 
@@ -381,8 +381,8 @@ def flat_predictions(records, off=0.0):
     """Perfect joints in the image, in a joint set without eyes and ears."""
     in_3d = scene(COCO17, FRAMES, source="coco")
     found = predictions_of(in_3d, joints_as(in_3d, PANOPTIC15))
-    origin = replace(found.origin, data_fingerprint=annotations_of(records).fingerprint)
-    return replace(found, origin=origin, joints_uv=found.joints_uv + off)
+    provenance = replace(found.provenance, data_fingerprint=annotations_of(records).fingerprint)
+    return replace(found, provenance=provenance, joints_uv=found.joints_uv + off)
 
 
 def test_images_without_depth_get_cocos_average_precision(tmp_path, capsys):
@@ -395,7 +395,7 @@ def test_images_without_depth_get_cocos_average_precision(tmp_path, capsys):
     assert status == 0 and "13 of 17 joints" in out and "not predicted: l_eye, r_eye, l_ear, r_ear" in out
     for name, wanted in (("perfect", 1.0), ("far", 0.0)):
         config = EvaluateConfig(data=(str(tmp_path / "prepared"),), predictions=str(tmp_path / f"{name}.parquet"))
-        found = rescore(config).numbers.metrics
+        found = rescore(config).metrics
         assert found["oks/ap"] == pytest.approx(wanted) and found["oks/people"] == 2 * FRAMES
     other = ("--compare", tmp_path / "far.parquet")
     refused(capsys, "2D only", argv=(*argv, tmp_path / "perfect.parquet", *other))
@@ -406,5 +406,5 @@ def test_the_documented_example_can_be_read(tmp_path):
     text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     exec(code.replace("theirs.npz", str(tmp_path / "theirs.npz")), {"np": np, "poses": np.ones((1, 17, 3))})
-    found = read_foreign(str(tmp_path / "theirs.npz"))
+    found = read_external(str(tmp_path / "theirs.npz"))
     assert found.skeleton == MUPOTS17 and found.keys.tolist() == ["mupots/TS1/0/00000000"]

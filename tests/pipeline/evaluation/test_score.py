@@ -21,8 +21,8 @@ from tests.pipeline.evaluation.evaluation_cases import (
     K,
     annotations_of,
     joints_as,
-    origin_of,
     predictions_of,
+    provenance_of,
     record,
     scene,
     standing,
@@ -74,14 +74,14 @@ def test_errors_are_told_by_joint_and_the_baseline_stands_beside():
     wrong = moved(records, 0.0)
     for people in wrong:
         people[:, NECK, 0] += 140
-    sheet = score(annotations_of(records), predictions_of(records, wrong))
-    assert sheet.metrics["strict/joint_mpjpe/neck"] == pytest.approx(140, abs=1e-3)
-    assert sheet.metrics["strict/joint_mpjpe/l_knee"] == pytest.approx(0, abs=1e-3)
-    assert sheet.metrics["strict/mpjpe"] == pytest.approx(10, abs=1e-3), "140 mm in one of 14 joints that count"
-    table = {t.name: t for t in sheet.tables}["strict_joints"]
+    results = score(annotations_of(records), predictions_of(records, wrong))
+    assert results.metrics["strict/joint_mpjpe/neck"] == pytest.approx(140, abs=1e-3)
+    assert results.metrics["strict/joint_mpjpe/l_knee"] == pytest.approx(0, abs=1e-3)
+    assert results.metrics["strict/mpjpe"] == pytest.approx(10, abs=1e-3), "140 mm in one of 14 joints that count"
+    table = {t.name: t for t in results.tables}["strict_joints"]
     target = np.concatenate(joints_as(records, PANOPTIC15))
     target -= target[:, [PANOPTIC15.root_index]]
-    mean = np.linalg.norm(target - np.array(origin_of(records).mean_pose), axis=-1).mean(axis=0)
+    mean = np.linalg.norm(target - np.array(provenance_of(records).mean_pose), axis=-1).mean(axis=0)
     assert table.rows["neck"] == pytest.approx([140, mean[NECK], 1], abs=1e-2)
     assert "mid_hip" not in table.rows and len(table.rows) == 14
 
@@ -143,10 +143,10 @@ def test_frames_without_predictions_are_misses_and_the_release_takes_its_mean_po
     records = scene()
     some = joints_as(records, PANOPTIC15)
     some[0] = some[0][:0]
-    sheet = score(annotations_of(records), predictions_of(records, some))
-    assert sheet.metrics["strict/recall"] == 0.75 and sheet.metrics["strict/precision"] == 1
-    assert sheet.metrics["strict/mpjpe"] == pytest.approx(0, abs=1e-3)
-    release = {t.name: t for t in sheet.tables}["panoptic_release"]
+    results = score(annotations_of(records), predictions_of(records, some))
+    assert results.metrics["strict/recall"] == 0.75 and results.metrics["strict/precision"] == 1
+    assert results.metrics["strict/mpjpe"] == pytest.approx(0, abs=1e-3)
+    release = {t.name: t for t in results.tables}["panoptic_release"]
     assert [c for c, _ in release.columns][-1] == "without candidate"
     assert (release.rows["haggling"][-1], release.rows["mafia"][-1], release.rows["mean"][-1]) == (2, 0, 2)
     assert release.rows["haggling"][0] > 10
@@ -201,13 +201,13 @@ def test_the_release_scores_confident_joints_inside_the_image_with_a_pixel():
     wrong = moved(clean, 0.0)
     for people in wrong:
         people[0, NECK] += 300
-    spoiled = replace(predictions_of(clean, wrong), origin=perfect.origin)
+    spoiled = replace(predictions_of(clean, wrong), provenance=perfect.provenance)
 
     def release(change):
         records = scene(MPI15)
         for r in records:
             change(r)
-        found = replace(spoiled, origin=origin_of(records))
+        found = replace(spoiled, provenance=provenance_of(records))
         return metrics(records, found)["panoptic_release/mpjpe"]
 
     def unsure(r):
@@ -291,15 +291,15 @@ def test_every_ratio_of_the_headline_has_an_interval_round_it():
     rng = np.random.default_rng(0)
     noisy = [p + rng.normal(0, 50, p.shape) for p in joints_as(records, PANOPTIC15)]
     noisy[3] = noisy[3][:1]
-    sheet = score(annotations_of(records), predictions_of(records, noisy))
+    results = score(annotations_of(records), predictions_of(records, noisy))
     for name in ("strict/mpjpe", "strict/mpjpe_with_misses", "strict/recall", "strict/root_error", "strict/pa_mpjpe",
                  "panoptic_release/mpjpe", "panoptic_smap/mpjpe"):  # fmt: skip
-        low, value, high = (sheet.metrics[name + end] for end in ("_low", "", "_high"))
+        low, value, high = (results.metrics[name + end] for end in ("_low", "", "_high"))
         assert low < value <= high, name
-    assert sheet.metrics["strict/recall_high"] == 1, "no share is above one"
-    assert sheet.metrics["strict/precision_low"] == sheet.metrics["strict/precision_high"] == 1, "no variation"
-    assert sheet.scores["strict/mpjpe"].value == pytest.approx(sheet.metrics["strict/mpjpe"])
-    for table in sheet.tables:
+    assert results.metrics["strict/recall_high"] == 1, "no share is above one"
+    assert results.metrics["strict/precision_low"] == results.metrics["strict/precision_high"] == 1, "no variation"
+    assert results.scores["strict/mpjpe"].value == pytest.approx(results.metrics["strict/mpjpe"])
+    for table in results.tables:
         assert table.intervals, table.name
 
 
@@ -352,8 +352,8 @@ def test_missed_people_are_wrong_among_all_and_absent_among_matched():
     people = as_muco(records)
     people[0] = people[0][:0]
     people[2] = people[2] + np.array([0, 0, 400.0])
-    sheet = score(annotations_of(records), predictions_of(records, people, MUCO21))
-    found, table = sheet.metrics, {t.name: t for t in sheet.tables}["mupots_release"]
+    results = score(annotations_of(records), predictions_of(records, people, MUCO21))
+    found, table = results.metrics, {t.name: t for t in results.tables}["mupots_release"]
     assert found["mupots_release/pck_rel_all/seq0"] == pytest.approx(50)
     assert found["mupots_release/pck_rel_matched/seq0"] == pytest.approx(100)
     assert found["mupots_release/pck_abs_matched/seq0"] == pytest.approx(0), "400 mm behind where it stands"
@@ -371,8 +371,8 @@ def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaling():
         joints = r.joints_cam.astype(np.float64)
         r.joints_cam_univ = (joints[:, [root]] + 1.1 * (joints - joints[:, [root]])).astype(np.float32)
         r.state[:, MUPOTS17.index("l_wrist")] = OCCLUDED
-    sheet = score(annotations_of(records), predictions_of(records, people, MUCO21))
-    found, tables = sheet.metrics, {t.name: t for t in sheet.tables}
+    results = score(annotations_of(records), predictions_of(records, people, MUCO21))
+    found, tables = results.metrics, {t.name: t for t in results.tables}
     for name in ("mupots_matlab", "mupots_matlab_annot3"):
         for part in ("pck_rel_all", "pck_abs_all", "pck_rel_matched"):
             assert found[f"{name}/{part}"] == pytest.approx(100), name
@@ -448,11 +448,13 @@ def test_data_that_cannot_judge_the_model_are_refused_in_one_line():
     everyone = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
     refused(lambda: metrics(records, everyone), records[0].key, "coco17 has no pelvis", "muco21")
     flat = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
-    refused(lambda: metrics(flat, replace(predictions_of(records), origin=origin_of(flat))), "2D only", flat[0].key)
+    refused(
+        lambda: metrics(flat, replace(predictions_of(records), provenance=provenance_of(flat))), "2D only", flat[0].key
+    )
     hidden = scene()
     for r in hidden:
         r.state[:, COCO19.root_index] = 0
-    refused(lambda: metrics(hidden, predictions_of(hidden)), "nobody", "root")
+    refused(lambda: metrics(hidden, predictions_of(hidden)), "no person in 4 images", "root")
 
 
 def test_predictions_for_other_data_are_refused():
@@ -464,18 +466,18 @@ def test_predictions_for_other_data_are_refused():
 
 def test_training_data_mark_every_number_and_table():
     records = scene()
-    sheet = score(annotations_of(records), predictions_of(records, train_fit=True))
+    results = score(annotations_of(records), predictions_of(records, train_fit=True))
     plain = score(annotations_of(records), predictions_of(records))
-    assert sheet.metrics == {f"train-fit/{name}": value for name, value in plain.metrics.items()}
-    for marked, table in zip(sheet.tables, plain.tables, strict=True):
+    assert results.metrics == {f"train-fit/{name}": value for name, value in plain.metrics.items()}
+    for marked, table in zip(results.tables, plain.tables, strict=True):
         assert marked.name == f"train-fit_{table.name}" and marked.title == f"train-fit: {table.title}"
         assert "train-fit" in marked.text() and "train-fit" in marked.csv()
 
 
 def test_sequences_stand_in_the_order_that_people_count_in():
     records = [record([standing(MUPOTS17)], MUPOTS17, sequence=f"TS{i}", source="mupots") for i in (10, 2, 1)]
-    sheet = score(annotations_of(records), predictions_of(records, as_muco(records), MUCO21))
-    tables = {t.name: t for t in sheet.tables}
+    results = score(annotations_of(records), predictions_of(records, as_muco(records), MUCO21))
+    tables = {t.name: t for t in results.tables}
     assert [*tables["strict_sequences"].rows] == ["all", "TS1", "TS2", "TS10"]
     assert [*tables["mupots_release"].rows] == ["TS1", "TS2", "TS10", "mean"]
 
@@ -510,7 +512,7 @@ def test_a_file_gives_the_same_scores_whatever_the_order_of_its_rows(tmp_path):
     predictions = predictions_of(records, people)
     predictions.save(tmp_path / "predictions.parquet")
     loaded = PredictionSet.load(tmp_path / "predictions.parquet")
-    assert loaded.origin == predictions.origin and loaded.keys == predictions.keys
+    assert loaded.provenance == predictions.provenance and loaded.keys == predictions.keys
     assert (loaded.counts == predictions.counts).all()
     np.testing.assert_array_equal(loaded.joints_cam, predictions.joints_cam.astype(np.float32))
     rows = [
@@ -524,15 +526,15 @@ def test_a_file_gives_the_same_scores_whatever_the_order_of_its_rows(tmp_path):
         }
         for i, (key, n) in enumerate(zip(loaded.keys, loaded.counts, strict=True))
     ]
-    again = collect(loaded.origin, loaded.keys[::-1], rows[::-1])
+    again = collect(loaded.provenance, loaded.keys[::-1], rows[::-1])
     assert metrics(records, again) == metrics(records, loaded)
 
 
 def test_an_image_that_is_missing_or_strange_is_named():
     records = scene()
-    fewer = predictions_of(records[:3], data_fingerprint=origin_of(records).data_fingerprint)
+    fewer = predictions_of(records[:3], data_fingerprint=provenance_of(records).data_fingerprint)
     refused(lambda: metrics(records, fewer), "no row for", records[3].key, "1 of 4")
-    more = predictions_of(records, data_fingerprint=origin_of(records[:3]).data_fingerprint)
+    more = predictions_of(records, data_fingerprint=provenance_of(records[:3]).data_fingerprint)
     refused(lambda: metrics(records[:3], more), "other images", records[3].key)
 
 

@@ -7,7 +7,7 @@ from das.skeleton import COCO19, PANOPTIC15
 from pipeline.data.record import OCCLUDED
 from pipeline.evaluation.ground_truth import strict_truth
 from pipeline.evaluation.score import score
-from pipeline.evaluation.subsets import occluded_joints, people_slices
+from pipeline.evaluation.subsets import occluded_joints, people_subsets
 from tests.pipeline.evaluation.evaluation_cases import (
     annotations_of,
     joints_as,
@@ -22,7 +22,7 @@ def slices_of(records):
     truth = strict_truth(records, PANOPTIC15)
     return {
         kind: {name: np.flatnonzero(people).tolist() for name, people in parts.items()}
-        for kind, parts in people_slices(records, truth, PANOPTIC15).items()
+        for kind, parts in people_subsets(records, truth, PANOPTIC15).items()
     }
 
 
@@ -73,15 +73,15 @@ def test_errors_of_a_slice_are_those_of_its_people_and_it_has_no_precision():
     for people in wrong:
         people[1, neck, 0] += 130  # of those behind: 10 mm over the 13 other joints that count and the neck
     wrong[3] = wrong[3][1:]  # nobody in front is found on the last image
-    sheet = score(annotations_of(records), predictions_of(records, wrong))
-    table = {t.name: t for t in sheet.tables}["strict_distance"]
+    results = score(annotations_of(records), predictions_of(records, wrong))
+    table = {t.name: t for t in results.tables}["strict_distance"]
     columns = [name for name, _ in table.columns]
     assert "precision" not in columns
     near, far = (dict(zip(columns, table.rows[name], strict=True)) for name in ("2 to 3 m", "4 to 5 m"))
     assert (near["people"], near["recall"], far["people"], far["recall"]) == (4, 0.75, 4, 1)
     assert near["MPJPE mm"] == pytest.approx(0, abs=1e-3)
     assert far["MPJPE mm"] == pytest.approx(130 / 14, abs=1e-3)
-    assert sheet.metrics["strict/mpjpe/distance/4 to 5 m"] == far["MPJPE mm"]
+    assert results.metrics["strict/mpjpe/distance/4 to 5 m"] == far["MPJPE mm"]
 
 
 def test_visible_and_occluded_joints_are_scored_apart():
@@ -91,7 +91,7 @@ def test_visible_and_occluded_joints_are_scored_apart():
     for r, people in zip(records, wrong, strict=True):
         r.state[:, wrist] = OCCLUDED
         people[:, PANOPTIC15.index("l_wrist"), 1] += 200
-    sheet = score(annotations_of(records), predictions_of(records, wrong))
-    rows = {t.name: t for t in sheet.tables}["strict_visibility"].rows
+    results = score(annotations_of(records), predictions_of(records, wrong))
+    rows = {t.name: t for t in results.tables}["strict_visibility"].rows
     assert rows["visible"][1] == pytest.approx(0, abs=1e-3) and rows["occluded"][1] == pytest.approx(200, abs=1e-3)
     assert (rows["visible"][-1], rows["occluded"][-1]) == (1, 0), "PCK at 150 mm"

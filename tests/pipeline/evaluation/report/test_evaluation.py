@@ -16,7 +16,7 @@ from das.camera import project
 from das.metrics.tables import pck
 from das.skeleton import COCO19, MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.frame_choice import chosen_frames, frame_errors, look_at
+from pipeline.evaluation.frame_choice import chosen_frames, frame_errors, people_on_frame
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import MOST_PICTURES, evaluation_page, pck_lines
 from pipeline.evaluation.report.published import TABLE_2, TABLE_3, TABLE_4
@@ -42,12 +42,10 @@ class Case:
     def __init__(self, folder: Path, records, predictions, spread=2, worst=1, name="tiny", runtime=RUNTIME):
         write_prepared(folder, records)
         self.annotations = read_annotations([str(folder)], "test")
-        self.origin = predictions.origin
-        self.sheet = score(self.annotations, predictions)
-        self.pictures = overlays(self.annotations, self.sheet, self.origin, spread, worst)
-        self.html = evaluation_page(
-            name, "runs/model", self.annotations, self.sheet, self.origin, self.pictures, runtime, "run-1"
-        )
+        self.provenance = predictions.provenance
+        self.results = score(self.annotations, predictions)
+        self.pictures = overlays(self.results.scored, spread, worst)
+        self.html = evaluation_page(name, "runs/model", self.results, self.pictures, runtime, "run-1")
 
     @property
     def scene(self):
@@ -101,12 +99,12 @@ def panoptic(tmp_path_factory):
 
 
 def test_headline_tables_and_provenance_are_the_sheets(panoptic):
-    page, numbers = Text(panoptic.html), panoptic.sheet.strict.numbers()
+    page, numbers = Text(panoptic.html), panoptic.results.strict.numbers()
     for text in (f"<dd>{numbers['mpjpe']:.1f} <small>mm</small></dd>", f"<dd>{numbers['recall']:.3f}</dd>",
                  "7 of 8 people found", f"mean pose of the training data: {numbers['baseline_mpjpe']:.1f} mm",
-                 panoptic.origin.model_fingerprint, panoptic.origin.data_fingerprint, "run-1"):  # fmt: skip
+                 panoptic.provenance.model_fingerprint, panoptic.provenance.data_fingerprint, "run-1"):  # fmt: skip
         assert text in panoptic.html, text
-    for table in panoptic.sheet.tables:
+    for table in panoptic.results.tables:
         assert any(table.title in heading for heading in page.headings)
         for name, row in table.rows.items():
             # A number's interval follows it in the same cell.
@@ -121,7 +119,7 @@ def test_published_rows_stand_beside_ours_with_their_source(panoptic):
     page = Text(panoptic.html)
     assert ["DAS, the paper", "single-stage", "53.3", "51.2", "49.1", "61.5", "53.8", ""] in page.rows
     assert "Table 2" in panoptic.html and "Table 4" in panoptic.html and "Table 3" not in panoptic.html
-    metrics = panoptic.sheet.metrics
+    metrics = panoptic.results.metrics
     found = [f"{metrics[f'panoptic_release/mpjpe/{name}']:.1f}" for name in ("haggling", "mafia")]
     assert ["this model", "", *found, "–", "–", "–", ""] in page.rows, "two activities are no mean of four"
     assert ["this model, CPU, 1 thread, 128 x 96", "", "21", "–", "–", ""] in page.rows
@@ -137,7 +135,7 @@ def test_other_data_than_the_papers_is_said_to_be_no_comparison(tmp_path, panopt
 def test_mupots_is_compared_with_table_3(tmp_path):
     records = scene(MUPOTS17, frames=4, source="mupots")
     case = Case(tmp_path, records, noisy(records, MUCO21), runtime=None)
-    page, metrics = Text(case.html), case.sheet.metrics
+    page, metrics = Text(case.html), case.results.metrics
     assert ["DAS, the paper", "single-stage", "82.7", "39.2", ""] in page.rows and "Table 2" not in case.html
     ours = [f"{metrics[f'mupots_release/pck_{kind}_all']:.1f}" for kind in ("rel", "abs")]
     assert ["this model, mupots-release, all", "", *ours, ""] in page.rows
@@ -153,15 +151,15 @@ def test_published_means_are_those_of_their_rows():
 
 
 def test_pck_curves_are_the_metrics_own(panoptic):
-    result, thresholds = panoptic.sheet.strict, [0.0, 60.0, 100.0, 150.0]
-    aligned, missed, absolute, pose = (line.y for line in pck_lines(panoptic.sheet, thresholds))
+    result, thresholds = panoptic.results.strict, [0.0, 60.0, 100.0, 150.0]
+    aligned, missed, absolute, pose = (line.y for line in pck_lines(panoptic.results.scored, thresholds))
     assert aligned[-1] == pytest.approx(100 * result.numbers()["pck_150mm"])
     found = result.scored & result.found[:, None]
     for i, threshold in enumerate(thresholds):
         assert aligned[i] == pytest.approx(100 * (result.errors[found] < threshold).mean())
         assert pose[i] == pytest.approx(100 * (result.baseline_errors[found] < threshold).mean())
         assert missed[i] == pytest.approx(aligned[i] * found.sum() / result.scored.sum())
-    truth, people = panoptic.sheet.truth, panoptic.sheet.people
+    truth, people = panoptic.results.scored.truth, panoptic.results.scored.people
     gaps = np.linalg.norm(people.joints_cam[result.match] - truth.joints_cam, axis=2)
     everywhere = pck(gaps[result.found], 60.0, result.scored[result.found])
     weights = result.scored[result.found].sum(axis=0)
@@ -192,7 +190,7 @@ def test_optimistic_protocols_are_marked(panoptic):
     page = Text(panoptic.html)
     marked = [heading for heading in page.headings if heading.endswith(" optimistic")]
     assert len(marked) == 1 and marked[0].startswith("panoptic-release")
-    assert '<span class="mark">optimistic</span> The protocol takes the nearest' in panoptic.html
+    assert '<span class="mark">optimistic</span> panoptic-release takes the nearest' in panoptic.html
 
 
 # ---- stands alone, and small ----
@@ -237,8 +235,8 @@ def test_a_page_holds_only_so_many_frames_and_says_so(tmp_path):
 
 
 def test_worst_frames_come_first_and_sample_frames_are_spread(panoptic):
-    errors = frame_errors(panoptic.sheet, 4)
-    chosen = chosen_frames(panoptic.annotations, panoptic.sheet, 2, 3)
+    errors = frame_errors(panoptic.results.scored)
+    chosen = chosen_frames(panoptic.results.scored, 2, 3)
     kinds = {name[:8]: at for name, at in chosen.items()}
     assert kinds["spread_0"] == 3 and [at for name, at in chosen.items() if "worst" in name] == [
         *np.argsort(-errors, kind="stable")[:3]
@@ -247,12 +245,12 @@ def test_worst_frames_come_first_and_sample_frames_are_spread(panoptic):
 
 
 def test_a_frame_knows_who_was_found_and_how_well(panoptic):
-    here, result = look_at(panoptic.sheet, 0), panoptic.sheet.strict
+    here, result = people_on_frame(panoptic.results.scored, 0), panoptic.results.strict
     assert len(here.people) == 1 and len(here.truth) == 2 and here.match.tolist() == [1]
     row = here.truth[1]
     assert here.errors[0] == pytest.approx(result.errors[row][result.scored[row]].mean())
     # In the other images everybody is found.
-    assert look_at(panoptic.sheet, 1).match.tolist() == [0, 1]
+    assert people_on_frame(panoptic.results.scored, 1).match.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("found", [1, 0])
@@ -261,7 +259,7 @@ def test_missed_people_are_the_worst_frame_also_where_nobody_knows_a_mean_pose(t
     people = joints_as(records, PANOPTIC15)
     people = [people[0], people[1][:found], people[2]] if found else [joints[:0] for joints in people]
     case = Case(tmp_path, records, predictions_of(records, people, mean_pose=None))
-    assert np.isfinite(frame_errors(case.sheet, 3)).all()
+    assert np.isfinite(frame_errors(case.results.scored)).all()
     (worst,) = (name for name in case.pictures if name.startswith("worst"))
     assert found == 0 or records[1].key.replace("/", "-").replace("_", "-") in worst
     pasted = re.search(r'id="scene-data">(.*?)</script>', case.html, re.DOTALL)[1]
@@ -280,7 +278,7 @@ def test_the_scene_is_the_same_people_upright_in_metres(panoptic):
     np.testing.assert_allclose(np.linalg.norm(shown, axis=-1), np.linalg.norm(true, axis=-1), atol=2e-3)
     np.testing.assert_allclose(shown[..., 1], true @ (record_.R @ [0, 1, 0]), atol=2e-3)
     (person,) = frame["people"]
-    here = look_at(panoptic.sheet, 0)
+    here = people_on_frame(panoptic.results.scored, 0)
     assert person["truth"] == 1 and person["error"] == round(float(here.errors[0]), 1) and person["score"] == 0.9
 
 
@@ -295,7 +293,7 @@ def test_joints_that_mean_nothing_are_not_in_the_scene(tmp_path):
 def test_the_drawn_camera_sees_the_corners_of_the_image(panoptic):
     frame, record_ = panoptic.scene["frames"][0], panoptic.annotations.records[0]
     corners = np.array(frame["view"])
-    level = scene_of({"worst_00_x.jpg": 0}, panoptic.annotations, panoptic.sheet, panoptic.origin)
+    level = scene_of({"worst_00_x.jpg": 0}, panoptic.results.scored)
     assert level["frames"][0]["picture"] == "worst_00_x.jpg"
     down = record_.R @ [0, 1, 0]
     forward = np.array([0, 0, 1.0]) - down[2] * down
