@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from das.camera import project
@@ -13,7 +14,7 @@ from das.checkpoint import ModelInfo, save_model
 from das.config import small
 from das.model import DAS
 from das.recipe import InputSize
-from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
+from das.skeleton import COCO19, MUPOTS17, PANOPTIC15, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, SplitInfo
 from pipeline.data.prepare.convert import CONVERTER_VERSION
 from pipeline.data.record import Record, key_of
@@ -22,6 +23,7 @@ from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
+from pipeline.evaluation.score import score
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from tests.pipeline.data.original_layouts import STANDING, jpeg
@@ -75,6 +77,30 @@ def record(people, skeleton=COCO19, frame=0, sequence="seq1", activity="", sourc
         ignore=np.zeros(n, bool),
         valid=np.ones(n, bool),
     )
+
+
+def refused(call, *parts):
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(part in message for part in parts) and "\n" not in message, message
+
+
+def metrics(records, predictions, threshold=None):
+    return score(annotations_of(records), predictions, threshold).metrics
+
+
+def moved(records, offset, skeleton=PANOPTIC15):
+    return [people + offset for people in joints_as(records, skeleton)]
+
+
+def mupots_scene(frames=4):
+    return scene(MUPOTS17, frames, source="mupots", activity="")
+
+
+def as_muco(records):
+    """True people in 21 joints; the four that MuPoTS lacks lie anywhere."""
+    return [np.concatenate([r.joints_cam.astype(float), r.joints_cam[:, :4] + 99.0], axis=1) for r in records]
 
 
 def hash_number(text):
