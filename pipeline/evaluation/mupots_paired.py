@@ -1,6 +1,6 @@
-"""Predictions that are given person by person, scored as they are paired: MuPoTS-3D.
+"""Predictions that come paired with annotated people, on MuPoTS-3D: scored in these pairs, without a pairing step.
 
-The ground truth is prepared data or, since no image is needed, the owners' own annotation files.
+The ground truth is prepared data or, since no image is needed, MuPoTS-3D's own annotation files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PairedTruth:
 
     Attributes:
         name: of the data. keys: F keys. sequence: (F,) names. clusters: of the images.
-        truth: by ground truth, the same T people in the same order; frame i is keys[i].
+        truth: by the name of the ground truth, the same T people in the same order; frame i is keys[i].
     """
 
     name: str
@@ -46,7 +46,7 @@ def score_paired(external: ExternalPredictions, data: Sequence[str], split: str)
 
     Args:
         external: with ``person``.
-        data: prepared folders of MuPoTS-3D, or one folder of it as its owners ship it.
+        data: prepared folders of MuPoTS-3D, or one folder in its original layout.
         split: of prepared folders.
 
     Raises:
@@ -76,7 +76,7 @@ def _pair(external: ExternalPredictions, given: PairedTruth) -> tuple[np.ndarray
         if external.padded and who >= count[frame]:
             continue
         if not 0 <= who < count[frame]:
-            wanted = f"0 to {count[frame] - 1}" if count[frame] else "no prediction: nobody is annotated as valid"
+            wanted = f"0 to {count[frame] - 1}" if count[frame] else "no prediction: no person is annotated as valid"
             raise ValueError(f"{external.where}: {key}: person = {who}, wanted {wanted}")
         at = start[frame] + who
         predicted[at], found[at] = external.joints_cam[row], True
@@ -84,8 +84,8 @@ def _pair(external: ExternalPredictions, given: PairedTruth) -> tuple[np.ndarray
 
 
 def _truth(data: Sequence[str], split: str) -> PairedTruth:
-    if len(data) == 1 and (owners := _owners_sequences(Path(data[0]))):
-        return _from_owners(data[0], owners)
+    if len(data) == 1 and (sequences := _original_sequences(Path(data[0]))):
+        return _original_truth(data[0], sequences)
     annotations = read_annotations(data, split)
     records = annotations.records
     for record in records:
@@ -105,13 +105,13 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     )
 
 
-def _owners_sequences(folder: Path) -> list[Path]:
-    """Folders with annot.mat, in counting order; none where the folder is prepared data or something else."""
+def _original_sequences(folder: Path) -> list[Path]:
+    """Folders with annot.mat, ordered by number; empty if the folder is prepared data or something else."""
     places = [*folder.glob("MultiPersonTestSet/TS*/annot.mat"), *folder.glob("TS*/annot.mat")]
     return sorted({path.parent for path in places}, key=lambda path: natural(path.name))
 
 
-def _from_owners(name: str, sequences: Sequence[Path]) -> PairedTruth:
+def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:
     names: list[str] = []
     numbers: list[int] = []
     rows, annot3, univ_annot3 = [], [], []

@@ -41,12 +41,12 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     slices["joint"] = {
         joint: _slice(sheet, len(records), joints=np.arange(len(joints)) == i)
         for i, joint in enumerate(joints)
-        if sheet.scored.strict.scored[:, i].any()
+        if sheet.strict.scored[:, i].any()
     }
     return Evidence(
         scores=gate_scores(sheet),
         clusters=sheet.scored.clusters,
-        metrics=sheet.scored.strict.scores(sheet.scored.truth, sheet.scored.people, len(records)),
+        metrics=sheet.strict.scores(sheet.scored.truth, sheet.scored.people, len(records)),
         slices=slices,
     )
 
@@ -55,7 +55,7 @@ def _slice(
     sheet: ProtocolResults, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None
 ) -> Slice:
     """Some of the people (T,) bool, or some of their joints (J,) bool."""
-    part = sheet.scored.strict.of(people, joints)
+    part = sheet.strict.of(people, joints)
     scores = part.scores(sheet.scored.truth, sheet.scored.people, images)
     del scores["precision"]  # no prediction belongs to a part of the people
     return Slice(part.people, scores)

@@ -1,4 +1,4 @@
-"""The published protocols of MuPoTS-3D: the DAS release's, the toolbox's, and that for predictions already paired.
+"""The published protocols of MuPoTS-3D: the DAS release's, the toolbox's, and one for predictions already paired.
 
     mupots_release, mupots_release_mended           the DAS release, and the same with every bone's own parent
     mupots_matlab                                   Moon et al.: univ_annot3, bones rescaled; most published numbers
@@ -36,7 +36,7 @@ from pipeline.evaluation.scored import Scored
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
 _ROOT = MUPOTS17.root_indices
-# The toolbox pairs people by pixels of the original images, whose longer side is this.
+# Longer sides of the original images, px: the toolbox pairs people by their pixels, and stored images may be smaller.
 _WIDE, _SQUARE = 1920, 2048
 _SQUARE_SEQUENCES = tuple(f"TS{i}" for i in range(1, 6))
 _PARTS = ("pck_rel", "pck_abs", "auc_rel", "auc_abs")
@@ -71,11 +71,11 @@ def mupots_matlab_numbers(scored: Scored) -> list[Numbers]:
 def paired_numbers(
     truth: Mapping[str, Truth], predicted: np.ndarray, found: np.ndarray, sequence: np.ndarray, clusters: Clusters
 ) -> list[Numbers]:
-    """Predictions that are given person by person: no pairing, no rescaling, 14 joints.
+    """Predictions that come paired with people: no pairing step, no rescaling, 14 joints.
 
     Args:
-        truth: by ground truth (``annot3``, ``univ_annot3``), the same T people.
-        predicted: (T, 17, 3) mm, camera frame; anything where not found.
+        truth: by the name of the ground truth (``annot3``, ``univ_annot3``), the same T people.
+        predicted: (T, 17, 3) mm, camera frame; ignored where ``found`` is False.
         found: (T,) bool.
         sequence: (F,) name of every frame's sequence.
         clusters: of the frames.

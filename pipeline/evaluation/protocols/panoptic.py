@@ -1,4 +1,4 @@
-"""The published protocols of CMU Panoptic on prepared data in its layout: the DAS release's and SMAP's."""
+"""The published protocols of CMU Panoptic, on prepared data in its layout: the DAS release's and SMAP's."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def panoptic_release_numbers(scored: Scored) -> list[Numbers]:
     baseline_mean = np.nan
     if provenance.mean_pose is not None:
         frames = np.unique(given.truth.frame)
-        standing = np.broadcast_to(np.array(provenance.mean_pose), (len(frames), 15, 3))
-        found = release_by_activity(given.truth, Predictions(frames, standing, np.ones(len(frames))), *rest)
+        # One mean pose per frame suffices: the protocol aligns roots and matches with replacement.
+        poses = np.broadcast_to(np.array(provenance.mean_pose), (len(frames), 15, 3))
+        found = release_by_activity(given.truth, Predictions(frames, poses, np.ones(len(frames))), *rest)
         baseline, baseline_mean = {name: result.mpjpe for name, result in found.items()}, activity_mean(found)
     metrics = {"baseline/panoptic_release_mpjpe": baseline_mean}
     rows: dict[str, list[float | Interval]] = {}
@@ -71,7 +72,7 @@ def panoptic_release_numbers(scored: Scored) -> list[Numbers]:
     rows["mean"] = [found_mean, baseline_mean, *total]
     title = (
         "panoptic-release by activity (optimistic: the nearest of up to 100 candidates above score "
-        f"{provenance.release_threshold:g}, with replacement; beside the strict protocol, decides nothing)"
+        f"{provenance.release_threshold:g}, with replacement; given for comparison, decides no promotion)"
     )
     table = Table.of("panoptic_release", title, _RELEASE_COLUMNS, rows)
     return [Numbers(metrics, (table,), {"panoptic_release/mpjpe": mean})]
@@ -104,6 +105,6 @@ def panoptic_smap_numbers(scored: Scored) -> list[Numbers]:
         for n, found in zip(_SMAP_COLUMNS, rows[name], strict=True):
             where = f"panoptic_smap/{n}" if name == "all" else f"panoptic_smap/{n}/{name}"
             metrics |= ends_as_metrics(where, found) if name == "all" else {where: found.value}
-    title = "panoptic-smap by activity (one-to-one by 2D root within 30 px; missed people lower recall alone)"
+    title = "panoptic-smap by activity (one-to-one by 2D root within 30 px; missed people lower only recall)"
     table = Table.of("panoptic_smap", title, list(_SMAP_COLUMNS.values()), rows)
     return [Numbers(metrics, (table,), {f"panoptic_smap/{name}": score for name, score in scores.items()})]

@@ -1,4 +1,4 @@
-"""The strict protocol on prepared data: headline, and the same by activity, sequence, joint and kind of person."""
+"""The strict protocol on prepared data: overall, and by activity, sequence, joint and subset of people."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
 
 
 def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Names (F,) of the images' groups by kind: activities, where there are any but the sequences; and sequences."""
+    """Group names (F,) of the images by kind: activities (unless all are sequences), and sequences."""
     sequences = np.array([record.sequence for record in records])
     activities = np.array([record.activity for record in records])
     if (activities != sequences).any() and (activities != "").any():
@@ -88,7 +88,7 @@ def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Sorting key by which TS2 stands before TS10."""
+    """Sorting key that puts TS2 before TS10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

@@ -1,7 +1,7 @@
-"""The page of one evaluation: headline, published results beside ours, curves, breakdowns, people in 3D, runtime.
+"""The page of one evaluation: headline, published tables with ours, curves, breakdowns, people in 3D, runtime.
 
-Numbers of a train-fit evaluation are marked in every heading; protocols that choose among candidates by the truth are
-marked optimistic.
+Every heading of a train-fit evaluation is marked as such. Protocols that choose among candidates by the ground truth
+are marked optimistic.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pipeline.infra.html.page import Chart, Grid, Number, grid_of, meaning_of_in
 from pipeline.infra.html.pictures import data_uri
 
 MOST_PICTURES = 24
-"""Frames that a page holds, the worst first; all others stay in the evaluation's folder."""
+"""Largest number of frames on a page, the worst first; the others are only in the evaluation's folder."""
 
 _LONG = 24  # rows above which a table is folded
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One table of the evaluation; ``long`` ones are folded. ``note`` says what its intervals promise."""
+    """One table of the evaluation; ``long`` ones are folded. ``note`` explains its intervals."""
 
     title: str
     note: str
@@ -46,7 +46,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame: what it is, its key, its error in mm, and the overlay as data."""
+    """One frame: its label, its key, its error in mm, and the overlay as a data URI."""
 
     label: str
     key: str
@@ -56,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class EvaluationPage:
-    """What templates/evaluation.html lays out; ``mark`` is empty or says train-fit."""
+    """The content of templates/evaluation.html; ``mark`` is train-fit or empty."""
 
     title: str
     subtitle: str
@@ -81,7 +81,7 @@ def evaluation_page(
     runtime: Runtime | None,
     run: str | None,
 ) -> str:
-    """One HTML file that needs nothing else.
+    """The page as one HTML file that loads no other file.
 
     Args:
         name: of the evaluation.
@@ -101,8 +101,8 @@ def evaluation_page(
         mark=TRAIN_FIT if provenance.train_fit else "",
         protocol=(
             f"Strict protocol: people above score {scored.threshold:.3g} are paired one-to-one with the truth by the "
-            "distance of their roots in the image. Error, recall and precision belong together: a model that finds "
-            "fewer people can have the smaller error on those it finds."
+            "distance of their roots in the image. Read error, recall and precision together: a model that finds "
+            "fewer people can have a smaller error on those that it finds."
         ),
         numbers=_headline(results),
         comparisons=comparisons(annotations, _unmarked(results)),
@@ -200,7 +200,7 @@ def pck_lines(scored: Scored, thresholds: Sequence[float]) -> list[Line]:
         Line("misses are wrong", "c2", curve(np.where(found, result.errors, np.inf), counted)),
         Line("in camera space", "c3", curve(absolute, found)),
     ]
-    # Another group's predictions come without their training data's mean pose.
+    # Predictions of other groups come without a mean pose of their training data.
     posed = found & np.isfinite(result.baseline_errors)
     return [*lines, Line("mean pose", "c4", curve(result.baseline_errors, posed))] if posed.any() else lines
 
@@ -211,13 +211,13 @@ def _pck_chart(scored: Scored) -> Chart:
     svg = line_chart(title, thresholds, pck_lines(scored, thresholds), "threshold, mm", "correct joints, %", 100.0)
     caption = (
         "Share of joints closer than the threshold, over matched people. With misses, joints of people who were not "
-        "found are wrong at every threshold. In camera space nothing is aligned: where the person stands counts."
+        "found are wrong at every threshold. In camera space nothing is aligned: the root's error counts too."
     )
     return Chart("pck", title, svg, caption)
 
 
 def _joint_chart(scored: Scored) -> Chart:
-    """Error of each joint, beside the mean pose's."""
+    """Error of each joint, and that of the mean pose."""
     result = scored.strict
     found = result.scored & result.found[:, None]
     rows = {}
@@ -227,7 +227,7 @@ def _joint_chart(scored: Scored) -> Chart:
             dots = (Dot("mean pose", "c4", float(pose.mean())), Dot("this model", "c1", float(errors.mean())))
             rows[joint] = tuple(dot for dot in dots if np.isfinite(dot.value))
     title = "Error by joint"
-    caption = "Mean root-aligned error over matched people; a root that is itself a joint has none."
+    caption = "Mean root-aligned error over matched people; the root joint itself has none."
     return Chart("joints", title, dot_chart(title, rows, "mm"), caption)
 
 
@@ -238,7 +238,7 @@ def _chosen(results: ProtocolResults, pictures: Mapping[str, bytes]) -> dict[str
     """Picture's file name -> index of the frame, for the pictures on the page, the worst first."""
     spread = sum(not _is_worst(file) for file in pictures)
     frames = chosen_frames(results.scored, spread, len(pictures) - spread)
-    assert set(frames) == set(pictures), "pictures are drawn from the same choice"
+    assert set(frames) == set(pictures), "the pictures were chosen from the same results"
     order = sorted(frames, key=lambda file: (not _is_worst(file), file))
     return {file: frames[file] for file in order[:MOST_PICTURES]}
 
@@ -253,10 +253,10 @@ def _label(file: str) -> str:
 
 
 def _frames_note(shown_: int, all_: int) -> str:
-    """How the frames were chosen."""
+    """How the frames were chosen, and what their number means."""
     left_out = f" {all_ - shown_} more are in the evaluation's folder." if all_ > shown_ else ""
     return (
         "The frames with the largest mean error, and samples spread evenly over the data; the number is the frame's "
-        "mean joint error, where a missed person costs what the mean pose would, or a point in the person's middle "
-        f"where nobody knows a mean pose.{left_out}"
+        "mean joint error, in which a missed person has the error of the mean pose, or of a point in the person's "
+        f"middle where no mean pose is known.{left_out}"
     )

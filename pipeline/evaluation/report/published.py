@@ -22,7 +22,7 @@ class Row:
     Attributes:
         method: authors, and year or name where several are known. kind: top-down, bottom-up or single-stage.
         numbers: one for each column of the table; NaN where the paper gives none.
-        note: what the paper says about the row's numbers.
+        note: the paper's remark on the row's numbers.
     """
 
     method: str
@@ -100,7 +100,7 @@ TABLE_4 = Published(
     title="Runtime of one image",
     source="Wang et al., CVPR 2022, Table 4",
     columns=(("runtime ms", ".0f"), ("Panoptic MPJPE mm", ".1f"), ("MuPoTS-3D PCK rel", ".1f")),
-    conditions="one V100 GPU, batch size 1; what was timed is not said",
+    conditions="one V100 GPU, batch size 1; the paper does not state what was timed",
     rows=(
         Row("Moon et al.", "top-down", (107, UNKNOWN, 81.8), "speed measured by the paper"),
         Row("Lin et al. (HDNet)", "top-down", (118, UNKNOWN, 83.7), "speed measured by the paper"),

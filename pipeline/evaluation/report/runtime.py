@@ -14,7 +14,7 @@ from pipeline.infra.html.page import Chart, Note, Number
 
 @dataclass(frozen=True)
 class RuntimeSection:
-    """What templates/runtime.html lays out."""
+    """The content of templates/runtime.html."""
 
     conditions: str
     numbers: Sequence[Number]
@@ -49,7 +49,7 @@ def runtime_section(r: Runtime) -> RuntimeSection:
 def table_4_comparison(runtimes: Sequence[Runtime]) -> Comparison:
     """Table 4 with a row for each measurement."""
     ours = {f"this model, {place(r)}, {size(r.input_size)}": (r.latency_ms_median, UNKNOWN, UNKNOWN) for r in runtimes}
-    note = Note("Our rows are medians from encoded bytes to people, on the device named; the paper's V100 is another.")
+    note = Note("Our rows are medians from encoded bytes to people, on the device named; the paper used a V100.")
     return published_comparison(TABLE_4, ours, [note])
 
 
@@ -60,5 +60,5 @@ def place(r: Runtime) -> str:
 
 
 def size(height_width: tuple[int, int]) -> str:
-    """Width x height, as people write it."""
+    """Width x height, pixels."""
     return f"{height_width[1]} x {height_width[0]}"

@@ -19,7 +19,7 @@ from pipeline.evaluation.scored import Scored
 
 
 def scene_of(frames: Mapping[str, int], scored: Scored) -> dict[str, Any]:
-    """Plain values for the script.
+    """JSON values for the script.
 
     Args:
         frames: name of the frame's picture -> index of the frame, see ``chosen_frames``.
@@ -54,7 +54,7 @@ def scene_of(frames: Mapping[str, int], scored: Scored) -> dict[str, Any]:
 
 
 def _joints(joints_cam: np.ndarray, valid: np.ndarray, axes: np.ndarray) -> list[list[float] | None]:
-    """Metres in the upright space, to the millimetre; None where a joint is not to be shown."""
+    """Joints in metres in the upright space, rounded to the millimetre; None for joints that are not shown."""
     level = np.round(joints_cam @ axes.T / 1000, 3)
     shown = valid & np.isfinite(level).all(axis=1)
     return [point if ok else None for point, ok in zip(level.tolist(), shown, strict=True)]
