@@ -20,7 +20,7 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.external_predictions import ExternalPredictions
 from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
 from pipeline.evaluation.protocols.mupots import paired_numbers
-from pipeline.evaluation.protocols.strict import natural
+from pipeline.evaluation.protocols.strict import natural_order
 from pipeline.evaluation.score import merge_numbers
 from pipeline.infra.text_tables import Numbers
 
@@ -108,7 +108,7 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
 def _original_sequences(folder: Path) -> list[Path]:
     """Folders with annot.mat, ordered by number; empty if the folder is prepared data or something else."""
     places = [*folder.glob("MultiPersonTestSet/TS*/annot.mat"), *folder.glob("TS*/annot.mat")]
-    return sorted({path.parent for path in places}, key=lambda path: natural(path.name))
+    return sorted({path.parent for path in places}, key=lambda path: natural_order(path.name))
 
 
 def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:

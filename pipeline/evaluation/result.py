@@ -97,8 +97,8 @@ def strict_headline(scores: Scores, threshold: float) -> str:
     """The strict protocol's main numbers in one line, marked where the images may be training data."""
     mark = f"{TRAIN_FIT}, some of these images may be training data: " if scores.train_fit else ""
     baseline = scores.baseline_mpjpe_mm
-    beside = "" if math.isnan(baseline) else f" (mean pose {baseline:.1f} mm)"
+    mean_pose = "" if math.isnan(baseline) else f" (mean pose {baseline:.1f} mm)"
     return (
-        f"{mark}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm{beside}, recall {scores.recall:.3f}, "
+        f"{mark}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm{mean_pose}, recall {scores.recall:.3f}, "
         f"precision {scores.precision:.3f}, people above score {threshold:.3g}"
     )

@@ -31,7 +31,7 @@ from das.metrics.tables import Predictions, Truth, root_aligned, root_of
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth
-from pipeline.evaluation.protocols.strict import natural
+from pipeline.evaluation.protocols.strict import natural_order
 from pipeline.evaluation.scored import Scored
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
@@ -176,7 +176,7 @@ def _numbers(
         for part, score in result.scores(truth, sequence, thresholds).items()
     }
     names = np.unique(sequence)
-    order = sorted(range(len(names)), key=lambda i: natural(str(names[i])))
+    order = sorted(range(len(names)), key=lambda i: natural_order(str(names[i])))
     shown = [f"{part}_{mode}" for mode in ("all", "matched") for part in ("pck_rel", "pck_abs")]
     metrics: dict[str, float] = {}
     for part, score in parts.items():

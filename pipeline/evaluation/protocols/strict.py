@@ -39,7 +39,8 @@ _JOINT_COLUMNS = {
 }
 _SHARES = ("recall", "precision", "f1", "pck_150mm")
 _GROUP_METRICS = ("mpjpe", "recall", "precision", "root_error")
-_HEADLINE = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
+# Metrics whose 95 % interval is logged too.
+_WITH_INTERVALS = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
 
 
 def strict_numbers(scored: Scored) -> list[Numbers]:
@@ -50,7 +51,7 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
     scores = result.scores(truth, people, images)
     metrics = {f"strict/{name}": value for name, value in numbers.items() if name != "baseline_mpjpe"}
     metrics |= {"strict/threshold": scored.threshold, "baseline/mpjpe": numbers["baseline_mpjpe"]}
-    for name in _HEADLINE:
+    for name in _WITH_INTERVALS:
         metrics |= ends_as_metrics(f"strict/{name}", _interval(name, scores[name], clusters))
 
     groups = image_groups(scored.records)
@@ -58,7 +59,7 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
     counts = np.bincount(truth.frame[result.match != NOT_COUNTED], minlength=images)
     for kind, names in groups.items():
         rows = {"all": _row(scores, clusters, counts)}
-        for name in sorted(np.unique(names).tolist(), key=natural):
+        for name in sorted(np.unique(names).tolist(), key=natural_order):
             here = names == name
             part = {n: score.where(here) for n, score in scores.items()}
             rows[name] = _row(part, clusters.where(here), counts[here])
@@ -87,7 +88,7 @@ def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {"sequences": sequences}
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
     """Sorting key that puts TS2 before TS10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
@@ -120,7 +121,7 @@ def _roots(scored: Scored, scores: Mapping[str, Ratio], groups: np.ndarray) -> T
     precision = {"all": root_average_precision(truth, candidates, root)}
     precision |= by_group(lambda t, p: root_average_precision(t, p, root), truth, candidates, groups)
     rows: dict[str, list[float | Interval]] = {}
-    for name in ["all", *sorted(precision.keys() - {"all"}, key=natural)]:
+    for name in ["all", *sorted(precision.keys() - {"all"}, key=natural_order)]:
         here = np.ones(len(groups), bool) if name == "all" else groups == name
         errors = (_interval(n, scores[n].where(here), clusters.where(here)) for n in _ROOT_COLUMNS)
         rows[name] = [precision[name], *errors]

@@ -26,7 +26,7 @@ def config_of(place, predictions="good.parquet", **changes):
 
 
 def das_evaluate(capsys, *argv):
-    """Exit status and what stood on standard output and standard error."""
+    """Exit status, standard output and standard error."""
     try:
         main(["evaluate", *map(str, argv)])
         status = 0

@@ -42,7 +42,7 @@ def test_models_of_different_joint_sets_are_compared_in_the_joints_that_both_pre
     small = replace(PANOPTIC15, name="small", joints=joints, bones=PANOPTIC15.bones[1:])
     people = noisy(records)
     fewer = [np.delete(joints, PANOPTIC15.index("head"), axis=1) for joints in people]
-    # Another mean pose would give a missed person another price.
+    # With another mean pose a missed person would have another error.
     predictions_of(records, fewer, small, mean_pose=((9.0, 9.0, 9.0),) * len(small)).save(tmp_path / "small.parquet")
     table = {t.name: t for t in rescore(config_of(place, compare=str(tmp_path / "small.parquet"))).tables}
     for name in ("strict/mpjpe", "strict/mpjpe_with_misses", "strict/recall"):
@@ -53,14 +53,14 @@ def test_models_of_different_joint_sets_are_compared_in_the_joints_that_both_pre
         rescore(config_of(place, compare=str(tmp_path / "other.parquet")))
 
 
-def test_a_model_does_not_differ_from_itself(place):
+def test_a_model_compared_with_itself_has_no_difference(place):
     found = rescore(config_of(place, compare=str(place / "good.parquet")))
     table = {t.name: t for t in found.tables}["comparison"]
     for name, row in table.rows.items():
         assert row[2] == 0 and row[3] == row[5] == 0, name
 
 
-def test_only_what_is_alike_is_compared(place, tmp_path):
+def test_train_fit_and_other_data_are_not_compared(place, tmp_path):
     records = scene(frames=FRAMES)
     mine = annotations_of(records)
     honest = score(mine, predictions_of(records, noisy(records)))
@@ -72,13 +72,13 @@ def test_only_what_is_alike_is_compared(place, tmp_path):
         rescore(config_of(place, compare=str(tmp_path / "fewer.parquet")))
 
 
-def test_our_model_is_compared_with_another_groups(place, tmp_path):
+def test_a_model_is_compared_with_another_groups_predictions(place, tmp_path):
     records = scene(frames=FRAMES)
     np.savez(tmp_path / "theirs.npz", **rows_of(records, noisy(records, mm=90)))
     found = rescore(config_of(place, compare=str(tmp_path / "theirs.npz")))
     assert found.metrics["compare/strict/mpjpe_high"] < 0
     rows = {t.name: t for t in found.tables}["comparison"].rows
-    assert "strict/root_error" in rows and "strict/mpjpe_with_misses" in rows, "a miss costs both our mean pose's error"
+    assert "strict/root_error" in rows and "strict/mpjpe_with_misses" in rows, "our mean pose for both"
     turned = rescore(config_of(place, str(tmp_path / "theirs.npz"), compare=str(place / "good.parquet")))
-    assert "compare/strict/mpjpe_with_misses" not in turned.metrics, "nobody knows their mean pose"
+    assert "compare/strict/mpjpe_with_misses" not in turned.metrics, "their mean pose is not known"
     assert verdict(turned).startswith("error over")

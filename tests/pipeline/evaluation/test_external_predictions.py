@@ -20,7 +20,7 @@ from tests.pipeline.evaluation.rescore_cases import FRAMES, config_of, noisy, re
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
-def test_predictions_of_another_group_are_scored_like_our_own(place, tmp_path):
+def test_external_predictions_get_the_scores_of_equal_own_predictions(place, tmp_path):
     records = scene(frames=FRAMES)
     people = noisy(records)
     people[1] = people[1][:1]
@@ -42,7 +42,7 @@ def test_predictions_of_another_group_are_scored_like_our_own(place, tmp_path):
         assert np.isnan([found["baseline/mpjpe"], found["strict/mpjpe_with_misses"]]).all(), "no mean pose is known"
 
 
-def test_scores_of_another_group_pass_no_gate(place, tmp_path):
+def test_external_predictions_get_no_scores_file_for_promotion(place, tmp_path):
     records = scene(frames=FRAMES)
     np.savez(tmp_path / "theirs.npz", **rows_of(records, noisy(records)))
     rescore(config_of(place, predictions=str(tmp_path / "theirs.npz"), out=str(tmp_path / "out")))
@@ -67,7 +67,7 @@ def test_scores_of_another_group_pass_no_gate(place, tmp_path):
         ({"person": np.tile([0, 1], 6)}, ("panoptic15", "mupots17 alone")),
     ],
 )
-def test_a_faulty_foreign_file_is_refused_by_name(place, tmp_path, capsys, change, parts):
+def test_a_faulty_external_file_is_refused_by_name(place, tmp_path, capsys, change, parts):
     records = scene(frames=FRAMES)
     form = {k: v for k, v in (rows_of(records, noisy(records)) | change).items() if v is not None}
     np.savez(tmp_path / "theirs.npz", **form)
@@ -75,7 +75,7 @@ def test_a_faulty_foreign_file_is_refused_by_name(place, tmp_path, capsys, chang
     refused(capsys, "theirs.npz", *parts, argv=argv)
 
 
-def test_files_that_are_no_predictions_are_named(place, tmp_path, capsys):
+def test_files_in_another_format_are_named(place, tmp_path, capsys):
     (tmp_path / "broken.npz").write_bytes(b"PK no")
     (tmp_path / "broken.mat").write_bytes(b"no")
     (tmp_path / "empty").mkdir()
@@ -85,7 +85,7 @@ def test_files_that_are_no_predictions_are_named(place, tmp_path, capsys):
         refused(capsys, name, part, argv=argv)
 
 
-def test_padding_of_the_published_form_is_no_mistake(tmp_path):
+def test_padding_rows_of_the_published_form_are_skipped(tmp_path):
     data = np.full((3, 2, 3, 17), 1e5)
     data[0, 0], data[1] = 1.0, 2.0
     scipy.io.savemat(tmp_path / "MuPots_TS7_camCentric.mat", {"data": data})
@@ -95,7 +95,7 @@ def test_padding_of_the_published_form_is_no_mistake(tmp_path):
 
 
 def test_the_documented_example_can_be_read(tmp_path):
-    """The example of docs/evaluation.md, as it stands there."""
+    """The example of docs/evaluation.md, as it is printed there."""
     text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
     exec(code.replace("theirs.npz", str(tmp_path / "theirs.npz")), {"np": np, "poses": np.ones((1, 17, 3))})

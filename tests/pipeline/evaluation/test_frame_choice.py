@@ -26,17 +26,17 @@ def test_worst_frames_come_first_and_sample_frames_are_spread(panoptic):
     assert [f["key"] for f in panoptic.scene["frames"]][0] == panoptic.annotations.keys[int(np.argmax(errors))]
 
 
-def test_a_frame_knows_who_was_found_and_how_well(panoptic):
+def test_people_on_a_frame_have_matches_and_errors(panoptic):
     here, result = people_on_frame(panoptic.results.scored, 0), panoptic.results.strict
     assert len(here.people) == 1 and len(here.truth) == 2 and here.match.tolist() == [1]
     row = here.truth[1]
     assert here.errors[0] == pytest.approx(result.errors[row][result.scored[row]].mean())
-    # In the other images everybody is found.
+    # In the other images all people are found.
     assert people_on_frame(panoptic.results.scored, 1).match.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("found", [1, 0])
-def test_missed_people_are_the_worst_frame_also_where_nobody_knows_a_mean_pose(tmp_path, found):
+def test_missed_people_make_the_worst_frame_also_without_a_mean_pose(tmp_path, found):
     records = scene(frames=3)
     people = joints_as(records, PANOPTIC15)
     people = [people[0], people[1][:found], people[2]] if found else [joints[:0] for joints in people]

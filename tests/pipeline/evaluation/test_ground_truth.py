@@ -10,7 +10,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
 )
 
 
-def test_blocks_of_a_recording_are_five_seconds_and_photos_stand_alone():
+def test_blocks_of_a_recording_last_five_seconds_and_each_photo_is_one_block():
     first = scene(frames=2)
     video = [replace(r, frame=frame) for r in first for frame in range(0, 1800, 10)]
     clusters = image_clusters(video)

@@ -17,15 +17,15 @@ from tests.pipeline.evaluation.rescore_cases import das_evaluate, mupots, paired
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
-def test_paired_predictions_are_scored_as_they_are_paired(tmp_path):
-    """Two people swapped stay wrong, as their group paired them; a person without prediction is missed."""
+def test_paired_predictions_are_scored_in_the_given_pairs(tmp_path):
+    """Two swapped people stay wrong, since the given pairs are kept; a person without prediction is missed."""
     records = mupots()
     records[3].valid[0] = False
     people = joints_as(records, MUPOTS17)
     people[3] = people[3][1:]
     people[0] = people[0][::-1]
     form = paired(records, people)
-    form = {k: v if k == "skeleton" else v[:-1] for k, v in form.items()}  # nobody is predicted on the last image
+    form = {k: v if k == "skeleton" else v[:-1] for k, v in form.items()}  # no prediction on the last image
     np.savez(tmp_path / "theirs.npz", **form)
     write_prepared(tmp_path / "prepared", records)
     config = EvaluateConfig(data=(str(tmp_path / "prepared"),), predictions=str(tmp_path / "theirs.npz"))
@@ -37,7 +37,7 @@ def test_paired_predictions_are_scored_as_they_are_paired(tmp_path):
     assert found["mupots_paired/pck_abs_all"] == pytest.approx((50 + 200 / 3) / 2)
 
 
-def test_a_person_who_is_not_annotated_is_named(tmp_path, capsys):
+def test_a_person_index_beyond_the_annotated_people_is_refused(tmp_path, capsys):
     records = mupots()
     write_prepared(tmp_path / "prepared", records)
     form = paired(records, joints_as(records, MUPOTS17))

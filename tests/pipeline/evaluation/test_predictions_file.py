@@ -42,7 +42,7 @@ def test_a_file_gives_the_same_scores_whatever_the_order_of_its_rows(tmp_path):
     assert metrics(records, again) == metrics(records, loaded)
 
 
-def test_an_image_that_is_missing_or_strange_is_named():
+def test_an_image_without_row_or_a_row_for_another_image_is_named():
     records = scene()
     fewer = predictions_of(records[:3], data_fingerprint=provenance_of(records).data_fingerprint)
     refused(lambda: metrics(records, fewer), "no row for", records[3].key, "1 of 4")
@@ -50,7 +50,7 @@ def test_an_image_that_is_missing_or_strange_is_named():
     refused(lambda: metrics(records[:3], more), "other images", records[3].key)
 
 
-def test_a_mutilated_file_is_refused_by_name(tmp_path):
+def test_a_damaged_file_is_refused_by_name(tmp_path):
     file = tmp_path / "predictions.parquet"
     records = scene()
     columns = ("scores", "joints_uv", "joints_cam")

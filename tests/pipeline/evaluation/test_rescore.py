@@ -18,7 +18,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
     predictions_of,
     record,
     scene,
-    standing,
+    upright_person,
 )
 from tests.pipeline.evaluation.rescore_cases import COLUMNS, FRAMES, das_evaluate, refused
 
@@ -59,8 +59,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_mutilated_file_is_refused_by_name(place, tmp_path, capsys, fault):
-    file = tmp_path / "mutilated.parquet"
+def test_a_damaged_file_is_refused_by_name(place, tmp_path, capsys, fault):
+    file = tmp_path / "damaged.parquet"
     records = scene(frames=FRAMES)
     keys, lists, about = read_lists(place / "good.parquet", "key", COLUMNS)
     key = keys[2]
@@ -74,7 +74,7 @@ def test_a_mutilated_file_is_refused_by_name(place, tmp_path, capsys, fault):
         values[lists["joints_cam"].lengths[:2].sum() + 7] = np.nan
         write_lists(file, "key", keys, {**lists, "joints_cam": replace(lists["joints_cam"], values=values)}, about)
     elif fault == "wrong joint count":
-        one = [record([standing(COCO19)], frame=i) for i in range(3)]
+        one = [record([upright_person(COCO19)], frame=i) for i in range(3)]
         predictions_of(one).save(file)
         keys, lists, about = read_lists(file, "key", COLUMNS)
         lengths = np.array([30, 30, 28])

@@ -18,7 +18,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
     record,
     refused,
     scene,
-    standing,
+    upright_person,
 )
 
 
@@ -36,7 +36,7 @@ def test_perfect_predictions_are_perfect_under_every_protocol(skeleton):
 
 
 @pytest.mark.parametrize("skeleton", [PANOPTIC15, MUCO21])
-def test_a_model_that_finds_nobody_is_defined(skeleton):
+def test_metrics_are_defined_without_any_prediction(skeleton):
     panoptic = skeleton == PANOPTIC15
     records = scene() if panoptic else scene(MUPOTS17, source="mupots")
     found = metrics(records, predictions_of(records, [np.zeros((0, len(skeleton), 3))] * 4, skeleton))
@@ -48,7 +48,7 @@ def test_a_model_that_finds_nobody_is_defined(skeleton):
         assert np.isnan(found["mupots_release/pck_rel_matched"])
 
 
-def test_every_ratio_of_the_headline_has_an_interval_round_it():
+def test_headline_ratios_have_intervals_that_contain_them():
     records = scene(frames=12)
     rng = np.random.default_rng(0)
     noisy = [p + rng.normal(0, 50, p.shape) for p in joints_as(records, PANOPTIC15)]
@@ -65,13 +65,15 @@ def test_every_ratio_of_the_headline_has_an_interval_round_it():
         assert table.intervals, table.name
 
 
-def test_data_that_cannot_judge_the_model_are_refused_in_one_line():
+def test_data_without_the_models_root_or_without_3d_are_refused_in_one_line():
     records = scene(COCO17)
-    everyone = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
-    refused(lambda: metrics(records, everyone), records[0].key, "coco17 has no pelvis", "muco21")
-    flat = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
+    empty = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
+    refused(lambda: metrics(records, empty), records[0].key, "coco17 has no pelvis", "muco21")
+    only_2d = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
     refused(
-        lambda: metrics(flat, replace(predictions_of(records), provenance=provenance_of(flat))), "2D only", flat[0].key
+        lambda: metrics(only_2d, replace(predictions_of(records), provenance=provenance_of(only_2d))),
+        "2D only",
+        only_2d[0].key,
     )
     hidden = scene()
     for r in hidden:
@@ -86,7 +88,7 @@ def test_predictions_for_other_data_are_refused():
     refused(lambda: metrics(records, found, threshold=0.001), "threshold = 0.001", "0.01")
 
 
-def test_training_data_mark_every_number_and_table():
+def test_train_fit_marks_every_metric_and_table():
     records = scene()
     results = score(annotations_of(records), predictions_of(records, train_fit=True))
     plain = score(annotations_of(records), predictions_of(records))
@@ -96,15 +98,15 @@ def test_training_data_mark_every_number_and_table():
         assert "train-fit" in marked.text() and "train-fit" in marked.csv()
 
 
-def test_sequences_stand_in_the_order_that_people_count_in():
-    records = [record([standing(MUPOTS17)], MUPOTS17, sequence=f"TS{i}", source="mupots") for i in (10, 2, 1)]
+def test_sequences_are_ordered_by_number():
+    records = [record([upright_person(MUPOTS17)], MUPOTS17, sequence=f"TS{i}", source="mupots") for i in (10, 2, 1)]
     results = score(annotations_of(records), predictions_of(records, as_muco(records), MUCO21))
     tables = {t.name: t for t in results.tables}
     assert [*tables["strict_sequences"].rows] == ["all", "TS1", "TS2", "TS10"]
     assert [*tables["mupots_release"].rows] == ["TS1", "TS2", "TS10", "mean"]
 
 
-def test_tables_align_and_keep_all_digits():
+def test_table_text_is_aligned_and_csv_keeps_all_digits():
     records = scene()
     text = score(annotations_of(records), predictions_of(records)).tables[0].text().splitlines()
     assert len({len(line) for line in text[1:]}) == 1

@@ -19,23 +19,23 @@ from tests.pipeline.evaluation.rescore_cases import FRAMES, das_evaluate, refuse
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
 
-def flat_scene():
+def scene_2d():
     return [replace(r, joints_cam=None, K=None) for r in scene(COCO17, FRAMES, source="coco")]
 
 
-def flat_predictions(records, off=0.0):
-    """Perfect joints in the image, in a joint set without eyes and ears."""
+def predictions_2d(records, off=0.0):
+    """Perfect joints in the image, in a joint set that lacks eyes and ears."""
     in_3d = scene(COCO17, FRAMES, source="coco")
     found = predictions_of(in_3d, joints_as(in_3d, PANOPTIC15))
     provenance = replace(found.provenance, data_fingerprint=annotations_of(records).fingerprint)
     return replace(found, provenance=provenance, joints_uv=found.joints_uv + off)
 
 
-def test_images_without_depth_get_cocos_average_precision(tmp_path, capsys):
-    records = flat_scene()
+def test_images_annotated_in_2d_get_cocos_average_precision(tmp_path, capsys):
+    records = scene_2d()
     write_prepared(tmp_path / "prepared", records)
-    flat_predictions(records).save(tmp_path / "perfect.parquet")
-    flat_predictions(records, off=200).save(tmp_path / "far.parquet")
+    predictions_2d(records).save(tmp_path / "perfect.parquet")
+    predictions_2d(records, off=200).save(tmp_path / "far.parquet")
     argv = ("--data", tmp_path / "prepared", "--predictions")
     status, out, _ = das_evaluate(capsys, *argv, tmp_path / "perfect.parquet")
     assert status == 0 and "13 of 17 joints" in out and "not predicted: l_eye, r_eye, l_ear, r_ear" in out

@@ -20,7 +20,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
 )
 
 
-def test_perfect_predictions_are_right_in_all_joints_with_the_bug_and_without():
+def test_perfect_predictions_have_pck_100_with_and_without_the_bone_bug():
     records = mupots_scene()
     found = metrics(records, predictions_of(records, as_muco(records), MUCO21))
     for name in ("mupots_release", "mupots_release_mended"):
@@ -31,7 +31,7 @@ def test_perfect_predictions_are_right_in_all_joints_with_the_bug_and_without():
     assert found["baseline/mupots_release_pck_rel_all"] < 50
 
 
-def test_missed_people_are_wrong_among_all_and_absent_among_matched():
+def test_missed_people_are_wrong_in_mode_all_and_left_out_in_mode_matched():
     records = mupots_scene()
     people = as_muco(records)
     people[0] = people[0][:0]
@@ -40,13 +40,13 @@ def test_missed_people_are_wrong_among_all_and_absent_among_matched():
     found, table = results.metrics, {t.name: t for t in results.tables}["mupots_release"]
     assert found["mupots_release/pck_rel_all/seq0"] == pytest.approx(50)
     assert found["mupots_release/pck_rel_matched/seq0"] == pytest.approx(100)
-    assert found["mupots_release/pck_abs_matched/seq0"] == pytest.approx(0), "400 mm behind where it stands"
+    assert found["mupots_release/pck_abs_matched/seq0"] == pytest.approx(0), "400 mm behind the true position"
     assert found["mupots_release/pck_rel_all"] == pytest.approx(75), "the mean of the sequences"
     assert table.rows["seq0"][-2:] == [4, 2] and table.rows["mean"][-2:] == [8, 6]
 
 
-def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaling():
-    """Everybody predicted 1.2 times too large about the pelvis, which rescaling mends; univ_annot3 is 1.1 times."""
+def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaled_bones():
+    """Predictions are 1.2 times too large about the pelvis, which rescaling corrects; univ_annot3 is 1.1 times."""
     records = mupots_scene()
     people = as_muco(records)
     root = MUPOTS17.root_index
@@ -69,7 +69,7 @@ def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaling():
 
 
 def test_the_toolbox_measures_pixels_of_the_original_images():
-    """TS1 is 2048 pixels wide and these images are 320: 6 pixels here are 38 there, 7 are 45."""
+    """TS1 is 2048 pixels wide and these images are 320: so 6 stored pixels are 38 original ones, and 7 are 45; the limit is 40."""
     for off, wanted in ((6.0, 100), (7.0, 0)):
         records = scene(MUPOTS17, 2, source="mupots", activity="", sequence="TS1")
         found = predictions_of(records, as_muco(records), MUCO21)
@@ -77,7 +77,7 @@ def test_the_toolbox_measures_pixels_of_the_original_images():
         assert metrics(records, found)["mupots_matlab_annot3/pck_rel_all"] == pytest.approx(wanted)
 
 
-def test_invalid_people_of_mupots_are_no_ground_truth():
+def test_invalid_people_of_mupots_are_not_ground_truth():
     records = mupots_scene()
     people = as_muco(records)
     records[0].valid[:] = False
@@ -85,7 +85,7 @@ def test_invalid_people_of_mupots_are_no_ground_truth():
     assert metrics(records, predictions_of(records, people, MUCO21))["mupots_release/pck_rel_all"] == pytest.approx(100)
 
 
-def test_a_model_without_the_joints_of_mupots_gets_the_strict_protocol_alone():
+def test_a_model_without_mupots_joints_gets_only_the_strict_protocol():
     records = mupots_scene()
     found = metrics(records, predictions_of(records))
     assert found["strict/recall"] == 1 and not any("mupots" in name for name in found)

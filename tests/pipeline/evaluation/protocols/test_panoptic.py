@@ -26,7 +26,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
 NECK, HEAD = PANOPTIC15.index("neck"), PANOPTIC15.index("head")
 
 
-def test_unsure_candidates_count_for_the_release_alone():
+def test_candidates_with_low_scores_count_only_in_the_release_protocol():
     records = scene()
     perfect, far = joints_as(records, PANOPTIC15), moved(records, np.array([0, 0, 900.0]))
     for people in far:
@@ -119,7 +119,7 @@ def test_other_rows_get_no_panoptic_numbers(source):
 
 @pytest.mark.golden
 def test_recorded_panoptic_cases_give_the_recorded_numbers_from_rows(golden):
-    """Every case of the official evaluator as an activity of its own, through rows and a predictions table."""
+    """Every case of the official evaluator is one activity, through rows and a predictions table."""
     data = np.load(golden / "metrics" / "panoptic_das_inputs.npz")
     recorded = json.loads((golden / "metrics" / "panoptic_das_expected.json").read_text())
     names = data["case_names"].astype(str)
@@ -153,11 +153,11 @@ def test_recorded_panoptic_cases_give_the_recorded_numbers_from_rows(golden):
     assert len(names) > 10
 
 
-def test_smap_pairs_by_the_root_in_the_image_and_missed_people_lower_recall_alone():
+def test_smap_pairs_by_the_root_in_the_image_and_missed_people_lower_only_recall():
     records = scene(MPI15)
     people = moved(records, np.array([0, 0, 100.0]))
     people[0] = people[0][:1]
-    people[2] = people[2] + np.array([2000.0, 0, 0])  # far from everybody in the image
+    people[2] = people[2] + np.array([2000.0, 0, 0])  # far from all people in the image
     found = metrics(records, predictions_of(records, people))
     assert found["panoptic_smap/recall"] == pytest.approx(5 / 8)
     assert found["panoptic_smap/recall/haggling"] == pytest.approx(1 / 4)
@@ -167,7 +167,7 @@ def test_smap_pairs_by_the_root_in_the_image_and_missed_people_lower_recall_alon
     assert found["strict/recall"] == pytest.approx(5 / 8)
 
 
-def test_the_release_is_labelled_optimistic_wherever_it_is_read():
+def test_the_release_is_labelled_optimistic_in_text_and_json():
     records = scene()
     table = {t.name: t for t in score(annotations_of(records), predictions_of(records)).tables}["panoptic_release"]
     assert "optimistic" in table.text() and "optimistic" in json.dumps(table.to_json())

@@ -14,7 +14,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
     provenance_of,
     record,
     scene,
-    standing,
+    upright_person,
 )
 
 NECK, HEAD = PANOPTIC15.index("neck"), PANOPTIC15.index("head")
@@ -27,7 +27,7 @@ def test_moving_people_changes_the_root_error_alone():
     assert found["strict/mpjpe"] == pytest.approx(0, abs=1e-3)
 
 
-def test_errors_are_told_by_joint_and_the_baseline_stands_beside():
+def test_errors_by_joint_have_the_baseline_in_the_next_column():
     records = scene(MPI15)
     wrong = moved(records, 0.0)
     for people in wrong:
@@ -44,7 +44,7 @@ def test_errors_are_told_by_joint_and_the_baseline_stands_beside():
     assert "mid_hip" not in table.rows and len(table.rows) == 14
 
 
-def test_every_group_is_scored_as_if_it_were_alone():
+def test_a_groups_scores_equal_those_of_its_images_alone():
     records = scene(frames=6)
     rng = np.random.default_rng(0)
     noisy = [people + rng.normal(0, 50, people.shape) for people in joints_as(records, PANOPTIC15)]
@@ -58,7 +58,7 @@ def test_every_group_is_scored_as_if_it_were_alone():
     )
 
 
-def test_joints_that_training_never_labelled_do_not_count():
+def test_unsupervised_joints_do_not_count():
     records = scene()
     wrong = moved(records, 0.0)
     for people in wrong:
@@ -69,7 +69,7 @@ def test_joints_that_training_never_labelled_do_not_count():
     ] == pytest.approx(0, abs=1e-3)
 
 
-def test_ignored_and_invalid_people_are_neither_found_nor_missed():
+def test_ignored_and_invalid_people_are_neither_matches_nor_misses():
     records = scene()
     for r in records[:2]:
         r.ignore[0] = r.valid[1] = True
@@ -78,7 +78,7 @@ def test_ignored_and_invalid_people_are_neither_found_nor_missed():
     assert found["strict/people"] == 6 and found["strict/recall"] == found["strict/precision"] == 1
 
 
-def test_roots_within_25_cm_are_found_and_farther_ones_are_not():
+def test_root_average_precision_counts_roots_within_25_cm():
     records = scene()
     near = metrics(records, predictions_of(records, moved(records, np.array([0, 0, 240.0]))))
     far = metrics(records, predictions_of(records, moved(records, np.array([0, 0, 260.0]))))
@@ -86,9 +86,9 @@ def test_roots_within_25_cm_are_found_and_farther_ones_are_not():
     assert near["strict/root_depth_error"] == pytest.approx(240, abs=1e-3)
 
 
-def test_nobody_stands_twice_in_front_of_one_person():
+def test_of_two_predictions_of_one_person_one_is_a_false_positive():
     """Two predictions of one person: one is right, the other is not."""
-    records = [record([standing(COCO19)], frame=i) for i in range(3)]
+    records = [record([upright_person(COCO19)], frame=i) for i in range(3)]
     twice = [np.repeat(p, 2, axis=0) for p in joints_as(records, PANOPTIC15)]
     found = metrics(records, predictions_of(records, twice))
     assert found["strict/recall"] == 1 and found["strict/precision"] == 0.5

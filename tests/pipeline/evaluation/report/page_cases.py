@@ -66,7 +66,7 @@ class Text(HTMLParser):
 
 
 def noisy(records, skeleton=PANOPTIC15, mm=50.0, **changes):
-    """Predictions a little beside the truth; in the first image one person is not found."""
+    """Predictions with noise of ``mm`` per axis; in the first image one person is not predicted."""
     rng = np.random.default_rng(0)
     people = [joints + rng.normal(0, mm, joints.shape) for joints in joints_as(records, skeleton)]
     people[0] = people[0][1:]

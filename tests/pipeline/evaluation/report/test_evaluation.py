@@ -15,7 +15,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
 from tests.pipeline.evaluation.report.page_cases import Case, Text, noisy
 
 
-def test_headline_tables_and_provenance_are_the_sheets(panoptic):
+def test_headline_tables_and_provenance_are_those_of_the_results(panoptic):
     page, numbers = Text(panoptic.html), panoptic.results.strict.numbers()
     for text in (f"<dd>{numbers['mpjpe']:.1f} <small>mm</small></dd>", f"<dd>{numbers['recall']:.3f}</dd>",
                  "7 of 8 people found", f"mean pose of the training data: {numbers['baseline_mpjpe']:.1f} mm",
@@ -32,7 +32,7 @@ def test_headline_tables_and_provenance_are_the_sheets(panoptic):
             ), (table.name, cells)
 
 
-def test_pck_curves_are_the_metrics_own(panoptic):
+def test_pck_curves_equal_the_metrics_at_their_thresholds(panoptic):
     result, thresholds = panoptic.results.strict, [0.0, 60.0, 100.0, 150.0]
     aligned, missed, absolute, pose = (line.y for line in pck_lines(panoptic.results.scored, thresholds))
     assert aligned[-1] == pytest.approx(100 * result.numbers()["pck_150mm"])
@@ -48,16 +48,16 @@ def test_pck_curves_are_the_metrics_own(panoptic):
     assert absolute[1] == pytest.approx(100 * np.nansum(everywhere * weights) / weights.sum())
 
 
-def test_nobody_found_is_a_page_too(tmp_path):
+def test_a_page_without_any_prediction_has_dashes_and_no_nan(tmp_path):
     records = scene(frames=2)
-    nobody = [np.zeros((0, 15, 3))] * 2
-    case = Case(tmp_path, records, predictions_of(records, nobody, scores=np.zeros(0)))
+    none = [np.zeros((0, 15, 3))] * 2
+    case = Case(tmp_path, records, predictions_of(records, none, scores=np.zeros(0)))
     assert "<dd>0.000</dd>" in case.html and "<dd>– <small>mm</small></dd>" in case.html
     words = re.sub(r"base64,[^\"]+", "", case.html)
     assert "0 of 4 people found" in words and not re.search(r"\b(nan|inf)\b", words, re.IGNORECASE)
 
 
-def test_train_fit_is_marked_in_every_heading_but_where_it_comes_from(tmp_path, panoptic):
+def test_train_fit_is_marked_in_every_heading_but_provenance(tmp_path, panoptic):
     records = scene(frames=2)
     page = Text(Case(tmp_path, records, noisy(records, train_fit=True)).html)
     unmarked = [heading for heading in page.headings if "train-fit" not in heading]
@@ -72,7 +72,7 @@ def test_optimistic_protocols_are_marked(panoptic):
     assert '<span class="mark">optimistic</span> panoptic-release takes the nearest' in panoptic.html
 
 
-def test_the_page_holds_all_it_needs(panoptic):
+def test_the_page_loads_no_other_file(panoptic):
     page = Text(panoptic.html)
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
@@ -83,14 +83,14 @@ def test_the_page_holds_all_it_needs(panoptic):
     assert "default-src 'none'" in policy["content"]
 
 
-def test_names_are_text_and_never_markup(tmp_path):
+def test_names_are_escaped(tmp_path):
     records = scene(frames=2, sequence="</script><b>x")
     html = Case(tmp_path, records, noisy(records), name="<img src=x onerror=alert(1)>").html
     assert "<b>x" not in html and "<img src=x" not in html and "&lt;img src=x" in html
     assert len(re.findall("<script", html)) == 2
 
 
-def test_a_page_holds_only_so_many_frames_and_says_so(tmp_path):
+def test_a_page_holds_a_limited_number_of_frames_and_gives_the_number_of_others(tmp_path):
     records = scene(frames=MOST_PICTURES + 2)
     case = Case(tmp_path, records, noisy(records), spread=MOST_PICTURES, worst=3)
     assert case.html.count("<img data-picture=") == MOST_PICTURES == len(case.scene["frames"])

@@ -7,7 +7,7 @@ from tests.pipeline.evaluation.evaluation_cases import (
 from tests.pipeline.evaluation.report.page_cases import Case, Text, noisy
 
 
-def test_published_rows_stand_beside_ours_with_their_source(panoptic):
+def test_published_rows_and_ours_are_in_one_table_with_its_source(panoptic):
     page = Text(panoptic.html)
     assert ["DAS, the paper", "single-stage", "53.3", "51.2", "49.1", "61.5", "53.8", ""] in page.rows
     assert "Table 2" in panoptic.html and "Table 4" in panoptic.html and "Table 3" not in panoptic.html
@@ -17,7 +17,7 @@ def test_published_rows_stand_beside_ours_with_their_source(panoptic):
     assert ["this model, CPU, 1 thread, 128 x 96", "", "21", "–", "–", ""] in page.rows
 
 
-def test_other_data_than_the_papers_is_said_to_be_no_comparison(tmp_path, panoptic):
+def test_other_data_than_the_papers_are_marked_not_comparable(tmp_path, panoptic):
     records = scene(frames=2, source="synthetic")
     case = Case(tmp_path, records, noisy(records))
     assert "not comparable" in case.html and "2 images of synthetic/test" in case.html

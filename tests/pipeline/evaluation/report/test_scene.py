@@ -10,12 +10,12 @@ from tests.pipeline.evaluation.evaluation_cases import (
     joints_as,
     predictions_of,
     record,
-    standing,
+    upright_person,
 )
 from tests.pipeline.evaluation.report.page_cases import Case
 
 
-def test_the_scene_is_the_same_people_upright_in_metres(panoptic):
+def test_the_scene_holds_the_same_people_upright_in_metres(panoptic):
     frame = next(f for f in panoptic.scene["frames"] if f["key"] == panoptic.annotations.keys[0])
     assert panoptic.scene["bones"] == [list(bone) for bone in PANOPTIC15.bone_indices]
     record_ = panoptic.annotations.records[0]
@@ -31,15 +31,15 @@ def test_the_scene_is_the_same_people_upright_in_metres(panoptic):
     assert person["truth"] == 1 and person["error"] == round(float(here.errors[0]), 1) and person["score"] == 0.9
 
 
-def test_joints_that_mean_nothing_are_not_in_the_scene(tmp_path):
-    records = [record([standing(COCO19)])]
+def test_unsupervised_joints_are_not_in_the_scene(tmp_path):
+    records = [record([upright_person(COCO19)])]
     predictions = predictions_of(records, unsupervised_joints=("head",))
     case = Case(tmp_path, records, predictions)
     (person,) = case.scene["frames"][0]["people"]
     assert person["joints"][PANOPTIC15.index("head")] is None and person["joints"][0] is not None
 
 
-def test_the_drawn_camera_sees_the_corners_of_the_image(panoptic):
+def test_the_drawn_camera_projects_to_the_corners_of_the_image(panoptic):
     frame, record_ = panoptic.scene["frames"][0], panoptic.annotations.records[0]
     corners = np.array(frame["view"])
     level = scene_of({"worst_00_x.jpg": 0}, panoptic.results.scored)

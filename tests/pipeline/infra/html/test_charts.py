@@ -32,7 +32,7 @@ def test_labels_of_lines_that_end_together_do_not_touch():
     assert heights[-1] < float(root.get("viewBox").split()[3])
 
 
-def test_dots_and_bars_stand_at_their_values():
+def test_dots_and_bars_are_at_their_values():
     rows = {
         "a": [charts.Dot("x", "c1", 50.0, 40.0, 60.0)],
         "b": [charts.Dot("x", "c1", 100.0)],
@@ -52,7 +52,7 @@ def test_dots_and_bars_stand_at_their_values():
     assert bars[1] == pytest.approx(2 * bars[0], abs=0.2)
 
 
-def test_charts_of_nothing_can_be_drawn():
+def test_charts_without_values_can_be_drawn():
     for svg in (
         charts.dot_chart("t", {}, "mm"),
         charts.bar_chart("t", {"a": 0.0}, "ms"),

@@ -10,7 +10,7 @@ from pipeline.infra.html.pictures import MOST_BYTES, WIDTH, data_uri
 
 
 @pytest.mark.parametrize("shape", [(480, 1300), (1080, 3008), (40, 30)])
-def test_pictures_are_bounded_whatever_they_show(shape):
+def test_pictures_are_bounded_in_width_and_bytes(shape):
     noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     uri = data_uri(cv2.imencode(".jpg", noise)[1].tobytes())
     data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
