@@ -113,7 +113,7 @@ def panoptic_truth(records: Sequence[Record]) -> PanopticTruth:
     """Rows in Panoptic's layout as the release annotates them; frame i is records[i].
 
     A joint is known above confidence 0.1, joint 1 only where it is the head top (mpi15); it is scored when it is
-    also inside the image. Ground truth is the distorted pixel, back-projected by the pinhole model, without undistortion.
+    also inside the image. Ground truth is the distorted pixel, back-projected by the pinhole without undistortion.
     """
     parts, cam, known, R = [], [], [], []
     for i, record in enumerate(records):

@@ -69,7 +69,7 @@ def test_the_toolbox_scores_both_ground_truths_with_and_without_rescaled_bones()
 
 
 def test_the_toolbox_measures_pixels_of_the_original_images():
-    """TS1 is 2048 pixels wide and these images are 320: so 6 stored pixels are 38 original ones, and 7 are 45; the limit is 40."""
+    """TS1 is 2048 px wide, these images 320: 6 stored pixels are 38 original ones, 7 are 45, and the limit is 40."""
     for off, wanted in ((6.0, 100), (7.0, 0)):
         records = scene(MUPOTS17, 2, source="mupots", activity="", sequence="TS1")
         found = predictions_of(records, as_muco(records), MUCO21)
