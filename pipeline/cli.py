@@ -101,10 +101,10 @@ def train_mupots(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a model or predictions under every protocol; tables, overlays and an HTML report, all into MLflow."""
-    from pipeline.evaluation.evaluate import EvaluateConfig
-    from pipeline.evaluation.rescore import judge
+    from pipeline.evaluation.command import run_evaluation
+    from pipeline.evaluation.config import EvaluateConfig
 
-    print(judge(_parse("evaluate", EvaluateConfig, argv)).summary())
+    print(run_evaluation(_parse("evaluate", EvaluateConfig, argv)).summary())
 
 
 def promote(argv: Sequence[str]) -> None:

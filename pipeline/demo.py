@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.evaluation.evaluate import PAGE_FILE, EvaluateConfig, evaluate
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.result import PAGE_FILE
 from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.files import join, write_json
 from pipeline.predict.predict import PredictConfig, predict

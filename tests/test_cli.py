@@ -28,7 +28,7 @@ FUNCTIONS = {
     "data show": "pipeline.data.browse.show.show",
     "train-panoptic": "pipeline.training.fit.fit",
     "train-mupots": "pipeline.training.fit.fit",
-    "evaluate": "pipeline.evaluation.rescore.judge",
+    "evaluate": "pipeline.evaluation.command.run_evaluation",
     "promote": "pipeline.registry.promote.promote",
     "registry": "pipeline.registry.queries.ask",
     "predict": "pipeline.predict.predict.predict",

@@ -1,1 +1,1 @@
-"""A model on one split of prepared data: predictions, scores under every protocol, report."""
+"""Evaluation of a model on one split of prepared data: predictions, scores under every protocol, report."""

@@ -1,4 +1,4 @@
-"""The images to be scored: one split of prepared folders, read without their pixels."""
+"""The images that predictions are scored on: one split of prepared folders, read without pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from das.skeleton import Skeleton, conversion, skeleton_named
+from das.skeleton import COCO17, Skeleton, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
@@ -17,7 +17,7 @@ class Annotations:
     """All images of one split of some prepared folders.
 
     Attributes:
-        folders: the prepared folders. manifests: theirs, in the same order.
+        folders: the prepared folders. manifests: of the folders, in the same order.
         split: train, val or test.
         shards: the Parquet files of the split.
         records: every image with its people, ``image`` left empty.
@@ -36,9 +36,14 @@ class Annotations:
 
     @property
     def fingerprint(self) -> str:
-        """The folder's fingerprint; of several folders a hash of theirs, whatever their order."""
+        """The folder's fingerprint; of several folders a hash of theirs that does not depend on their order."""
         found = sorted(manifest.fingerprint for manifest in self.manifests)
         return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+    @property
+    def only_2d(self) -> bool:
+        """All folders hold COCO's joint set and no other, which is annotated in 2D only."""
+        return {name for manifest in self.manifests for name in manifest.skeletons} == {COCO17.name}
 
     @property
     def keys(self) -> list[str]:
@@ -76,7 +81,7 @@ def read_annotations(folders: Sequence[str], split: str) -> Annotations:
 
 
 def check_joints(annotations: Annotations, skeleton: Skeleton) -> None:
-    """Refuses data that cannot judge a model of this joint set.
+    """Checks that a model of this joint set can be scored on these images.
 
     Raises:
         ValueError: images without joints in 3D, or whose joint set lacks the model's root.

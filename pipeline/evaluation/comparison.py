@@ -1,4 +1,4 @@
-"""Two models on the same images: every score of both, and how sure their difference is."""
+"""Two models on the same images: the scores of both, and their difference with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import numpy as np
 
 from das.metrics.bootstrap import Interval, paired_interval
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import PredictionSet, on_common_ground
-from pipeline.evaluation.score import TRAIN_FIT, Sheet, score
+from pipeline.evaluation.predictions_file import PredictionSet, with_common_joints
+from pipeline.evaluation.protocols.table import COMPARED
+from pipeline.evaluation.score import ProtocolResults, score
+from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.text_tables import Numbers, Table
 
-# Scores that are compared, where both have them: the strict protocol's, and one or two of every published one.
-_COMPARED = (
-    *(f"strict/{n}" for n in ("mpjpe", "mpjpe_with_misses", "pa_mpjpe", "pck_150mm", "recall", "precision", "f1")),
-    *("strict/root_error", "strict/root_depth_error"),
-    *("panoptic_release/mpjpe", "panoptic_smap/mpjpe", "panoptic_smap/recall"),
-    *(f"mupots_{p}/pck_{k}_all" for p in ("release", "matlab", "matlab_annot3") for k in ("rel", "abs")),
-)
 _COLUMNS = (
     ("this", ".3f"),
     ("other", ".3f"),
@@ -32,38 +27,39 @@ _COLUMNS = (
 def compare_models(
     annotations: Annotations, this: PredictionSet, other: PredictionSet, threshold: float | None = None
 ) -> Numbers:
-    """Paired differences this - other, with intervals and in how many sequences they have which sign.
+    """Paired differences this - other with intervals, and the number of sequences with each sign of the difference.
 
-    Both are scored in the joints that both predict. Metrics are named compare/..., where the interval's ends are
+    Both are scored in the joints that both predict. Metrics are named compare/..., the ends of their intervals
     ..._low and ..._high.
 
     Args:
         annotations: the images of both.
-        this: one model's people.
-        other: the other one's.
-        threshold: score threshold for this one; the other has its own.
+        this: predictions of one model.
+        other: predictions of the other model.
+        threshold: score threshold for ``this``; None takes the model's own, as ``other`` always does.
 
     Raises:
         ValueError: no joints in common, or only one of the two was measured on its own training images.
     """
-    first, second = on_common_ground(this, other)
+    first, second = with_common_joints(this, other)
     return differences(score(annotations, first, threshold), score(annotations, second))
 
 
-def differences(this: Sheet, other: Sheet) -> Numbers:
-    """``compare_models``, of scores that are on common ground already."""
-    marks = [next(iter(sheet.metrics)).startswith(TRAIN_FIT) for sheet in (this, other)]
+def differences(this: ProtocolResults, other: ProtocolResults) -> Numbers:
+    """As ``compare_models``, from results over the same joints (see ``with_common_joints``)."""
+    marks = [next(iter(results.metrics)).startswith(TRAIN_FIT) for results in (this, other)]
     if marks[0] != marks[1]:
         which = "this model" if marks[0] else "the other model"
-        raise ValueError(f"{which} was trained on some of these images and the other was not: nothing to compare")
+        raise ValueError(f"{which} was trained on some of these images and the other was not: wanted both or neither")
     mark = f"{TRAIN_FIT}/" if marks[0] else ""
     rows: dict[str, list[float | Interval]] = {}
     metrics: dict[str, float] = {}
-    for name in _COMPARED:
+    # Pairing needs the same images in both sums: a protocol may have other groups for one model's joints.
+    for name in COMPARED:
         first, second = this.scores.get(mark + name), other.scores.get(mark + name)
         if first is None or second is None or first.numerator.shape != second.numerator.shape:
             continue
-        found = paired_interval(first, second, this.clusters)
+        found = paired_interval(first, second, this.scored.clusters)
         if math.isnan(found.value):
             continue
         signs = np.array([*(found.signs or {}).values()])
@@ -75,15 +71,15 @@ def differences(this: Sheet, other: Sheet) -> Numbers:
 
 
 def verdict(numbers: Numbers) -> str:
-    """The comparison's main line in words: whether the error over all people surely differs.
+    """The main result of a comparison as a sentence: the difference in error over all people, and if it is significant.
 
-    Without a mean pose to measure missed people by, it is the error over matched people.
+    Without a mean pose, which gives missed people an error, it is the error over matched people.
     """
     found = {name.removeprefix(f"{TRAIN_FIT}/"): value for name, value in numbers.metrics.items()}
     names = {"mpjpe_with_misses": "error with misses", "mpjpe": "error over matched people"}
     name = next((n for n in names if f"compare/strict/{n}" in found), "mpjpe")
     value, low, high = (found.get(f"compare/strict/{name}{end}", math.nan) for end in ("", "_low", "_high"))
     if math.isnan(low):
-        return "how sure the difference is cannot be said: too few blocks of frames, or nobody was matched"
+        return "the difference has no interval: too few blocks of frames, or no person was matched"
     sure = "surely smaller" if high < 0 else "surely larger" if low > 0 else "not surely different"
     return f"{names[name]} {value:+.1f} mm ({low:+.1f} to {high:+.1f}): {sure}"

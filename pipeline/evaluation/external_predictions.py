@@ -1,10 +1,10 @@
-"""Predictions of other groups, without a model: the documented form (docs/evaluation.md) and one published form.
+"""Predictions of other groups, given as files: the documented form (docs/evaluation.md) and one published form.
 
     FILE.npz or FILE.mat       one row per predicted person
-    FOLDER                     MuPots_TS1_camCentric.mat, ... as Cheng et al. (CVPR 2021) give them out
+    FOLDER                     MuPots_TS1_camCentric.mat, ... as published by Cheng et al. (CVPR 2021)
 
-Rows may say which annotated person each prediction is of (``person``): such predictions are scored as they are paired,
-all others like this project's own.
+A row may name the annotated person that its prediction belongs to (``person``). Predictions with that field are scored
+in the given pairs (mupots_paired.py), all others like this project's own.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from das.fields import check_fields
 from das.skeleton import MUPOTS17, Skeleton, skeleton_named
 from pipeline.data.record import Record, key_of
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 
 _REQUIRED = ("key", "joints_cam", "skeleton")
 _OPTIONAL = ("score", "joints_uv", "person")
-# Cheng et al. mark people who were not detected by this coordinate, mm.
+# Cheng et al. give people who were not detected this coordinate, mm.
 _UNDETECTED = 1e5
 _CHENG = re.compile(r"MuPots_(TS\d+)_camCentric\.mat")
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """P predicted people of another group.
+class ExternalPredictions:
+    """P people predicted by a model of another group.
 
     Attributes:
         where: the file or folder. fingerprint: hash of its content.
@@ -43,9 +43,9 @@ class Foreign:
         keys: (P,) key of each person's image.
         joints_cam: (P, J, 3) mm, camera frame. joints_uv: (P, J, 2) px of the stored image, or None.
         scores: (P,).
-        person: (P,) place of the annotated person among the image's valid ones, in order of annotation, from 0; None
+        person: (P,) index of the annotated person among the image's valid ones, in order of annotation, from 0; None
             where predictions are not paired with people.
-        padded: rows of a person whom the image does not have are padding, and no mistake.
+        padded: rows with a ``person`` beyond the annotated ones are padding and are skipped, not refused.
     """
 
     where: str
@@ -87,24 +87,26 @@ class Foreign:
                 raise ValueError(f"{self.where}: {self.keys[at]}: {found}, wanted one")
 
     def to_predictions(self, annotations: Annotations) -> PredictionSet:
-        """The predictions as if a model of this project had made them, for exactly these images.
+        """The same predictions in the form of this project's models, for exactly these images.
 
-        Pixels that are not given are those of ``joints_cam`` seen by the image's camera. Everybody counts: the score
-        threshold is below the lowest score. Nobody knows a mean pose, nor what the model was trained on.
+        If ``joints_uv`` is missing, it is the projection of ``joints_cam`` by the image's camera. The score threshold
+        is set below the lowest score, so that every prediction counts. There is no mean pose, and it is not known
+        which images the model was trained on.
 
         Raises:
-            ValueError: an image that is not among the annotations, or whose camera is not known; names the key.
+            ValueError: an image that is not among the annotations or has no known camera, or a joint to be projected
+                whose depth is not above 0 mm; names the key.
         """
         place = {record.key: i for i, record in enumerate(annotations.records)}
-        strangers = set(self.keys.tolist()) - place.keys()
-        if strangers:
-            some = f"{min(strangers)} ({len(strangers)} in all)"
+        unknown = set(self.keys.tolist()) - place.keys()
+        if unknown:
+            some = f"{min(unknown)} ({len(unknown)} in all)"
             raise ValueError(f"{self.where}: predictions for other images than {annotations.name} has, such as {some}")
         image = np.array([place[key] for key in self.keys.tolist()], dtype=np.int64)
         order = np.lexsort((-self.scores, image))
         uv = self._pixels(annotations.records, image) if self.joints_uv is None else self.joints_uv
         least = float(self.scores.min(initial=1.0)) - 1.0
-        origin = Origin(
+        provenance = Provenance(
             model_fingerprint=self.fingerprint,
             data_fingerprint=annotations.fingerprint,
             train_fit=False,
@@ -117,7 +119,7 @@ class Foreign:
             code_version="foreign",
         )
         return PredictionSet(
-            origin=origin,
+            provenance=provenance,
             keys=tuple(annotations.keys),
             counts=np.bincount(image, minlength=len(place)),
             scores=self.scores[order],
@@ -138,12 +140,12 @@ class Foreign:
         return uv
 
 
-def is_foreign(where: str) -> bool:
-    """Whether this is no predictions file of this project but one of the forms read here."""
+def is_external(where: str) -> bool:
+    """Whether a path names one of the forms read here, and not a predictions file of this project."""
     return where.endswith((".npz", ".mat")) or ("://" not in where and Path(where).is_dir())
 
 
-def read_foreign(where: str) -> Foreign:
+def read_external(where: str) -> ExternalPredictions:
     """Reads one of the forms.
 
     Raises:
@@ -171,12 +173,12 @@ def read_foreign(where: str) -> Foreign:
         value = np.asarray(fields[name])
         if value.dtype.kind not in "fiu":
             raise ValueError(f"{where}: {name} is {value.dtype}, wanted numbers")
-        # MATLAB has no vectors: a column stands for one.
+        # MATLAB has no vectors: it stores one as a matrix with one column.
         return value.reshape(-1).astype(np.float64) if name in ("score", "person") else value.astype(np.float64)
 
     joints_cam, person, scores = numbers("joints_cam"), numbers("person"), numbers("score")
     assert joints_cam is not None
-    return Foreign(
+    return ExternalPredictions(
         where=where,
         fingerprint=_hash([path]),
         skeleton=skeleton,
@@ -194,12 +196,12 @@ def _fields(path: Path) -> dict[str, Any]:
             return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # neither reader has a common type for what is no such file
+    except Exception as error:  # the readers raise many unrelated types for files of another format
         raise ValueError(f"{path}: wanted a {path.suffix} file of arrays ({error!r})") from error
 
 
 def _texts(value: Any, where: str, name: str) -> np.ndarray:
-    """Texts (n,), also from MATLAB's cells and padded rows of letters."""
+    """Texts (n,), also from MATLAB's cell arrays and space-padded character arrays."""
     found: np.ndarray = np.asarray(value).reshape(-1)
     if found.dtype == object:
         found = np.array([str(np.asarray(cell).reshape(-1)[0]) if np.size(cell) else "" for cell in found.tolist()])
@@ -215,8 +217,8 @@ def _hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _cheng(folder: Path) -> Foreign:
-    """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 where nobody was detected."""
+def _cheng(folder: Path) -> ExternalPredictions:
+    """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 for a person who was not detected."""
     files = {m[1]: path for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
     if not files:
         raise ValueError(f"{folder}: no MuPots_TS*_camCentric.mat, wanted them or a .npz, .mat or .parquet file")
@@ -230,7 +232,7 @@ def _cheng(folder: Path) -> Foreign:
             keys.append(key_of("mupots", sequence, "0", frame))
             joints.append(data[frame, who].T)
             person.append(who)
-    return Foreign(
+    return ExternalPredictions(
         where=str(folder),
         fingerprint=_hash([files[sequence] for sequence in sorted(files)]),
         skeleton=MUPOTS17,

@@ -1,6 +1,6 @@
-"""Rows of prepared data become the tables that protocols score against: which people, which joints, which pixels.
+"""Ground truth of each protocol from rows of prepared data: which people, which joints, which pixels.
 
-Every protocol has its own idea of ground truth, and every table here is one of them. Frame i of a table is records[i].
+The protocols differ in all three, so each has a function here. Frame i of a table is records[i].
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 _PANOPTIC_SOURCES = ("panoptic", "synthetic")
 # The release drops people with fewer annotated joints.
 _LEAST_JOINTS = 3
-# Frame numbers per second of recordings. Photos are no recording: each stands for itself.
+# Frame numbers per second of recordings. Photos get a rate so low that each is a block of its own.
 _RATES = {"panoptic": 29.97, "synthetic": 29.97, "coco": 1 / SECONDS}
-# Of recordings whose rate is not published: blocks are then long enough at any usual one.
-_HIGHEST_RATE = 60.0
+# For recordings of unpublished rate, Hz. Blocks of 5 s at this rate last at least 5 s at any lower one.
+_ASSUMED_RATE = 60.0
 
 
 def image_clusters(records: Sequence[Record]) -> Clusters:
-    """Blocks of neighbouring images that show nearly the same, for intervals."""
+    """Blocks of neighbouring images, which show nearly the same scene: the units that intervals draw again."""
     several = len({record.source for record in records}) > 1
     names = [f"{record.source}/{record.sequence}" if several else record.sequence for record in records]
     return clusters_of([record.source for record in records], names, [record.frame for record in records])
@@ -38,7 +38,7 @@ def image_clusters(records: Sequence[Record]) -> Clusters:
 
 def clusters_of(sources: Sequence[str], sequences: Sequence[str], frames: Sequence[int]) -> Clusters:
     """The same from the images' sources, sequences and frame numbers, F each."""
-    rates = np.array([_RATES.get(source, _HIGHEST_RATE) for source in sources])
+    rates = np.array([_RATES.get(source, _ASSUMED_RATE) for source in sources])
     return blocks(np.array(sequences, dtype=str), np.array(frames, dtype=np.int64), rates)
 
 
@@ -49,7 +49,8 @@ def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
     """People of images in the joints that the model predicts, for the strict protocol; frame i is records[i].
 
     Scored are labelled joints (occluded ones included) inside the image, what training supervises. People without
-    joints or that the source does not stand behind are ignored: neither to be found nor to be punished.
+    joints or that the source marks as ignored or invalid are ignored: they are not misses, and predictions of
+    them are not false positives.
 
     Raises:
         ValueError: if an image has no 3D joints; names its key.
@@ -96,7 +97,8 @@ class PanopticTruth:
 
     Attributes:
         truth: the release's ground truth.
-        joints_cam: (T, 15, 3) mm, true camera-space joints, and known: (T, 15) bool: of its mean pose.
+        joints_cam: (T, 15, 3) mm, true camera-space joints, and known: (T, 15) bool, which of them are annotated: both
+            of the mean pose that replaces missing predictions.
         R: (F, 3, 3) world to camera. activity: (F,) names.
     """
 
@@ -111,7 +113,7 @@ def panoptic_truth(records: Sequence[Record]) -> PanopticTruth:
     """Rows in Panoptic's layout as the release annotates them; frame i is records[i].
 
     A joint is known above confidence 0.1, joint 1 only where it is the head top (mpi15); it is scored when it is
-    also inside the image. Ground truth is the distorted pixel, back-projected by the pinhole alone.
+    also inside the image. Ground truth is the distorted pixel, back-projected by the pinhole without undistortion.
     """
     parts, cam, known, R = [], [], [], []
     for i, record in enumerate(records):
@@ -126,7 +128,7 @@ def panoptic_truth(records: Sequence[Record]) -> PanopticTruth:
                 joints_uv=record.joints_uv[:, index].astype(np.float64),
                 depth=joints_cam[..., 2],
                 K=np.broadcast_to(record.K, (len(record), 3, 3)),
-                # Joints that the lens cannot image have no pixel: the source leaves them unlabelled.
+                # A joint outside the lens model's valid range has no pixel: the source leaves it unlabelled.
                 known=here & (record.state[:, index] > UNLABELLED),
                 width=record.width,
                 height=record.height,
@@ -155,8 +157,8 @@ def in_panoptic_layout(record: Record) -> bool:
 def smap_truth(records: Sequence[Record]) -> tuple[Truth, np.ndarray]:
     """Rows in Panoptic's layout as SMAP's evaluator takes them, and which joints are annotated at all, (T, 15) bool.
 
-    Scored are joints that are seen inside the image (of which only the root's decides anything); ground truth is the
-    camera-space joint itself. Joint 1 is whatever the source annotates there.
+    Scored are joints that are visible inside the image; the evaluator uses this of the root only, for pairing. Ground
+    truth is the camera-space joint itself. Joint 1 is the source's: nose (coco19) or head top (mpi15).
     """
     frame, cam, uv, scored, known, ignore = [], [], [], [], [], []
     for i, record in enumerate(records):
@@ -201,22 +203,22 @@ def mupots_truth(records: Sequence[Record], ground_truth: GroundTruth = "annot3"
         uv.append(record.joints_uv[use])
         occluded.append(record.state[use] == OCCLUDED)
     joints_cam = _rows(cam, (17, 3))
-    everything = np.ones(joints_cam.shape[:2], bool)
-    return Truth(_rows(frame, ()), joints_cam, everything, _rows(uv, (17, 2))), _rows(occluded, (17,))
+    all_joints = np.ones(joints_cam.shape[:2], bool)
+    return Truth(_rows(frame, ()), joints_cam, all_joints, _rows(uv, (17, 2))), _rows(occluded, (17,))
 
 
 # ---- COCO ----
 
 
-def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
-    """People annotated in the image alone, and the joints of COCO17 that a model of this joint set predicts.
+def truth_2d(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
+    """People annotated in 2D only, and the joints of COCO17 that a model of this joint set predicts.
 
     Scored are labelled joints, occluded ones included; the columns are those joints, and ``joints_cam`` is all zeros.
 
     Raises:
         ValueError: rows of another joint set than COCO17; names the key.
     """
-    joints = tuple(j for j, at in zip(COCO17.joints, conversion_back(skeleton), strict=True) if at >= 0)
+    joints = tuple(j for j, at in zip(COCO17.joints, coco17_columns(skeleton), strict=True) if at >= 0)
     columns = [COCO17.index(joint) for joint in joints]
     for record in records:
         if record.skeleton != COCO17.name:
@@ -233,8 +235,8 @@ def flat_truth(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tu
     return truth, joints
 
 
-def conversion_back(skeleton: Skeleton) -> tuple[int, ...]:
-    """For each joint of COCO17 the model's joint that stands for it, or -1: the inverse of what trained it."""
+def coco17_columns(skeleton: Skeleton) -> tuple[int, ...]:
+    """Index of the model's joint for each joint of COCO17, or -1: the inverse of the conversion used in training."""
     trained = conversion(COCO17, skeleton).index
     return tuple(trained.index(k) if k in trained else -1 for k in range(len(COCO17)))
 

@@ -1,6 +1,6 @@
-"""A model at work on the connected cluster: predictions for all images of a split, and what one of them costs.
+"""Runs a model on the connected cluster: predictions for all images of a split, and the cost of one image.
 
-The model travels through Ray's object store, so no node needs the checkpoint's folder.
+Workers get the model through Ray's object store, so no node needs the checkpoint's folder.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pipeline.data.schema import from_row
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime, measure
-from pipeline.evaluation.predictions_file import Origin, PredictionSet, collect
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance, collect
 from pipeline.infra.cluster import preflight
 
 
 class BatchPredictor:
-    """For Ray Data: ``rows.map_batches(BatchPredictor, batch_format="pyarrow", ...)``, prepared rows to people.
+    """Prepared rows to people, for Ray Data: ``rows.map_batches(BatchPredictor, batch_format="pyarrow", ...)``.
 
     Its output has one row per person, so that all columns have a fixed shape; an image without people has none.
 
@@ -64,20 +64,20 @@ class BatchPredictor:
         people = [prediction.people for prediction in predictions]
         counts = [len(found) for found in people]
 
-        def joined(name: str) -> np.ndarray:
+        def column(name: str) -> np.ndarray:
             return np.concatenate([getattr(found, name) for found in people]).astype(np.float32)
 
         return {
             "key": np.repeat(np.array([record.key for record in records], dtype=object), counts),
             "rank": np.concatenate([np.arange(n) for n in counts]),
-            "score": joined("scores"),
-            **{name: joined(name) for name in ("joints_uv", "joints_cam", "root_uv", "root_cam")},
+            "score": column("scores"),
+            **{name: column(name) for name in ("joints_uv", "joints_cam", "root_uv", "root_cam")},
             "assumed_camera": np.repeat(np.array([p.assumed_camera for p in predictions]), counts),
         }
 
 
-class ShippedPredictor(BatchPredictor):
-    """A ``BatchPredictor`` whose model, a reference to (DAS, ModelInfo), comes through Ray's object store."""
+class ObjectStorePredictor(BatchPredictor):
+    """A ``BatchPredictor`` that takes its model, a reference to (DAS, ModelInfo), from Ray's object store."""
 
     def __init__(self, model: Any, device: str, threshold: float) -> None:
         network, info = ray.get(model)
@@ -85,13 +85,13 @@ class ShippedPredictor(BatchPredictor):
 
 
 def predict_split(
-    annotations: Annotations, origin: Origin, model: Any, workers: int, batch_size: int, gpu: bool
+    annotations: Annotations, provenance: Provenance, model: Any, workers: int, batch_size: int, gpu: bool
 ) -> PredictionSet:
     """Predicts every image, on ``workers`` actors with one CPU each.
 
     Args:
         annotations: the images.
-        origin: what the predictions will say of themselves; its ``least_score`` is the threshold.
+        provenance: stored with the predictions; its ``least_score`` is the score threshold.
         model: reference to (DAS, ModelInfo) in Ray's object store.
         workers: from ``worker_count``.
         batch_size: images at once.
@@ -102,13 +102,13 @@ def predict_split(
     """
     _quiet()
     rows = read_split(annotations.folders, annotations.split)
-    # Lost actors are worth replacing where nodes come and go. On a single node it only makes Ray print an alarming
-    # line about every actor; Ray 2.64 will take the option, and perhaps the line, away.
+    # Restarting lost actors helps where nodes come and go. On a single node the default only makes Ray print a
+    # warning about every actor; Ray 2.64 will remove the option, and perhaps the warning.
     restarts = {"max_restarts": 0} if len(ray.nodes()) == 1 else {}
     with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):
         people = rows.map_batches(
-            ShippedPredictor,
-            fn_constructor_args=(model, "cuda" if gpu else "cpu", origin.least_score),
+            ObjectStorePredictor,
+            fn_constructor_args=(model, "cuda" if gpu else "cpu", provenance.least_score),
             batch_size=batch_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
@@ -118,16 +118,16 @@ def predict_split(
         )
     batches = people.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     try:
-        return collect(origin, annotations.keys, _with_bar(batches, len(annotations.records)))
+        return collect(provenance, annotations.keys, _with_bar(batches, len(annotations.records)))
     except ray.exceptions.RayTaskError as error:
         if not isinstance(error.cause, ValueError):
             raise
-        # The user's mistake in its one line, without the worker's stack and Ray's advice about retrying.
+        # One line that names the image, without the worker's stack and Ray's advice about retrying.
         raise ValueError(str(error.cause).splitlines()[0]) from error
 
 
 def _quiet() -> None:
-    """Ray Data's announcements off: every plan, that it shows no bars of its own, and errors that are raised anyway."""
+    """Switches off Ray Data's log lines about plans and progress bars, and about errors that are raised anyway."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in ("_internal.progress", "_internal.execution.streaming_executor_state", "exceptions"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
@@ -143,15 +143,15 @@ def _with_bar(batches: Iterable[Mapping[str, np.ndarray]], images: int) -> Itera
         bar.update(images - bar.n)
 
 
-def worker_count(asked: int, gpu: bool) -> int:
-    """How many actors: as asked, or for 0 one for every CPU (GPU) that there is now but one.
+def worker_count(wanted: int, gpu: bool) -> int:
+    """Number of actors: as wanted; for 0 one for every GPU of the cluster, or for every CPU but one.
 
     Raises:
         ValueError: the cluster cannot hold so many.
     """
-    there = ray.cluster_resources()
-    workers = asked or max(1, int(there.get("GPU", 0) if gpu else there["CPU"] - 1))
-    # Actors that hold every CPU wait for rows, and the reading of rows waits for a CPU.
+    available = ray.cluster_resources()
+    workers = wanted or max(1, int(available.get("GPU", 0) if gpu else available["CPU"] - 1))
+    # One CPU stays free: if actors held all, they would wait for rows, and reading rows would wait for a CPU.
     preflight(workers, {"CPU": 1.0, "GPU": 1.0 if gpu else 0.0}, spare_cpus=1.0)
     return workers
 
@@ -159,16 +159,16 @@ def worker_count(asked: int, gpu: bool) -> int:
 def runtime_on(
     annotations: Annotations, model: Any, images: int, threshold: float, batch_size: int, gpu: bool
 ) -> Runtime:
-    """Latency, throughput and memory on evenly spread images, in a process with one CPU, and a GPU if asked for.
+    """Latency, throughput and memory on evenly spread images, in a process with one CPU and, if ``gpu``, a GPU.
 
-    One CPU, as every predicting actor has: several threads wait for each other, so with any other load on the machine
-    (two threads, two busy cores) a latency of 20 ms was seen to become 800.
+    One CPU, as every predicting actor has. Threads of one process wait for each other at every operation: with two
+    threads on two busy cores a latency of 20 ms was measured as 800 ms.
 
     Args:
         annotations: where the images come from.
         model: reference to (DAS, ModelInfo) in Ray's object store.
-        images: how many are timed.
-        threshold: of the score, since people cost time.
+        images: number of images to time.
+        threshold: score threshold; decoding takes longer for more people.
         batch_size: for the throughput.
         gpu: measure on a GPU.
     """
@@ -186,7 +186,7 @@ def spread_images(annotations: Annotations, count: int) -> list[Record]:
 
 
 def images_and_cameras(records: Sequence[Record]) -> tuple[list[bytes], list[np.ndarray], list[np.ndarray]]:
-    """Encoded images, (3, 3) intrinsics and (5,) distortion of each; a camera that nobody knows is guessed."""
+    """Encoded images, (3, 3) intrinsics and (5,) distortion of each; unknown cameras get an assumed field of view."""
     cameras = [intrinsics_from_fov(r.width, r.height, ASSUMED_FOV_DEGREES) if r.K is None else r.K for r in records]
     lenses = [np.zeros(5) if record.distortion is None else record.distortion for record in records]
     return [record.image for record in records], cameras, lenses
@@ -195,7 +195,7 @@ def images_and_cameras(records: Sequence[Record]) -> tuple[list[bytes], list[np.
 def _measure(
     model: tuple[DAS, ModelInfo], records: list[Record], device: str, threshold: float, batch_size: int
 ) -> Runtime:
-    """Runs in a Ray task."""
+    """The body of the Ray task of ``runtime_on``."""
     torch.set_num_threads(1)
     predictor = Predictor(*model, device=device, threshold=threshold)
     return measure(predictor, *images_and_cameras(records), batch_size)

@@ -1,6 +1,6 @@
-"""Predictions that are given person by person, scored as they are paired: MuPoTS-3D.
+"""Predictions that come paired with annotated people, on MuPoTS-3D: scored in these pairs, without a pairing step.
 
-The ground truth is prepared data or, since no image is needed, the owners' own annotation files.
+The ground truth is prepared data or, since no image is needed, MuPoTS-3D's own annotation files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from das.skeleton import MUPOTS17
 from pipeline.data.record import key_of
 from pipeline.data.sources.mupots_mat import read_sequence
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.external_predictions import Foreign
+from pipeline.evaluation.external_predictions import ExternalPredictions
 from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
 from pipeline.evaluation.protocols.mupots import paired_numbers
-from pipeline.evaluation.protocols.strict import natural
-from pipeline.evaluation.score import joined
+from pipeline.evaluation.protocols.strict import natural_order
+from pipeline.evaluation.score import merge_numbers
 from pipeline.infra.text_tables import Numbers
 
 
@@ -31,7 +31,7 @@ class PairedTruth:
 
     Attributes:
         name: of the data. keys: F keys. sequence: (F,) names. clusters: of the images.
-        truth: by ground truth, the same T people in the same order; frame i is keys[i].
+        truth: by the name of the ground truth, the same T people in the same order; frame i is keys[i].
     """
 
     name: str
@@ -41,51 +41,51 @@ class PairedTruth:
     truth: dict[str, Truth]
 
 
-def score_paired(foreign: Foreign, data: Sequence[str], split: str) -> Numbers:
+def score_paired(external: ExternalPredictions, data: Sequence[str], split: str) -> Numbers:
     """Scores of paired predictions under ``mupots-paired``, with annot3 and with univ_annot3.
 
     Args:
-        foreign: with ``person``.
-        data: prepared folders of MuPoTS-3D, or one folder of it as its owners ship it.
+        external: with ``person``.
+        data: prepared folders of MuPoTS-3D, or one folder in its original layout.
         split: of prepared folders.
 
     Raises:
         ValueError: another joint set than MuPoTS', data without MuPoTS' annotations, or predictions for images or
             people that are not annotated; names the file and the key.
     """
-    if foreign.skeleton != MUPOTS17:
-        of = f"person with skeleton {foreign.skeleton.name}"
-        raise ValueError(f"{foreign.where}: {of}: paired predictions are scored in {MUPOTS17.name} alone")
+    if external.skeleton != MUPOTS17:
+        of = f"person with skeleton {external.skeleton.name}"
+        raise ValueError(f"{external.where}: {of}: paired predictions are scored in {MUPOTS17.name} alone")
     given = _truth(data, split)
-    predicted, found = _pair(foreign, given)
-    return joined(paired_numbers(given.truth, predicted, found, given.sequence, given.clusters), train_fit=False)
+    predicted, found = _pair(external, given)
+    return merge_numbers(paired_numbers(given.truth, predicted, found, given.sequence, given.clusters), train_fit=False)
 
 
-def _pair(foreign: Foreign, given: PairedTruth) -> tuple[np.ndarray, np.ndarray]:
+def _pair(external: ExternalPredictions, given: PairedTruth) -> tuple[np.ndarray, np.ndarray]:
     """The prediction of every annotated person: (T, 17, 3) mm, and whether there is one, (T,) bool."""
-    assert foreign.person is not None
+    assert external.person is not None
     people = given.truth["annot3"]  # ordered by frame
     place = {key: i for i, key in enumerate(given.keys)}
     start = np.searchsorted(people.frame, np.arange(len(given.keys)))
     count = np.bincount(people.frame, minlength=len(given.keys))
     predicted, found = np.zeros(people.joints_cam.shape), np.zeros(len(people), bool)
-    for row, key in enumerate(foreign.keys.tolist()):
+    for row, key in enumerate(external.keys.tolist()):
         if key not in place:
-            raise ValueError(f"{foreign.where}: {key} is none of the {len(place)} images of {given.name}")
-        frame, who = place[key], int(foreign.person[row])
-        if foreign.padded and who >= count[frame]:
+            raise ValueError(f"{external.where}: {key} is none of the {len(place)} images of {given.name}")
+        frame, who = place[key], int(external.person[row])
+        if external.padded and who >= count[frame]:
             continue
         if not 0 <= who < count[frame]:
-            wanted = f"0 to {count[frame] - 1}" if count[frame] else "no prediction: nobody is annotated as valid"
-            raise ValueError(f"{foreign.where}: {key}: person = {who}, wanted {wanted}")
+            wanted = f"0 to {count[frame] - 1}" if count[frame] else "no prediction: no person is annotated as valid"
+            raise ValueError(f"{external.where}: {key}: person = {who}, wanted {wanted}")
         at = start[frame] + who
-        predicted[at], found[at] = foreign.joints_cam[row], True
+        predicted[at], found[at] = external.joints_cam[row], True
     return predicted, found
 
 
 def _truth(data: Sequence[str], split: str) -> PairedTruth:
-    if len(data) == 1 and (owners := _owners_sequences(Path(data[0]))):
-        return _from_owners(data[0], owners)
+    if len(data) == 1 and (sequences := _original_sequences(Path(data[0]))):
+        return _original_truth(data[0], sequences)
     annotations = read_annotations(data, split)
     records = annotations.records
     for record in records:
@@ -105,13 +105,13 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     )
 
 
-def _owners_sequences(folder: Path) -> list[Path]:
-    """Folders with annot.mat, in counting order; none where the folder is prepared data or something else."""
+def _original_sequences(folder: Path) -> list[Path]:
+    """Folders with annot.mat, ordered by number; empty if the folder is prepared data or something else."""
     places = [*folder.glob("MultiPersonTestSet/TS*/annot.mat"), *folder.glob("TS*/annot.mat")]
-    return sorted({path.parent for path in places}, key=lambda path: natural(path.name))
+    return sorted({path.parent for path in places}, key=lambda path: natural_order(path.name))
 
 
-def _from_owners(name: str, sequences: Sequence[Path]) -> PairedTruth:
+def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:
     names: list[str] = []
     numbers: list[int] = []
     rows, annot3, univ_annot3 = [], [], []

@@ -1,7 +1,7 @@
-"""Pictures for an evaluation: frames spread evenly over the data, and those that went worst.
+"""Pictures for an evaluation: frames spread evenly over the data, and those with the largest error.
 
-Each shows the photo with the skeletons of the people found, ground truth in grey, and the same people from above.
-Labels are score and root-aligned error; a person without an error was nobody's.
+Each shows the photo with the predicted skeletons, ground truth in grey, and the same people from above. Labels are
+score and root-aligned error; a false positive has no error.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ import numpy as np
 from das.draw.top_view import panel
 from pipeline.data.record import Record, decode_image
 from pipeline.data.shards import find_records
-from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.frame_choice import WORLD_DOWN, chosen_frames, look_at
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.score import Sheet
+from pipeline.evaluation.frame_choice import WORLD_DOWN, chosen_frames, people_on_frame
+from pipeline.evaluation.scored import Scored
 from pipeline.infra.images import encode_image
 
 
-def overlays(annotations: Annotations, sheet: Sheet, origin: Origin, spread: int, worst: int) -> dict[str, bytes]:
+def overlays(scored: Scored, spread: int, worst: int) -> dict[str, bytes]:
     """JPEG pictures by file name: ``spread`` evenly spread frames and the ``worst`` ones, worst first."""
-    chosen = chosen_frames(annotations, sheet, spread, worst)
-    keys = annotations.keys
-    records = find_records(annotations.shards, {keys[at] for at in chosen.values()})
-    return {name: encode_image(draw(records[keys[at]], at, sheet, origin), ".jpg") for name, at in chosen.items()}
+    chosen = chosen_frames(scored, spread, worst)
+    keys = scored.annotations.keys
+    records = find_records(scored.annotations.shards, {keys[at] for at in chosen.values()})
+    return {name: encode_image(draw(records[keys[at]], at, scored), ".jpg") for name, at in chosen.items()}
 
 
-def draw(record: Record, frame: int, sheet: Sheet, origin: Origin) -> np.ndarray:
+def draw(record: Record, frame: int, scored: Scored) -> np.ndarray:
     """The picture of one frame, uint8 RGB; ``record`` with its image."""
-    truth, people, here = sheet.truth, sheet.people, look_at(sheet, frame)
+    truth, people, here = scored.truth, scored.people, people_on_frame(scored, frame)
     found = zip(people.scores[here.people], here.errors, strict=True)
     labels = [f"{score:.2f}" + ("" if np.isnan(error) else f"  {error:.0f} mm") for score, error in found]
     assert truth.joints_uv is not None and people.joints_uv is not None
@@ -36,8 +34,8 @@ def draw(record: Record, frame: int, sheet: Sheet, origin: Origin) -> np.ndarray
         decode_image(record),
         people.joints_uv[here.people],
         people.joints_cam[here.people],
-        origin.skeleton,
-        valid=np.array([joint not in origin.unsupervised_joints for joint in origin.skeleton.joints]),
+        scored.skeleton,
+        valid=np.array([joint not in scored.provenance.unsupervised_joints for joint in scored.skeleton.joints]),
         labels=labels,
         truth_uv=truth.joints_uv[here.truth],
         truth_cam=truth.joints_cam[here.truth],

@@ -1,11 +1,11 @@
 """The predictions file: one Parquet row per image, which with the annotations is all that scoring needs.
 
-    key         the image's key; every image that was given to the model, also where it found nobody
+    key         the image's key; every image that was given to the model, also one without predictions
     scores      n numbers: confidence x centerness, best first
     joints_uv   n x 2J numbers: pixels of the stored image
     joints_cam  n x 3J numbers: mm, camera frame
 
-What predicted, and on what, stands in the file's metadata, so scores can be computed again without the model.
+The file's metadata hold the ``Provenance``, so scores can be computed again without the model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from pipeline.infra.columns import ListColumn, read_lists, write_lists
 
 FORMAT = 1
 
+PREDICTIONS_FILE = "predictions.parquet"
+"""Name of the file in an evaluation's folder and MLflow run."""
+
 
 @dataclass(frozen=True)
-class Origin:
-    """Where predictions come from: the part of a checkpoint, and of an evaluation, that their scores depend on."""
+class Provenance:
+    """The model and the data that predictions come from, as far as their scores depend on them."""
 
     model_fingerprint: str
     """``models.fingerprint`` of the checkpoint folder."""
@@ -39,13 +42,13 @@ class Origin:
     skeleton: Skeleton
     """Joint set of the J joints."""
     unsupervised_joints: tuple[str, ...]
-    """Joints that training never labelled; nobody scores them."""
+    """Joints that no training image ever labelled; they are not scored."""
     mean_pose: tuple[tuple[float, float, float], ...] | None
-    """J x (x, y, z) mm: the training split's mean root-aligned pose, the baseline; None where nobody knows it."""
+    """J x (x, y, z) mm: the training split's mean root-aligned pose, the baseline; None if it is not known."""
     score_threshold: float
-    """The model's own, chosen on val: what the strict protocol takes for a person."""
+    """The model's own threshold, chosen on val; the strict protocol counts predictions above it."""
     release_threshold: float
-    """The threshold in the architecture's configuration: what published protocols choose among."""
+    """The threshold in the architecture's configuration; the release's protocols choose among candidates above it."""
     least_score: float
     """Candidates above this score are in the file."""
     code_version: str
@@ -54,8 +57,8 @@ class Origin:
     @classmethod
     def of(
         cls, info: ModelInfo, model: str, data: str, train_fit: bool, least_score: float, code_version: str
-    ) -> Origin:
-        """The origin of predictions by a checkpoint, given the fingerprints of model and data."""
+    ) -> Provenance:
+        """The provenance of a checkpoint's predictions, given the fingerprints of model and data."""
         return cls(
             model_fingerprint=model,
             data_fingerprint=data,
@@ -71,7 +74,7 @@ class Origin:
 
     @property
     def mean_pose_mm(self) -> np.ndarray:
-        """The mean pose as an array (J, 3); NaN where nobody knows it."""
+        """The mean pose as an array (J, 3) mm; NaN if it is not known."""
         return np.full((len(self.skeleton), 3), np.nan) if self.mean_pose is None else np.array(self.mean_pose)
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class Origin:
         return {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
 
     @classmethod
-    def from_json(cls, value: Any) -> Origin:
+    def from_json(cls, value: Any) -> Provenance:
         """Inverse of ``to_json``; ValueError names another format, unknown or missing fields."""
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             found = value.get("format") if isinstance(value, dict) else value
@@ -95,10 +98,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """Predictions for F images, P people in all; the people of one image stand together, best first.
+    """Predictions for F images, P people in all; the people of one image are adjacent, best score first.
 
     Attributes:
-        origin: where they come from.
+        provenance: of the predictions.
         keys: F keys. counts: (F,) people of each image.
         scores: (P,). joints_uv: (P, J, 2) px of the stored image. joints_cam: (P, J, 3) mm, camera frame.
 
@@ -107,7 +110,7 @@ class PredictionSet:
             do not fit the joint set.
     """
 
-    origin: Origin
+    provenance: Provenance
     keys: tuple[str, ...]
     counts: np.ndarray
     scores: np.ndarray
@@ -120,7 +123,7 @@ class PredictionSet:
             if key in seen:
                 raise ValueError(f"key {key} appears twice, wanted every image once")
             seen.add(key)
-        people, joints = int(self.counts.sum()), len(self.origin.skeleton)
+        people, joints = int(self.counts.sum()), len(self.provenance.skeleton)
         owner = np.repeat(np.arange(len(self.keys)), self.counts)
         for name, shape in (("scores", ()), ("joints_uv", (joints, 2)), ("joints_cam", (joints, 3))):
             value = getattr(self, name)
@@ -133,12 +136,12 @@ class PredictionSet:
         """The predictions for exactly these images; frame i is keys[i].
 
         Raises:
-            ValueError: a key without a row here, or a row whose key is not asked for; both are named.
+            ValueError: a key without a row here, or a row whose key is not among ``keys``; names it.
         """
         place = {key: i for i, key in enumerate(keys)}
-        missing, strangers = place.keys() - set(self.keys), set(self.keys) - place.keys()
-        if missing or strangers:
-            kind, some = ("no row for", missing) if missing else ("rows for other images, such as", strangers)
+        missing, unknown = place.keys() - set(self.keys), set(self.keys) - place.keys()
+        if missing or unknown:
+            kind, some = ("no row for", missing) if missing else ("rows for other images, such as", unknown)
             raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(place)} images)")
         frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
         return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
@@ -154,10 +157,10 @@ class PredictionSet:
         people = np.concatenate([np.zeros(0, int), *rows])
         counts = np.array([self.counts[place[key]] for key in keys], dtype=np.int64)
         chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
-        return PredictionSet(self.origin, tuple(keys), counts, *chosen)
+        return PredictionSet(self.provenance, tuple(keys), counts, *chosen)
 
     def save(self, uri: str | Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically: it is complete or absent."""
         n = len(self.keys)
         owner = np.repeat(np.arange(n), self.counts)
         lists = {}
@@ -165,19 +168,19 @@ class PredictionSet:
             value = getattr(self, name)
             width = int(np.prod(value.shape[1:]))
             lists[name] = ListColumn(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
-        write_lists(uri, "key", self.keys, lists, self.origin.to_json())
+        write_lists(uri, "key", self.keys, lists, self.provenance.to_json())
 
     @classmethod
     def load(cls, uri: str | Path) -> PredictionSet:
         """Reads the file.
 
         Raises:
-            ValueError: naming the file, and the key where only one image is at fault.
+            ValueError: naming the file, and the key where one image is at fault.
         """
         keys, lists, about = read_lists(uri, "key", ("scores", "joints_uv", "joints_cam"))
         try:
-            origin = Origin.from_json(about)
-            joints, counts = len(origin.skeleton), lists["scores"].lengths
+            provenance = Provenance.from_json(about)
+            joints, counts = len(provenance.skeleton), lists["scores"].lengths
             for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
                 wrong = lists[name].lengths != width * counts
                 if wrong.any():
@@ -185,7 +188,7 @@ class PredictionSet:
                     found, people = lists[name].lengths[at], counts[at]
                     raise ValueError(f"{keys[at]}: {name} has {found} numbers, wanted {width} for each of {people}")
             return cls(
-                origin=origin,
+                provenance=provenance,
                 keys=tuple(keys),
                 counts=counts,
                 scores=lists["scores"].values.astype(np.float64),
@@ -196,61 +199,61 @@ class PredictionSet:
             raise ValueError(f"{uri}: {error}") from error
 
 
-def collect(origin: Origin, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
+def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
     """Rows of people, in any order and number, to one set; images without rows are images without people.
 
     Args:
-        origin: where the predictions come from.
+        provenance: of the predictions.
         keys: all images that were given to the model.
         people: batches of columns key, rank, score, joints_uv and joints_cam, as ``BatchPredictor`` returns them.
 
     Raises:
         ValueError: from ``PredictionSet``.
     """
-    joints = len(origin.skeleton)
+    joints = len(provenance.skeleton)
     batches = [batch for batch in people if len(batch["key"])]
 
-    def joined(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def column(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.concatenate([np.zeros((0, *shape)), *(np.asarray(batch[name], np.float64) for batch in batches)])
 
     place = {key: i for i, key in enumerate(keys)}
     image = np.array([place[key] for batch in batches for key in batch["key"]], dtype=np.int64)
-    order = np.lexsort((joined("rank", ()), image))
+    order = np.lexsort((column("rank", ()), image))
     return PredictionSet(
-        origin=origin,
+        provenance=provenance,
         keys=tuple(keys),
         counts=np.bincount(image, minlength=len(keys)),
-        scores=joined("score", ())[order],
-        joints_uv=joined("joints_uv", (joints, 2))[order],
-        joints_cam=joined("joints_cam", (joints, 3))[order],
+        scores=column("score", ())[order],
+        joints_uv=column("joints_uv", (joints, 2))[order],
+        joints_cam=column("joints_cam", (joints, 3))[order],
     )
 
 
-def on_common_ground(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
-    """Both as if neither predicted a joint that the other one lacks, with one mean pose: this one's.
+def with_common_joints(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
+    """Both restricted to the joints that both predict, and both with the mean pose of ``this``.
 
-    Otherwise each would be scored on joints of its own, and a missed person would cost each something else.
+    Otherwise the two would be scored on different joints, and a missed person would have a different error for each.
 
     Raises:
         ValueError: their root is not the same joint, or they have no other joint in common.
     """
-    mine, theirs = this.origin.skeleton, other.origin.skeleton
-    common = set(mine.joints) & set(theirs.joints)
-    common -= {*this.origin.unsupervised_joints, *other.origin.unsupervised_joints}
-    if mine.root != theirs.root or not common - set(mine.root):
+    first, second = this.provenance.skeleton, other.provenance.skeleton
+    common = set(first.joints) & set(second.joints)
+    common -= {*this.provenance.unsupervised_joints, *other.provenance.unsupervised_joints}
+    if first.root != second.root or not common - set(first.root):
         raise ValueError(
-            f"joint sets {mine.name} (root {', '.join(mine.root)}) and {theirs.name} (root {', '.join(theirs.root)}) "
-            f"have {len(common)} joints in common: wanted one root and joints beside it to compare"
+            f"joint sets {first.name} (root {', '.join(first.root)}) and {second.name} (root {', '.join(second.root)}) "
+            f"have {len(common)} joints in common: wanted the same root and further joints to compare"
         )
-    mean = dict(zip(mine.joints, this.origin.mean_pose, strict=True)) if this.origin.mean_pose else {}
+    mean = dict(zip(first.joints, this.provenance.mean_pose, strict=True)) if this.provenance.mean_pose else {}
 
     def restricted(found: PredictionSet) -> PredictionSet:
-        skeleton = found.origin.skeleton
-        origin = replace(
-            found.origin,
+        skeleton = found.provenance.skeleton
+        provenance = replace(
+            found.provenance,
             unsupervised_joints=tuple(j for j in skeleton.joints if j not in common),
             mean_pose=tuple(mean.get(j, (0.0, 0.0, 0.0)) for j in skeleton.joints) if mean else None,
         )
-        return replace(found, origin=origin)
+        return replace(found, provenance=provenance)
 
     return restricted(this), restricted(other)

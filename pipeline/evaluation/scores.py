@@ -1,4 +1,4 @@
-"""What one evaluation found, as far as a gate and the registry need it."""
+"""Scores of one evaluation in the form that a gate compares and the registry stores."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from typing import Any, Literal
 
 from das.fields import check_json
 from das.metrics.bootstrap import Clusters, Ratio
-from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.score import Sheet
+from pipeline.evaluation.score import ProtocolResults
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
 
 
 METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision")
-"""What a gate can compare; errors in mm are better when smaller, shares when larger."""
+"""Metrics that a gate can compare: errors in mm, where smaller is better, and shares, where larger is better."""
 
 
 SliceKind = Literal["activity", "sequence", "joint", "people", "distance", "overlap", "occlusion"]
 
 
 SLICES: tuple[SliceKind, ...] = ("activity", "sequence", "joint", "people", "distance", "overlap", "occlusion")
-"""What may part the data: of people by number in the image, depth, nearness to others, hidden joints (slices.py)."""
+"""Kinds of subsets of the data; the last four are defined in subsets.py."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one evaluation found, as far as a gate needs it; stored as JSON on the evaluation run and the version."""
+    """Main scores of one evaluation; stored as JSON on the evaluation run and on the registered version."""
 
     protocol: str
     """Name of the protocol; ``strict`` decides promotions."""
@@ -44,13 +42,13 @@ class Scores:
     train_fit: bool
     """The data overlap with the model's training data."""
     mpjpe_mm: float
-    """Root-aligned mean per-joint position error over matched people, mm; nan when nobody was matched."""
+    """Root-aligned mean per-joint position error over matched people, mm; nan if no person was matched."""
     recall: float
     """Matched people / annotated people, 0 to 1; nan without annotated people."""
     precision: float
     """Matched people / predicted people, 0 to 1; nan without predictions."""
     baseline_mpjpe_mm: float
-    """MPJPE of the training split's mean pose on the same matched people, mm; nan when nobody was matched."""
+    """MPJPE of the training split's mean pose on the same matched people, mm; nan if no person was matched."""
 
     def __post_init__(self) -> None:
         for name in ("protocol", "split", "skeleton", "data_fingerprint", "model_fingerprint"):
@@ -79,7 +77,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of the data: how many people it holds, and the model's scores there."""
+    """A subset of the data: its number of people, and the model's scores on it."""
 
     people: int
     metrics: Mapping[str, Ratio]
@@ -87,13 +85,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One model on F images, as far as gates compare; of two models on the same data the images are in one order.
+    """Scores of one model on F images, as gates compare them; of two models the images are in one order.
 
     Attributes:
-        scores: the headline.
+        scores: the main scores.
         clusters: of the images.
-        metrics: the METRICS, sums per image.
-        slices: by kind and name, such as ``slices["activity"]["pizza"]``; those metrics that exist in them.
+        metrics: those of METRICS, as sums per image.
+        slices: by kind and name, such as ``slices["activity"]["pizza"]``; with the metrics defined on a subset.
     """
 
     scores: Scores
@@ -103,21 +101,21 @@ class Evidence:
 
 
 SCORES_FILE = "scores.json"
-"""Artifact of the evaluation run that holds its ``Scores``."""
+"""Name of the file, and artifact of the evaluation run, that holds the ``Scores``."""
 
 
-def gate_scores(sheet: Sheet, origin: Origin, annotations: Annotations) -> Scores:
-    """The headline: the strict protocol; nobody predicted is precision 0, which passes no gate."""
-    precision = sheet.strict.precision
+def gate_scores(results: ProtocolResults) -> Scores:
+    """The strict protocol's headline. Without any prediction the precision is 0, which passes no gate."""
+    precision, provenance = results.strict.precision, results.scored.provenance
     return Scores(
         protocol="strict",
-        split=annotations.name,
-        skeleton=origin.skeleton.name,
-        data_fingerprint=origin.data_fingerprint,
-        model_fingerprint=origin.model_fingerprint,
-        train_fit=origin.train_fit,
-        mpjpe_mm=sheet.strict.mpjpe,
-        recall=sheet.strict.recall,
+        split=results.scored.annotations.name,
+        skeleton=provenance.skeleton.name,
+        data_fingerprint=provenance.data_fingerprint,
+        model_fingerprint=provenance.model_fingerprint,
+        train_fit=provenance.train_fit,
+        mpjpe_mm=results.strict.mpjpe,
+        recall=results.strict.recall,
         precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=sheet.strict.baseline_mpjpe,
+        baseline_mpjpe_mm=results.strict.baseline_mpjpe,
     )

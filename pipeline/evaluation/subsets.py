@@ -1,7 +1,7 @@
-"""Parts of the people of a data set among whom a model may be worse: where they stand, how many, how well seen.
+"""Subsets of annotated people by number in the image, depth, distance to the next person, and occlusion.
 
-A slice is a name for every person; what is scored in it comes from the pairing of the whole image. Slices that do not
-part the people, such as occlusion in a source that does not label it, are left out.
+Predictions and people are paired on the whole image; a subset only selects which people are averaged over. A kind with
+fewer than two non-empty subsets, such as occlusion in a source that does not label it, is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from das.metrics.tables import Truth, pairs_of_people, root_of
 from das.skeleton import Skeleton, conversion, skeleton_named
 from pipeline.data.record import OCCLUDED, Record
 
-# Upper ends (exclusive) and names of the classes, the last without end.
+# Upper end (exclusive) and name of each subset; the last has no end.
 _PEOPLE = ((2, "1 person"), (3, "2 people"), (5, "3 to 4"), (9, "5 to 8"), (np.inf, "over 8"))
 _METRES = ((2, "under 2 m"), (3, "2 to 3 m"), (4, "3 to 4 m"), (5, "4 to 5 m"), (6, "5 to 6 m"), (8, "6 to 8 m"),
            (np.inf, "over 8 m"))  # fmt: skip
@@ -26,27 +26,29 @@ _ALONE = "alone"
 TITLES = {
     "people": "people in the image",
     "distance": "depth of the root",
-    "overlap": "distance of the root to the nearest other root in the image, in diagonals of the person's box (the "
-    "paper's own limitation, section 5)",
+    "overlap": "distance of the root to the nearest other root in the image, in diagonals of the person's box (a "
+    "limitation named in section 5 of the paper)",
     "occlusion": "share of the person's labelled joints that are occluded",
 }
 
 
-def people_slices(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
-    """Kinds of slices, and in each the people (T,) bool of every class that somebody is in, in order.
+def people_subsets(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
+    """Kind of subset -> name of the subset -> which people (T,) bool are in it; subsets without people are left out.
 
     Args:
         records: the images.
         truth: from ``strict_truth``.
-        skeleton: its joint set.
+        skeleton: joint set of ``truth``.
     """
+    # Only people who count in the strict protocol; a person with an invisible root does not.
     counted = truth.counted(skeleton.root_indices)
     crowd = np.bincount(truth.frame[counted], minlength=len(records))[truth.frame]
     occluded = occluded_joints(records, truth, skeleton).sum(axis=1) / np.maximum(truth.scored.sum(axis=1), 1)
-    depth = root_of(truth.joints_cam, skeleton.root_indices)[:, 2] / 1000
+    depth = root_of(truth.joints_cam, skeleton.root_indices)[:, 2] / 1000  # mm to m
     classes = {
         "people": _classes(crowd, _PEOPLE),
         "distance": _classes(depth, _METRES),
+        # 1e9 ends the largest finite gap: people without neighbours have an infinite one and a subset of their own.
         "overlap": _classes(_gaps(truth, skeleton), (*_GAPS[:-1], (1e9, _GAPS[-1][1]), (np.inf, _ALONE))),
         "occlusion": _classes(occluded, _OCCLUDED),
     }
@@ -68,12 +70,12 @@ def occluded_joints(records: Sequence[Record], truth: Truth, skeleton: Skeleton)
 
 
 def _gaps(truth: Truth, skeleton: Skeleton) -> np.ndarray:
-    """Distance to the nearest other root over the box's diagonal, (T,); infinite for who is alone."""
+    """Distance to the nearest other root over the box's diagonal, (T,); infinite for a person without others."""
     assert truth.joints_uv is not None and truth.bbox is not None
     root = root_of(truth.joints_uv, skeleton.root_indices)
     known: np.ndarray = np.all(truth.scored[:, list(skeleton.root_indices)], axis=1)
     a, b = pairs_of_people(truth)
-    a, b = a[known[b]], b[known[b]]  # ignored people overlap like all others
+    a, b = a[known[b]], b[known[b]]  # ignored people count as neighbours too
     gaps = np.full(len(truth), np.inf)
     np.minimum.at(gaps, a, np.linalg.norm(root[a] - root[b], axis=1))
     return gaps / np.maximum(np.linalg.norm(truth.bbox[:, 2:] - truth.bbox[:, :2], axis=1), 1e-9)

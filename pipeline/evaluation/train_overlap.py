@@ -1,8 +1,8 @@
-"""Whether a model has seen in training what it is to be judged on.
+"""Whether a model was trained on some of the images that it is evaluated on.
 
-Every checkpoint carries training_index.parquet: keys and image hashes of its training split, and of what the checkpoint
-it started from had learned from. Equal keys are the same frame of the same camera; equal hashes are the same picture,
-whatever it is called.
+Every checkpoint carries training_index.parquet: keys and image hashes of its training split, and of the images that
+the checkpoint it started from was trained on. Equal keys mean the same frame of the same camera; equal hashes the same
+picture, possibly under another key.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from pipeline.infra.files import exists, join
 
 INDEX_FILE = "training_index.parquet"
 
+TRAIN_FIT = "train-fit"
+"""Begins the names of all metrics and tables that were measured on training data."""
+
 
 def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
-    """What speaks against scores on these images, in words; None when the model has seen none of them."""
+    """Why scores on these images are not of unseen data, as a sentence; None if no image was trained on."""
     path = join(checkpoint, INDEX_FILE)
     if not exists(path):
         return f"{checkpoint} holds no {INDEX_FILE}: it is not known what the model was trained on"
@@ -30,7 +33,7 @@ def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
 
 
 def is_train_fit(checkpoint: str | Path, annotations: Annotations, allow: bool) -> bool:
-    """Whether scores on these images are to be marked as train-fit.
+    """Whether scores on these images have to be marked as train-fit.
 
     Raises:
         ValueError: they are, and that is not allowed.

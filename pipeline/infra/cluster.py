@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
 
 from das.fields import at_least
@@ -105,6 +104,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
         ValueError: an address, storage or tracking URI that cannot work, each in one line.
         ConnectionError: no Ray at the address.
     """
+    import ray  # in functions: what only reads ClusterConfig does not spend seconds on importing Ray
+
     config = config or ClusterConfig()
     # Before Ray, which takes seconds to start: a wrong address fails at once.
     storage, tracking_uri = config.locations() if out is None else (out, "")
@@ -118,6 +119,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
 
 def _start_or_join(config: ClusterConfig) -> bool:
     """Calls ray.init; returns whether that started a local Ray."""
+    import ray
+
     # Ray sets RAY_ADDRESS for the driver of a submitted job.
     environment = os.environ.get("RAY_ADDRESS", "")
     address = config.address or ("auto" if environment else "local")
@@ -160,6 +163,8 @@ def _start_or_join(config: ClusterConfig) -> bool:
 
 def _fixed_address() -> str:
     """HOST:PORT for a Ray that this process is about to start, so that its workers can be given the address."""
+    import ray
+
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -232,6 +237,8 @@ def preflight(
     Raises:
         ValueError: not even one trial fits; names the needed resources and those of the cluster.
     """
+    import ray
+
     needed = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
     if workers < 1 or trials < 1 or not needed:
         raise ValueError(

@@ -50,7 +50,7 @@ def reproduction(
     """Whether a checkpoint gives the scores of its evaluation again on the fixed batch."""
     part = replace(annotations, records=tuple(batch))
     keys = [record.key for record in batch]
-    origin = predictions.origin
+    origin = predictions.provenance
     predictor = Predictor.from_folder(checkpoint, threshold=origin.least_score)
     rows = []
     for record in batch:

@@ -10,9 +10,9 @@ import numpy as np
 
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import PredictionSet
-from pipeline.evaluation.score import Sheet, score
+from pipeline.evaluation.score import ProtocolResults, score
 from pipeline.evaluation.scores import Evidence, Slice, gate_scores
-from pipeline.evaluation.subsets import people_slices
+from pipeline.evaluation.subsets import people_subsets
 
 
 def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidence:
@@ -29,11 +29,13 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     if (activity != "").any():
         groups["activity"] = np.where(activity == "", "no activity", activity)
     slices = {
-        kind: {str(n): _slice(sheet, len(records), people=(names == n)[sheet.truth.frame]) for n in np.unique(names)}
+        kind: {
+            str(n): _slice(sheet, len(records), people=(names == n)[sheet.scored.truth.frame]) for n in np.unique(names)
+        }
         for kind, names in groups.items()
     }
-    skeleton = predictions.origin.skeleton
-    for kind, classes in people_slices(records, sheet.truth, skeleton).items():
+    skeleton = predictions.provenance.skeleton
+    for kind, classes in people_subsets(records, sheet.scored.truth, skeleton).items():
         slices[kind] = {name: _slice(sheet, len(records), people=people) for name, people in classes.items()}
     joints = skeleton.joints
     slices["joint"] = {
@@ -42,16 +44,18 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
         if sheet.strict.scored[:, i].any()
     }
     return Evidence(
-        scores=gate_scores(sheet, predictions.origin, annotations),
-        clusters=sheet.clusters,
-        metrics=sheet.strict.scores(sheet.truth, sheet.people, len(records)),
+        scores=gate_scores(sheet),
+        clusters=sheet.scored.clusters,
+        metrics=sheet.strict.scores(sheet.scored.truth, sheet.scored.people, len(records)),
         slices=slices,
     )
 
 
-def _slice(sheet: Sheet, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None) -> Slice:
+def _slice(
+    sheet: ProtocolResults, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None
+) -> Slice:
     """Some of the people (T,) bool, or some of their joints (J,) bool."""
     part = sheet.strict.of(people, joints)
-    scores = part.scores(sheet.truth, sheet.people, images)
+    scores = part.scores(sheet.scored.truth, sheet.scored.people, images)
     del scores["precision"]  # no prediction belongs to a part of the people
     return Slice(part.people, scores)

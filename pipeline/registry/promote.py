@@ -178,8 +178,9 @@ def _read(config: PromoteConfig, tracking_uri: str, scratch: Path) -> _Candidate
     except ValueError as error:
         raise ValueError(f"{error}; wanted the evaluated data, or --data where it has moved to") from error
     predictions = PredictionSet.load(files["predictions.parquet"])
-    if predictions.origin.model_fingerprint != mark:
-        raise ValueError(f"{config.scores}: its predictions are of model {predictions.origin.model_fingerprint[:12]}")
+    if predictions.provenance.model_fingerprint != mark:
+        found = predictions.provenance.model_fingerprint[:12]
+        raise ValueError(f"{config.scores}: its predictions are of model {found}")
     evidence = evidence_of(annotations, predictions)
     _same_scores(config.scores, scores, evidence.scores, predictions)
     return _Candidate(folder, info, run_id, annotations, files["predictions.parquet"], predictions, evidence)
@@ -204,7 +205,7 @@ def _same_scores(where: str, told: Scores, found: Scores, predictions: Predictio
         b = found.to_json()[name]
         close = isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6)
         if a != b and not close:
-            threshold = predictions.origin.score_threshold
+            threshold = predictions.provenance.score_threshold
             raise ValueError(
                 f"{where}: {name} = {a}, but its predictions give {b} above the model's own threshold {threshold:g}: "
                 "evaluate again, without --threshold"

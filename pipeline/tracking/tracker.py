@@ -22,7 +22,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join, local_copy
 from pipeline.infra.mlflow_client import first_line, is_local_store, is_loss, mlflow_client, talking_to
 from pipeline.tracking.outbox import Journal, journal_folder
-from pipeline.tracking.run_description import Input, Story, TrialSummary
+from pipeline.tracking.run_description import HEADLINE_TAG, Input, Story, TrialSummary
 from pipeline.tracking.system_metrics import Monitor, Sampler
 
 if TYPE_CHECKING:
@@ -203,9 +203,9 @@ class Tracker:
         """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""
         self._event({"tags": {_name(k): _shortened(str(v), TAG_LENGTH) for k, v in tags.items()}})
 
-    def describe(self, summary: str) -> None:
-        """The run's result in Markdown: the head of its description in MLflow, whose rest is told by the run itself."""
-        self.set_tags({SUMMARY_TAG: summary})
+    def describe(self, summary: str, headline: Sequence[str] = ()) -> None:
+        """The run's result in Markdown, for its description in MLflow; ``headline`` names the metrics to show first."""
+        self.set_tags({SUMMARY_TAG: summary} | ({HEADLINE_TAG: ", ".join(headline)} if headline else {}))
 
     def log_dataset(self, name: str, fingerprint: str, source: str, context: str, splits: str = "") -> None:
         """A dataset that the run reads.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
 from pipeline.evaluation.report.page import Comparison
-from pipeline.evaluation.report.runtime import RuntimeSection, beside_table_4, place, runtime_section, size
+from pipeline.evaluation.report.runtime import RuntimeSection, place, runtime_section, size, table_4_comparison
 from pipeline.infra.html.charts import bar_chart
 from pipeline.infra.html.page import Cell, Chart, Grid, GridRow, Number, render_page, shown
 
@@ -69,7 +69,7 @@ def benchmark_page(
             "Operations of convolutions and matrix products; a multiplication with an addition is two. Bilinear "
             "sampling (deformable convolutions, the recursive update) takes time but hardly any operations."
         ),
-        comparison=beside_table_4([cost.runtime for cost in devices.values()]),
+        comparison=table_4_comparison([cost.runtime for cost in devices.values()]),
         facts=facts,
     )
     return render_page("pipeline.evaluation.benchmark", "benchmark.html", page)

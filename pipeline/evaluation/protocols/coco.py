@@ -1,38 +1,42 @@
-"""Images annotated in 2D alone: COCO's average precision of the joints in the image, by OKS."""
+"""Images annotated in 2D only: COCO's average precision of the joints in the image, by OKS."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from das.metrics.coco import NUMBERS, oks_average_precision
+from das.metrics.tables import Predictions
 from das.oks import COCO17_SIGMAS
-from das.skeleton import COCO17
-from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.ground_truth import conversion_back, flat_truth
-from pipeline.evaluation.predictions_file import PredictionSet
-from pipeline.evaluation.score import check_origin, joined
+from das.skeleton import COCO17, Skeleton
+from pipeline.data.record import Record
+from pipeline.evaluation.ground_truth import coco17_columns, truth_2d
 from pipeline.infra.text_tables import Numbers, Table
 
-# Prepared rows keep boxes and no segments. MMPose takes this share of the box where a data set has no segments.
+# OKS divides squared distances by the area of the person's segment. Prepared rows hold boxes and no segments; MMPose
+# takes this share of the box's area for data sets without segments.
 _AREA = 0.53
 
 
-def score_flat(annotations: Annotations, predictions: PredictionSet) -> Numbers:
-    """Scores predictions of images without depth: metrics named oks/...
+def coco_numbers(records: Sequence[Record], candidates: Predictions, skeleton: Skeleton) -> Numbers:
+    """Metrics and table named oks/...; near COCO's numbers but not equal to them, since boxes replace segments.
 
-    All candidates that were kept take part, as average precision wants it, in the joints that COCO17 and the model
-    share. An area of 0.53 of the person's box stands for that of the segment, so the number is near COCO's and not it.
+    All candidates take part, because average precision ranks them by score. Joints are those that COCO17 and the model
+    share.
+
+    Args:
+        records: the images.
+        candidates: predictions for them, those with low scores included.
+        skeleton: joint set of the predictions.
 
     Raises:
-        ValueError: predictions for other data, or images of another joint set than COCO17.
+        ValueError: rows of another joint set than COCO17; names the key.
     """
-    origin, records = predictions.origin, annotations.records
-    check_origin(annotations, origin, None)
-    truth, joints = flat_truth(records, origin.skeleton)
-    everyone = predictions.table(annotations.keys)
-    columns = [at for at in conversion_back(origin.skeleton) if at >= 0]
-    assert everyone.joints_uv is not None and truth.bbox is not None
-    found = everyone.with_joints(columns)
+    truth, joints = truth_2d(records, skeleton)
+    columns = [at for at in coco17_columns(skeleton) if at >= 0]
+    assert candidates.joints_uv is not None and truth.bbox is not None
+    found = candidates.with_joints(columns)
     sigmas = np.array([COCO17_SIGMAS[COCO17.index(joint)] for joint in joints])
     size = truth.bbox[:, 2:] - truth.bbox[:, :2]
     numbers = oks_average_precision(truth, found, _AREA * size.prod(axis=1), sigmas, len(records))
@@ -42,9 +46,8 @@ def score_flat(annotations: Annotations, predictions: PredictionSet) -> Numbers:
     title = f"COCO OKS by pycocotools over {len(joints)} of 17 joints, area {_AREA:g} of the box"
     if left_out:
         title += f"; not predicted: {', '.join(left_out)}"
-    shown = [(name.upper().replace("_", " "), ".3f") for name in NUMBERS]
+    columns_shown = [(name.upper().replace("_", " "), ".3f") for name in NUMBERS]
+    columns_shown += [("images", ".0f"), ("people", ".0f"), ("predictions", ".0f")]
     rows = {"all": [*numbers.values(), float(len(records)), people, float(len(found))]}
-    columns_shown = [*shown, ("images", ".0f"), ("people", ".0f"), ("predictions", ".0f")]
-    table = Table("oks", title, columns_shown, rows)
     metrics = {f"oks/{name}": value for name, value in numbers.items()}
-    return joined([Numbers({**metrics, "oks/people": people}, (table,), {})], origin.train_fit)
+    return Numbers({**metrics, "oks/people": people}, (Table("oks", title, columns_shown, rows),), {})

@@ -1,4 +1,4 @@
-"""The published protocols of MuPoTS-3D: the DAS release's, the toolbox's, and that for predictions already paired.
+"""The published protocols of MuPoTS-3D: the DAS release's, the toolbox's, and one for predictions already paired.
 
     mupots_release, mupots_release_mended           the DAS release, and the same with every bone's own parent
     mupots_matlab                                   Moon et al.: univ_annot3, bones rescaled; most published numbers
@@ -31,52 +31,51 @@ from das.metrics.tables import Predictions, Truth, root_aligned, root_of
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.protocols.strict import natural
+from pipeline.evaluation.protocols.strict import natural_order
+from pipeline.evaluation.scored import Scored
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
 _ROOT = MUPOTS17.root_indices
-# The toolbox pairs people by pixels of the original images, whose longer side is this.
+# Longer sides of the original images, px: the toolbox pairs people by their pixels, and stored images may be smaller.
 _WIDE, _SQUARE = 1920, 2048
 _SQUARE_SEQUENCES = tuple(f"TS{i}" for i in range(1, 6))
 _PARTS = ("pck_rel", "pck_abs", "auc_rel", "auc_abs")
 
 
-def mupots_numbers(
-    records: Sequence[Record], candidates: Predictions, origin: Origin, clusters: Clusters
-) -> list[Numbers]:
-    """All protocols that pair people; nothing for other rows, or a model without all 17 joints."""
-    index = np.array(conversion(origin.skeleton, MUPOTS17).index)
-    if (index < 0).any() or any(record.skeleton != MUPOTS17.name for record in records):
+def mupots_release_numbers(scored: Scored) -> list[Numbers]:
+    """The evaluator released with DAS, with its bone parents and with correct ones; empty for other data or joints."""
+    if not _fits(scored):
         return []
-    truth, occluded = mupots_truth(records)
-    if not len(truth):
+    truth, _ = mupots_truth(scored.records)
+    return [_release(scored, truth, bug) for bug in (True, False)] if len(truth) else []
+
+
+def mupots_matlab_numbers(scored: Scored) -> list[Numbers]:
+    """The toolbox's protocol on every ground truth that the rows have, with bones rescaled and as predicted.
+
+    Empty for other data or joints, as ``mupots_release_numbers``.
+    """
+    if not _fits(scored):
         return []
-    sequence = np.array([record.sequence for record in records])
-    zoom = np.array([_original_side(record) / max(record.height, record.width) for record in records])
-    found = candidates.with_joints(index.tolist())
-    assert found.joints_uv is not None
-    found = replace(found, joints_uv=found.joints_uv * zoom[found.frame, None, None])
-    numbers = [_release(truth, found, sequence, origin, clusters, bug) for bug in (True, False)]
+    numbers = []
     kinds: list[GroundTruth] = ["annot3"]
-    if all(record.joints_cam_univ is not None for record in records):
+    if all(record.joints_cam_univ is not None for record in scored.records):
         kinds = ["univ_annot3", "annot3"]
     for ground_truth in kinds:
-        true, _ = mupots_truth(records, ground_truth)
-        assert true.joints_uv is not None
-        true = replace(true, joints_uv=true.joints_uv * zoom[true.frame, None, None])
-        numbers += [_matlab(true, occluded, found, sequence, clusters, ground_truth, bones) for bones in (True, False)]
+        truth, occluded = mupots_truth(scored.records, ground_truth)
+        if len(truth):
+            numbers += [_matlab(scored, truth, occluded, ground_truth, bones) for bones in (True, False)]
     return numbers
 
 
 def paired_numbers(
     truth: Mapping[str, Truth], predicted: np.ndarray, found: np.ndarray, sequence: np.ndarray, clusters: Clusters
 ) -> list[Numbers]:
-    """Predictions that are given person by person: no pairing, no rescaling, 14 joints.
+    """Predictions that come paired with people: no pairing step, no rescaling, 14 joints.
 
     Args:
-        truth: by ground truth (``annot3``, ``univ_annot3``), the same T people.
-        predicted: (T, 17, 3) mm, camera frame; anything where not found.
+        truth: by the name of the ground truth (``annot3``, ``univ_annot3``), the same T people.
+        predicted: (T, 17, 3) mm, camera frame; ignored where ``found`` is False.
         found: (T,) bool.
         sequence: (F,) name of every frame's sequence.
         clusters: of the frames.
@@ -94,45 +93,57 @@ def paired_numbers(
     return numbers
 
 
-def _original_side(record: Record) -> int:
-    return _SQUARE if record.sequence in _SQUARE_SEQUENCES else _WIDE
+def _fits(scored: Scored) -> bool:
+    """Whether the rows are MuPoTS' and the predictions have all of its 17 joints."""
+    lacking = any(at < 0 for at in conversion(scored.skeleton, MUPOTS17).index)
+    return not lacking and all(record.skeleton == MUPOTS17.name for record in scored.records)
 
 
-def _release(
-    truth: Truth, found: Predictions, sequence: np.ndarray, origin: Origin, clusters: Clusters, bug: bool
-) -> Numbers:
+def _found(scored: Scored) -> Predictions:
+    """The candidates in the 17 joints of MuPoTS."""
+    return scored.release_candidates.with_joints(list(conversion(scored.skeleton, MUPOTS17).index))
+
+
+def _sequences(scored: Scored) -> np.ndarray:
+    return np.array([record.sequence for record in scored.records])
+
+
+def _original_scale(records: Sequence[Record]) -> np.ndarray:
+    """Pixels of the original image per pixel of the stored one, (F,)."""
+    sides = [_SQUARE if record.sequence in _SQUARE_SEQUENCES else _WIDE for record in records]
+    return np.array([side / max(record.height, record.width) for side, record in zip(sides, records, strict=True)])
+
+
+def _release(scored: Scored, truth: Truth, bug: bool) -> Numbers:
+    found, sequence, provenance = _found(scored), _sequences(scored), scored.provenance
     name = "mupots_release" if bug else "mupots_release_mended"
     modes = {
         mode: mupots_release(truth, found, sequence, everyone=mode == "all", parent_bug=bug)
         for mode in ("all", "matched")
     }
     baseline = None
-    if origin.mean_pose is not None:
-        # The baseline stands where people are: what it scores is a pose, and no place.
-        index = list(conversion(origin.skeleton, MUPOTS17).index)
-        mean = root_aligned(np.array(origin.mean_pose)[None, index], _ROOT)
-        standing = Predictions(truth.frame, mean + root_of(truth.joints_cam, _ROOT)[:, None], np.ones(len(truth)))
-        baseline = mupots_release(truth, standing, sequence, everyone=True, parent_bug=bug)
+    if provenance.mean_pose is not None:
+        # Every person gets the mean pose at the true root: the baseline measures poses, not positions.
+        index = list(conversion(provenance.skeleton, MUPOTS17).index)
+        mean = root_aligned(np.array(provenance.mean_pose)[None, index], _ROOT)
+        posed = Predictions(truth.frame, mean + root_of(truth.joints_cam, _ROOT)[:, None], np.ones(len(truth)))
+        baseline = mupots_release(truth, posed, sequence, everyone=True, parent_bug=bug)
     parents = "with its bone parents" if bug else "with every bone's own parent"
     title = f"mupots-release {parents}, ground truth annot3"
-    return _numbers(name, title, modes, truth, sequence, RELEASE_THRESHOLDS, clusters, baseline)
+    return _numbers(name, title, modes, truth, sequence, RELEASE_THRESHOLDS, scored.clusters, baseline)
 
 
-def _matlab(
-    truth: Truth,
-    occluded: np.ndarray,
-    found: Predictions,
-    sequence: np.ndarray,
-    clusters: Clusters,
-    ground_truth: GroundTruth,
-    bones: bool,
-) -> Numbers:
+def _matlab(scored: Scored, truth: Truth, occluded: np.ndarray, ground_truth: GroundTruth, bones: bool) -> Numbers:
+    found, sequence, scale = _found(scored), _sequences(scored), _original_scale(scored.records)
+    assert found.joints_uv is not None and truth.joints_uv is not None
+    found = replace(found, joints_uv=found.joints_uv * scale[found.frame, None, None])
+    truth = replace(truth, joints_uv=truth.joints_uv * scale[truth.frame, None, None])
     name = "mupots_matlab" + ("" if ground_truth == "univ_annot3" else "_annot3") + ("" if bones else "_unscaled")
     modes = {
         mode: mupots_matlab(truth, found, sequence, everyone=mode == "all", bones=bones) for mode in ("all", "matched")
     }
     title = f"mupots-matlab, ground truth {ground_truth}, bones {'rescaled' if bones else 'as predicted'}"
-    numbers = _numbers(name, title, modes, truth, sequence, MATLAB_THRESHOLDS, clusters)
+    numbers = _numbers(name, title, modes, truth, sequence, MATLAB_THRESHOLDS, scored.clusters)
     if not bones or not occluded.any():
         return numbers
     result = modes["matched"]
@@ -165,7 +176,7 @@ def _numbers(
         for part, score in result.scores(truth, sequence, thresholds).items()
     }
     names = np.unique(sequence)
-    order = sorted(range(len(names)), key=lambda i: natural(str(names[i])))
+    order = sorted(range(len(names)), key=lambda i: natural_order(str(names[i])))
     shown = [f"{part}_{mode}" for mode in ("all", "matched") for part in ("pck_rel", "pck_abs")]
     metrics: dict[str, float] = {}
     for part, score in parts.items():

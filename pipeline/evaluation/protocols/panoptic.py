@@ -1,18 +1,15 @@
-"""The published protocols of CMU Panoptic on prepared data in its layout: the DAS release's and SMAP's."""
+"""The published protocols of CMU Panoptic, on prepared data in its layout: the DAS release's and SMAP's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
+from das.metrics.bootstrap import Interval, Ratio, interval
 from das.metrics.panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
 from das.metrics.tables import MISSED, Predictions
 from das.skeleton import PANOPTIC15
-from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth
-from pipeline.evaluation.predictions_file import Origin
+from pipeline.evaluation.scored import Scored
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
 _RELEASE_COLUMNS = (
@@ -31,33 +28,30 @@ _SMAP_COLUMNS = {
 }
 
 
-def panoptic_numbers(
-    records: Sequence[Record], candidates: Predictions, people: Predictions, origin: Origin, clusters: Clusters
-) -> list[Numbers]:
-    """Both protocols; nothing where the rows are not in Panoptic's layout or the model has other joints.
+def _fits(scored: Scored) -> bool:
+    """Whether the rows are in Panoptic's layout and the predictions in the joints of its evaluators."""
+    return scored.skeleton.joints == PANOPTIC15.joints and all(map(in_panoptic_layout, scored.records))
 
-    Args:
-        records: the images.
-        candidates: above the architecture's threshold, among which the release chooses.
-        people: above the model's own threshold, which SMAP's protocol takes.
-        origin: of the predictions.
-        clusters: of the images.
+
+def panoptic_release_numbers(scored: Scored) -> list[Numbers]:
+    """The evaluator released with DAS, by activity; empty for other data or joints.
+
+    It chooses among the candidates above the architecture's threshold, not the model's own.
     """
-    if origin.skeleton.joints != PANOPTIC15.joints or not all(map(in_panoptic_layout, records)):
+    if not _fits(scored):
         return []
-    return [_release(records, candidates, origin, clusters), _smap(records, people, clusters)]
-
-
-def _release(records: Sequence[Record], candidates: Predictions, origin: Origin, clusters: Clusters) -> Numbers:
+    records, provenance, clusters = scored.records, scored.provenance, scored.clusters
+    candidates = scored.release_candidates
     given = panoptic_truth(records)
     rest = (given.activity, given.R, given.joints_cam, given.known)
     results = release_by_activity(given.truth, candidates, *rest)
     baseline = {name: np.nan for name in results}
     baseline_mean = np.nan
-    if origin.mean_pose is not None:
+    if provenance.mean_pose is not None:
         frames = np.unique(given.truth.frame)
-        standing = np.broadcast_to(np.array(origin.mean_pose), (len(frames), 15, 3))
-        found = release_by_activity(given.truth, Predictions(frames, standing, np.ones(len(frames))), *rest)
+        # One mean pose per frame suffices: the protocol aligns roots and matches with replacement.
+        poses = np.broadcast_to(np.array(provenance.mean_pose), (len(frames), 15, 3))
+        found = release_by_activity(given.truth, Predictions(frames, poses, np.ones(len(frames))), *rest)
         baseline, baseline_mean = {name: result.mpjpe for name, result in found.items()}, activity_mean(found)
     metrics = {"baseline/panoptic_release_mpjpe": baseline_mean}
     rows: dict[str, list[float | Interval]] = {}
@@ -78,10 +72,10 @@ def _release(records: Sequence[Record], candidates: Predictions, origin: Origin,
     rows["mean"] = [found_mean, baseline_mean, *total]
     title = (
         "panoptic-release by activity (optimistic: the nearest of up to 100 candidates above score "
-        f"{origin.release_threshold:g}, with replacement; beside the strict protocol, decides nothing)"
+        f"{provenance.release_threshold:g}, with replacement; given for comparison, decides no promotion)"
     )
     table = Table.of("panoptic_release", title, _RELEASE_COLUMNS, rows)
-    return Numbers(metrics, (table,), {"panoptic_release/mpjpe": mean})
+    return [Numbers(metrics, (table,), {"panoptic_release/mpjpe": mean})]
 
 
 _SIDES = ("numerator", "denominator")
@@ -91,7 +85,11 @@ def _counts(result: PanopticRelease) -> list[float]:
     return [float(len(result.frames)), float(result.frame_people.sum()), float((result.match == MISSED).sum())]
 
 
-def _smap(records: Sequence[Record], people: Predictions, clusters: Clusters) -> Numbers:
+def panoptic_smap_numbers(scored: Scored) -> list[Numbers]:
+    """SMAP's evaluator (Zhen et al. 2020) on people above the model's threshold; empty for other data or joints."""
+    if not _fits(scored):
+        return []
+    records, people, clusters = scored.records, scored.people, scored.clusters
     truth, known = smap_truth(records)
     scale = np.array([smap_scale(record.width, record.height) for record in records])
     scores = panoptic_smap(truth, people, scale, known=known).scores(truth, len(records))
@@ -107,6 +105,6 @@ def _smap(records: Sequence[Record], people: Predictions, clusters: Clusters) ->
         for n, found in zip(_SMAP_COLUMNS, rows[name], strict=True):
             where = f"panoptic_smap/{n}" if name == "all" else f"panoptic_smap/{n}/{name}"
             metrics |= ends_as_metrics(where, found) if name == "all" else {where: found.value}
-    title = "panoptic-smap by activity (one-to-one by 2D root within 30 px; missed people lower recall alone)"
+    title = "panoptic-smap by activity (one-to-one by 2D root within 30 px; missed people lower only recall)"
     table = Table.of("panoptic_smap", title, list(_SMAP_COLUMNS.values()), rows)
-    return Numbers(metrics, (table,), {f"panoptic_smap/{name}": score for name, score in scores.items()})
+    return [Numbers(metrics, (table,), {f"panoptic_smap/{name}": score for name, score in scores.items()})]

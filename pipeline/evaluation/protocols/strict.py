@@ -1,4 +1,4 @@
-"""The strict protocol on prepared data: headline, and the same by activity, sequence, joint and kind of person."""
+"""The strict protocol on prepared data: overall, and by activity, sequence, joint and subset of people."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
 from das.metrics.strict import Strict
-from das.metrics.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
+from das.metrics.tables import NOT_COUNTED, by_group, root_average_precision
 from pipeline.data.record import Record
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.subsets import TITLES, occluded_joints, people_slices
+from pipeline.evaluation.scored import Scored
+from pipeline.evaluation.subsets import TITLES, occluded_joints, people_subsets
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
 _COLUMNS = {
@@ -39,66 +39,48 @@ _JOINT_COLUMNS = {
 }
 _SHARES = ("recall", "precision", "f1", "pck_150mm")
 _GROUP_METRICS = ("mpjpe", "recall", "precision", "root_error")
-_HEADLINE = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
+# Metrics whose 95 % interval is logged too.
+_WITH_INTERVALS = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
 
 
-def strict_numbers(
-    records: Sequence[Record],
-    truth: Truth,
-    people: Predictions,
-    candidates: Predictions,
-    result: Strict,
-    origin: Origin,
-    clusters: Clusters,
-    threshold: float,
-) -> Numbers:
-    """Metrics, tables and scores named strict/... and baseline/...
-
-    Args:
-        records: the images.
-        truth: from ``strict_truth``.
-        people: predictions above the threshold, which ``result`` is of,
-        candidates: and all that were kept, for average precision.
-        result: the protocol's.
-        origin: of the predictions.
-        clusters: of the images.
-        threshold: of the score.
-    """
-    images = len(records)
+def strict_numbers(scored: Scored) -> list[Numbers]:
+    """Metrics, tables and scores named strict/... and baseline/...; one entry, since the protocol fits all 3D data."""
+    result, truth, people, clusters = scored.strict, scored.truth, scored.people, scored.clusters
+    images = len(scored.records)
     numbers = result.numbers()
     scores = result.scores(truth, people, images)
     metrics = {f"strict/{name}": value for name, value in numbers.items() if name != "baseline_mpjpe"}
-    metrics |= {"strict/threshold": threshold, "baseline/mpjpe": numbers["baseline_mpjpe"]}
-    for name in _HEADLINE:
+    metrics |= {"strict/threshold": scored.threshold, "baseline/mpjpe": numbers["baseline_mpjpe"]}
+    for name in _WITH_INTERVALS:
         metrics |= ends_as_metrics(f"strict/{name}", _interval(name, scores[name], clusters))
 
-    groups = image_groups(records)
+    groups = image_groups(scored.records)
     tables: list[Table] = []
     counts = np.bincount(truth.frame[result.match != NOT_COUNTED], minlength=images)
     for kind, names in groups.items():
         rows = {"all": _row(scores, clusters, counts)}
-        for name in sorted(np.unique(names).tolist(), key=natural):
+        for name in sorted(np.unique(names).tolist(), key=natural_order):
             here = names == name
             part = {n: score.where(here) for n, score in scores.items()}
             rows[name] = _row(part, clusters.where(here), counts[here])
             metrics |= {f"strict/{n}/{name}": part[n].value for n in _GROUP_METRICS}
             metrics[f"baseline/mpjpe/{name}"] = part["baseline_mpjpe"].value
-        title = f"strict protocol by {kind}, people above score {threshold:.3g}"
+        title = f"strict protocol by {kind}, people above score {scored.threshold:.3g}"
         tables.append(Table.of(f"strict_{kind}", title, list(_COLUMNS.values()), rows, detail=len(tables) > 0))
 
-    joints = _joints(result, truth, origin, clusters, images)
+    joints = _joints(scored)
     metrics |= {f"strict/joint_mpjpe/{name}": row[0] for name, row in joints.rows.items()}
-    root = _roots(truth, candidates, scores, next(iter(groups.values())), origin, clusters)
+    root = _roots(scored, scores, next(iter(groups.values())))
     metrics["strict/root_ap_250mm"] = root.rows["all"][0]
-    slices = [*_slices(records, truth, people, result, origin, clusters)]
-    for table in slices:
+    subsets = _subsets(scored)
+    for table in subsets:
         kind = table.name.removeprefix("strict_")
         metrics |= {f"strict/mpjpe/{kind}/{name}": row[1] for name, row in table.rows.items()}
-    return Numbers(metrics, (*tables, joints, root, *slices), {f"strict/{n}": score for n, score in scores.items()})
+    return [Numbers(metrics, (*tables, joints, root, *subsets), {f"strict/{n}": score for n, score in scores.items()})]
 
 
 def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Names (F,) of the images' groups by kind: activities, where there are any but the sequences; and sequences."""
+    """Group names (F,) of the images by kind: activities (unless all are sequences), and sequences."""
     sequences = np.array([record.sequence for record in records])
     activities = np.array([record.activity for record in records])
     if (activities != sequences).any() and (activities != "").any():
@@ -106,8 +88,8 @@ def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {"sequences": sequences}
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorting key by which TS2 stands before TS10."""
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sorting key that puts TS2 before TS10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -120,61 +102,54 @@ def _interval(name: str, score: Ratio, clusters: Clusters) -> Interval:
     return interval(score, clusters, (0.0, 1.0) if name in _SHARES else (0.0, np.inf))
 
 
-def _joints(result: Strict, truth: Truth, origin: Origin, clusters: Clusters, images: int) -> Table:
-    scores = result.joint_scores(truth, images)
+def _joints(scored: Scored) -> Table:
+    scores = scored.strict.joint_scores(scored.truth, len(scored.records))
     columns = {name: scores[name].columns() for name in _JOINT_COLUMNS}
     rows = {
-        joint: [_interval(name, column[i], clusters) for name, column in columns.items()]
-        for i, joint in enumerate(origin.skeleton.joints)
+        joint: [_interval(name, column[i], scored.clusters) for name, column in columns.items()]
+        for i, joint in enumerate(scored.skeleton.joints)
         if columns["mpjpe"][i].denominator.any()
     }
     title = "strict protocol by joint, over matched people"
     return Table.of("strict_joints", title, list(_JOINT_COLUMNS.values()), rows)
 
 
-def _roots(
-    truth: Truth,
-    candidates: Predictions,
-    scores: Mapping[str, Ratio],
-    groups: np.ndarray,
-    origin: Origin,
-    clusters: Clusters,
-) -> Table:
-    """Where people stand: average precision of roots within 25 cm, which needs no threshold, and the errors."""
-    root = origin.skeleton.root_indices
+def _roots(scored: Scored, scores: Mapping[str, Ratio], groups: np.ndarray) -> Table:
+    """Position of roots: average precision within 25 cm, which needs no threshold, and errors in mm."""
+    truth, candidates, clusters = scored.truth, scored.candidates, scored.clusters
+    root = scored.skeleton.root_indices
     precision = {"all": root_average_precision(truth, candidates, root)}
     precision |= by_group(lambda t, p: root_average_precision(t, p, root), truth, candidates, groups)
     rows: dict[str, list[float | Interval]] = {}
-    for name in ["all", *sorted(precision.keys() - {"all"}, key=natural)]:
+    for name in ["all", *sorted(precision.keys() - {"all"}, key=natural_order)]:
         here = np.ones(len(groups), bool) if name == "all" else groups == name
         errors = (_interval(n, scores[n].where(here), clusters.where(here)) for n in _ROOT_COLUMNS)
         rows[name] = [precision[name], *errors]
-    title = f"where people stand: AP of roots within 25 cm over all candidates above score {origin.least_score:.3g}"
+    title = (
+        f"root position: AP of roots within 25 cm over all candidates above score {scored.provenance.least_score:.3g}"
+    )
     columns = [("AP 25 cm", ".3f"), *_ROOT_COLUMNS.values()]
     return Table.of("strict_roots", title, columns, rows, detail=True)
 
 
-def _slices(
-    records: Sequence[Record],
-    truth: Truth,
-    people: Predictions,
-    result: Strict,
-    origin: Origin,
-    clusters: Clusters,
-) -> list[Table]:
-    """Tables by kind of person, and of joints that are seen or occluded; no prediction belongs to such a part."""
+def _subsets(scored: Scored) -> list[Table]:
+    """Tables by kind of person, and over visible and over occluded joints.
+
+    They have no precision: a false positive belongs to no annotated person, so to no subset of them.
+    """
+    records, truth, result, skeleton = scored.records, scored.truth, scored.strict, scored.skeleton
     columns = [column for name, column in _COLUMNS.items() if name != "precision"]
 
     def row(part: Strict) -> list[float | Interval]:
-        scores = part.scores(truth, people, len(records))
+        scores = part.scores(truth, scored.people, len(records))
         shown = (name for name in _COLUMNS if name not in ("people", "precision"))
-        return [float(part.people), *(_interval(name, scores[name], clusters) for name in shown)]
+        return [float(part.people), *(_interval(name, scores[name], scored.clusters) for name in shown)]
 
     tables = []
-    for kind, parts in people_slices(records, truth, origin.skeleton).items():
+    for kind, parts in people_subsets(records, truth, skeleton).items():
         rows = {name: row(result.of(people=of)) for name, of in parts.items()}
         tables.append(Table.of(f"strict_{kind}", f"strict protocol by {TITLES[kind]}", columns, rows, detail=True))
-    occluded = occluded_joints(records, truth, origin.skeleton)
+    occluded = occluded_joints(records, truth, skeleton)
     if occluded.any():
         rows = {"visible": row(result.of(joints=~occluded)), "occluded": row(result.of(joints=occluded))}
         title = "strict protocol over joints that are visible or labelled as occluded"

@@ -1,7 +1,7 @@
-"""The page of one evaluation: headline, published results beside ours, curves, breakdowns, people in 3D, runtime.
+"""The page of one evaluation: headline, published tables with ours, curves, breakdowns, people in 3D, runtime.
 
-Numbers of a train-fit evaluation are marked in every heading; protocols that choose among candidates by the truth are
-marked optimistic.
+Every heading of a train-fit evaluation is marked as such. Protocols that choose among candidates by the ground truth
+are marked optimistic.
 """
 
 from __future__ import annotations
@@ -13,36 +13,29 @@ from typing import Any
 import numpy as np
 
 from das.metrics.tables import NOT_COUNTED, distances
-from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
-from pipeline.evaluation.predictions_file import Origin
-from pipeline.evaluation.report.page import Comparison, beside
-from pipeline.evaluation.report.published import TABLE_2, TABLE_3, UNKNOWN
+from pipeline.evaluation.protocols.table import PROTOCOLS
+from pipeline.evaluation.report.page import Comparison, comparisons
+from pipeline.evaluation.report.published import UNKNOWN
 from pipeline.evaluation.report.runtime import RuntimeSection, runtime_section
 from pipeline.evaluation.report.scene import scene_of
-from pipeline.evaluation.score import TRAIN_FIT, Sheet
+from pipeline.evaluation.score import ProtocolResults
+from pipeline.evaluation.scored import Scored
+from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
-from pipeline.infra.html.page import Chart, Grid, Note, Number, grid_of, meaning_of_intervals, render_page, shown
+from pipeline.infra.html.page import Chart, Grid, Number, grid_of, meaning_of_intervals, render_page, shown
 from pipeline.infra.html.pictures import data_uri
 
 MOST_PICTURES = 24
-"""Frames that a page holds, the worst first; all others stay in the evaluation's folder."""
-
-OPTIMISTIC = {
-    "panoptic_release": "takes the nearest of up to 100 candidates for every person, with replacement, wherever they "
-    "stand; the best of 20 random poses of other people already has a third of the mean pose's error",
-    "mupots_release": "takes the nearest prediction for every person, with replacement, after moving it to the true "
-    "depth; extra and misplaced people cost nothing",
-}
-"""Protocols, by the start of their names, that flatter a model, and how."""
+"""Largest number of frames on a page, the worst first; the others are only in the evaluation's folder."""
 
 _LONG = 24  # rows above which a table is folded
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One table of the evaluation; ``long`` ones are folded. ``note`` says what its intervals promise."""
+    """One table of the evaluation; ``long`` ones are folded. ``note`` explains its intervals."""
 
     title: str
     note: str
@@ -53,7 +46,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame: what it is, its key, its error in mm, and the overlay as data."""
+    """One frame: its label, its key, its error in mm, and the overlay as a data URI."""
 
     label: str
     key: str
@@ -63,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class EvaluationPage:
-    """What templates/evaluation.html lays out; ``mark`` is empty or says train-fit."""
+    """The content of templates/evaluation.html; ``mark`` is train-fit or empty."""
 
     title: str
     subtitle: str
@@ -83,69 +76,67 @@ class EvaluationPage:
 def evaluation_page(
     name: str,
     model: str,
-    annotations: Annotations,
-    sheet: Sheet,
-    origin: Origin,
+    results: ProtocolResults,
     pictures: Mapping[str, bytes],
     runtime: Runtime | None,
     run: str | None,
 ) -> str:
-    """One HTML file that needs nothing else.
+    """The page as one HTML file that loads no other file.
 
     Args:
         name: of the evaluation.
         model: as the user named it.
-        annotations: the images.
-        sheet: their scores.
-        origin: of the predictions.
+        results: of all protocols.
         pictures: JPEG overlays by file name, from ``overlays``.
         runtime: what was measured, if it was.
         run: id of the MLflow run; None where there is none.
     """
-    records = annotations.records
-    places = _places(annotations, sheet, pictures)
-    errors = frame_errors(sheet, len(records))
-    scene = scene_of(places, annotations, sheet, origin)
+    scored, provenance = results.scored, results.scored.provenance
+    annotations, records = scored.annotations, scored.records
+    chosen = _chosen(results, pictures)
+    errors = frame_errors(scored)
     page = EvaluationPage(
         title=f"{annotations.name}: {name}",
-        subtitle=f"{model}, {len(records)} images, {sheet.strict.people} people",
-        mark=TRAIN_FIT if origin.train_fit else "",
+        subtitle=f"{model}, {len(records)} images, {results.strict.people} people",
+        mark=TRAIN_FIT if provenance.train_fit else "",
         protocol=(
-            f"Strict protocol: people above score {sheet.threshold:.3g} are paired one-to-one with the truth by the "
-            "distance of their roots in the image. Error, recall and precision belong together: a model that finds "
-            "fewer people can have the smaller error on those it finds."
+            f"Strict protocol: people above score {scored.threshold:.3g} are paired one-to-one with the truth by the "
+            "distance of their roots in the image. Read error, recall and precision together: a model that finds "
+            "fewer people can have a smaller error on those that it finds."
         ),
-        numbers=_headline(sheet, origin),
-        comparisons=[*_beside_table_2(annotations, sheet, origin), *_beside_table_3(annotations, sheet, origin)],
-        charts=[_pck_chart(sheet), _joint_chart(sheet, origin)],
+        numbers=_headline(results),
+        comparisons=comparisons(annotations, _unmarked(results)),
+        charts=[_pck_chart(scored), _joint_chart(scored)],
         tables=[
             Breakdown(
                 title=t.title,
                 note=meaning_of_intervals(t),
                 grid=grid_of(t),
-                optimistic=_optimistic(t.name, t.title),
+                optimistic=_optimistic(t.name),
                 long=len(t.rows) > _LONG,
             )
-            for t in sheet.tables
+            for t in results.tables
         ],
-        scene=scene,
+        scene=scene_of(chosen, scored),
         pictures=[
             Picture(_label(file), records[at].key, float(errors[at]), data_uri(pictures[file]))
-            for file, at in places.items()
+            for file, at in chosen.items()
         ],
-        frames_note=_frames_note(len(places), len(pictures)),
+        frames_note=_frames_note(len(chosen), len(pictures)),
         runtime=None if runtime is None else runtime_section(runtime),
         facts={
             "evaluation": name,
             "MLflow run": run or "none",
             "model": model,
-            "model fingerprint": origin.model_fingerprint,
+            "model fingerprint": provenance.model_fingerprint,
             "data": ", ".join(annotations.folders),
-            "data fingerprint": origin.data_fingerprint,
-            "joint set": origin.skeleton.name,
-            "never taught": ", ".join(origin.unsupervised_joints) or "none",
-            "score threshold": f"{sheet.threshold:.4g} (strict), {origin.release_threshold:.4g} (release protocols)",
-            "code": origin.code_version,
+            "data fingerprint": provenance.data_fingerprint,
+            "joint set": provenance.skeleton.name,
+            "never supervised": ", ".join(provenance.unsupervised_joints) or "none",
+            "score threshold": (
+                f"{scored.threshold:.4g} (strict), {provenance.release_threshold:.4g} (release protocols)"
+            ),
+            "code": provenance.code_version,
         },
     )
     return render_page("pipeline.evaluation.report", "evaluation.html", page)
@@ -154,12 +145,12 @@ def evaluation_page(
 # ---- numbers ----
 
 
-def _headline(sheet: Sheet, origin: Origin) -> list[Number]:
-    """What a reader wants first, with intervals where the sheet has them."""
-    n = sheet.strict.numbers()
+def _headline(results: ProtocolResults) -> list[Number]:
+    """The strict protocol's main numbers, with their intervals."""
+    n, metrics = results.strict.numbers(), _unmarked(results)
 
     def number(label: str, name: str, form: str, unit: str, *notes: str) -> Number:
-        low, high = (_metric(sheet, origin, f"strict/{name}_{end}") for end in ("low", "high"))
+        low, high = (metrics.get(f"strict/{name}_{end}", UNKNOWN) for end in ("low", "high"))
         found = "" if np.isnan(low) else f"95 %: {low:{form}} to {high:{form}}"
         return Number(label, shown(n[name], form), unit, "; ".join(note for note in (found, *notes) if note))
 
@@ -174,137 +165,80 @@ def _headline(sheet: Sheet, origin: Origin) -> list[Number]:
     ]
 
 
-def _metric(sheet: Sheet, origin: Origin, name: str) -> float:
-    return sheet.metrics.get(f"{TRAIN_FIT}/{name}" if origin.train_fit else name, UNKNOWN)
+def _unmarked(results: ProtocolResults) -> dict[str, float]:
+    """The metrics by their names without the train-fit mark."""
+    return {name.removeprefix(f"{TRAIN_FIT}/"): value for name, value in results.metrics.items()}
 
 
-def _optimistic(name: str, title: str) -> bool:
-    return "optimistic" in title or name.removeprefix(f"{TRAIN_FIT}_").startswith(tuple(OPTIMISTIC))
-
-
-def _sources(annotations: Annotations) -> set[str]:
-    return {manifest.source for manifest in annotations.manifests}
-
-
-def _about_ours(annotations: Annotations, source: str, wanted: str) -> Note:
-    """What our rows were measured on, and whether that is what the table was."""
-    images = f"{len(annotations.records):,} images"
-    if _sources(annotations) == {source}:
-        return Note(f"Our rows: {images} of {annotations.name}; the table: {wanted}.")
-    return Note(f"Our rows: {images} of {annotations.name}, which are not {wanted}. Same protocol, other data.",
-                "not comparable")  # fmt: skip
-
-
-def _beside_table_2(annotations: Annotations, sheet: Sheet, origin: Origin) -> list[Comparison]:
-    """Table 2 and the released evaluator's numbers; none where that does not fit the data."""
-    if np.isnan(_metric(sheet, origin, "panoptic_release/mpjpe")):
-        return []
-    activities = [name for name, _ in TABLE_2.columns[:-1]]
-    ours = {}
-    for row, metric in (
-        ("this model", "panoptic_release/mpjpe"),
-        ("mean pose of its training data", "baseline/panoptic_release_mpjpe"),
-    ):
-        numbers = [_metric(sheet, origin, f"{metric}/{activity}") for activity in activities]
-        # A mean over other activities than the table's would look like theirs and is none.
-        mean = UNKNOWN if np.isnan(numbers).any() else _metric(sheet, origin, metric)
-        ours[row] = (*numbers, mean)
-    wanted = "CMU Panoptic's 9,600 frames of four activities"
-    notes = [
-        _about_ours(annotations, "panoptic", wanted),
-        Note(f"The protocol {OPTIMISTIC['panoptic_release']}.", "optimistic"),
-    ]
-    return [beside("table-2", TABLE_2, ours, notes)]
-
-
-def _beside_table_3(annotations: Annotations, sheet: Sheet, origin: Origin) -> list[Comparison]:
-    """Table 3 and every MuPoTS protocol's numbers; none where those do not fit the data."""
-    mark = f"{TRAIN_FIT}/" if origin.train_fit else ""
-    names = [name.removeprefix(mark) for name in sheet.metrics]
-    protocols = [name.split("/")[0] for name in names if name.startswith("mupots_") and name.endswith("/pck_rel_all")]
-    if not protocols:
-        return []
-    ours = {
-        f"this model, {protocol.replace('_', '-')}, {mode}": tuple(
-            _metric(sheet, origin, f"{protocol}/pck_{kind}_{mode}") for kind in ("rel", "abs")
-        )
-        for protocol in protocols
-        for mode in ("all", "matched")
-    }
-    for protocol in protocols:
-        baseline = _metric(sheet, origin, f"baseline/{protocol}_pck_rel_all")
-        if not np.isnan(baseline):
-            ours[f"mean pose of its training data, {protocol.replace('_', '-')}"] = (baseline, UNKNOWN)
-    notes = [
-        _about_ours(annotations, "mupots", "the 20 sequences of MuPoTS-3D"),
-        Note(f"mupots-release {OPTIMISTIC['mupots_release']}.", "optimistic"),
-    ]
-    return [beside("table-3", TABLE_3, ours, notes)]
+def _optimistic(table: str) -> bool:
+    """Whether a table, by its name, is of a protocol that makes errors look smaller than they are."""
+    names = tuple(protocol.name for protocol in PROTOCOLS if protocol.optimistic)
+    return table.removeprefix(f"{TRAIN_FIT}_").startswith(names)
 
 
 # ---- charts ----
 
 
-def pck_lines(sheet: Sheet, thresholds: Sequence[float]) -> list[Line]:
-    """Percent of joints closer than each threshold (mm), for four meanings of close."""
-    result = sheet.strict
+def pck_lines(scored: Scored, thresholds: Sequence[float]) -> list[Line]:
+    """Percent of joints closer to their ground truth than each threshold (mm), measured in four ways."""
+    result = scored.strict
     found = result.scored & result.found[:, None]
-    everyone = result.scored & (result.match != NOT_COUNTED)[:, None]
+    counted = result.scored & (result.match != NOT_COUNTED)[:, None]
     absolute = np.full(result.errors.shape, np.inf)
     absolute[result.found] = distances(
-        sheet.people.joints_cam[result.match[result.found]], sheet.truth.joints_cam[result.found]
+        scored.people.joints_cam[result.match[result.found]], scored.truth.joints_cam[result.found]
     )
 
-    def curve(errors: np.ndarray, counted: np.ndarray) -> list[float]:
-        if not counted.any():
+    def curve(errors: np.ndarray, joints: np.ndarray) -> list[float]:
+        if not joints.any():
             return [UNKNOWN] * len(thresholds)
-        errors = np.sort(errors[counted])
+        errors = np.sort(errors[joints])
         return (100 * np.searchsorted(errors, thresholds, side="left") / len(errors)).tolist()
 
     lines = [
         Line("root-aligned", "c1", curve(result.errors, found)),
-        Line("misses are wrong", "c2", curve(np.where(found, result.errors, np.inf), everyone)),
+        Line("misses are wrong", "c2", curve(np.where(found, result.errors, np.inf), counted)),
         Line("in camera space", "c3", curve(absolute, found)),
     ]
-    # Another group's predictions come without their training data's mean pose.
+    # Predictions of other groups come without a mean pose of their training data.
     posed = found & np.isfinite(result.baseline_errors)
     return [*lines, Line("mean pose", "c4", curve(result.baseline_errors, posed))] if posed.any() else lines
 
 
-def _pck_chart(sheet: Sheet) -> Chart:
+def _pck_chart(scored: Scored) -> Chart:
     """Those lines over 0 to 300 mm."""
     title, thresholds = "PCK over threshold", np.arange(0.0, 301.0, 5.0).tolist()
-    svg = line_chart(title, thresholds, pck_lines(sheet, thresholds), "threshold, mm", "correct joints, %", 100.0)
+    svg = line_chart(title, thresholds, pck_lines(scored, thresholds), "threshold, mm", "correct joints, %", 100.0)
     caption = (
         "Share of joints closer than the threshold, over matched people. With misses, joints of people who were not "
-        "found are wrong at every threshold. In camera space nothing is aligned: where the person stands counts."
+        "found are wrong at every threshold. In camera space nothing is aligned: the root's error counts too."
     )
     return Chart("pck", title, svg, caption)
 
 
-def _joint_chart(sheet: Sheet, origin: Origin) -> Chart:
-    """Error of each joint, beside the mean pose's."""
-    result = sheet.strict
+def _joint_chart(scored: Scored) -> Chart:
+    """Error of each joint, and that of the mean pose."""
+    result = scored.strict
     found = result.scored & result.found[:, None]
     rows = {}
-    for i, joint in enumerate(origin.skeleton.joints):
+    for i, joint in enumerate(scored.skeleton.joints):
         if found[:, i].any():
             errors, pose = result.errors[found[:, i], i], result.baseline_errors[found[:, i], i]
             dots = (Dot("mean pose", "c4", float(pose.mean())), Dot("this model", "c1", float(errors.mean())))
             rows[joint] = tuple(dot for dot in dots if np.isfinite(dot.value))
     title = "Error by joint"
-    caption = "Mean root-aligned error over matched people; a root that is itself a joint has none."
+    caption = "Mean root-aligned error over matched people; the root joint itself has none."
     return Chart("joints", title, dot_chart(title, rows, "mm"), caption)
 
 
 # ---- frames ----
 
 
-def _places(annotations: Annotations, sheet: Sheet, pictures: Mapping[str, bytes]) -> dict[str, int]:
-    """Picture's file name -> frame, of those that the page holds, the worst first."""
+def _chosen(results: ProtocolResults, pictures: Mapping[str, bytes]) -> dict[str, int]:
+    """Picture's file name -> index of the frame, for the pictures on the page, the worst first."""
     spread = sum(not _is_worst(file) for file in pictures)
-    frames = chosen_frames(annotations, sheet, spread, len(pictures) - spread)
-    assert set(frames) == set(pictures), "pictures are drawn from the same choice"
+    frames = chosen_frames(results.scored, spread, len(pictures) - spread)
+    assert set(frames) == set(pictures), "the pictures were chosen from the same results"
     order = sorted(frames, key=lambda file: (not _is_worst(file), file))
     return {file: frames[file] for file in order[:MOST_PICTURES]}
 
@@ -319,10 +253,10 @@ def _label(file: str) -> str:
 
 
 def _frames_note(shown_: int, all_: int) -> str:
-    """How the frames were chosen."""
+    """How the frames were chosen, and what their number means."""
     left_out = f" {all_ - shown_} more are in the evaluation's folder." if all_ > shown_ else ""
     return (
         "The frames with the largest mean error, and samples spread evenly over the data; the number is the frame's "
-        "mean joint error, where a missed person costs what the mean pose would, or a point in the person's middle "
-        f"where nobody knows a mean pose.{left_out}"
+        "mean joint error, in which a missed person has the error of the mean pose, or of a point in the person's "
+        f"middle where no mean pose is known.{left_out}"
     )

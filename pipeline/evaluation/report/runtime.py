@@ -1,4 +1,4 @@
-"""What a model costs, as parts of a page: conditions, numbers, stages, and Table 4 beside them."""
+"""Runtime of a model as parts of a page: conditions, numbers, cost of each stage, and Table 4 for comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.benchmark.latency import Runtime
-from pipeline.evaluation.report.page import Comparison, beside
+from pipeline.evaluation.report.page import Comparison, published_comparison
 from pipeline.evaluation.report.published import TABLE_4, UNKNOWN
 from pipeline.infra.html.charts import bar_chart
 from pipeline.infra.html.page import Chart, Note, Number
@@ -14,7 +14,7 @@ from pipeline.infra.html.page import Chart, Note, Number
 
 @dataclass(frozen=True)
 class RuntimeSection:
-    """What templates/runtime.html lays out."""
+    """The content of templates/runtime.html."""
 
     conditions: str
     numbers: Sequence[Number]
@@ -43,14 +43,14 @@ def runtime_section(r: Runtime) -> RuntimeSection:
         bar_chart("Cost of each stage", r.stage_ms, "ms"),
         "Median of each stage at batch 1.",
     )
-    return RuntimeSection(conditions, numbers, (chart,), beside_table_4([r]))
+    return RuntimeSection(conditions, numbers, (chart,), table_4_comparison([r]))
 
 
-def beside_table_4(runtimes: Sequence[Runtime]) -> Comparison:
+def table_4_comparison(runtimes: Sequence[Runtime]) -> Comparison:
     """Table 4 with a row for each measurement."""
     ours = {f"this model, {place(r)}, {size(r.input_size)}": (r.latency_ms_median, UNKNOWN, UNKNOWN) for r in runtimes}
-    note = Note("Our rows are medians from encoded bytes to people, on the device named; the paper's V100 is another.")
-    return beside("table-4", TABLE_4, ours, [note])
+    note = Note("Our rows are medians from encoded bytes to people, on the device named; the paper used a V100.")
+    return published_comparison(TABLE_4, ours, [note])
 
 
 def place(r: Runtime) -> str:
@@ -60,5 +60,5 @@ def place(r: Runtime) -> str:
 
 
 def size(height_width: tuple[int, int]) -> str:
-    """Width x height, as people write it."""
+    """Width x height, pixels."""
     return f"{height_width[1]} x {height_width[0]}"

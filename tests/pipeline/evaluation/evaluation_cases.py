@@ -1,4 +1,4 @@
-"""Small annotated images and predictions for them, made in memory, for the tests of evaluation and promotion."""
+"""Small annotated images and predictions for them, made in memory, for tests of evaluation and promotion."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from das.camera import project
@@ -13,7 +14,7 @@ from das.checkpoint import ModelInfo, save_model
 from das.config import small
 from das.model import DAS
 from das.recipe import InputSize
-from das.skeleton import COCO19, PANOPTIC15, conversion, skeleton_named
+from das.skeleton import COCO19, MUPOTS17, PANOPTIC15, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, SplitInfo
 from pipeline.data.prepare.shard_task import CONVERTER_VERSION
 from pipeline.data.record import Record, key_of
@@ -21,27 +22,28 @@ from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
-from pipeline.evaluation.predictions_file import Origin, PredictionSet
+from pipeline.evaluation.predictions_file import PredictionSet, Provenance
+from pipeline.evaluation.score import score
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from tests.pipeline.data.original_layouts import STANDING, jpeg
 
 HEIGHT, WIDTH = 180, 320
 K = np.array([[240.0, 0, 160], [0, 240, 90], [0, 0, 1]])
-# A camera that looks at the floor from the front and a little from the side.
+# Rotation world to camera: a camera turned 37 degrees about the vertical axis.
 R = np.array([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])
 LENS = np.array([-0.28, 0.19, -0.0004, 0.0005, -0.05])
 
 
-def standing(skeleton, x_mm=0.0, z_mm=4000.0, seed=0):
-    """(J, 3) mm, camera frame: a person as tall as people are, with small differences by seed."""
+def upright_person(skeleton, x_mm=0.0, z_mm=4000.0, seed=0):
+    """(J, 3) mm, camera frame: an upright person of natural size, with noise of 60 mm by seed."""
     joints = np.array([STANDING.get(j, STANDING["mid_hip"]) for j in skeleton.joints], float) * 10
     rng = np.random.default_rng(seed)
     return joints + rng.normal(0, 60, joints.shape) + (x_mm, 900, z_mm)
 
 
 def record(people, skeleton=COCO19, frame=0, sequence="seq1", activity="", source="panoptic", distortion=None):
-    """An image of these people (N, J, 3) mm; everything is labelled, and confident where the layout has that."""
+    """An image of these people (N, J, 3) mm; all joints are labelled, with confidence 0.6 in Panoptic's layout."""
     people = np.asarray(people, float).reshape(-1, len(skeleton), 3)
     n = len(people)
     uv = project(people, K, distortion)
@@ -77,6 +79,30 @@ def record(people, skeleton=COCO19, frame=0, sequence="seq1", activity="", sourc
     )
 
 
+def refused(call, *parts):
+    with pytest.raises(ValueError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(part in message for part in parts) and "\n" not in message, message
+
+
+def metrics(records, predictions, threshold=None):
+    return score(annotations_of(records), predictions, threshold).metrics
+
+
+def moved(records, offset, skeleton=PANOPTIC15):
+    return [people + offset for people in joints_as(records, skeleton)]
+
+
+def mupots_scene(frames=4):
+    return scene(MUPOTS17, frames, source="mupots", activity="")
+
+
+def as_muco(records):
+    """True people in 21 joints; the four that MuPoTS lacks have arbitrary positions."""
+    return [np.concatenate([r.joints_cam.astype(float), r.joints_cam[:, :4] + 99.0], axis=1) for r in records]
+
+
 def hash_number(text):
     return int(hashlib.sha256(text.encode()).hexdigest()[:6], 16)
 
@@ -85,7 +111,7 @@ def scene(skeleton=COCO19, frames=4, **more):
     """Records of two people a frame in two sequences of two activities."""
     return [
         record(
-            [standing(skeleton, -500, 4000, seed=2 * i), standing(skeleton, 600, 5000, seed=2 * i + 1)],
+            [upright_person(skeleton, -500, 4000, seed=2 * i), upright_person(skeleton, 600, 5000, seed=2 * i + 1)],
             skeleton,
             frame=i,
             **{"sequence": f"seq{i % 2}", "activity": ("haggling", "mafia")[i % 2], **more},
@@ -127,12 +153,12 @@ def write_prepared(folder: Path, records, split="test"):
 
 
 def joints_as(records, skeleton):
-    """For every record its people's true joints (N, J, 3) mm in another joint set."""
+    """True joints (N, J, 3) mm of every record's people in another joint set."""
     return [r.joints_cam[:, conversion(skeleton_named(r.skeleton), skeleton).index].astype(float) for r in records]
 
 
-def origin_of(records, skeleton=PANOPTIC15, **changes):
-    origin = Origin(
+def provenance_of(records, skeleton=PANOPTIC15, **changes):
+    provenance = Provenance(
         model_fingerprint="m" * 64,
         data_fingerprint=annotations_of(records).fingerprint,
         train_fit=False,
@@ -144,7 +170,7 @@ def origin_of(records, skeleton=PANOPTIC15, **changes):
         least_score=0.01,
         code_version="0",
     )
-    return replace(origin, **changes)
+    return replace(provenance, **changes)
 
 
 def predictions_of(records, people=None, skeleton=PANOPTIC15, scores=0.9, **changes):
@@ -155,7 +181,7 @@ def predictions_of(records, people=None, skeleton=PANOPTIC15, scores=0.9, **chan
     lenses = [np.zeros(5) if r.distortion is None else r.distortion for r in records]
     uv = [project(np.asarray(p), r.K, lens) for p, r, lens in zip(people, records, lenses, strict=True)]
     return PredictionSet(
-        origin=origin_of(records, skeleton, **changes),
+        provenance=provenance_of(records, skeleton, **changes),
         keys=tuple(r.key for r in records),
         counts=counts,
         scores=np.broadcast_to(np.asarray(scores, float), (counts.sum(),)).copy(),
@@ -170,10 +196,10 @@ MODEL = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 
 
 def write_checkpoint(folder: Path, config=MODEL, trained_on=(), index=True, seed=0, threshold=0.0):
-    """An untrained model that finds somebody everywhere, and the index of what it was trained on."""
+    """An untrained model that predicts people on every image, and the index of what it was trained on."""
     torch.manual_seed(seed)
     model = DAS(config)
-    # A person's offsets and distance, so that what is predicted is no single point.
+    # Offsets and depth of a person, so that a prediction is more than a single point.
     model.set_priors(mean_root=torch.tensor([0.0, 0.0, 30.0]), mean_offsets=torch.randn(config.n_joints, 3))
     info = ModelInfo(
         model=config,

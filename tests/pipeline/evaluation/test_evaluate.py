@@ -1,4 +1,4 @@
-"""One evaluation on a real Ray: what it writes, what it refuses before it starts, and what MLflow holds afterwards."""
+"""One evaluation on Ray: what it writes, what it refuses before Ray starts, and what MLflow holds afterwards."""
 
 import csv
 import hashlib
@@ -16,10 +16,11 @@ from pipeline.cli import main
 from pipeline.data.record import decode_image
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.command import run_evaluation
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.inference import worker_count
 from pipeline.evaluation.predictions_file import PredictionSet
-from pipeline.evaluation.rescore import judge
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.cluster import ClusterConfig
@@ -84,7 +85,7 @@ def result(place, local_ray):
 # ---- what an evaluation leaves behind ----
 
 
-def test_all_files_are_there(place, result):
+def test_an_evaluation_writes_all_its_files(place, result):
     assert result.out == str(place / "runs" / "evaluations" / "tiny")
     found = {name for name in files(Path(result.out)) if not name.startswith("tracking/")}
     tables = {table.name for table in result.tables}
@@ -101,13 +102,13 @@ def test_all_files_are_there(place, result):
     assert Scores.from_json(read(result.scores_file)) == result.scores
 
 
-def test_predictions_are_those_of_the_model_alone(place, result):
+def test_predictions_equal_those_of_the_predictor_without_ray(place, result):
     """One row an image, in the order of the data, equal to what the predictor finds without Ray."""
     predictions = PredictionSet.load(Path(result.out) / "predictions.parquet")
     records = scene(frames=IMAGES)
     assert predictions.keys == tuple(r.key for r in records)
-    assert predictions.origin.model_fingerprint == fingerprint(place / "model")
-    assert predictions.origin.least_score == predictions.origin.score_threshold == 0.0
+    assert predictions.provenance.model_fingerprint == fingerprint(place / "model")
+    assert predictions.provenance.least_score == predictions.provenance.score_threshold == 0.0
     found = Predictor.from_folder(place / "model").predict_batch(
         [decode_image(r) for r in records], [r.K for r in records], [r.distortion for r in records]
     )
@@ -119,9 +120,9 @@ def test_predictions_are_those_of_the_model_alone(place, result):
 
 def test_scoring_the_file_again_needs_no_model_and_gives_the_same(place, result):
     annotations = read_annotations([str(place / "prepared")], "test")
-    sheet = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
-    assert same(sheet.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
-    assert [t.text() for t in sheet.tables] == [t.text() for t in result.tables]
+    results = score(annotations, PredictionSet.load(Path(result.out) / "predictions.parquet"))
+    assert same(results.metrics, {k: v for k, v in result.metrics.items() if not k.startswith("runtime/")})
+    assert [t.text() for t in results.tables] == [t.text() for t in result.tables]
 
 
 def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
@@ -145,7 +146,7 @@ def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
     assert run.data.params["model"].endswith("model") and run.data.params["cluster.dashboard"] == "False"
 
 
-def test_tables_and_report_say_the_same(result):
+def test_csv_tables_and_report_hold_the_same_numbers(result):
     report = {t["name"]: t for t in read(Path(result.out) / "report.json")["tables"]}
     for table in result.tables:
         rows = [*csv.DictReader((Path(result.out) / "tables" / f"{table.name}.csv").read_text().splitlines())]
@@ -169,7 +170,7 @@ def test_overlays_are_pictures_of_photo_and_floor(result):
         assert image.shape[0] == 480 and image.shape[1] > 1000
 
 
-def test_the_summary_can_be_read(result):
+def test_the_summary_names_headline_tables_timings_and_places(result):
     text = result.summary()
     headline = ("panoptic/test", "mean pose", "recall", "precision")
     for part in (*headline, "haggling", "l_wrist", "optimistic", "images/s", "ms p90", result.run_id, result.out):
@@ -185,14 +186,14 @@ def test_the_same_name_continues_the_run_and_replaces_the_files(place, result, l
     assert again.metrics["strict/recall"] == result.metrics["strict/recall"]
 
 
-def test_an_evaluation_promotes_by_the_id_of_its_run(place, result):
+def test_promotion_takes_the_id_of_an_evaluations_run(place, result):
     tracking_uri = result.tracking_uri
     with Tracker.open(tracking_uri, "das", "training", place / "runs" / "training") as training:
         pass
     config = PromoteConfig(str(place / "model"), result.run_id, "das-panoptic", training.handle.run_id)
     lenient = Gate(min_recall=0, min_precision=0)
     found = promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs"))), lenient)
-    # An untrained model finds nobody, or worse than the mean pose does.
+    # An untrained model finds no person, or has a larger error than the mean pose.
     assert not found.champion and found.version == 1
     assert any("MPJPE" in reason or "recall" in reason for reason in found.verdict.reasons)
 
@@ -214,7 +215,7 @@ def test_training_images_are_refused_unless_allowed(place, tmp_path, index):
     assert not (place / "runs" / "evaluations" / "overlap").exists(), "refused before anything is written"
 
 
-def test_allowed_training_images_mark_everything_and_promote_nothing(place, tmp_path, local_ray):
+def test_allowed_training_images_mark_all_numbers_and_pass_no_gate(place, tmp_path, local_ray):
     write_checkpoint(tmp_path / "model", trained_on=scene(frames=1))
     fit = evaluate(config_of(place, model=str(tmp_path / "model"), name="fit", allow_overlap=True, overlays=0, worst=0))
     assert fit.scores.train_fit and fit.metrics
@@ -230,8 +231,8 @@ def test_allowed_training_images_mark_everything_and_promote_nothing(place, tmp_
 
 
 def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started for nothing"))
-    write_prepared(tmp_path / "flat", [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")])
+    monkeypatch.setattr("pipeline.evaluation.evaluate.connect", lambda _: pytest.fail("Ray was started"))
+    write_prepared(tmp_path / "only_2d", [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")])
     write_prepared(tmp_path / "empty", scene())
     (tmp_path / "empty" / "test" / "shard-00000.parquet").unlink()
     write_records(tmp_path / "empty" / "test" / "shard-00000.parquet", [])
@@ -248,7 +249,7 @@ def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeyp
         ({"data": (str(tmp_path / "unfinished"),)}, ("no manifest",)),
         ({"data": (data, data)}, ("panoptic/seq0", "every image once")),
         ({"data": (str(tmp_path / "empty"),)}, ("empty", "holds no images")),
-        ({"data": (str(tmp_path / "flat"),)}, ("coco/seq0", "2D only")),
+        ({"data": (data, str(tmp_path / "only_2d"))}, ("coco/seq0", "2D only")),
         ({"split": "val"}, (data, "no split 'val'", "test")),
     ):
         cluster = ClusterConfig(storage=str(tmp_path / "runs"))
@@ -270,7 +271,7 @@ def test_wrong_input_ends_in_one_line_before_ray_starts(place, tmp_path, monkeyp
         ({"predictions": "also.parquet"}, "wanted one of the two"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(place, change, part):
+def test_settings_out_of_range_are_refused(place, change, part):
     refused(lambda: config_of(place, **change), part)
 
 
@@ -279,14 +280,14 @@ def test_a_name_that_another_model_has_taken_is_refused(place, result, tmp_path)
     refused(lambda: evaluate(config_of(place, model=str(tmp_path / "model"))), "model_fingerprint", "another --name")
 
 
-def test_workers_leave_a_cpu_to_read(local_ray):
+def test_workers_leave_one_cpu_for_reading(local_ray):
     assert ray.cluster_resources()["CPU"] == 2
     assert worker_count(0, gpu=False) == worker_count(1, gpu=False) == 1
     refused(lambda: worker_count(2, gpu=False), "2 workers", "2 CPU")
     refused(lambda: worker_count(0, gpu=True), "GPU")
 
 
-def test_the_default_name_belongs_to_model_and_data(place, local_ray):
+def test_the_default_name_holds_hashes_of_model_and_data(place, local_ray):
     found = evaluate(config_of(place, name=None, runtime_images=0, overlays=0, worst=0, threshold=0.5))
     scores = found.scores
     name = f"panoptic-test-{scores.model_fingerprint[:8]}-{scores.data_fingerprint[:8]}"
@@ -294,23 +295,23 @@ def test_the_default_name_belongs_to_model_and_data(place, local_ray):
     assert found.metrics["strict/threshold"] == 0.5
 
 
-def test_images_without_depth_get_cocos_numbers_and_no_scores_to_promote_by(place, tmp_path, local_ray):
+def test_images_annotated_in_2d_get_cocos_numbers_and_no_scores_file(place, tmp_path, local_ray):
     records = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
-    write_prepared(tmp_path / "flat", records)
-    found = judge(config_of(place, data=(str(tmp_path / "flat"),), name="flat"))
-    assert found.numbers.metrics["oks/people"] == 8 and 0 <= found.numbers.metrics["oks/ap"] <= 1
-    assert same(measured(run_of(found)), found.numbers.metrics)
+    write_prepared(tmp_path / "only_2d", records)
+    found = run_evaluation(config_of(place, data=(str(tmp_path / "only_2d"),), name="only_2d"))
+    assert found.metrics["oks/people"] == 8 and 0 <= found.metrics["oks/ap"] <= 1
+    assert same(measured(run_of(found)), found.metrics)
     assert {"predictions.parquet", "report.json", "tables/oks.csv"} <= files(Path(found.out))
     assert not (Path(found.out) / "scores.json").exists() and "13 of 17 joints" in found.summary()
-    again = judge(
-        EvaluateConfig(data=(str(tmp_path / "flat"),), predictions=str(Path(found.out) / "predictions.parquet"))
+    again = run_evaluation(
+        EvaluateConfig(data=(str(tmp_path / "only_2d"),), predictions=str(Path(found.out) / "predictions.parquet"))
     )
-    assert same(again.numbers.metrics, found.numbers.metrics)
+    assert same(again.metrics, found.metrics)
 
 
 def test_an_evaluation_is_compared_with_earlier_predictions(place, result, local_ray):
     earlier = str(Path(result.out) / "predictions.parquet")
-    found = judge(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
+    found = run_evaluation(config_of(place, name="compared", compare=earlier, runtime_images=0, overlays=0, worst=0))
     assert found.metrics["compare/strict/recall"] == 0, "of the same model"
     assert "comparison" in {t.name for t in found.tables} and "paired comparison" in found.summary()
     assert run_of(found).data.metrics["compare/strict/recall_low"] == 0

@@ -20,7 +20,7 @@ from das.recipe import InputSize
 from pipeline.data.record import Record, decode_image, key_of
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.predictions_file import Origin, collect
+from pipeline.evaluation.predictions_file import Provenance, collect
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import gate_scores
 from pipeline.infra.cluster import ClusterConfig
@@ -123,7 +123,7 @@ def write_evaluation(checkpoint: Path, prepared: Path, out: Path, train_fit: boo
     annotations = read_annotations([str(prepared)], "test")
     threshold = predictor.info.score_threshold
     mark = fingerprint(checkpoint)
-    origin = Origin.of(predictor.info, mark, annotations.fingerprint, train_fit, threshold, "0")
+    origin = Provenance.of(predictor.info, mark, annotations.fingerprint, train_fit, threshold, "0")
     rows = []
     for record in read_images(annotations):
         people = predictor.predict(decode_image(record), record.K, record.distortion).people
@@ -140,7 +140,7 @@ def write_evaluation(checkpoint: Path, prepared: Path, out: Path, train_fit: boo
     predictions = collect(origin, annotations.keys, rows)
     predictions.save(out / "predictions.parquet")
     sheet = score(annotations, predictions)
-    write_json(out / "scores.json", gate_scores(sheet, origin, annotations).to_json())
+    write_json(out / "scores.json", gate_scores(sheet).to_json())
     write_json(out / "report.json", {"data": {"folders": [str(prepared)]}})
     return out
 

@@ -13,7 +13,7 @@ import pytest
 
 from das.skeleton import MUCO21
 from pipeline.cli import main
-from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.rescore import rescore
 from pipeline.infra.files import write_json
@@ -98,7 +98,7 @@ def test_a_version_lies_in_its_training_run_with_its_lineage_verdict_and_predict
     assert version.description.startswith("**Promoted**") and "- passed, artefact:" in version.description
     assert json.loads(version.tags["das.gate"])["min_recall"] == 0.9
     kept = versions.read_predictions(place.uri, versions.read_version(place.uri, NAME, "champion"))
-    assert kept.origin.model_fingerprint == fingerprint(config.model)
+    assert kept.provenance.model_fingerprint == fingerprint(config.model)
 
 
 def test_a_poor_first_version_is_refused_judged_again_by_a_milder_gate_and_stays_one_version(place, tmp_path):
@@ -204,7 +204,7 @@ def test_files_that_do_not_give_their_scores_are_refused(place):
     foreign = place.evaluated(other)
     found = PredictionSet.load(foreign / "predictions.parquet")
     mark = fingerprint(config.model)
-    replace(found, origin=replace(found.origin, model_fingerprint=mark)).save(foreign / "predictions.parquet")
+    replace(found, provenance=replace(found.provenance, model_fingerprint=mark)).save(foreign / "predictions.parquet")
     scores = json.loads((foreign / "scores.json").read_text())
     write_json(foreign / "scores.json", {**scores, "model_fingerprint": mark})
     result = promote(replace(config, scores=str(foreign)))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.tracking.run_description import Input, Story, TrialSummary
+from pipeline.tracking.run_description import HEADLINE_TAG, Input, Story, TrialSummary
 
 TRAINING = Story(
     name="das-panoptic",
@@ -60,7 +60,8 @@ def test_many_trials_are_cut_to_the_best_ones():
 
 def test_numbers_measured_on_training_data_are_shown_and_called_by_their_name():
     metrics = {"train-fit/strict/mpjpe": 40.0, "train-fit/oks/ap": 0.5, "train-fit/strict/joint/nose": 1.0}
-    text = replace(TRAINING, name="evaluation/x", metrics=metrics).text()
+    tags = {HEADLINE_TAG: "strict/mpjpe, oks/ap"}
+    text = replace(TRAINING, name="evaluation/x", metrics=metrics, tags=tags).text()
     assert "| `train-fit/strict/mpjpe` | 40 |\n| `train-fit/oks/ap` | 0.5 |" in text and "nose" not in text
     assert "**train-fit:** measured on images that may be training data" in text
     assert "train-fit" not in replace(TRAINING, name="evaluation/x", metrics={"oks/ap": 0.5}).text()

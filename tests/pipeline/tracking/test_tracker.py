@@ -259,7 +259,7 @@ def test_the_page_of_a_run_describes_it_from_start_to_end(store, tmp_path):
         tracker.log_params({"model": "runs/a/best", "cluster": {"address": "local"}})
         tracker.log_metrics({"strict/mpjpe": 91.234567, "strict/recall": 0.9, "other": 1.0}, step=0)
         tracker.log_json("scores.json", {})
-        tracker.describe("All is **well**.")
+        tracker.describe("All is **well**.", ["strict/mpjpe"])
     text = note(tracker)
     for part in (
         "Evaluation `evaluation/told` finished after",

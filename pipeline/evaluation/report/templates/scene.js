@@ -23,7 +23,7 @@
     const focal = 1.15 * Math.min(canvas.clientWidth, canvas.clientHeight * 1.3);
     return [canvas.clientWidth / 2 + (focal * x) / depth, canvas.clientHeight / 2 + (focal * y) / depth, focal / depth];
   };
-  // A segment in eye coordinates, cut where it passes behind the eye; null if it is there altogether.
+  // The part of a segment in view coordinates that is in front of the viewpoint; null if no part is.
   const cut = (a, b) => {
     if (a[2] < NEAR && b[2] < NEAR) return null;
     if (a[2] >= NEAR && b[2] >= NEAR) return [a, b];
@@ -54,7 +54,7 @@
     const found = scene.root.map((i) => joints[i]);
     return found.every(Boolean) ? [0, 1, 2].map((k) => found.reduce((sum, p) => sum + p[k], 0) / found.length) : null;
   };
-  // Moves a found person's root onto the true one, as the error measures it.
+  // Shift that puts a predicted root on the annotated one, as the root-aligned error does.
   const aligned = (person) => {
     const truth = person.truth === null ? null : rootOf(frame.truth[person.truth]);
     const root = rootOf(person.joints);
@@ -119,7 +119,7 @@
   function show(index) {
     frame = scene.frames[index];
     choice.value = index;
-    // The true people decide what fits into the view: a bad prediction may stand anywhere.
+    // The view fits the annotated people, since a wrong prediction may be at any distance.
     const bodies = frame.truth.length ? frame.truth : frame.people.map((person) => person.joints);
     const points = bodies.flat().filter(Boolean);
     if (!points.length) points.push([0, 0, 3]);
@@ -138,7 +138,7 @@
       texts.forEach((text) => (item.insertCell().textContent = text));
     };
     frame.people.forEach((person, i) =>
-      row(person.color, i + 1, person.score.toFixed(2), person.error === null ? "nobody's" : `${person.error} mm`));
+      row(person.color, i + 1, person.score.toFixed(2), person.error === null ? "unmatched" : `${person.error} mm`));
     const missed = frame.truth.length - frame.people.filter((person) => person.truth !== null).length;
     if (missed > 0) row("var(--truth)", "", "", `${missed} missed`);
     draw();

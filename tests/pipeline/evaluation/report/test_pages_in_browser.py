@@ -1,4 +1,4 @@
-"""Pages as a person sees them, in headless Chromium: the report of an evaluation, and MLflow's page of its run."""
+"""Pages in headless Chromium: the report of an evaluation, that of a benchmark, and MLflow's page of a run."""
 
 import json
 import time
@@ -34,9 +34,9 @@ def report(tmp_path_factory):
     rng = np.random.default_rng(0)
     people = [joints + rng.normal(0, 50, joints.shape) for joints in joints_as(records, PANOPTIC15)]
     predictions = predictions_of(records, [people[0][1:], *people[1:]])
-    sheet = score(annotations, predictions)
-    pictures = overlays(annotations, sheet, predictions.origin, 2, 1)
-    html = evaluation_page("tiny", "runs/model", annotations, sheet, predictions.origin, pictures, RUNTIME, "run-1")
+    results = score(annotations, predictions)
+    pictures = overlays(results.scored, 2, 1)
+    html = evaluation_page("tiny", "runs/model", results, pictures, RUNTIME, "run-1")
     (folder / "report.html").write_text(html)
     return folder / "report.html"
 
@@ -58,7 +58,7 @@ def look(browser, width, scheme="light"):
 
 
 def requested(browser):
-    """Addresses that the page asked for since the last look, without the data that it holds itself."""
+    """URLs that the page requested since the last call, without data URIs."""
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     return [url for url in urls if not url.startswith("data:")]
@@ -76,7 +76,7 @@ def drag(browser, canvas, right, down):
     ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(right, down).release().perform()
 
 
-def test_the_report_opens_without_complaints_and_asks_for_nothing(browser, report):
+def test_the_report_opens_without_errors_and_loads_nothing(browser, report):
     browser.get("about:blank")
     browser.get_log("browser"), requested(browser)
     look(browser, 1280)
@@ -136,7 +136,7 @@ def test_frames_and_layers_are_chosen(page):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window_in_light_and_dark(page, width):
+def test_no_page_is_wider_than_the_window_in_light_and_dark(page, width):
     papers = set()
     for scheme in ("light", "dark"):
         look(page, width, scheme)
@@ -146,7 +146,7 @@ def test_nothing_is_wider_than_the_window_in_light_and_dark(page, width):
     look(page, 1280)
 
 
-def test_the_page_of_a_benchmark_opens_without_complaints(browser, tmp_path):
+def test_the_page_of_a_benchmark_opens_without_errors(browser, tmp_path):
     parts = dict.fromkeys(PARTS, 1_000_000)
     cost = DeviceCost(RUNTIME, dict.fromkeys(STAGES, 1.5), (Throughput(1, 40.0, 500.0, None),))
     size = ModelCost((96, 128), parts, parts)

@@ -1,0 +1,57 @@
+"""Settings of `das evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from das.fields import at_least, check_name, check_threshold
+from pipeline.data.splits import Split
+from pipeline.infra.cluster import ClusterConfig
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One model, or the predictions in one file, scored on one split of prepared data."""
+
+    model: str = ""
+    """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
+    data: tuple[str, ...] = ()
+    """Prepared data folders (or URIs), scored together."""
+    split: Split = "test"
+    """Which of their splits."""
+    predictions: str | None = None
+    """Instead of a model: predictions of an earlier evaluation, or of another group (docs/evaluation.md)."""
+    compare: str | None = None
+    """Predictions of another model on the same images; the difference is given with its interval."""
+    name: str | None = None
+    """Name of the evaluation's folder and of its MLflow run; by default data, split and the model's hash."""
+    out: str | None = None
+    """Folder or URI for the results; by default evaluations/NAME in the storage. For --predictions there is no default:
+    without it no files are written."""
+    experiment: str = "das"
+    """MLflow experiment."""
+    threshold: float | None = None
+    """Score above which the strict protocol counts a person; by default the model's own, chosen on its val split."""
+    allow_overlap: bool = False
+    """Score also images that the model was trained on; every number is then marked train-fit and passes no gate."""
+    workers: int = 0
+    """Processes that predict; 0 takes one for every CPU (or GPU) of the cluster, less one CPU for reading."""
+    gpu: bool = False
+    """One GPU for every worker; otherwise CPUs."""
+    batch_size: int = 8
+    """Images that a worker predicts at once."""
+    overlays: int = 8
+    """Pictures of evenly spread frames."""
+    worst: int = 4
+    """Pictures of the frames with the largest error."""
+    runtime_images: int = 32
+    """Images on which latency and throughput are measured; 0 measures neither."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where to run, and where results are written."""
+
+    def __post_init__(self) -> None:
+        if bool(self.model) == (self.predictions is not None):
+            raise ValueError(f"model = {self.model!r} and predictions = {self.predictions!r}, wanted one of the two")
+        at_least(self, workers=0, batch_size=1, overlays=0, worst=0, runtime_images=0)
+        check_threshold(self)
+        check_name(self)

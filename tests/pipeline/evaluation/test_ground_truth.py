@@ -1,0 +1,20 @@
+"""Images to clusters for intervals."""
+
+from dataclasses import replace
+
+from das.metrics.bootstrap import SURE, WITHIN
+from das.skeleton import COCO17
+from pipeline.evaluation.ground_truth import image_clusters
+from tests.pipeline.evaluation.evaluation_cases import (
+    scene,
+)
+
+
+def test_blocks_of_a_recording_last_five_seconds_and_each_photo_is_one_block():
+    first = scene(frames=2)
+    video = [replace(r, frame=frame) for r in first for frame in range(0, 1800, 10)]
+    clusters = image_clusters(video)
+    assert clusters.label == SURE and clusters.count == 2 * (1791 // 150)
+    photos = [replace(r, source="coco", sequence="val2017", joints_cam=None) for r in scene(COCO17, frames=9)]
+    assert image_clusters(photos).of.tolist() == [*range(9)]
+    assert image_clusters(scene(frames=9)).label == WITHIN, "two sequences of a fraction of a second"
