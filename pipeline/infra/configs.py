@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -26,11 +26,11 @@ def one_of(names: Iterable[str]) -> Any:
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dataclass or dict as one level of dotted names, for parameters of a tracked run."""
+    """A dataclass or dict, with others nested in it, as one level of dotted names, for parameters of a tracked run."""
     items = config.items() if isinstance(config, dict) else asdict(config).items()
     out: dict[str, Any] = {}
     for key, value in items:
-        if isinstance(value, dict):
+        if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
             out |= flat(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = value
