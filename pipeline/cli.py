@@ -119,9 +119,9 @@ def promote(argv: Sequence[str]) -> None:
 
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history, the difference of two versions or its gate; roll back its champion."""
-    from pipeline.registry.queries import RegistryConfig, ask
+    from pipeline.registry.queries import RegistryConfig, run_command
 
-    print(ask(_parse("registry", RegistryConfig, argv)))
+    print(run_command(_parse("registry", RegistryConfig, argv)))
 
 
 def predict(argv: Sequence[str]) -> None:

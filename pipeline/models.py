@@ -13,19 +13,24 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from das.checkpoint import TRAINING_STATE_FILE, load_info
-from pipeline.infra.mlflow_client import mlflow_client, refusal, talking_to
+from pipeline.infra.mlflow_client import MlflowStore, error_code
 
-_UNREGISTERED = (TRAINING_STATE_FILE,)  # progress, not model
-_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-FINGERPRINT = "das.model_fingerprint"
+FINGERPRINT_TAG = "das.model_fingerprint"
 """Tag of a version: ``fingerprint`` of its files."""
+QUEUE_TAG = "das.queue"
+"""Tag of the registered models that hold no model but the tickets of ``registry.champion_lock``."""
+_UNREGISTERED = (TRAINING_STATE_FILE,)  # the training's progress, which a version does not contain
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+
+
+# ---- a checkpoint's files ----
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """sha256 over names and bytes of the files that a version holds: of the model, not of the training's progress.
+    """sha256 over names, sizes and bytes of the files that a version contains; the training state is left out.
 
     Raises:
-        ValueError: no checkpoint folder, or one that holds a pickle.
+        ValueError: no checkpoint folder, or one with a pickle in it.
     """
     digest = hashlib.sha256()
     for path in registered_files(Path(checkpoint)):
@@ -37,13 +42,16 @@ def fingerprint(checkpoint: str | Path) -> str:
 
 
 def registered_files(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint folder that a version holds, by name; ValueError as ``fingerprint``."""
-    load_info(checkpoint)  # names what is wrong with a folder that is no checkpoint
+    """The files of a checkpoint folder that a version contains, by name; ValueError as ``fingerprint``."""
+    load_info(checkpoint)  # its ValueError says what is wrong with a folder that is no checkpoint
     files = sorted(p for p in checkpoint.iterdir() if p.name not in _UNREGISTERED and not p.name.startswith("."))
     for path in files:
         if path.suffix in _PICKLES or not path.is_file():
             raise ValueError(f"{path}: a registered checkpoint holds plain files and no pickle")
     return files
+
+
+# ---- from a URI to a folder ----
 
 
 def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path = "~/.cache/das/models") -> Path:
@@ -52,11 +60,12 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
     Args:
         uri: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH, or a local folder.
         tracking_uri: absolute address of the MLflow store; not needed for folders.
-        cache: where downloads are kept.
+        cache: folder of the downloads.
 
     Raises:
-        ValueError: a name, alias, version, run or folder that is not there (and which ones are), or a version whose
-            files are not those that were registered.
+        ValueError: a name, alias, version, run or folder that does not exist (the message lists those that do), or a
+            version whose files are not those that were registered.
+        ConnectionError: the MLflow server does not answer.
     """
     form = re.fullmatch(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri) or re.fullmatch(
         r"runs:/(?P<run>[^/]+)/(?P<path>.+)", uri
@@ -69,31 +78,39 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         load_info(uri)
         return Path(uri).resolve()
     if tracking_uri is None:
-        raise ValueError(f"model {uri!r} needs tracking_uri, the MLflow store that knows it")
+        raise ValueError(f"model {uri!r} needs tracking_uri, the address of its MLflow store")
     parts, cache = form.groupdict(), Path(cache).expanduser()
-    with talking_to(tracking_uri):
-        client = mlflow_client(tracking_uri, must_exist=True)
+    with MlflowStore(tracking_uri).connected() as client:
         if "run" in parts:
-            require_run(client, parts["run"], tracking_uri)
-            return _fetched(client, parts["run"], parts["path"], cache)
+            require_run(client, parts["run"])
+            return _artifact_folder(client, parts["run"], parts["path"], cache)
         number = int(parts["version"]) if parts["version"] else aliased(client, parts["name"], parts["alias"])
         version = find_version(client, parts["name"], number)
         path = version.source.removeprefix(f"runs:/{version.run_id}/")
-        wanted = version.tags[FINGERPRINT]
-        folder = _fetched(client, version.run_id, path, cache, keep_as=wanted)
+        wanted = version.tags[FINGERPRINT_TAG]
+        folder = _artifact_folder(client, version.run_id, path, cache, cached_as=wanted)
     found = fingerprint(folder)
     if found != wanted:
         raise ValueError(f"{uri}: {wanted[:16]} was registered, but {folder} is {found[:16]}: its files were changed")
     return folder
 
 
-def _fetched(client: Any, run_id: str, path: str, cache: Path, keep_as: str | None = None) -> Path:
-    """A checkpoint among a run's artifacts: where it lies if that is this machine, else a copy in the cache.
+def _artifact_folder(client: Any, run_id: str, path: str, cache: Path, cached_as: str | None = None) -> Path:
+    """A checkpoint folder among a run's artifacts: the original if it is on this machine, else a copy in the cache.
 
-    Without a name to keep it as, every call makes a new copy: a run's artifacts may change.
+    Args:
+        client: of the run's store.
+        run_id: the run.
+        path: of the folder in the run's artifacts.
+        cache: folder of the copies.
+        cached_as: name of the copy, which later calls use again. Without one every call makes a new copy, because a
+            run's artifacts may change.
+
+    Raises:
+        ValueError: the run has no such folder, or it is no checkpoint.
     """
-    if keep_as and (cache / keep_as).is_dir():
-        return cache / keep_as
+    if cached_as and (cache / cached_as).is_dir():
+        return cache / cached_as
     if not client.list_artifacts(run_id, path):
         folders = sorted(file.path for file in client.list_artifacts(run_id) if file.is_dir)
         raise ValueError(f"run {run_id} has no artifact folder {path!r}; it has: {', '.join(folders) or 'none'}")
@@ -103,40 +120,68 @@ def _fetched(client: Any, run_id: str, path: str, cache: Path, keep_as: str | No
         load_info(here)
         return here
     cache.mkdir(parents=True, exist_ok=True)
-    target = cache / keep_as if keep_as else Path(tempfile.mkdtemp(prefix="run-", dir=cache)) / Path(path).name
+    target = cache / cached_as if cached_as else Path(tempfile.mkdtemp(prefix="run-", dir=cache)) / Path(path).name
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as staging:
         folder = Path(client.download_artifacts(run_id, path, staging))
         load_info(folder)
         try:
             folder.rename(target)
         except OSError:
-            if not target.is_dir():  # else another process was faster with the same content
+            if not target.is_dir():  # otherwise another process has just put the same content there
                 raise
     return target
 
 
-def require_run(client: Any, run_id: str, tracking_uri: str) -> None:
-    """ValueError where the store has no such run."""
-    with missing(f"run {run_id!r} is not in {tracking_uri}"):
+# ---- look-ups with an MlflowClient; each ValueError lists what exists ----
+
+
+def require_run(client: Any, run_id: str) -> None:
+    """ValueError where the client's store has no such run."""
+    with _absence_as(f"run {run_id!r} is not in {client.tracking_uri}"):
         client.get_run(run_id)
 
 
-def _model_names(client: Any) -> list[str]:
-    """Registered models, for an answer that names them; the queues of ``turn`` are none."""
-    found = client.search_registered_models(max_results=1000)
-    return sorted(model.name for model in found if "das.queue" not in model.tags)
+def run_file(store: MlflowStore, run_id: str, path: str, target: str | Path) -> Path:
+    """Copies one artifact of a run into the local folder ``target``; ValueError without such a run or artifact."""
+    with store.connected() as client:
+        require_run(client, run_id)
+        folder = path.rpartition("/")[0]
+        if path not in [file.path for file in client.list_artifacts(run_id, folder or None)]:
+            raise ValueError(f"run {run_id} has no artifact {path}, wanted a finished evaluation")
+        return Path(client.download_artifacts(run_id, path, str(target)))
+
+
+def is_registered(client: Any, name: str) -> bool:
+    """Whether the store has a registered model of this name, with or without versions."""
+    return _registered_model(client, name) is not None
 
 
 def aliases(client: Any, name: str) -> dict[str, int]:
-    """Alias -> version; ValueError without such a model."""
-    try:
-        found = client.get_registered_model(name)
-    except Exception as error:
-        if refusal(error) != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        there = ", ".join(_model_names(client)) or "none"
-        raise ValueError(f"no registered model {name!r}; there are: {there}") from error
+    """Alias -> version of a registered model; ValueError without such a model."""
+    found = _registered_model(client, name)
+    if found is None:
+        models = client.search_registered_models(max_results=1000)
+        names = sorted(model.name for model in models if QUEUE_TAG not in model.tags)
+        raise ValueError(f"no registered model {name!r}; there are: {', '.join(names) or 'none'}")
     return {alias: int(version) for alias, version in found.aliases.items()}
+
+
+def _registered_model(client: Any, name: str) -> Any | None:
+    try:
+        return client.get_registered_model(name)
+    except Exception as error:
+        if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def aliased(client: Any, name: str, alias: str) -> int:
+    """The version that has an alias; ValueError where no version has it."""
+    found = aliases(client, name)
+    if alias not in found:
+        there = ", ".join(f"{a} (version {v})" for a, v in sorted(found.items()))
+        raise ValueError(f"model {name!r} has no alias {alias!r}; there are: {there or 'none'}")
+    return found[alias]
 
 
 def all_versions(client: Any, name: str) -> list[Any]:
@@ -146,31 +191,22 @@ def all_versions(client: Any, name: str) -> list[Any]:
 
 
 def find_version(client: Any, name: str, version: int) -> Any:
-    """MLflow's entity of a version; ValueError where there is none, or one that ``register`` did not make."""
+    """MLflow's entity of a version; ValueError where there is none, or one without a fingerprint."""
     aliases(client, name)
     there = ", ".join(str(version.version) for version in all_versions(client, name))
-    with missing(f"model {name!r} has no version {version}; there are: {there or 'none'}"):
+    with _absence_as(f"model {name!r} has no version {version}; there are: {there or 'none'}"):
         found = client.get_model_version(name, str(version))
-    if FINGERPRINT not in found.tags:
-        raise ValueError(f"version {version} of {name!r} has no tag {FINGERPRINT}: not registered by `register`")
+    if FINGERPRINT_TAG not in found.tags:
+        raise ValueError(f"version {version} of {name!r} has no tag {FINGERPRINT_TAG}: not registered by `das promote`")
     return found
 
 
-def aliased(client: Any, name: str, alias: str) -> int:
-    """The version that holds an alias; ValueError where no version does."""
-    found = aliases(client, name)
-    if alias not in found:
-        there = ", ".join(f"{a} (version {v})" for a, v in sorted(found.items()))
-        raise ValueError(f"model {name!r} has no alias {alias!r}; there are: {there or 'none'}")
-    return found[alias]
-
-
 @contextmanager
-def missing(message: str) -> Iterator[None]:
-    """Turns MLflow's "does not exist" into one line."""
+def _absence_as(message: str) -> Iterator[None]:
+    """Raises a ValueError of one line where MLflow reports that something does not exist."""
     try:
         yield
     except Exception as error:
-        if refusal(error) != "RESOURCE_DOES_NOT_EXIST":
+        if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ValueError(message) from error

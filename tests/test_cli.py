@@ -30,7 +30,7 @@ FUNCTIONS = {
     "train-mupots": "pipeline.training.fit.fit",
     "evaluate": "pipeline.evaluation.command.run_evaluation",
     "promote": "pipeline.registry.promote.promote",
-    "registry": "pipeline.registry.queries.ask",
+    "registry": "pipeline.registry.queries.run_command",
     "predict": "pipeline.predict.predict.predict",
     "sweep": "pipeline.training.sweep.sweep",
     "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from das.fields import at_least
-from pipeline.infra.mlflow_client import absolute_tracking_uri, is_local_store
+from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -210,7 +210,7 @@ def _refuse_local_on_many(name: str, storage: str, tracking_uri: str, alive: int
             f"{name} = {storage!r} is a folder of one machine, but the cluster has {size}: "
             "wanted object storage such as s3://bucket/path, or shared_storage if the folder is mounted on all"
         )
-    if tracking_uri and is_local_store(tracking_uri):
+    if tracking_uri and MlflowStore(tracking_uri).database is not None:
         raise ValueError(
             f"tracking_uri = {tracking_uri!r} is a file of one machine, but the cluster has {size}: "
             "wanted an MLflow server such as http://HEAD:5000"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -33,7 +33,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     items = config.items() if isinstance(config, dict) else asdict(config).items()
     out: dict[str, Any] = {}
     for key, value in items:
-        if isinstance(value, dict):
+        if isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type)):
             out |= flat(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = value

@@ -1,6 +1,7 @@
 """The MLflow store: its address, a client for it, and what its errors mean.
 
-mlflow is imported when first needed: it costs more than a second, and asks at import whether it may report usage.
+mlflow is imported inside the functions that need it: the import takes more than a second, and it decides then, from the
+environment, whether usage is reported.
 """
 
 from __future__ import annotations
@@ -10,11 +11,23 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+# Set unless the user has set them. MLflow's own defaults (7 retries with growing pauses, 120 s per request) would block
+# a training for minutes when the server is lost.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def absolute_tracking_uri(uri: str | None, storage: str) -> str:
@@ -42,61 +55,70 @@ def absolute_tracking_uri(uri: str | None, storage: str) -> str:
     raise ValueError(f"tracking_uri = {uri!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address")
 
 
-def is_local_store(tracking_uri: str) -> bool:
-    """Whether the store is a file that only this machine can open."""
-    return tracking_uri.startswith("sqlite:")
+@dataclass(frozen=True)
+class MlflowStore:
+    """An MLflow tracking store and model registry; holds the address only, so it can be sent to Ray workers.
 
-
-def mlflow_client(tracking_uri: str, must_exist: bool = False) -> MlflowClient:
-    """An MLflow client that reports no usage and gives up on a lost server in seconds, not minutes.
-
-    Args:
-        tracking_uri: absolute, see ``absolute_tracking_uri``.
-        must_exist: refuse an sqlite file that is not there, which MLflow would create; for those who only
-            read.
+    Attributes:
+        uri: absolute, see ``absolute_tracking_uri``.
     """
-    if is_local_store(tracking_uri):
-        path = Path(tracking_uri.removeprefix("sqlite:///"))
-        if must_exist and not path.is_file():
-            raise ValueError(f"tracking_uri = {tracking_uri!r}: there is no database {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):  # they announce every table of a new database
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    uri: str
+
+    @property
+    def database(self) -> Path | None:
+        """The sqlite file, which only this machine can open; None for a server or another database."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:") else None
+
+    def client(self, must_exist: bool = False) -> MlflowClient:
+        """A client that reports no usage and gives up on a lost server after seconds.
+
+        Args:
+            must_exist: refuse an sqlite file that does not exist, which MLflow would create; for readers.
+
+        Raises:
+            ValueError: ``must_exist`` and there is no such file.
+        """
+        if (path := self.database) is not None:
+            if must_exist and not path.is_file():
+                raise ValueError(f"tracking_uri = {self.uri!r}: there is no database {path}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # at INFO they log every table of a new database
+            logging.getLogger(name).setLevel(logging.WARNING)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def connected(self, must_exist: bool = True) -> Iterator[MlflowClient]:
+        """A client for the block, in which a lost server is raised as one line.
+
+        Args:
+            must_exist: see ``client``.
+
+        Raises:
+            ConnectionError: the server does not answer, or reports an error of its own.
+            ValueError: see ``client``.
+        """
+        try:
+            yield self.client(must_exist)
+        except Exception as error:
+            if not is_loss(error):
+                raise
+            raise ConnectionError(f"MLflow does not answer at {self.uri}: {first_line(error)}") from error
 
 
-@contextmanager
-def talking_to(tracking_uri: str) -> Iterator[None]:
-    """A lost server becomes a ConnectionError of one line; everything else passes."""
-    try:
-        yield
-    except Exception as error:
-        if not is_loss(error):
-            raise
-        raise ConnectionError(f"MLflow does not answer at {tracking_uri}: {first_line(error)}") from error
-
-
-def refusal(error: BaseException) -> str | None:
-    """MLflow's code for what it refused, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""
+def error_code(error: BaseException) -> str | None:
+    """MLflow's code for a refused request, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""
     from mlflow.exceptions import MlflowException
 
     return str(error.error_code) if isinstance(error, MlflowException) else None
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether a later attempt may succeed: no answer, or an answer that blames the server."""
+    """Whether a later attempt may succeed: no answer, or an answer of status 429 or 5xx."""
     import requests
     from mlflow.exceptions import MlflowException
 
@@ -110,6 +132,6 @@ def is_loss(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows; its type where it says nothing."""
+    """The first line of an error's message; the name of its type where the message is empty."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""A registered version at work before it is promoted: do its files still give its scores, and at what cost?
+"""Checks of a candidate's registered files: training images, reproduced scores, latency.
 
-Both questions are asked of one fixed batch, images spread evenly over the evaluated data. The files are loaded from
-where they are registered, not from where they were trained.
+Scores and latency are measured on one fixed batch, images spread evenly over the evaluated data. The files are the
+registered ones, not those in the folder of the training.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from pipeline.evaluation.train_overlap import overlap
 from pipeline.registry.gate import Check, Gate
 from pipeline.registry.gate_inputs import evidence_of
 
-_PAIRS = 24  # pairs of timings, at least
-_WARM_UP = 2
+_PAIRS = 24  # least number of pairs of timings
+_WARM_UP = 2  # images before the timing: the first calls allocate memory and choose kernels
 
 
 def fixed_batch(annotations: Annotations, evidence: Evidence, images: int) -> list[Record]:
-    """Images with people who count, evenly spread over the data: always the same for the same data."""
-    there = np.flatnonzero(evidence.metrics["recall"].denominator > 0)
-    chosen = there[np.unique(np.linspace(0, len(there) - 1, min(images, len(there)), dtype=int))]
+    """Images with people whom the strict protocol counts, evenly spread over the data; the same for the same data."""
+    with_people = np.flatnonzero(evidence.metrics["recall"].denominator > 0)
+    n = len(with_people)
+    chosen = with_people[np.unique(np.linspace(0, n - 1, min(images, n), dtype=int))]
     keys = [annotations.records[i].key for i in chosen]
     found = find_records(annotations.shards, keys)
     return [found[key] for key in keys]
 
 
-def unseen(checkpoint: Path, annotations: Annotations) -> Check:
-    """Whether none of the evaluated images was trained on, by the index that the checkpoint carries."""
+def disjoint_from_training(checkpoint: Path, annotations: Annotations) -> Check:
+    """Whether none of the evaluated images was trained on, by the checkpoint's training_index.parquet."""
     reason = overlap(checkpoint, annotations)
     text = f"none of the {len(annotations.records)} evaluated images was trained on" if reason is None else reason
     return Check("disjoint from training", reason is None, text)
@@ -47,7 +48,15 @@ def unseen(checkpoint: Path, annotations: Annotations) -> Check:
 def reproduction(
     checkpoint: Path, batch: Sequence[Record], annotations: Annotations, predictions: PredictionSet, gate: Gate
 ) -> Check:
-    """Whether a checkpoint gives the scores of its evaluation again on the fixed batch."""
+    """Whether a checkpoint reproduces the scores of its evaluation on the fixed batch.
+
+    Args:
+        checkpoint: the registered files.
+        batch: the fixed batch.
+        annotations: of the evaluation.
+        predictions: of the evaluation.
+        gate: its tolerances.
+    """
     part = replace(annotations, records=tuple(batch))
     keys = [record.key for record in batch]
     origin = predictions.provenance
@@ -72,9 +81,9 @@ def reproduction(
         "precision": gate.batch_tolerance,
     }
     differing = []
-    for name, most in allowed.items():
+    for name, tolerance in allowed.items():
         found, wanted = fresh[name].value, stored[name].value
-        if not (abs(found - wanted) <= most or (np.isnan(found) and np.isnan(wanted))):
+        if not (abs(found - wanted) <= tolerance or (np.isnan(found) and np.isnan(wanted))):
             differing.append(f"{name} {found:.4g} instead of {wanted:.4g}")
     text = f"the registered files give on {len(batch)} images "
     text += f"{', '.join(differing)}" if differing else "the scores of the evaluation again"
@@ -82,9 +91,15 @@ def reproduction(
 
 
 def latency(candidate: Path, champion: Path, batch: Sequence[Record], margin: float) -> Check:
-    """Times two checkpoints in turn on the same images, one CPU thread: the median of the paired ratios decides.
+    """Times two checkpoints alternately on the same images, on one CPU thread, and compares the median of the ratios.
 
-    Two evaluations' own timings would not do: they are of two days, and often of two machines.
+    The timings in the two evaluations cannot be compared: they were made at different times, often on two machines.
+
+    Args:
+        candidate: checkpoint folder.
+        champion: checkpoint folder.
+        batch: the fixed batch; repeated until there are at least 24 pairs of timings.
+        margin: by what share the candidate may take longer.
     """
     predictors = [Predictor.from_folder(folder) for folder in (candidate, champion)]
     images = [(decode_image(record), record.K, record.distortion) for record in batch]
@@ -92,23 +107,24 @@ def latency(candidate: Path, champion: Path, batch: Sequence[Record], margin: fl
     torch.set_num_threads(1)
     try:
         for predictor in predictors:
-            for job in images[:_WARM_UP]:
-                predictor.predict(*job)
+            for image in images[:_WARM_UP]:
+                predictor.predict(*image)
         rounds = -(-_PAIRS // len(images))
-        seconds = np.array([[_seconds(p, job) for p in predictors] for _ in range(rounds) for job in images])
+        seconds = np.array([[_seconds(p, image) for p in predictors] for _ in range(rounds) for image in images])
     finally:
         torch.set_num_threads(threads)
     ratio = float(np.median(seconds[:, 0] / seconds[:, 1]))
-    mine, other = 1000 * np.median(seconds, axis=0)
+    candidate_ms, champion_ms = 1000 * np.median(seconds, axis=0)
     good = ratio <= 1 + margin
     text = (
-        f"latency {mine:.0f} ms, the champion's {other:.0f} ms: {100 * (ratio - 1):+.0f} % in {len(seconds)} pairs on "
-        f"this machine, {'within' if good else 'more than'} the {100 * margin:g} % allowed"
+        f"latency {candidate_ms:.0f} ms, the champion's {champion_ms:.0f} ms: {100 * (ratio - 1):+.0f} % in "
+        f"{len(seconds)} pairs on this machine, {'within' if good else 'more than'} the {100 * margin:g} % allowed"
     )
     return Check("latency", good, text)
 
 
-def _seconds(predictor: Predictor, job: tuple[np.ndarray, np.ndarray | None, np.ndarray | None]) -> float:
+def _seconds(predictor: Predictor, image: tuple[np.ndarray, np.ndarray | None, np.ndarray | None]) -> float:
+    """Time of one prediction; ``image`` is the picture (H, W, 3), its K and its distortion."""
     began = time.perf_counter()
-    predictor.predict(*job)
+    predictor.predict(*image)
     return time.perf_counter() - began

@@ -1,11 +1,13 @@
-"""The gate in front of the alias ``champion``: numbers in, a verdict in sentences out.
+"""Decides promotion from metrics; returns the reasons.
 
-A gate is data: ``Gate`` is a JSON file, and every registered model has its default (``gate_for``). A promotion is a
+A gate is data: ``Gate`` is read from a JSON file, and every registered model has a default (tasks.py). A promotion is a
 statistical decision: the primary metric must improve by the paired cluster bootstrap (das/metrics/bootstrap.py), which
-draws the same blocks of frames for both models; with few blocks, every sequence must agree as well. Recall and
-precision must not get lost on the way, because a model that finds fewer people can have the smaller error on those it
-finds; nor may any slice of the data, nor the latency. The first version is judged against the training split's mean
-pose. Nothing is compared unless protocol, split, skeleton and data are the same.
+draws the same blocks of frames for both models. With few blocks, it must improve in every sequence as well. Recall and
+precision must not get worse, because a model that detects fewer people can have a smaller error on those it detects.
+The error must not get worse in any subset of the data, nor the latency. The first version is compared with the mean
+pose of the training split. Two models are compared only if protocol, split, joint set and data are the same.
+
+Subsets of the data are called ``slices`` in gate files, and so are the fields that are read from them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pipeline.evaluation.scores import METRICS, SLICES, Evidence, Metric, Scores
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of a gate: its name, whether it holds, and what was found, as a sentence."""
+    """One condition of a gate: its name, whether it is met, and a sentence with the numbers."""
 
     name: str
     passed: bool
@@ -31,10 +33,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's decision and all that it rests on."""
+    """A gate's decision: promoted if every check passed."""
 
     checks: tuple[Check, ...]
-    """What was looked at, in order."""
+    """All checks, in the order in which they were made."""
 
     @property
     def passed(self) -> bool:
@@ -43,41 +45,42 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The sentences; of a refusal only what spoke against it."""
+        """The sentences of all checks; of a refusal, only those of the failed checks."""
         return tuple(check.text for check in self.checks if check.passed == self.passed)
 
     def __str__(self) -> str:
         return ("promoted: " if self.passed else "refused: ") + "; ".join(self.reasons)
 
     def markdown(self) -> str:
-        """The decision with every check, for the version's page."""
+        """The decision with every check, Markdown for the version's page in MLflow."""
         rows = (f"- {'passed' if c.passed else '**failed**'}, {c.name}: {c.text}" for c in self.checks)
         return "\n".join((f"**{'Promoted' if self.passed else 'Refused'}**", "", *rows))
 
 
 @dataclass(frozen=True)
 class Gate:
-    """When a candidate replaces the champion; a JSON file holds any of these fields, the others keep their default."""
+    """When a candidate replaces the champion; a JSON file sets any of these fields, the others keep their default."""
 
     protocol: str = "strict"
-    """The only protocol that decides."""
+    """The scores must be of this protocol."""
     primary: Metric = "mpjpe_with_misses"
-    """Must improve: the 95 % interval of the paired difference lies on the better side of zero altogether."""
+    """Must improve: both ends of the paired difference's 95 % interval are on the better side of zero."""
     guards: Mapping[str, float] = field(default_factory=lambda: {"recall": 0.01, "precision": 0.01})
-    """Further metrics (recall, precision, mpjpe, ...) that must not get worse by more than this: the worse end of their
-    paired interval counts."""
+    """Further metrics (recall, precision, mpjpe, ...) and by how much each may get worse, in its own unit: the worse
+    end of the paired interval is compared with it."""
     slices: tuple[SliceKind, ...] = SLICES
-    """Kinds of parts of the data, where it has them, in which the primary metric must not get worse,"""
+    """Kinds of subsets in which the primary metric must not get worse; kinds that the data do not have are skipped."""
     slice_margin: float = 0.05
-    """by more than this share of the champion's value."""
+    """The primary metric may get worse in a subset by this share of the champion's value."""
     slice_people: int = 50
-    """Slices with fewer people decide nothing."""
+    """Subsets with fewer annotated people are not compared."""
     latency_margin: float | None = 0.2
-    """The candidate may take longer for an image by this share, both timed in turn on this machine; null: any time."""
+    """The candidate may take longer for an image by this share, both timed alternately on this machine; null for no
+    limit."""
     batch_images: int = 8
-    """Images of the fixed batch, on which the registered files must give the scores of the evaluation again."""
+    """Images of the fixed batch, on which the registered files must reproduce the scores of the evaluation."""
     batch_tolerance_mm: float = 1.0
-    """Largest change of the error on that batch."""
+    """Largest change of the error on that batch, mm."""
     batch_tolerance: float = 0.02
     """Largest change of recall and precision on that batch."""
     min_recall: float = 0.9
@@ -102,11 +105,11 @@ class Gate:
         check_values(self, *checks, what="gate")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what a gate file holds."""
+        """Plain values: the content of a gate file."""
         return {**asdict(self), "slices": list(self.slices)}
 
     def changed_by(self, value: Any) -> Gate:
-        """This gate with the fields of a gate file; ValueError names what is no field or no good value."""
+        """This gate with the fields of a gate file; ValueError names an unknown field or a bad value."""
         if not isinstance(value, dict):
             raise ValueError(f"gate: found {value!r}, wanted an object of fields")
         unknown = sorted(set(value) - {f.name for f in fields(self)})
@@ -117,15 +120,15 @@ class Gate:
                 raise ValueError(f"gate: {name} = {value[name]!r}, wanted {'an object' if kind is dict else 'a list'}")
         return replace(self, **value)
 
-    def judge(self, candidate: Evidence, champion: Evidence | None) -> tuple[Check, ...]:
+    def compare(self, candidate: Evidence, champion: Evidence | None) -> tuple[Check, ...]:
         """Compares with the champion, or for the first version with the mean pose and the two minima."""
-        barred = self.incomparable(candidate.scores, None if champion is None else champion.scores)
-        if barred:
-            return barred
+        obstacles = self.incomparable(candidate.scores, None if champion is None else champion.scores)
+        if obstacles:
+            return obstacles
         if champion is None:
             return self._first(candidate.scores)
         guards = [self._guard(name, margin, candidate, champion) for name, margin in self.guards.items()]
-        return (self._improvement(candidate, champion), *guards, *self._slices(candidate, champion))
+        return (self._improvement(candidate, champion), *guards, *self._subsets(candidate, champion))
 
     def _first(self, scores: Scores) -> tuple[Check, ...]:
         rows = (
@@ -134,44 +137,44 @@ class Gate:
             ("precision", scores.precision, self.min_precision, "the minimum", "", 1),
         )
         checks = []
-        for name, found, wanted, whose, unit, sign in rows:
+        for name, found, wanted, reference, unit, sign in rows:
             good = sign * found > sign * wanted
-            text = f"{name} {found:.4g}{unit} is better than {whose} {wanted:.4g}{unit}"
+            text = f"{name} {found:.4g}{unit} is better than {reference} {wanted:.4g}{unit}"
             if math.isnan(found) or math.isnan(wanted):
-                text = f"{name} is undefined: nobody was matched"
+                text = f"{name} is undefined: no person was matched"
             elif not good:
-                text = f"{name} {found:.6g}{unit} is not better than {whose} {wanted:.6g}{unit}"
+                # Six digits: a value just below the minimum must not be printed as the minimum.
+                text = f"{name} {found:.6g}{unit} is not better than {reference} {wanted:.6g}{unit}"
             checks.append(Check(name, good, text))
         return tuple(checks)
 
     def _improvement(self, candidate: Evidence, champion: Evidence) -> Check:
         name = self.primary
-        found, held = candidate.metrics[name].value, champion.metrics[name].value
+        found, before = candidate.metrics[name].value, champion.metrics[name].value
         change = _difference(candidate, champion, name)
         better = _better_sign(name)
         good = change.sign == better
         words = (
-            f"{name} {_shown(found, name)} is {'' if good else 'not '}better than the champion's {_shown(held, name)}"
+            f"{name} {_shown(found, name)} is {'' if good else 'not '}better than the champion's {_shown(before, name)}"
         )
         text = f"{words}: {difference_in_words(change, name)}"
-        if math.isnan(found) or math.isnan(held):
-            text = f"{name} is undefined: nobody was matched"
+        if math.isnan(found) or math.isnan(before):
+            text = f"{name} is undefined: no person was matched"
         elif math.isnan(change.low):
             text += f"; {change.clusters} block of frames gives no interval, wanted at least 2"
         elif good and change.label == WITHIN:
-            against = sorted(s for s, sign in (change.signs or {}).items() if sign != better)
-            if against:
+            # Few blocks: the interval is only about these sequences (das/metrics/bootstrap.py).
+            worse = sorted(s for s, sign in (change.signs or {}).items() if sign != better)
+            if worse:
                 good = False
                 words = words.replace("is better", "is not surely better")
-                text = (
-                    f"{words}: {difference_in_words(change, name)}; with so little footage every sequence must agree, "
-                )
-                text += f"but {_names(against)} {'does' if len(against) == 1 else 'do'} not"
+                text = f"{words}: {difference_in_words(change, name)}; with so few blocks every sequence must improve, "
+                text += f"but {_names(worse)} {'does' if len(worse) == 1 else 'do'} not"
         return Check(f"{name} improves", good, text)
 
     def _guard(self, name: str, margin: float, candidate: Evidence, champion: Evidence) -> Check:
         change = _difference(candidate, champion, name)
-        # The end of the interval on the worse side.
+        # The end of the interval on the worse side, positive for a loss.
         worst = -change.low if _better_sign(name) > 0 else change.high
         good = worst <= margin
         text = f"{name} {_shown(candidate.metrics[name].value, name)} is "
@@ -182,58 +185,49 @@ class Gate:
             text += difference_in_words(change, name)
         return Check(f"{name} is kept", good, text)
 
-    def _slices(self, candidate: Evidence, champion: Evidence) -> list[Check]:
-        """The primary metric in every slice that is large enough; one check per kind."""
+    def _subsets(self, candidate: Evidence, champion: Evidence) -> list[Check]:
+        """The primary metric in every subset with enough people; one check per kind of subset."""
         checks = []
         for kind in self.slices:
             if kind not in candidate.slices:
                 continue
-            changes = {}
-            for name, here in candidate.slices[kind].items():
-                there = champion.slices[kind][name]
-                if here.people < self.slice_people or self.primary not in here.metrics:
+            losses = {}  # name of the subset -> how much worse it is, as a share of the champion's value
+            for name, subset in candidate.slices[kind].items():
+                if subset.people < self.slice_people or self.primary not in subset.metrics:
                     continue
-                found, held = here.metrics[self.primary].value, there.metrics[self.primary].value
-                changes[name] = -_better_sign(self.primary) * (found - held) / held if held else 0.0
-            if not changes:
+                found = subset.metrics[self.primary].value
+                before = champion.slices[kind][name].metrics[self.primary].value
+                losses[name] = -_better_sign(self.primary) * (found - before) / before if before else 0.0
+            if not losses:
                 checks.append(Check(f"every {kind}", True, f"no {kind} has {self.slice_people} people to compare by"))
                 continue
-            bad = {name: change for name, change in changes.items() if not change <= self.slice_margin}
-            worst = max(changes, key=lambda name: changes[name])
+            # Not "loss > margin": a loss of nan, where the candidate has no value, must fail.
+            failed = {name: loss for name, loss in losses.items() if not loss <= self.slice_margin}
             most = f"{100 * self.slice_margin:g} %"
-            if bad:
-                shown = ", ".join(f"{n} {100 * bad[n]:+.1f} %" for n in sorted(bad, key=lambda n: -bad[n])[:5])
-                where = f"in {len(bad)} of {len(changes)} {kind} slices: {shown}"
+            if failed:
+                shown = ", ".join(f"{n} {100 * failed[n]:+.1f} %" for n in sorted(failed, key=lambda n: -failed[n])[:5])
+                where = f"in {len(failed)} of {len(losses)} {kind} subsets: {shown}"
                 text = f"{self.primary} gets worse by more than {most} {where}"
             else:
-                text = f"{self.primary} gets worse by more than {most} in none of {len(changes)} {kind} slices"
-                text += f" (worst: {worst} {100 * changes[worst]:+.1f} %)"
-            checks.append(Check(f"every {kind}", not bad, text))
+                worst = max(losses, key=lambda name: losses[name])
+                text = f"{self.primary} gets worse by more than {most} in none of {len(losses)} {kind} subsets"
+                text += f" (worst: {worst} {100 * losses[worst]:+.1f} %)"
+            checks.append(Check(f"every {kind}", not failed, text))
         return checks
 
     def incomparable(self, candidate: Scores, champion: Scores | None) -> tuple[Check, ...]:
-        """Why the numbers decide nothing; empty if they can be compared."""
+        """Why the scores cannot be used, one failed check per reason; empty if they can be compared."""
         reasons = []
         if candidate.train_fit:
             reasons.append("the scores are train-fit: measured on data that the model was trained on")
         if candidate.protocol != self.protocol:
-            reasons.append(f"protocol is {candidate.protocol}, the gate decides by {self.protocol}")
+            reasons.append(f"protocol is {candidate.protocol}, the gate takes {self.protocol}")
         if champion is not None:
             for name in ("protocol", "split", "skeleton", "data_fingerprint"):
                 found, wanted = getattr(candidate, name), getattr(champion, name)
                 if found != wanted:
                     reasons.append(f"{name} is {found}, the champion's scores are of {wanted}")
         return tuple(Check("comparable", False, reason) for reason in reasons)
-
-
-def gate_for(name: str) -> Gate:
-    """The default gate of a registered model."""
-    if name == "das-demo":
-        # A small test set of rendered people, on whatever machine somebody tries the demo: sequences and timings vary.
-        return Gate(slice_margin=0.15, latency_margin=0.5)
-    if name == "das-mupots":
-        return Gate(slice_margin=0.1)  # twenty short sequences in the wild, some of two people
-    return Gate()
 
 
 def paired_differences(candidate: Evidence, champion: Evidence) -> dict[str, Interval]:
@@ -255,7 +249,7 @@ def _shown(value: float, metric: str) -> str:
 
 
 def difference_in_words(change: Interval, metric: str) -> str:
-    """A difference in words."""
+    """A difference with its 95 % interval, label and number of blocks, as text."""
     unit, form = ("", "+.4f") if metric in ("recall", "precision") else (" mm", "+.2f")
     ends = "" if math.isnan(change.low) else f"{change.low:{form}} to {change.high:{form}}, "
     return f"difference {change.value:{form}}{unit} ({ends}{change.label}, {change.clusters} blocks of frames)"

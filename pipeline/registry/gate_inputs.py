@@ -1,7 +1,7 @@
-"""What a gate decides by, from a predictions file: the strict protocol's sums, image by image.
+"""The inputs of a gate from a predictions file: the strict protocol's sums per image.
 
-A registered version keeps the predictions of its evaluation, not only their scores. So a promotion scores both models
-again, with the same code on the same annotations, and pairs them image by image; no model runs for that.
+A registered version stores the predictions of its evaluation, not only their scores. A promotion scores both models
+again from them, with the same code on the same annotations, and pairs them image by image; neither model is run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.evaluation.subsets import people_subsets
 
 
 def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidence:
-    """Scores predictions at the model's own threshold, as it would be used.
+    """Scores predictions at the score threshold that the model was saved with.
 
     Raises:
         ValueError: from ``score``: predictions that are not for exactly these images.
@@ -28,18 +28,17 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     groups = {"sequence": sequence}
     if (activity != "").any():
         groups["activity"] = np.where(activity == "", "no activity", activity)
-    slices = {
-        kind: {
-            str(n): _slice(sheet, len(records), people=(names == n)[sheet.scored.truth.frame]) for n in np.unique(names)
-        }
+    frame = sheet.scored.truth.frame
+    subsets = {
+        kind: {str(n): _subset(sheet, len(records), people=(names == n)[frame]) for n in np.unique(names)}
         for kind, names in groups.items()
     }
     skeleton = predictions.provenance.skeleton
     for kind, classes in people_subsets(records, sheet.scored.truth, skeleton).items():
-        slices[kind] = {name: _slice(sheet, len(records), people=people) for name, people in classes.items()}
+        subsets[kind] = {name: _subset(sheet, len(records), people=people) for name, people in classes.items()}
     joints = skeleton.joints
-    slices["joint"] = {
-        joint: _slice(sheet, len(records), joints=np.arange(len(joints)) == i)
+    subsets["joint"] = {
+        joint: _subset(sheet, len(records), joints=np.arange(len(joints)) == i)
         for i, joint in enumerate(joints)
         if sheet.strict.scored[:, i].any()
     }
@@ -47,15 +46,15 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
         scores=gate_scores(sheet),
         clusters=sheet.scored.clusters,
         metrics=sheet.strict.scores(sheet.scored.truth, sheet.scored.people, len(records)),
-        slices=slices,
+        slices=subsets,
     )
 
 
-def _slice(
+def _subset(
     sheet: ProtocolResults, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None
 ) -> Slice:
-    """Some of the people (T,) bool, or some of their joints (J,) bool."""
+    """Scores of some of the T annotated people, (T,) bool, or of some of their joints, (J,) bool."""
     part = sheet.strict.of(people, joints)
     scores = part.scores(sheet.scored.truth, sheet.scored.people, images)
-    del scores["precision"]  # no prediction belongs to a part of the people
+    del scores["precision"]  # a false positive belongs to no annotated person, hence to no subset
     return Slice(part.people, scores)

@@ -1,4 +1,4 @@
-"""Questions to the registry, and the way back: who is champion and why, how two versions differ, rollback."""
+"""`das registry`: the history of a registered model, the difference of two versions, rollback, the default gate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import tyro
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
-from pipeline.models import resolve_model
-from pipeline.registry import versions
+from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.registry.champion_lock import champion_lock
-from pipeline.registry.gate import difference_in_words, gate_for, paired_differences
+from pipeline.registry.gate import difference_in_words, paired_differences
 from pipeline.registry.gate_inputs import evidence_of
-from pipeline.registry.models_store import champion_version
-from pipeline.registry.promote import ModelName
+from pipeline.registry.registered_model import RegisteredModel
+from pipeline.registry.tasks import TASKS, ModelName
 from pipeline.registry.versions import Version
 
 
@@ -29,7 +28,7 @@ class History:
     name: tyro.conf.Positional[ModelName]
     """Registered model."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: storage and tracking_uri count."""
+    """Where the registry is: only storage and tracking_uri are used."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ class Diff:
     first: tyro.conf.Positional[str]
     """Number of a version, or an alias such as champion."""
     second: tyro.conf.Positional[str]
-    """Another one."""
+    """The version or alias to compare it with."""
     data: tuple[str, ...] = ()
-    """Prepared folders of their evaluations, where they have moved since."""
+    """Prepared folders of their evaluations, if they have moved."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: storage and tracking_uri count."""
+    """Where the registry is: only storage and tracking_uri are used."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Rollback:
     name: tyro.conf.Positional[ModelName]
     """Registered model."""
     to: int | None = None
-    """A version that has been champion before; by default the one that the champion replaced."""
+    """A former champion; by default the one that the champion replaced."""
     reason: str = "not given"
-    """Why, for the history."""
+    """Reason, shown in the history."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: storage and tracking_uri count."""
+    """Where the registry is: only storage and tracking_uri are used."""
 
 
 @dataclass(frozen=True)
 class DefaultGate:
-    """Print the default gate of a registered model as JSON, to be changed and given to `das promote --gate FILE`."""
+    """Print the default gate of a registered model as JSON, a template for `das promote --gate FILE`."""
 
     name: tyro.conf.Positional[ModelName]
     """Registered model."""
@@ -72,40 +71,45 @@ class DefaultGate:
 
 @dataclass(frozen=True)
 class RegistryConfig:
-    """A question to the registry, or the way back."""
+    """One of the commands of `das registry`."""
 
-    ask: tyro.conf.OmitSubcommandPrefixes[
+    command: tyro.conf.OmitSubcommandPrefixes[
         History | Diff | Rollback | Annotated[DefaultGate, tyro.conf.subcommand("gate")]
     ]
     """What to do."""
 
 
-def ask(config: RegistryConfig) -> str:
-    """The answer, for the terminal.
+def run_command(config: RegistryConfig) -> str:
+    """Carries out a command and returns its output for the terminal.
 
     Raises:
-        ValueError: a model, version or alias that does not exist, a rollback that leads nowhere, or one to files that
-            are not those that were registered; nothing has moved then.
+        ValueError: a model, version or alias that does not exist, or a rollback without a former champion or to files
+            that are not those that were registered; nothing has changed then.
     """
-    question = config.ask
-    if isinstance(question, History):
-        return history(question)
-    if isinstance(question, Diff):
-        return diff(question)
-    if isinstance(question, Rollback):
-        return rollback(question)
-    return json.dumps(gate_for(question.name).to_json(), indent=1)
+    command = config.command
+    if isinstance(command, History):
+        return history(command)
+    if isinstance(command, Diff):
+        return diff(command)
+    if isinstance(command, Rollback):
+        return rollback(command)
+    return json.dumps(TASKS[command.name].gate.to_json(), indent=1)
+
+
+def _model(config: History | Diff | Rollback) -> RegisteredModel:
+    _, tracking_uri = config.cluster.locations()
+    return RegisteredModel(MlflowStore(tracking_uri), config.name)
 
 
 # ---- history ----
 
 
 def history(config: History) -> str:
-    """Versions, the newest first, each with the last verdict on it, and the changes of champion."""
-    _, tracking_uri = config.cluster.locations()
-    found = versions.read_versions(tracking_uri, config.name)
-    held = {alias: version.number for version in found for alias in version.aliases}
-    lines = [f"{config.name}: {', '.join(f'{a} is version {n}' for a, n in sorted(held.items())) or 'no champion yet'}"]
+    """Versions, the newest first, each with its last verdict, and the changes of champion, the oldest first."""
+    model = _model(config)
+    found = model.versions()
+    aliases = sorted((alias, version.number) for version in found for alias in version.aliases)
+    lines = [f"{config.name}: {', '.join(f'{alias} is version {n}' for alias, n in aliases) or 'no champion yet'}"]
     for version in reversed(found):
         mark = f" ({', '.join(version.aliases)})" if version.aliases else ""
         lines.append(
@@ -114,12 +118,12 @@ def history(config: History) -> str:
         if version.scores is not None:
             s = version.scores
             lines.append(f"  {s.split}: MPJPE {s.mpjpe_mm:.1f} mm, recall {s.recall:.3f}, precision {s.precision:.3f}")
-        lines.append(f"  {version.judged} {version.verdict}" if version.verdict else "  never judged")
-    moves = versions.read_moves(tracking_uri, config.name)
-    lines += ["changes of champion:" if moves else "no champion so far"]
-    for move in moves:
-        before = "nobody" if move.before is None else str(move.before)
-        lines.append(f"  {move.time}  {before} -> {move.after}  {move.why}")
+        lines.append(f"  {version.verdict_time} {version.verdict}" if version.verdict else "  no verdict yet")
+    changes = model.champion_changes()
+    lines += ["changes of champion:" if changes else "no champion so far"]
+    for change in changes:
+        before = "none" if change.before is None else str(change.before)
+        lines.append(f"  {change.time}  {before} -> {change.after}  {change.why}")
     return "\n".join(lines)
 
 
@@ -127,10 +131,10 @@ def history(config: History) -> str:
 
 
 def diff(config: Diff) -> str:
-    """What differs, a line each; then the scores, and how sure their difference is where the data can be read."""
-    _, tracking_uri = config.cluster.locations()
-    pair = [versions.read_version(tracking_uri, config.name, which) for which in (config.first, config.second)]
-    first, second = (_described(version) for version in pair)
+    """What differs, a line each; then the scores and, where the data can be read, their paired differences."""
+    model = _model(config)
+    pair = [model.version(which) for which in (config.first, config.second)]
+    first, second = (_properties(version) for version in pair)
     lines = [f"{config.name} version {pair[0].number} -> version {pair[1].number}"]
     for name in sorted(first | second):
         a, b = first.get(name, "-"), second.get(name, "-")
@@ -138,17 +142,17 @@ def diff(config: Diff) -> str:
             lines.append(f"  {name}: {a} -> {b}")
     if len(lines) == 1:
         lines.append("  same settings, data and code")
-    return "\n".join((*lines, *_scores(pair), *_paired(pair, config.data, tracking_uri)))
+    return "\n".join((*lines, *_scores(pair), *_paired(pair, config.data)))
 
 
-def _described(version: Version) -> dict[str, object]:
-    """Settings, data and code of a version as flat names."""
+def _properties(version: Version) -> dict[str, object]:
+    """Settings, data and code of a version by dotted name."""
     tags = version.tags
-    described: dict[str, object] = {f"model.{k}": v for k, v in flat(json.loads(tags["das.config"])).items()}
-    described |= {k.removeprefix("das."): v for k, v in tags.items() if k.startswith("das.data.")}
-    described["code"], described["weights"] = tags["das.code_version"], tags["das.weights"]
-    described["trained by run"] = version.run_id
-    return described
+    properties: dict[str, object] = {f"model.{k}": v for k, v in flat(json.loads(tags["das.config"])).items()}
+    properties |= {k.removeprefix("das."): v for k, v in tags.items() if k.startswith("das.data.")}
+    properties["code"], properties["weights"] = tags["das.code_version"], tags["das.weights"]
+    properties["trained by run"] = version.run_id
+    return properties
 
 
 def _scores(pair: list[Version]) -> list[str]:
@@ -165,27 +169,25 @@ def _scores(pair: list[Version]) -> list[str]:
     return [f"  on {where}: " + ", ".join(f"{name} {x:.4g} -> {y:.4g}" for name, x, y in rows)]
 
 
-def _paired(pair: list[Version], data: tuple[str, ...], tracking_uri: str) -> list[str]:
-    """The second less the first on the same images; one line that says why not, where that cannot be told."""
-    folders = data or pair[1].data
+def _paired(pair: list[Version], data: tuple[str, ...]) -> list[str]:
+    """The second version's metrics minus the first's on the same images; one line with the reason where impossible."""
     try:
-        annotations = read_annotations(list(folders), "test")
-        both = [evidence_of(annotations, versions.read_predictions(tracking_uri, version)) for version in pair]
+        annotations = read_annotations(list(data or pair[1].data), "test")
+        first, second = (evidence_of(annotations, version.predictions()) for version in pair)
     except ValueError as error:
         return [f"  image by image: not compared ({error})"]
-    changes = paired_differences(both[1], both[0])
-    lines = [f"  image by image, second less first, {len(annotations.records)} images:"]
+    changes = paired_differences(second, first)
+    lines = [f"  image by image, second minus first, {len(annotations.records)} images:"]
     lines += [f"    {name}: {difference_in_words(change, name)}" for name, change in changes.items()]
-    for kind, slices in both[1].slices.items():
-        moved = []
-        for name, here in slices.items():
-            change = (
-                here.metrics["mpjpe_with_misses"].value - both[0].slices[kind][name].metrics["mpjpe_with_misses"].value
-            )
-            if not math.isnan(change):
-                moved.append((change, name))
-        shown = ", ".join(f"{name} {change:+.1f}" for change, name in sorted(moved))
-        lines.append(f"    mpjpe_with_misses by {kind}, mm: {shown}")
+    metric = "mpjpe_with_misses"
+    for kind, subsets in second.slices.items():
+        differences = []
+        for name, subset in subsets.items():
+            difference = subset.metrics[metric].value - first.slices[kind][name].metrics[metric].value
+            if not math.isnan(difference):
+                differences.append((difference, name))
+        shown = ", ".join(f"{name} {difference:+.1f}" for difference, name in sorted(differences))
+        lines.append(f"    {metric} by {kind}, mm: {shown}")
     return lines
 
 
@@ -193,28 +195,33 @@ def _paired(pair: list[Version], data: tuple[str, ...], tracking_uri: str) -> li
 
 
 def rollback(config: Rollback) -> str:
-    """Moves the champion back, in its turn, after the version's files were found to be those that were registered."""
-    _, tracking_uri = config.cluster.locations()
-    name = config.name
-    champion = champion_version(tracking_uri, name)
-    if champion is None:
+    """Makes a former champion the champion again, under the lock, if its files are still the registered ones.
+
+    Raises:
+        ValueError: no champion, no former champion, or changed files; the alias has not moved.
+    """
+    model, name = _model(config), config.name
+    number = model.champion()
+    if number is None:
         raise ValueError(f"{name} has no champion, so nothing to roll back")
-    holder = versions.read_version(tracking_uri, name, champion)
-    with champion_lock(tracking_uri, name, holder.source, holder.run_id) as mine:
-        now = champion_version(tracking_uri, name)
-        if now != champion:
+    champion = model.version(number)
+    with champion_lock(model.store, name, champion.source, champion.run_id) as lock:
+        now = model.champion()
+        if now != number:
             raise ValueError(
                 f"the champion of {name} became version {now} meanwhile; look at `das registry history` first"
             )
-        target = config.to if config.to is not None else holder.replaced
+        target = config.to if config.to is not None else champion.replaced
         if target is None:
-            raise ValueError(f"version {champion} of {name} replaced nobody, wanted --to VERSION of a former champion")
-        if target == champion:
-            raise ValueError(f"version {champion} of {name} is the champion already")
-        version = versions.read_version(tracking_uri, name, target)
+            raise ValueError(
+                f"version {number} of {name} replaced no champion, wanted --to VERSION of a former champion"
+            )
+        if target == number:
+            raise ValueError(f"version {number} of {name} is the champion already")
+        version = model.version(target)
         if not version.was_champion:
-            former = [v.number for v in versions.read_versions(tracking_uri, name) if v.was_champion]
+            former = [v.number for v in model.versions() if v.was_champion]
             raise ValueError(f"version {target} of {name} was never champion, wanted one of {former}")
-        resolve_model(f"models:/{name}/{target}", tracking_uri)  # its files, or a ValueError
-        versions.crown(tracking_uri, version, champion, mine, f"rollback: {config.reason}", replaces=False)
-    return f"{name}: champion is version {target} again, instead of version {champion}"
+        version.files()  # ValueError where they are not those that were registered
+        model.set_champion(target, number, lock, f"rollback: {config.reason}", replaces=False)
+    return f"{name}: champion is version {target} again, instead of version {number}"

@@ -1,18 +1,27 @@
-"""What happened in a run, in words: the description on its MLflow page, for readers without the terminal.
+"""The description of a run on its MLflow page: status, result, data, settings, files and the next command.
 
-Everything comes from what the run has logged, so every run can tell it, and it stays true after a restart.
+It is made from what the server has of the run only, so it can be written by any process, and again after a restart.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-# Tag with the names of further metrics that come first, separated by ", ": an evaluation's protocols.
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+IDENTITY_TAG = "das.identity"
+"""Tag of a run: its name, unique within the experiment."""
+SUMMARY_TAG = "das.summary"
+"""Tag of a run: its result in Markdown, part of the description."""
 HEADLINE_TAG = "das.headline"
-# Numbers that a reader looks for first, in this order; a run has some of them.
+"""Tag of a run: names of further metrics that come first, separated by ", "; an evaluation's protocols."""
+# The metrics that are shown, in this order, as far as the run has them.
 HEADLINE = (
     "val/mpjpe_with_misses",
     "val/mpjpe",
@@ -34,9 +43,9 @@ HEADLINE = (
     "gpu/images_per_second",
     "trials",
 )
-# What begins the names of all numbers that were measured on training data.
-_FITTED = "train-fit/"
-# Settings that tell one run from the next.
+# Prefix of the metrics that were measured on training data.
+_TRAIN_FIT = "train-fit/"
+# The parameters that are shown: those in which runs usually differ.
 SETTINGS = (
     "model",
     "model.variant",
@@ -59,15 +68,15 @@ _FILES = {
     "benchmark.json": "every number",
     "report.html": "the report, opens in a browser",
     "report.json": "every number",
-    "scores.json": "what promotion decides by",
+    "scores.json": "the scores that promotion uses",
     "predictions.parquet": "every predicted person; scores can be computed again from it",
     "tables/": "scores by activity, sequence, joint",
     "overlays/": "pictures; the worst frames last",
     "params.json": "all settings, uncut",
     "best.json": "numbers of the best epoch",
-    "trials.json": "what every trial tried and reached",
+    "trials.json": "settings and scores of every trial",
 }
-_ENDINGS = {
+_STATUS_TEXTS = {
     "RUNNING": "is running",
     "FINISHED": "finished",
     "FAILED": "failed",
@@ -98,15 +107,15 @@ class TrialSummary:
 
 
 @dataclass(frozen=True)
-class Story:
-    """Everything that a description is made from.
+class RunDescription:
+    """The content of a description.
 
     Attributes:
-        name: of the run. status: MLflow's. began_ms, ended_ms: milliseconds since 1970; None while it runs.
+        name: of the run. status: MLflow's. began_ms, ended_ms: milliseconds since 1970; ended_ms is None while it runs.
         tags, params, metrics: of the run, metrics with their latest value.
-        inputs: datasets. files: names of artifacts, folders with a slash. trials: nested runs.
-        parent: name of the sweep that it is a trial of.
-        run_id: MLflow's, for the commands that take it.
+        inputs: datasets. files: names of artifacts, folders end in a slash. trials: nested runs.
+        parent: name of the sweep that this run is a trial of.
+        run_id: MLflow's, for the next command.
     """
 
     name: str
@@ -130,11 +139,11 @@ class Story:
         yield self._opening()
         error = self.tags.get("das.error") or self.tags.get("das.stopped")
         yield f"**Why it ended:** {_cell(error)}" if error and self.status in ("FAILED", "KILLED") else ""
-        yield self.tags.get("das.summary", "")
-        if self._fitted:
-            yield "**train-fit:** measured on images that may be training data; no gate takes these numbers"
+        yield self.tags.get(SUMMARY_TAG, "")
+        if self._train_fit:
+            yield "**train-fit:** measured on images that may be training data; not used for promotion"
         first = self.tags.get(HEADLINE_TAG, "").split(", ")
-        names = [mark + name for name in (*first, *HEADLINE) for mark in ("", _FITTED)]
+        names = [prefix + name for name in (*first, *HEADLINE) for prefix in ("", _TRAIN_FIT)]
         numbers = [(name, self.metrics[name]) for name in names if name in self.metrics]
         yield _table(("number", "value"), [(f"`{name}`", _number(value)) for name, value in numbers])
         yield _table(
@@ -144,22 +153,22 @@ class Story:
         settings = [f"`{name} = {_cell(self.params[name])}`" for name in SETTINGS if name in self.params]
         yield "**Settings:** " + ", ".join(settings) if settings else ""
         changed = {k.removeprefix("das.changed."): v for k, v in self.tags.items() if k.startswith("das.changed.")}
-        moves = [f"`{name}` to `{_cell(value)}`" for name, value in sorted(changed.items())]
-        yield "**Changed by a restart:** " + ", ".join(moves) if moves else ""
+        changes = [f"`{name}` to `{_cell(value)}`" for name, value in sorted(changed.items())]
+        yield "**Changed by a restart:** " + ", ".join(changes) if changes else ""
         yield self._trial_table()
         known = [(name, meaning) for name, meaning in _FILES.items() if name in self.files]
         yield "\n".join(("**Files:**", "", *(f"- `{name}`: {meaning}" for name, meaning in known))) if known else ""
         yield f"**Next:** `{following}`" if (following := self._next()) else ""
 
     @property
-    def _fitted(self) -> bool:
-        return any(name.startswith(_FITTED) for name in self.metrics)
+    def _train_fit(self) -> bool:
+        return any(name.startswith(_TRAIN_FIT) for name in self.metrics)
 
     def _next(self) -> str:
-        """The command that goes on from here."""
+        """The command to run next; empty where there is none."""
         if "checkpoint/" in self.files:
             return f"das evaluate --model runs:/{self.run_id}/checkpoint --data PREPARED"
-        if "scores.json" in self.files and "das.model" in self.tags and not self._fitted:
+        if "scores.json" in self.files and "das.model" in self.tags and not self._train_fit:
             return f"das promote --model {self.tags['das.model']} --scores {self.run_id} --name NAME"
         return ""
 
@@ -174,10 +183,11 @@ class Story:
         elif self.parent is not None:
             kind = f"Trial of the sweep {self.parent}"
         began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.began_ms / 1000))
-        lasted = "" if self.ended_ms is None else f" after {_duration((self.ended_ms - self.began_ms) / 1000)}"
+        duration = "" if self.ended_ms is None else f" after {_duration((self.ended_ms - self.began_ms) / 1000)}"
         where = f" on {self.tags['das.host']}" if self.tags.get("das.host") else ""
         code = f", code {self.tags['das.code_version']}" if "das.code_version" in self.tags else ""
-        return f"**{kind} `{self.name}` {_ENDINGS.get(self.status, self.status)}{lasted}** (began {began}{where}{code})"
+        status = _STATUS_TEXTS.get(self.status, self.status)
+        return f"**{kind} `{self.name}` {status}{duration}** (began {began}{where}{code})"
 
     def _trial_table(self) -> str:
         def error(trial: TrialSummary) -> float:
@@ -186,17 +196,45 @@ class Story:
 
         best = sorted(self.trials, key=error)[:_MOST_TRIALS]
         rows = [
-            (t.name, _ENDINGS.get(t.status, t.status), _number(t.metrics.get(TRIALS_BY, math.nan)),
+            (t.name, _STATUS_TEXTS.get(t.status, t.status), _number(t.metrics.get(TRIALS_BY, math.nan)),
              _number(t.metrics.get("epoch", math.nan)))
             for t in best
         ]  # fmt: skip
         table = _table(("trial", "status", f"last {TRIALS_BY}", "epochs"), rows)
         left = len(self.trials) - len(best)
-        return f"{table}\n\n{left} more trials are in the runs below it." if left else table
+        return f"{table}\n\n{left} more trials are among its nested runs." if left else table
+
+
+def read_run(client: MlflowClient, run_id: str) -> RunDescription:
+    """The description of a run from what the server has of it."""
+    run = client.get_run(run_id)
+    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000)
+    parent = run.data.tags.get("mlflow.parentRunId")
+    return RunDescription(
+        name=run.data.tags.get(IDENTITY_TAG, "") or str(run.info.run_name),
+        status=run.info.status,
+        began_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
+        tags=run.data.tags,
+        params=run.data.params,
+        metrics=run.data.metrics,
+        inputs=tuple(_input(found) for found in (run.inputs.dataset_inputs if run.inputs else ())),
+        files=tuple(file.path + ("/" if file.is_dir else "") for file in client.list_artifacts(run_id)),
+        trials=tuple(TrialSummary(c.info.run_name, c.info.status, c.data.metrics) for c in children),
+        parent=None if parent is None else client.get_run(parent).info.run_name,
+        run_id=run_id,
+    )
+
+
+def _input(found: Any) -> Input:
+    """From MLflow's DatasetInput."""
+    source = json.loads(found.dataset.source)
+    context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "")
+    return Input(found.dataset.name, context, source.get("fingerprint", found.dataset.digest), source.get("uri", ""))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; nothing without rows."""
+    """A Markdown table; empty text without rows."""
     if not rows:
         return ""
     lines = (head, ["---"] * len(head), *rows)
@@ -204,7 +242,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break out of its line, cell or code span."""
+    """Text of at most 200 characters without what would end its line, cell or code span."""
     line = " ".join(text.split()).replace("|", "/").replace("`", "'")
     return line if len(line) <= 200 else line[:197] + "..."
 

@@ -1,4 +1,4 @@
-"""How busy a machine is while a run lasts: read every few seconds in a thread, told to whoever logs it."""
+"""The load of a machine while a run lasts: CPU, memory, disk, network and GPUs, sampled in a thread."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ INTERVAL = 10.0
 
 
 class Monitor(Protocol):
-    """A reader of one kind of load, as MLflow's are: collect, then aggregate, then clear."""
+    """A reader of one kind of load with the methods of MLflow's monitors: collect, then aggregate, then clear."""
 
     def collect_metrics(self) -> None:
         """Reads once."""
 
     def aggregate_metrics(self) -> dict[str, Any]:
-        """What was read, by name."""
+        """The means of what was read, by name."""
 
     def clear_metrics(self) -> None:
-        """Forgets it."""
+        """Discards what was read."""
 
 
 class Sampler:
-    """Samples in a daemon thread from ``start`` to ``stop``; the last sample is taken by ``stop``.
+    """Samples in a daemon thread from ``start`` to ``stop``; ``stop`` takes the last sample itself.
 
     Args:
-        monitors: what is read.
-        log: takes the numbers of one sample and its step.
-        first_step: where the steps go on when a run continues.
+        monitors: read once a sample.
+        log: called with the metrics of one sample and its step, which counts samples.
+        first_step: step of the first sample; above 0 when a run is continued.
         interval: seconds between two samples.
     """
 
@@ -45,11 +45,11 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, daemon=True, name="system metrics")
 
     def start(self) -> None:
-        """Begins to sample."""
+        """Starts the thread; the first sample is taken after one interval."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes the last sample and ends."""
+        """Ends the thread and takes the last sample, so that even a short run has one."""
         self._ended.set()
         self._thread.join()
         self._sample()
@@ -66,3 +66,18 @@ class Sampler:
             monitor.clear_metrics()
         self._log(values, self._step)
         self._step += 1
+
+
+def machine_monitors() -> list[Monitor]:
+    """MLflow's own monitors of CPU, memory, disk, network and, where there are any, GPUs."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    try:
+        found.append(GPUMonitor())
+    except RuntimeError:  # no NVIDIA driver here
+        pass
+    return found

@@ -1,27 +1,20 @@
-"""Everything a run tells MLflow; the only code that speaks to MLflow runs (``registry`` to its models).
+"""An MLflow run: opening, joining and finishing it, and what is logged in between.
 
-A training has one identity, its name, and one MLflow run, however often its driver or its workers start
-again: the run carries the identity as a tag and is found by it. ``Tracker.open`` is for the driver, which
-owns the run's status; workers ``join`` with the driver's ``RunHandle``.
+A training has one identity, its name, and one MLflow run, however often its driver or its workers are restarted: the
+identity is a tag of the run, by which the run is found again. ``Tracker.open`` is for the driver, which sets the run's
+status; workers call ``Tracker.join`` with the driver's ``RunHandle``.
 
-Nothing is sent without being written first: every event goes to a JSON-lines journal beside the run, and
-from there to the server. While the server is lost, training goes on and the journal grows; what is missing
-is sent once the server answers, at the latest when the run is opened again. Events carry their own time, so
-sending one twice changes nothing.
-
-While its block lasts, a run also tells how busy its machine is (``sampler``), and at both ends its page gets a
-description in words (``story``).
+While the server is lost, training goes on: what is logged is kept in a file and sent later (sending.py), at the latest
+when the run is opened again. While its ``with`` block lasts, a run also logs the load of its machine
+(system_metrics.py). At both ends of the block its description in MLflow is written (run_description.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
 import socket
-import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -29,91 +22,59 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.infra.code_version import code_version
-from pipeline.infra.files import exists, is_folder, join, local_copy
-from pipeline.infra.mlflow_client import first_line, is_local_store, is_loss, mlflow_client, talking_to
-from pipeline.tracking.outbox import Journal, journal_folder
-from pipeline.tracking.run_description import HEADLINE_TAG, Input, Story, TrialSummary
-from pipeline.tracking.system_metrics import Monitor, Sampler
+from pipeline.infra.files import exists, is_folder, join
+from pipeline.infra.mlflow_client import MlflowStore, first_line, is_loss
+from pipeline.tracking.mlflow_values import NOTE_LENGTH, TAG_LENGTH, cut, parameters, valid_name
+from pipeline.tracking.run_description import HEADLINE_TAG, IDENTITY_TAG, SUMMARY_TAG, read_run
+from pipeline.tracking.sending import Sender
+from pipeline.tracking.system_metrics import Sampler, machine_monitors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-IDENTITY_TAG, SUMMARY_TAG = "das.identity", "das.summary"
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-
-PARAM_LENGTH = 500
-"""Characters of a parameter's value; longer ones end in their hash (MLflow allows 6000, its tables show
-500)."""
-TAG_LENGTH = 5000
-"""Characters of a tag's value, likewise (MLflow allows 8000)."""
-
-NOTE_LENGTH = 7500
-"""Characters of a description, likewise."""
-
-_NOTE = "mlflow.note.content"  # what MLflow shows as the run's description
-_RETRY_AFTER = 30.0  # seconds without a new attempt after the server was lost; attempts block the training
+_NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 _log = logging.getLogger(__name__)
-
-
-# ---- values that MLflow takes ----
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings and dataclasses to ``a.b.c`` -> text; lists become JSON, long values end in their hash."""
-    values = _plain(values)
-    if isinstance(values, Mapping):
-        return {k: v for name, value in values.items() for k, v in flatten(value, f"{prefix}{name}.").items()}
-    text = json.dumps(values, default=str) if isinstance(values, list | tuple) else str(values)
-    return {_name(prefix[:-1]): _shortened(text, PARAM_LENGTH)}
-
-
-def _plain(values: Any) -> Any:
-    return asdict(values) if is_dataclass(values) and not isinstance(values, type) else values
-
-
-def _shortened(text: str, length: int) -> str:
-    """Text of at most ``length`` characters; two different long texts stay different."""
-    if len(text) <= length:
-        return text
-    ending = f"... [{len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}]"
-    return text[: length - len(ending)] + ending
-
-
-def _name(name: str) -> str:
-    """A metric's or parameter's name in MLflow's characters and length: PCK@150 becomes PCK_150."""
-    return re.sub(r"[^\w\-. :/]", "_", _shortened(name, 240), flags=re.ASCII)
-
-
-# ---- the run ----
 
 
 @dataclass(frozen=True)
 class RunHandle:
-    """What a worker needs to write into the driver's run; plain strings, so it travels in any config."""
+    """The data with which a worker joins the driver's run; plain strings, so any config can contain it."""
 
     tracking_uri: str
     """Absolute address of the MLflow store."""
     run_id: str
     """The MLflow run."""
     folder: str
-    """Folder or object-storage URI of the run; the journal lies in its ``tracking/``."""
+    """Folder or object-storage URI of the run; the journals are in its ``tracking/``."""
     host: str = ""
-    """Machine of the driver, whose load the driver reports."""
+    """Machine of the driver, whose load the driver logs."""
+
+    @property
+    def store(self) -> MlflowStore:
+        """The MLflow store."""
+        return MlflowStore(self.tracking_uri)
 
 
 class Tracker:
-    """One MLflow run, seen from one process.
+    """One MLflow run, as one process logs into it.
 
-    Every ``log_*`` and ``set_tags`` returns also while the server is lost. What the server refuses for its
-    content (a deleted run, say) is raised.
+    Every ``log_*`` and ``set_tags`` returns also while the server is lost. A request that the server refuses for its
+    content (the run was deleted, for example) is raised.
+
+    Args:
+        handle: the run.
+        writer: name of this process in the run, see ``join``.
+        resumed: the run existed before.
     """
 
     def __init__(self, handle: RunHandle, writer: str, resumed: bool = False) -> None:
         self.handle = handle
         self.resumed = resumed
-        self._journal = Journal(journal_folder(handle.folder) / f"{handle.run_id}.{writer}.jsonl")
-        self._retry_at = 0.0  # monotonic seconds; 0 while the server answers
+        self._sender = Sender(handle.store, handle.run_id, handle.folder, writer)
         self._sampler: Sampler | None = None
+
+    # ---- opening and joining ----
 
     @classmethod
     def open(
@@ -125,11 +86,11 @@ class Tracker:
         parent: RunHandle | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Tracker:
-        """The run of this identity: continued where it exists, else created; for the one process that owns it.
+        """The run of this identity, continued if it exists and created if not; for one process at a time.
 
         Args:
             tracking_uri: absolute, see ``absolute_tracking_uri``.
-            experiment: MLflow experiment; with sqlite its files lie in mlartifacts/ beside the database.
+            experiment: MLflow experiment; with sqlite its files are in mlartifacts/ beside the database.
             identity: the training's stable name, unique within the experiment.
             folder: the run's folder or object-storage URI.
             parent: the sweep that this run is a trial of.
@@ -141,9 +102,9 @@ class Tracker:
         """
         if not re.fullmatch(r"[\w\-./: ]{1,200}", identity, flags=re.ASCII):
             raise ValueError(f"name = {identity!r}, wanted up to 200 letters, digits and _ - . / : or spaces")
-        with talking_to(tracking_uri):
-            client = mlflow_client(tracking_uri)
-            experiment_id = _experiment(client, tracking_uri, experiment)
+        store = MlflowStore(tracking_uri)
+        with store.connected(must_exist=False) as client:
+            experiment_id = _experiment(client, store, experiment)
             same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
             found = client.search_runs([experiment_id], same, order_by=["attribute.start_time ASC"])
             if found:
@@ -152,17 +113,20 @@ class Tracker:
                 first = {IDENTITY_TAG: identity} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
                 run_id = client.create_run(experiment_id, tags=first, run_name=identity).info.run_id
         tracker = cls(RunHandle(tracking_uri, run_id, str(folder), socket.gethostname()), "driver", resumed=bool(found))
-        tracker._event({"status": "RUNNING"})
+        tracker._sender.add({"status": "RUNNING"})
         tracker.set_tags({"das.code_version": code_version(), "das.host": tracker.handle.host, **(tags or {})})
-        tracker.backfill()
+        tracker._sender.backfill()
         return tracker
 
     @classmethod
     def join(cls, handle: RunHandle, writer: str = "worker") -> Tracker:
-        """The same run from another process, which logs but does not own the status. Contacts no server.
+        """The same run from another process, which logs but does not set the status. Contacts no server.
 
-        ``writer`` tells the processes' journals apart: two that write at the same time need two names. A process on
-        another machine than the driver's also reports that machine's load, for as long as it lives.
+        On another machine than the driver's it also logs that machine's load, until the process ends.
+
+        Args:
+            handle: of the driver's tracker.
+            writer: name of this process's journal; two processes that write at the same time need two names.
         """
         tracker = cls(handle, writer)
         here = socket.gethostname()
@@ -170,29 +134,35 @@ class Tracker:
             tracker._start_sampler(f"{writer}-system", f"system/{here}/")
         return tracker
 
-    def log_params(self, values: Any) -> None:
-        """Configuration: nested mappings or a dataclass, flattened; the whole of it also as params.json.
+    # ---- what is logged ----
 
-        MLflow keeps the first value of a parameter for good. A restart that changes one leaves the first in
-        place and sets the tag ``das.changed.NAME``.
+    def log_params(self, values: Any) -> None:
+        """A configuration as parameters, see ``parameters``; uncut, as it is given, also as the artifact params.json.
+
+        MLflow does not change a parameter's value. A restart with another value leaves the first in place and sets the
+        tag ``das.changed.NAME``.
+
+        Args:
+            values: a dataclass or dict, nested or flat.
         """
-        self._event({"params": flatten(values)})
-        self.log_json("params.json", _plain(values))
+        self._sender.add({"params": parameters(values)})
+        plain = asdict(values) if is_dataclass(values) and not isinstance(values, type) else values
+        self.log_json("params.json", plain)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Numbers of one step. ValueError names one that is no number; nan and inf are numbers."""
+        """The metrics of one step; nan and inf are allowed. ValueError names a value that is no number."""
         values = {}
         for name, value in metrics.items():
             try:
-                values[_name(name)] = float(value)
+                values[valid_name(name)] = float(value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"metric {name} = {value!r}, wanted a number") from error
-        self._event({"metrics": values, "step": step})
+        self._sender.add({"metrics": values, "step": step})
 
     def latest_metrics(self) -> dict[str, float]:
-        """The newest value of every metric that the server has; empty while it is lost."""
+        """The last value of every metric that the server has; empty while it is lost."""
         try:
-            run = mlflow_client(self.handle.tracking_uri).get_run(self.handle.run_id)
+            run = self.handle.store.client().get_run(self.handle.run_id)
         except Exception as error:
             if not is_loss(error):
                 raise
@@ -200,11 +170,14 @@ class Tracker:
         return dict(run.data.metrics)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Text about the run, cut at TAG_LENGTH; a later value replaces an earlier one."""
-        self._event({"tags": {_name(k): _shortened(str(v), TAG_LENGTH) for k, v in tags.items()}})
+        """Tags of the run, values cut at TAG_LENGTH; a later value replaces an earlier one."""
+        self._sender.add({"tags": {valid_name(k): cut(str(v), TAG_LENGTH) for k, v in tags.items()}})
 
     def describe(self, summary: str, headline: Sequence[str] = ()) -> None:
-        """The run's result in Markdown, for its description in MLflow; ``headline`` names the metrics to show first."""
+        """The run's result in Markdown, for the first lines of its description in MLflow (run_description.py).
+
+        ``headline`` names the metrics that the description shows first.
+        """
         self.set_tags({SUMMARY_TAG: summary} | ({HEADLINE_TAG: ", ".join(headline)} if headline else {}))
 
     def log_dataset(self, name: str, fingerprint: str, source: str, context: str, splits: str = "") -> None:
@@ -212,19 +185,19 @@ class Tracker:
 
         Args:
             name: for example panoptic.
-            fingerprint: of its content, from the manifest; MLflow shows 36 characters, the tag holds all.
+            fingerprint: of its content, from the manifest; MLflow shows 36 characters, the tag has all.
             source: folder or URI.
             context: train, val or test.
             splits: identity of the split manifest that chose its frames.
         """
         dataset = {"name": name, "digest": fingerprint, "source": source, "context": context}
-        self._event({"dataset": dataset})
+        self._sender.add({"dataset": dataset})
         self.set_tags({f"das.data.{context}.{name}": fingerprint, f"das.splits.{context}.{name}": splits})
 
     def log_artifact(self, path: str | Path, artifact_path: str | None = None) -> None:
         """A file, or a folder with all its content, to ``artifact_path`` in the run's artifacts.
 
-        It is read when it is sent, which may be later: it must stay where it is.
+        It is read when it is sent, which may be later, so it must not be moved or deleted.
 
         Args:
             path: of the file or folder, or its URI on object storage.
@@ -233,55 +206,56 @@ class Tracker:
         Raises:
             ValueError: there is no such file.
         """
-        where = str(path) if "://" in str(path) else str(Path(path).resolve())
-        if not exists(where):
-            raise ValueError(f"{where} does not exist, wanted a file or folder to log")
-        self._event({"artifact": where, "to": artifact_path})
+        source = str(path) if "://" in str(path) else str(Path(path).resolve())
+        if not exists(source):
+            raise ValueError(f"{source} does not exist, wanted a file or folder to log")
+        self._sender.add({"artifact": source, "to": artifact_path})
 
     def log_files(self, folder: str, names: Iterable[str]) -> None:
-        """Those of the named files, and folders with all their content, that ``folder`` (or URI) holds."""
+        """Those of the named files and folders that exist in ``folder`` (or URI), folders with all their content."""
         for name in names:
-            where = join(folder, name)
-            if exists(where):
-                self.log_artifact(where, name if is_folder(where) else None)
+            source = join(folder, name)
+            if exists(source):
+                self.log_artifact(source, name if is_folder(source) else None)
 
     def log_json(self, name: str, value: Any) -> None:
-        """A value as the JSON artifact ``name`` (for example scores.json), kept beside the journal as well."""
-        path = self._journal.path.parent / self.handle.run_id / name
+        """A value as the JSON artifact ``name`` (for example scores.json); the file stays beside the journal."""
+        path = self._sender.folder / self.handle.run_id / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=2, default=str) + "\n")
         parent = Path(name).parent
         self.log_artifact(path, None if parent == Path() else str(parent))
 
+    # ---- finishing ----
+
     def finish(self, status: Status = "FINISHED", error: BaseException | None = None) -> bool:
-        """Ends the run and sends all that is missing, workers' journals included; True when it all arrived."""
+        """Ends the run and sends all that is missing, also from the workers' journals.
+
+        Args:
+            status: of the run from now on.
+            error: why it failed; its first line becomes the tag ``das.error``.
+
+        Returns:
+            Whether the server has all of it. What is missing is sent when the run is opened again.
+        """
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
         if error is not None:
             self.set_tags({"das.error": f"{type(error).__name__}: {first_line(error)}"})
-        self._event({"status": status})
-        complete = self.backfill() and self._tell()
+        self._sender.add({"status": status})
+        complete = self._sender.backfill() and self._write_description()
         if not complete:
             _log.warning(
-                "MLflow at %s is lost: the end of run %s waits in %s, is sent when the run is opened again",
+                "MLflow at %s is lost: the end of run %s is kept in %s and sent when the run is opened again",
                 self.handle.tracking_uri,
                 self.handle.run_id,
-                self._journal.path.parent,
+                self._sender.folder,
             )
         return complete
 
-    def backfill(self) -> bool:
-        """Sends what is missing of this run, from the journals of all its writers in this folder.
-
-        For moments without other writers: at the start and the end. True when the server has it all.
-        """
-        self._retry_at = 0.0
-        journals = sorted(self._journal.path.parent.glob(f"{self.handle.run_id}.*.jsonl"))
-        return all([self._flush(Journal(path)) for path in journals])
-
     def __enter__(self) -> Tracker:
-        self._tell()
+        self._write_description()
         self._start_sampler("system", "system/")
         return self
 
@@ -292,169 +266,44 @@ class Tracker:
         self.finish(failed if error is not None else "FINISHED", error)
 
     def _start_sampler(self, writer: str, prefix: str) -> None:
-        """Reports this machine's load from a thread, through a journal of its own."""
-        aside = Tracker(self.handle, writer)
+        """Logs this machine's load from a thread, as a writer with its own journal: a journal has one writer."""
+        tracker = Tracker(self.handle, writer)
 
         def log(metrics: Mapping[str, float], step: int) -> None:
-            aside.log_metrics({prefix + name: value for name, value in metrics.items()}, step)
+            tracker.log_metrics({prefix + name: value for name, value in metrics.items()}, step)
 
-        self._sampler = Sampler(_monitors(), log, first_step=aside._journal.length())
+        self._sampler = Sampler(machine_monitors(), log, first_step=tracker._sender.journal.length())
         self._sampler.start()
 
-    def _tell(self) -> bool:
-        """Writes the run's description from what the server knows of the run; False while it is lost."""
-        client = mlflow_client(self.handle.tracking_uri)
+    def _write_description(self) -> bool:
+        """Writes the run's description from what the server has of the run; False while it is lost."""
+        client = self.handle.store.client()
         try:
-            text = _story(client, self.handle.run_id).text()
-            client.set_tag(self.handle.run_id, _NOTE, _shortened(text, NOTE_LENGTH))
+            text = read_run(client, self.handle.run_id).text()
+            client.set_tag(self.handle.run_id, _NOTE, cut(text, NOTE_LENGTH))
         except Exception as error:
             if not is_loss(error):
                 raise
             return False
         return True
 
-    def _event(self, event: dict[str, Any]) -> None:
-        self._journal.append({**event, "time_ms": int(time.time() * 1000)})
-        if time.monotonic() >= self._retry_at:
-            self._flush(self._journal)
 
-    def _flush(self, journal: Journal) -> bool:
-        events, position = journal.pending()
-        if not events:
-            return True
-        try:
-            _send(self.handle, events)
-        except Exception as error:
-            if not is_loss(error):
-                raise
-            if not self._retry_at:
-                _log.warning("MLflow is lost (%s); metrics are kept in %s", first_line(error), journal.path)
-            self._retry_at = time.monotonic() + _RETRY_AFTER
-            return False
-        journal.mark_sent(position)
-        if self._retry_at:
-            _log.warning("MLflow is back: %d events sent", len(events))
-            self._retry_at = 0.0
-        return True
-
-
-def _experiment(client: MlflowClient, tracking_uri: str, name: str) -> str:
-    """Id of the experiment, created if needed; its artifacts lie beside an sqlite store, wherever we are."""
+def _experiment(client: MlflowClient, store: MlflowStore, name: str) -> str:
+    """Id of the experiment, created if needed; with sqlite its artifacts are beside the database."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         location = None
-        if is_local_store(tracking_uri):
-            database = Path(tracking_uri.removeprefix("sqlite:///"))
-            location = (database.parent / "mlartifacts" / re.sub(r"\W+", "_", name)).as_uri()
+        if store.database is not None:
+            # Without it MLflow would use ./mlruns of the process that happens to create the experiment.
+            location = (store.database.parent / "mlartifacts" / re.sub(r"\W+", "_", name)).as_uri()
         try:
             return cast(str, client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was faster
+            found = client.get_experiment_by_name(name)  # another process has just created it
     if found is None or found.lifecycle_stage != "active":
         raise ValueError(f"MLflow experiment {name!r} was deleted; restore it or choose another name")
     return cast(str, found.experiment_id)
-
-
-def _send(handle: RunHandle, events: Iterable[dict[str, Any]]) -> None:
-    """Brings events to the server: numbers and texts first, the run's status last."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-
-    client = mlflow_client(handle.tracking_uri)
-    metrics: list[Any] = []
-    params: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    datasets, artifacts, status = [], [], None
-    for event in events:
-        time_ms = event["time_ms"]
-        metrics += [Metric(k, v, time_ms, event["step"]) for k, v in event.get("metrics", {}).items()]
-        params |= event.get("params", {})
-        tags |= event.get("tags", {})
-        if "dataset" in event:
-            found = event["dataset"]
-            source = json.dumps({"uri": found["source"], "fingerprint": found["digest"]})
-            dataset = Dataset(found["name"], found["digest"][:36], "das", source)
-            datasets.append(DatasetInput(dataset, [InputTag("mlflow.data.context", found["context"])]))
-        if "artifact" in event:
-            artifacts.append((event["artifact"], event["to"]))
-        if "status" in event:
-            status = (event["status"], time_ms)
-    if params:
-        known = client.get_run(handle.run_id).data.params
-        tags |= {_name(f"das.changed.{k}"): v for k, v in params.items() if known.get(k, v) != v}
-        params = {k: v for k, v in params.items() if k not in known}
-    # The server takes 1000 metrics, or 100 parameters or tags, at a time.
-    for i in range(0, len(metrics), 1000):
-        client.log_batch(handle.run_id, metrics=metrics[i : i + 1000])
-    texts = [Param(k, v) for k, v in params.items()]
-    for i in range(0, len(texts), 100):
-        client.log_batch(handle.run_id, params=texts[i : i + 100])
-    texts = [RunTag(k, v) for k, v in tags.items()]
-    for i in range(0, len(texts), 100):
-        client.log_batch(handle.run_id, tags=texts[i : i + 100])
-    if datasets:
-        client.log_inputs(handle.run_id, datasets=datasets)
-    for where, to in artifacts:
-        with tempfile.TemporaryDirectory() as copies:
-            try:
-                path = local_copy(where, copies)
-            except ValueError as error:
-                _log.warning("cannot be sent to MLflow any more: %s", error)
-                continue
-            except OSError as error:  # the storage does not answer: as good as a lost server, and later it may
-                raise ConnectionError(f"{where} cannot be read: {first_line(error)}") from error
-            if path.is_dir():
-                client.log_artifacts(handle.run_id, str(path), to)
-            else:
-                client.log_artifact(handle.run_id, str(path), to)
-    if status is not None:
-        if status[0] == "RUNNING":
-            client.update_run(handle.run_id, status="RUNNING")
-        else:
-            client.set_terminated(handle.run_id, status=status[0], end_time=status[1])
-
-
-def _monitors() -> list[Monitor]:
-    """MLflow's own readers of CPU, memory, disk, network and, where there are any, GPUs."""
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    try:
-        found.append(GPUMonitor())
-    except RuntimeError:  # no NVIDIA driver here
-        pass
-    return found
-
-
-def _story(client: MlflowClient, run_id: str) -> Story:
-    """What the server knows of a run, for its description."""
-    run = client.get_run(run_id)
-    identity = run.data.tags.get(IDENTITY_TAG, "")
-    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000)
-    parent = run.data.tags.get("mlflow.parentRunId")
-    return Story(
-        name=identity or str(run.info.run_name),
-        status=run.info.status,
-        began_ms=run.info.start_time,
-        ended_ms=run.info.end_time,
-        tags=run.data.tags,
-        params=run.data.params,
-        metrics=run.data.metrics,
-        inputs=tuple(_input(found) for found in (run.inputs.dataset_inputs if run.inputs else ())),
-        files=tuple(file.path + ("/" if file.is_dir else "") for file in client.list_artifacts(run_id)),
-        trials=tuple(TrialSummary(c.info.run_name, c.info.status, c.data.metrics) for c in children),
-        parent=None if parent is None else client.get_run(parent).info.run_name,
-        run_id=run_id,
-    )
-
-
-def _input(found: Any) -> Input:
-    source = json.loads(found.dataset.source)
-    context = next((tag.value for tag in found.tags if tag.key == "mlflow.data.context"), "")
-    return Input(found.dataset.name, context, source.get("fingerprint", found.dataset.digest), source.get("uri", ""))

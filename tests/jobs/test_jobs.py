@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from das.checkpoint import load_info, load_training_state
-from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.tracking.tracker import IDENTITY_TAG
+from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.tracking.run_description import IDENTITY_TAG
 from pipeline.training.fit import SELECT_BY
 from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 
@@ -60,7 +60,7 @@ def epochs_trained(folder: Path) -> list[int]:
 
 def runs_of(storage: Path, name: str):
     """All MLflow runs of this identity."""
-    client = mlflow_client(f"sqlite:///{storage}/mlflow.db", must_exist=True)
+    client = MlflowStore(f"sqlite:///{storage}/mlflow.db").client(must_exist=True)
     experiment = client.get_experiment_by_name("das").experiment_id
     return client.search_runs([experiment], f"tags.`{IDENTITY_TAG}` = '{name}'")
 
@@ -170,7 +170,7 @@ def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, 
     assert epochs_trained(tmp_path / "s" / "s-0") == trained, "a finished trial is not trained again"
 
     (parent,) = runs_of(tmp_path, "s")
-    client = mlflow_client(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db").client()
     children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {child.info.run_name for child in children} == {f"s-{i}" for i in range(4)} and len(children) == 4
     assert parent.info.status == "FINISHED"

@@ -22,8 +22,8 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
-from pipeline.infra.mlflow_client import mlflow_client
-from pipeline.tracking import tracker as tracker_module
+from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.tracking import sending
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.fit import publish
 from tests.pipeline.data.original_layouts import write_panoptic
@@ -162,13 +162,13 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_l
     store, folder = f"sqlite:///{tmp_path}/mlflow.db", "s3://bucket/run"
     with Tracker.open(store, "das", "run", folder) as tracker:
         with monkeypatch.context() as lost:
-            lost.setattr(tracker_module, "_send", unreachable)
+            lost.setattr(sending, "send_events", unreachable)
             publish(str(best), "s3://bucket/run/best", tracker)
             write_bytes("s3://bucket/run/tables/a.csv", b"1")
             write_bytes("s3://bucket/run/report.html", b"page")
             tracker.log_files(folder, ("tables", "report.html", "absent"))
             shutil.rmtree(best)
-    client = mlflow_client(store)
+    client = MlflowStore(store).client()
     found = {f.path: f.is_dir for f in client.list_artifacts(tracker.handle.run_id)}
     assert found == {"checkpoint": True, "tables": True, "report.html": False}
     inside = {f.path for name in ("checkpoint", "tables") for f in client.list_artifacts(tracker.handle.run_id, name)}

@@ -25,10 +25,9 @@ from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.images import read_photo
-from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import fingerprint
 from pipeline.registry.gate import Gate
-from pipeline.registry.models_store import read_scores
 from pipeline.registry.promote import PromoteConfig, promote
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.evaluation.evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
@@ -48,7 +47,7 @@ def files(folder: Path) -> set[str]:
 
 
 def run_of(result):
-    return mlflow_client(result.tracking_uri).get_run(result.run_id)
+    return MlflowStore(result.tracking_uri).client().get_run(result.run_id)
 
 
 def measured(run) -> dict:
@@ -136,11 +135,11 @@ def test_mlflow_holds_the_numbers_of_the_report_in_one_run(result):
     scores = result.scores
     assert report["scores"] == scores.to_json() and scores.split == "panoptic/test" and not scores.train_fit
     assert (scores.recall, scores.precision) == (result.metrics["strict/recall"], result.metrics["strict/precision"])
-    client = mlflow_client(result.tracking_uri)
+    client = MlflowStore(result.tracking_uri).client()
     artifacts = {a.path for folder in ("", "tables", "overlays") for a in client.list_artifacts(result.run_id, folder)}
     files_ = {"predictions.parquet", "scores.json", "report.json", "report.html", "tables/strict_joints.csv"}
     assert files_ | {*result.overlays} <= artifacts
-    assert read_scores(result.tracking_uri, result.run_id) == scores
+    assert Scores.from_json(read(Path(client.download_artifacts(result.run_id, "scores.json")))) == scores
     (dataset,) = run.inputs.dataset_inputs
     assert run.data.tags["das.data.test.panoptic"] == scores.data_fingerprint and dataset.dataset.name == "panoptic"
     assert run.data.params["model"].endswith("model") and run.data.params["cluster.dashboard"] == "False"

@@ -1,8 +1,8 @@
 """Models of chosen quality with real evaluations, in seconds and without training.
 
-All models are one untrained network that differs in the pose it predicts everywhere. What the network with the right
-pose finds on some images is declared to be the truth there; networks with the pose moved by ``off`` are so much worse.
-Everything else is real: images, checkpoints, predictions by the Predictor, scores by the strict protocol.
+All models are one untrained network that differs in the pose it predicts everywhere. The detections of the network with
+the right pose are the ground truth of the images; the error of the other networks grows with ``off``, by which their
+pose is moved. Images, checkpoints, predictions by the Predictor and scores by the strict protocol are real.
 """
 
 import hashlib
@@ -26,25 +26,27 @@ from pipeline.evaluation.scores import gate_scores
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
+from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import fingerprint
 from pipeline.registry.promote import PromoteConfig
+from pipeline.registry.registered_model import RegisteredModel
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.data.original_layouts import jpeg
 from tests.pipeline.evaluation.evaluation_cases import HEIGHT, WIDTH, K, R, hash_number, write_prepared
 from tests.pipeline.evaluation.evaluation_cases import MODEL as BASE
 
 NAME = "das-demo"
-# Suppression looks at poses; without it all models find the same people.
+# Non-maximum suppression compares poses; without it all models detect the same people.
 MODEL = replace(BASE, oks_threshold=1.0)
 
 
 def checkpoint_of(folder: Path, off: float = 0.0, code: str = "0", config=MODEL, seen=(), trained: bool = True) -> Path:
-    """A checkpoint whose poses are wrong by ``off`` units of a fixed pattern; ``code`` tells equal ones apart."""
+    """A checkpoint whose poses are wrong by ``off`` times a fixed pattern; ``code`` makes equal ones differ."""
     torch.manual_seed(0)
     model = DAS(config)
     pose = torch.randn(config.n_joints, 3) * torch.tensor([1.5, 1.5, 0.3])
     wrong = torch.randn(config.n_joints, 3) * torch.tensor([0.2, 0.2, 0.1])
-    wrong[list(config.skeleton.root_indices)] = 0  # people stay where they are
+    wrong[list(config.skeleton.root_indices)] = 0  # the roots stay where they are
     model.set_priors(mean_root=torch.tensor([0.0, 0.0, 60.0]), mean_offsets=pose + off * wrong)
     info = ModelInfo(
         model=config,
@@ -67,7 +69,7 @@ def checkpoint_of(folder: Path, off: float = 0.0, code: str = "0", config=MODEL,
 
 
 def truth_of(checkpoint: Path, sequences: int = 4, moments: int = 3) -> list[Record]:
-    """Images of random blobs, ten seconds apart, with the people whom this checkpoint finds there."""
+    """Images of random blobs, ten seconds apart, with the people that this checkpoint detects as ground truth."""
     predictor = Predictor.from_folder(checkpoint)
     records = []
     for i in range(sequences * moments):
@@ -151,11 +153,13 @@ def read_images(annotations):
 
 
 class Place:
-    """A storage with data, trainings and evaluations in it, and an MLflow store."""
+    """A storage folder with data, trainings and evaluations, and an MLflow store with one registered model."""
 
     def __init__(self, folder: Path, prepared: Path, tracking_uri: str | None = None) -> None:
         self.folder, self.prepared = folder, prepared
         self.uri = tracking_uri or f"sqlite:///{folder}/mlflow.db"
+        self.store = MlflowStore(self.uri)
+        self.model = RegisteredModel(self.store, NAME)
 
     def trained(self, name: str, off: float = 0.0, **more) -> Path:
         """The folder of a finished training's best checkpoint."""
@@ -171,7 +175,7 @@ class Place:
         return write_evaluation(checkpoint, self.prepared, out, **more)
 
     def candidate(self, name: str, off: float, **more) -> PromoteConfig:
-        """A trained and evaluated model, ready to be promoted."""
+        """A trained and evaluated model as a candidate."""
         best = self.trained(name, off, **more)
         return self.config(best, self.evaluated(best))
 
@@ -181,6 +185,12 @@ class Place:
 
 
 def prepare(folder: Path) -> Path:
-    """Prepared data in which the model with ``off`` = 0 is perfect."""
+    """Prepared data on which the model with ``off`` = 0 has no error."""
     right = checkpoint_of(folder / "right", trained=False)
     return write_prepared(folder / "prepared", truth_of(right))
+
+
+def aliases(place: Place) -> dict[str, int]:
+    """Alias -> version of the registered model, as MLflow has them."""
+    found = place.store.client().get_registered_model(NAME).aliases
+    return {alias: int(version) for alias, version in found.items()}

@@ -11,7 +11,7 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
 from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig
-from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.infra.mlflow_client import MlflowStore
 from tests.pipeline.evaluation.evaluation_cases import MODEL, read, scene, write_checkpoint
 
 
@@ -40,7 +40,7 @@ def result(place, local_ray):
 
 def test_files_and_mlflow_run_hold_the_same_numbers(place, result):
     assert result.out == str(place / "runs" / "benchmarks" / "tiny")
-    run = mlflow_client(result.tracking_uri).get_run(result.run_id)
+    run = MlflowStore(result.tracking_uri).client().get_run(result.run_id)
     metrics = result.metrics()
     logged = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
     assert run.info.status == "FINISHED" and logged == pytest.approx(metrics)
@@ -53,7 +53,7 @@ def test_files_and_mlflow_run_hold_the_same_numbers(place, result):
     fastest = max(batch["images_per_second"] for batch in cost["batches"])
     assert metrics["cpu/images_per_second"] == fastest
     assert metrics["model/parameters"] == sum(p.numel() for p in load_model(place / "model")[0].parameters())
-    artifacts = {a.path for a in mlflow_client(result.tracking_uri).list_artifacts(result.run_id)}
+    artifacts = {a.path for a in MlflowStore(result.tracking_uri).client().list_artifacts(result.run_id)}
     assert {"benchmark.html", "benchmark.json"} <= artifacts
     page = (Path(result.out) / "benchmark.html").read_text()
     assert f"{metrics['cpu/latency_ms_median']:.1f} <small>ms</small>" in page and "GFLOPs" in page

@@ -17,7 +17,7 @@ from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import score
-from pipeline.infra.mlflow_client import mlflow_client
+from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.evaluation.evaluation_cases import RUNTIME, joints_as, predictions_of, scene, write_prepared
 
@@ -169,7 +169,7 @@ def test_mlflows_page_of_a_run_shows_its_name_numbers_and_report(browser, mlflow
         tracker.log_artifact(report)
         tracker.log_json("scores.json", {"recall": 0.875})
     run = tracker.handle.run_id
-    experiment = mlflow_client(mlflow_server.uri).get_run(run).info.experiment_id
+    experiment = MlflowStore(mlflow_server.uri).client().get_run(run).info.experiment_id
     look(browser, 1280)
     for tab, wanted in (
         ("", ("evaluation/tiny", "strict/mpjpe", "123.4", "strict/recall", "0.875", "runs/model")),

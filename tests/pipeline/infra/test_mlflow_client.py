@@ -1,0 +1,52 @@
+"""Addresses of MLflow stores, and clients for them."""
+
+import dataclasses
+import pickle
+
+import pytest
+
+from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
+
+
+def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_tracking_uri(None, "/runs") == "sqlite:////runs/mlflow.db"
+    assert absolute_tracking_uri("sqlite:///here.db", "/runs") == f"sqlite:///{tmp_path}/here.db"
+    assert absolute_tracking_uri("http://head:5000/", "s3://bucket") == "http://head:5000"
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///", "http://", "ftp://x"])
+def test_an_unusable_tracking_uri_is_refused(uri):
+    with pytest.raises(ValueError, match="tracking_uri = "):
+        absolute_tracking_uri(uri, "/runs")
+
+
+def test_object_storage_needs_a_server():
+    with pytest.raises(ValueError, match="wanted an MLflow server"):
+        absolute_tracking_uri(None, "s3://bucket/runs")
+
+
+def test_readers_do_not_create_a_database(tmp_path):
+    with pytest.raises(ValueError, match="there is no database"):
+        MlflowStore(f"sqlite:///{tmp_path}/none/mlflow.db").client(must_exist=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_plain_text_that_can_be_sent_to_workers():
+    store = MlflowStore("http://head:5000")
+    assert pickle.loads(pickle.dumps(store)) == store and dataclasses.asdict(store) == {"uri": "http://head:5000"}
+
+
+def test_only_sqlite_stores_have_a_database_file(tmp_path):
+    assert MlflowStore(f"sqlite:///{tmp_path}/mlflow.db").database == tmp_path / "mlflow.db"
+    assert MlflowStore("http://head:5000").database is None
+    assert MlflowStore("postgresql://user@host/runs").database is None
+
+
+def test_a_lost_server_is_one_line_and_other_errors_pass(tmp_path):
+    store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(ConnectionError, match="MLflow does not answer at sqlite.*: first$"):
+        with store.connected(must_exist=False):
+            raise TimeoutError("first\nsecond")
+    with pytest.raises(KeyError), store.connected(must_exist=False):
+        raise KeyError

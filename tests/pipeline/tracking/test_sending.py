@@ -1,0 +1,121 @@
+"""No event is lost without a server: retries, limits of a request, sending twice; on real stores and a real server."""
+
+import logging
+import time
+
+import pytest
+
+from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.tracking import sending
+from pipeline.tracking.tracker import Tracker
+from tests.pipeline.tracking.tracked_runs import history, run_of, start
+
+
+def test_many_parameters_and_metrics_pass_the_limits_of_one_request(store, tmp_path):
+    tracker = start(store, "many", tmp_path)
+    tracker.log_params({f"p{i}": i for i in range(250)})
+    tracker.log_metrics({f"m{i}": i for i in range(2100)}, step=0)
+    data = run_of(tracker).data
+    assert len(data.params) == 250 and len(data.metrics) == 2100
+
+
+def test_a_restart_with_another_parameter_keeps_the_first_and_sets_a_tag(store, tmp_path):
+    start(store, "changed", tmp_path).log_params({"epochs": 10, "seed": 0})
+    second = start(store, "changed", tmp_path)
+    second.log_params({"epochs": 20, "seed": 0, "new": 1})
+    data = run_of(second).data
+    assert data.params == {"epochs": "10", "seed": "0", "new": "1"}
+    assert data.tags["das.changed.epochs"] == "20" and "das.changed.seed" not in data.tags
+
+
+def test_an_artifact_whose_storage_does_not_answer_is_sent_later(store, tmp_path, monkeypatch, caplog):
+    (tmp_path / "picture.txt").write_text("1")
+    tracker, original = start(store, "storage away", tmp_path / "run"), sending.local_copy
+
+    def away(uri, folder):
+        raise OSError("When reading information for key 'picture.txt': curlCode: 7, Couldn't connect to server")
+
+    monkeypatch.setattr(sending, "local_copy", away)
+    with caplog.at_level(logging.WARNING):
+        tracker.log_artifact(tmp_path / "picture.txt")
+    assert "picture.txt cannot be read: When reading" in caplog.text
+    monkeypatch.setattr(sending, "local_copy", original)
+    assert tracker.finish() is True
+    assert [f.path for f in MlflowStore(store).client().list_artifacts(tracker.handle.run_id)] == ["picture.txt"]
+
+
+@pytest.mark.slow
+def test_a_lost_server_costs_no_metric(mlflow_server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    driver = start(mlflow_server.uri, "lost", tmp_path / "run")
+    worker = Tracker.join(driver.handle)
+    worker.log_metrics({"loss": 3.0}, step=1)
+    away = start(mlflow_server.uri, "away", tmp_path / "away").__enter__()
+    mlflow_server.stop()
+    with caplog.at_level(logging.WARNING):
+        before = time.monotonic()
+        worker.log_metrics({"loss": 2.0}, step=2)
+        worker.log_metrics({"loss": 1.0}, step=3)
+        (tmp_path / "picture.txt").write_text("x")
+        worker.log_artifact(tmp_path / "picture.txt")
+        assert time.monotonic() - before < 10
+        assert driver.finish() is False
+        away.log_params({"seed": 1})
+        away.log_dataset("panoptic", "d" * 64, "/data", "train")
+        away.describe("the result")
+        away.__exit__(None, None, None)
+    assert "MLflow is lost" in caplog.text and "sent when the run is opened again" in caplog.text
+    with pytest.raises(ConnectionError, match="MLflow does not answer at http://127.0.0.1"):
+        start(mlflow_server.uri, "another", tmp_path / "other")
+    mlflow_server.start()
+    start(mlflow_server.uri, "away", tmp_path / "away").finish()
+    run = run_of(away)
+    assert run.data.params == {"seed": "1"} and len(run.inputs.dataset_inputs) == 1
+    assert run.data.metrics["system/disk_usage_percentage"] > 0
+    assert run.info.status == "FINISHED" and "the result" in run.data.tags["mlflow.note.content"]
+    again = start(mlflow_server.uri, "lost", tmp_path / "run")
+    assert again.handle == driver.handle
+    assert history(again, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert [f.path for f in MlflowStore(mlflow_server.uri).client().list_artifacts(again.handle.run_id)] == [
+        "picture.txt"
+    ]
+    assert again.finish() is True
+    assert run_of(again).info.status == "FINISHED"
+    assert "finished" in run_of(again).data.tags["mlflow.note.content"]
+
+
+def test_a_lost_server_is_tried_again_after_a_while(store, tmp_path, monkeypatch):
+    tracker = start(store, "tried again", tmp_path)
+    attempts, original = [], sending.send_events
+
+    def lost(store, run_id, events):
+        attempts.append(len(events))
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(sending, "send_events", lost)
+    for step in range(3):
+        tracker.log_metrics({"loss": step}, step=step)
+    assert attempts == [1]  # not one attempt per step: each would block the training
+    monkeypatch.setattr(sending, "RETRY_AFTER", 0.0)
+    tracker._sender._retry_at = time.monotonic()
+    tracker.log_metrics({"loss": 3}, step=3)
+    assert attempts == [1, 4]
+    monkeypatch.setattr(sending, "send_events", original)
+    tracker.log_metrics({"loss": 4}, step=4)
+    assert history(tracker, "loss") == [(step, step) for step in range(5)]
+
+
+def test_sending_twice_changes_nothing(store, tmp_path):
+    tracker = start(store, "twice", tmp_path)
+    tracker.log_metrics({"loss": 1.0}, step=1)
+    for mark in (tmp_path / "tracking").glob("*.sent"):
+        mark.unlink()  # as if killed between sending and noting it
+    again = start(store, "twice", tmp_path)
+    assert history(again, "loss") == [(1, 1.0)]
+
+
+def test_a_request_that_the_server_refuses_is_raised(store, tmp_path):
+    tracker = start(store, "deleted", tmp_path)
+    MlflowStore(store).client().delete_run(tracker.handle.run_id)
+    with pytest.raises(Exception, match="must be in the 'active' state"):
+        tracker.log_metrics({"loss": 1.0}, step=1)
