@@ -26,7 +26,8 @@ from pipeline.studio import StudioConfig
 from pipeline.studio.layout import calibration_path, image_path
 from pipeline.studio.render_job import RenderConfig, render
 from pipeline.training.config import ModelChoice, TrainConfig
-from pipeline.training.fit import fit, small_training
+from pipeline.training.fit import fit
+from pipeline.training.presets import small_training
 
 MODEL_NAME: Final = "das-demo"
 # A moment of a test sequence, rendered once more as a large photo.

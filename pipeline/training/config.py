@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from das.config import VARIANTS, DASConfig, Update
+from das.config import VARIANTS, Backbone, DASConfig, Update
 from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import one_of
 from pipeline.training.optim import OptimConfig
+
+BACKBONES: tuple[str, ...] = get_args(Backbone)
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class ModelChoice:
     """Which published or small model (das/config.py)."""
     joints: str | None = None
     """Joint set to predict: panoptic15, muco21, ..., or a skeleton file (JSON); None keeps the variant's."""
+    backbone: Annotated[str, one_of(BACKBONES)] | None = None
+    """Feature extractor; None keeps the variant's."""
     backbone_width: int | None = None
     """Channels of the backbone's first stage."""
     fpn_channels: int | None = None
@@ -42,7 +46,11 @@ class ModelChoice:
     """lambda_3 of Eq. 10."""
 
     def __post_init__(self) -> None:
-        check_values(self, ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"))
+        check_values(
+            self,
+            ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+            ("backbone", self.backbone in (None, *BACKBONES), f"one of {', '.join(BACKBONES)}, or None"),
+        )
         if self.joints is not None and self.joints not in SKELETONS and self.joints.endswith(".json"):
             # The definition itself travels: workers and later runs need not see the file.
             object.__setattr__(self, "joints", read_skeleton(self.joints).text)

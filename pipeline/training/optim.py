@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from das.fields import check_values
+from das.fields import at_least, check_values
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,11 @@ class OptimConfig:
     """A new model predicts the mean root and the mean pose of its first batches; off, zeros, as in the release."""
 
     def __post_init__(self) -> None:
+        at_least(self, weight_decay=0, warmup_steps=0, epochs=1)
         check_values(
             self,
             ("lr", self.lr > 0, "above 0"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("warmup_steps", self.warmup_steps >= 0, "at least 0"),
             ("warmup_start", 0 < self.warmup_start <= 1, "above 0, at most 1"),
-            ("epochs", self.epochs >= 1, "at least 1"),
             ("max_minutes", self.max_minutes is None or self.max_minutes > 0, "above 0, or None"),
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1, or None"),
@@ -154,61 +151,6 @@ def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: f
     if config.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
     return warm * 0.1 ** sum(epoch >= drop for drop in config.drop_epochs)
-
-
-class Progress:
-    """How far a training is: counters that a checkpoint keeps, and the clock of its budget.
-
-    Attributes:
-        epoch: epochs finished. step: optimiser steps finished, over all epochs.
-        finished: the last epoch is over, or the budget's last minute. A checkpoint keeps it: the clock of the process
-            that continues could not tell.
-    """
-
-    def __init__(self, config: OptimConfig, steps_per_epoch: int) -> None:
-        self.config = config
-        self.total_steps = steps_per_epoch * config.epochs
-        self.epoch = 0
-        self.step = 0
-        self.finished = False
-        self._used = 0.0  # seconds of earlier processes of the same training
-        self._started = time.monotonic()
-
-    def seconds(self) -> float:
-        """Training time so far, over all restarts."""
-        return self._used + time.monotonic() - self._started
-
-    def done(self, seconds: float) -> float:
-        """Share of the training that is over, 0 to 1: of its steps or of its clock, whichever is more."""
-        share = self.step / self.total_steps
-        if self.config.max_minutes is not None:
-            share = max(share, seconds / (60 * self.config.max_minutes))
-        return min(share, 1.0)
-
-    def set_rates(self, optimizer: torch.optim.Optimizer, seconds: float) -> None:
-        """Sets every group's learning rate for the next step; ``seconds`` is the slowest worker's clock."""
-        factor = learning_rate_factor(self.config, self.step, self.epoch, self.done(seconds))
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-
-    def out_of_time(self, seconds: float) -> bool:
-        """Whether the budget is used up."""
-        return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
-
-    def end_epoch(self, seconds: float) -> None:
-        """Counts an epoch, whole or cut short by the budget; ``seconds`` is the slowest worker's clock."""
-        self.epoch += 1
-        self.finished = self.epoch >= self.config.epochs or self.out_of_time(seconds)
-
-    def state(self) -> dict[str, float]:
-        """Plain numbers for a checkpoint."""
-        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds(), "finished": float(self.finished)}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Continues where ``state`` was taken."""
-        self.epoch, self.step, self._used = int(state["epoch"]), int(state["step"]), float(state["seconds"])
-        self.finished = bool(state["finished"])
-        self._started = time.monotonic()
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:

@@ -16,6 +16,7 @@ from ray.util.state import list_actors
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE = 300  # seconds until a test gives up waiting; a loaded machine may be very slow
 
+
 def wait_for(condition, what: str):
     """Polls until ``condition()`` is truthy and returns it; fails naming what did not happen."""
     patience = time.monotonic() + PATIENCE

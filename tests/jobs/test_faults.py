@@ -17,7 +17,7 @@ from das.checkpoint import save_model
 from das.model import DAS
 from pipeline import cli
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.training.fit import training_job
+from pipeline.training.job import training_job
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ import pytest
 from das.checkpoint import load_info, load_training_state
 from pipeline.infra.mlflow_client import mlflow_client
 from pipeline.tracking.tracker import IDENTITY_TAG
-from pipeline.training.fit import SELECT_BY
+from pipeline.training.validation import SELECT_BY
 from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 
 pytestmark = pytest.mark.slow

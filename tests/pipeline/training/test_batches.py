@@ -196,17 +196,3 @@ def test_rows_reach_the_worker_as_they_were_stored(local_ray, prepared, rows):
     assert found.keys() == {row["key"] for row in rows}
     for row in rows:
         assert from_row(found[row["key"]]).content_hash() == from_row(row).content_hash()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"batch_size": 0}, "batch_size = 0, wanted at least 1"),
-        ({"accumulate": 0}, "accumulate = 0, wanted at least 1"),
-        ({"prefetch": -1}, "prefetch = -1, wanted at least 0"),
-        ({"shuffle_rows": -1}, "shuffle_rows = -1, wanted at least 0"),
-    ],
-)
-def test_options_are_refused_by_name(change, reason):
-    with pytest.raises(ValueError, match=reason):
-        IngestConfig(**change)

@@ -1,4 +1,4 @@
-"""Parameter groups and schedule as the release's, the budget on the clock, and the average of the weights."""
+"""Parameter groups and schedule against the release's, automatic precision, and the average of the weights."""
 
 import dataclasses
 
@@ -12,7 +12,6 @@ from das.config import release_panoptic, small
 from das.train_step import TrainStep
 from pipeline.training.optim import (
     OptimConfig,
-    Progress,
     autocast_type,
     averaged,
     learning_rate_factor,
@@ -94,7 +93,7 @@ def test_automatic_precision_is_bf16_only_where_the_processor_computes_in_it(cap
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     found = autocast_type("auto", torch.device("cpu"))
     assert found == (torch.bfloat16 if any(capabilities.values()) else None)
-    # What is asked for by name is obeyed.
+    # A type that is named is used on any processor.
     assert autocast_type("bf16", torch.device("cpu")) == torch.bfloat16
     assert autocast_type("none", torch.device("cpu")) is None
 
@@ -106,57 +105,6 @@ def test_the_cosine_falls_from_one_to_zero(a, b):
     assert 0 <= late <= early <= 1
     known = [learning_rate_factor(config, 1, 0, progress) for progress in (0.0, 0.5, 1.0, 7.0)]
     assert known == pytest.approx([1.0, 0.5, 0.0, 0.0])
-
-
-def test_every_groups_rate_follows_the_schedule(step):
-    config = dataclasses.replace(release(), warmup_steps=4)
-    optimizer, progress = make_optimizer(step, config), Progress(config, steps_per_epoch=10)
-    progress.step = 2
-    progress.set_rates(optimizer, seconds=0.0)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.002 * 2 / 3, 0.004 * 2 / 3])
-    progress.step, progress.epoch = 160, 16
-    progress.set_rates(optimizer, seconds=0.0)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0002, 0.0004])
-
-
-# ---- budget ----
-
-
-def test_the_share_that_is_done_is_the_larger_of_steps_and_clock():
-    progress = Progress(dataclasses.replace(small_optim(), epochs=10, max_minutes=2.0), steps_per_epoch=5)
-    progress.step = 10
-    assert progress.done(seconds=12.0) == pytest.approx(0.2)
-    assert progress.done(seconds=60.0) == pytest.approx(0.5)
-    assert progress.done(seconds=600.0) == 1.0
-    assert not progress.out_of_time(119.9) and progress.out_of_time(120.0)
-    endless = Progress(dataclasses.replace(small_optim(), epochs=10), steps_per_epoch=5)
-    assert not endless.out_of_time(1e9) and endless.done(1e9) == 0.0
-
-
-def test_a_training_is_finished_after_its_epochs_or_when_its_time_is_up():
-    by_epochs = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
-    by_epochs.end_epoch(seconds=1.0)
-    assert not by_epochs.finished
-    by_epochs.end_epoch(seconds=2.0)
-    assert by_epochs.finished and by_epochs.epoch == 2
-    by_clock = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
-    by_clock.end_epoch(seconds=61.0)
-    assert by_clock.finished and by_clock.epoch == 1
-
-
-def test_a_restart_knows_all_time_spent_before(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("pipeline.training.optim.time.monotonic", lambda: now[0])
-    first = Progress(small_optim(), steps_per_epoch=5)
-    first.step = 7
-    now[0] += 30
-    first.end_epoch(first.seconds())
-    state = first.state()
-    now[0] += 1000  # nobody trained meanwhile
-    second = Progress(small_optim(), steps_per_epoch=5)
-    second.restore(state)
-    now[0] += 5
-    assert (second.epoch, second.step, second.seconds(), second.finished) == (1, 7, 35.0, False)
 
 
 # ---- average ----
@@ -199,6 +147,6 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
         ({"ema_decay": 1.0}, "ema_decay = 1.0, wanted between 0 and 1, or None"),
     ],
 )
-def test_options_are_refused_by_name(change, reason):
+def test_bad_values_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         OptimConfig(**change)
