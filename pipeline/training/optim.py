@@ -1,4 +1,4 @@
-"""Parameter groups, learning-rate schedule and weight averaging: what turns gradients into a model."""
+"""The optimiser: parameter groups, learning-rate schedule, mixed precision and weight averaging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OptimConfig:
     momentum: float = 0.9
     """SGD momentum."""
     weight_decay: float = 1e-4
-    """Decay of weights; biases have none."""
+    """Weight decay; biases have none."""
     bias_lr_factor: float = 2.0
     """Learning rate of biases relative to weights (norm layers and deformable offsets stay at 1)."""
     warmup_steps: int = 250
@@ -39,16 +39,16 @@ class OptimConfig:
     epochs: int = 22
     """Passes over the training data."""
     max_minutes: float | None = None
-    """Budget on the clock: training ends, and cosine reaches 0, at this many minutes or after `epochs`."""
+    """Time budget: training ends, and cosine reaches 0, after so many minutes or after `epochs`, whichever is first."""
     clip_norm: float = 35.0
     """Largest L2 norm of the gradient."""
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"
-    """Automatic mixed precision; auto is bf16 on processors that compute in it and none on others, where it is
-    emulated at a tenth of the speed; fp16 uses a loss scale that starts at 512."""
+    """Automatic mixed precision; auto is bf16 where the processor has it and none elsewhere, because emulated bf16 is
+    ten times slower; fp16 uses a loss scale that starts at 512."""
     ema_decay: float | None = 0.999
     """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
     start_at_mean: bool = True
-    """A new model predicts the mean root and the mean pose of its first batches; off, zeros, as in the release."""
+    """A new model predicts the mean root and the mean pose of its first batches; off: zeros, as in the release."""
 
     def __post_init__(self) -> None:
         at_least(self, weight_decay=0, warmup_steps=0, epochs=1)
@@ -68,7 +68,7 @@ def release() -> OptimConfig:
 
 
 def ours() -> OptimConfig:
-    """The released schedule with our mends: bf16 needs no loss scale, and averaged weights are kept."""
+    """The released schedule with bf16, which needs no loss scale, averaged weights, and a start at the mean pose."""
     return OptimConfig(amp="auto")
 
 
@@ -89,7 +89,7 @@ def small() -> OptimConfig:
 
 
 def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
-    """What `OptimConfig.amp` means on a device: the type of automatic mixed precision, or None for float32."""
+    """Type of automatic mixed precision that `OptimConfig.amp` means on a device; None for float32."""
     if amp == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -101,10 +101,11 @@ def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Groups as the release makes them: biases at their own rate without decay.
+    """Two groups, weights and biases; biases have another learning rate and no decay.
 
-    Biases of norm layers and of the convolutions that predict deformable offsets keep rate and decay of weights
-    in the release; ours gives every vector (bias or norm) no decay under AdamW, where decay acts on its own.
+    With SGD as in the release: biases of norm layers and of the convolutions that predict deformable offsets are in
+    the group of weights. With AdamW, whose decay does not depend on the gradient, all vectors (biases and norms) are in
+    the group without decay.
     """
     weights: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
@@ -119,7 +120,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
 
 
 def _kinds(model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
-    """Every parameter once, with "bias" for biases that are neither a norm's nor a deformable offset's."""
+    """Every trainable parameter once, with its kind: "bias", unless of a norm or a deformable offset, or "weight"."""
     norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
     for name, module in model.named_modules():
         special = isinstance(module, norms) or name.endswith("conv_offset")
@@ -137,13 +138,13 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: float) -> float:
-    """What the base rate is multiplied with.
+    """Factor of the base learning rate.
 
     Args:
         config: the optimisation.
         step: optimiser steps done so far, over all epochs (warm-up counts these).
         epoch: epochs finished (schedule step).
-        progress: 0..1, the larger of steps done and clock used (schedule cosine).
+        progress: share of the training that is done, 0 to 1 (schedule cosine).
     """
     warm = 1.0
     if step < config.warmup_steps:
@@ -156,7 +157,8 @@ def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: f
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights, running statistics of batch norm included.
 
-    After n updates the decay is at most (1 + n) / (10 + n), so that a short training does not average in its start.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the initial weights do not dominate the average of
+    a short training.
     """
 
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:

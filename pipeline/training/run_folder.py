@@ -45,7 +45,7 @@ class RunFolder:
         for name in sorted(earlier | now):
             if earlier.get(name) != now.get(name):
                 raise ValueError(
-                    f"{self._settings}: this run has {name} = {earlier.get(name)!r}, asked for {now.get(name)!r}: "
+                    f"{self._settings}: this run has {name} = {earlier.get(name)!r}, the new call {now.get(name)!r}: "
                     "resume with the same settings, or choose another --name"
                 )
 

@@ -1,9 +1,9 @@
 """A sweep over the loss weights of Eq. 10 and the number of recursive updates: every trial is one `fit`.
 
-Ray Tune runs as many trials at once as the cluster holds and stops those that fall behind (ASHA); a trial's model
-learns through Ray Train exactly as it does alone. What the trials try is drawn before the first one starts, from the
-seed alone. So a trial has a name, and a sweep that was interrupted goes on when it is called again: its trials resume,
-or find that they have ended.
+Ray Tune runs as many trials at once as the cluster has resources for, and ASHA (Li et al., MLSys 2020) stops those
+whose error is larger than that of other trials after as many epochs. All trials are drawn from the seed before the
+first one starts, and each has a name. So an interrupted sweep continues when it is called again: finished trials are
+not repeated, the others resume.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from pipeline.training.validation import SELECT_BY
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep leaves behind.
+    """The result of a sweep.
 
     Attributes:
         checkpoint: folder of the best trial's best checkpoint, storage/name/best.
         run_id: the MLflow run of the sweep.
         trials: all of them, the best one first.
-        finished_before: the sweep had ended before; nothing was done.
+        finished_before: an earlier call had finished this sweep; this one did nothing.
     """
 
     checkpoint: str
@@ -61,16 +61,16 @@ class SweepResult:
 
 
 def sweep_presets() -> dict[str, tuple[str, SweepConfig]]:
-    """The usual Panoptic trainings, each as the base of a sweep."""
+    """Name -> (sentence for the help, sweep) over each preset for Panoptic's joints."""
     return {name: (text, SweepConfig(train=train)) for name, (text, train) in panoptic_presets().items()}
 
 
 def sweep(config: SweepConfig) -> SweepResult:
-    """Runs a sweep to its end, or continues it, or says that it has ended before.
+    """Runs a sweep to its end; continues an interrupted one, and does nothing for a finished one.
 
     Raises:
-        ValueError: data, model or resources that do not fit together; no val split to compare on; a name that
-            another sweep has taken.
+        ValueError: data, model or resources that do not fit together; no val split to compare on; another sweep has
+            the same name.
         TimeoutError: no trial ended an epoch for `no_progress_minutes`.
         RuntimeError: every trial failed.
     """
@@ -99,8 +99,8 @@ def sweep(config: SweepConfig) -> SweepResult:
             results = _tuner(config, train, monitor, tracker.handle, folder.path, at_once).fit()
         if monitor.stalled:
             raise TimeoutError(
-                f"no trial ended an epoch for {config.no_progress_minutes:g} minutes: the cluster gives them too "
-                "little (see `ray status`), or an epoch takes longer than no_progress_minutes"
+                f"no trial ended an epoch for {config.no_progress_minutes:g} minutes: the cluster has too few "
+                "resources (see `ray status`), or an epoch takes longer than no_progress_minutes"
             )
         errors = {result.config["name"]: result.error for result in results if result.error is not None}
         outcomes = (_outcome(trial, folder.path, errors.get(trial.name)) for trial in monitor.trials.values())
@@ -126,7 +126,7 @@ def _result(folder: RunFolder, result: dict[str, Any], finished_before: bool) ->
 
 
 def _require_dashboard() -> None:
-    """ValueError on a cluster whose dashboard is off: through it Ray frees what a stopped trial held."""
+    """ValueError where the cluster runs without its dashboard, through which Ray frees a stopped trial's resources."""
     try:
         list_nodes(address=ray.get_runtime_context().gcs_address, limit=1)
     except (RayStateApiException, ConnectionError) as error:
@@ -139,12 +139,12 @@ def _require_dashboard() -> None:
 def _tuner(
     config: SweepConfig, train: TrainConfig, monitor: SweepMonitor, parent: RunHandle, folder: str, at_once: int
 ) -> tune.Tuner:
-    """The Ray tuner; its own notes lie in tune/ of the sweep's folder."""
+    """The Ray tuner; its own files are in tune/ of the sweep's folder."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables appear at any verbosity
     trainable = tune.with_parameters(_run_trial, trials=monitor.trials, train=train, parent=parent)
     return tune.Tuner(
-        # The trial itself only waits for its workers. Any share of a CPU would leave less than the whole one that
-        # reading needs, and Ray wants to see some resource: a byte of memory.
+        # A trial's own process only waits for its workers, so it reserves no CPU: Ray Data needs the one that is left.
+        # Ray requires some resource, hence a byte of memory.
         tune.with_resources(trainable, {"CPU": 0, "memory": 1}),
         param_space={"name": tune.grid_search(list(monitor.trials))},
         tune_config=tune.TuneConfig(
@@ -155,7 +155,7 @@ def _tuner(
 
 
 def _scheduler(config: SweepConfig) -> TrialScheduler:
-    """ASHA over epochs, without a rung at the last one: a trial that got there may write its best checkpoint."""
+    """ASHA over epochs, none stopped in its last one: a trial that got so far must keep its best checkpoint."""
     last = config.train.optim.epochs - 1
     if config.grace_epochs > last:
         return FIFOScheduler()
@@ -169,60 +169,64 @@ def _scheduler(config: SweepConfig) -> TrialScheduler:
 
 
 def _run_trial(space: dict[str, str], trials: dict[str, Trial], train: TrainConfig, parent: RunHandle) -> None:
-    """One trial, in a process of its own: the same `fit` that trains alone, reporting to Tune as well."""
+    """One trial, in its own process: `fit`, which also reports to Tune."""
     trial = trials[space["name"]]
     config = replace(train, name=trial.name, model=replace(train.model, **trial.changes))
     result = fit(config, callbacks=[TuneReportCallback()], parent=parent)
-    if result.finished_before:  # nothing was reported this time, and the scheduler compares
+    if result.finished_before:  # this call reported nothing, and the scheduler needs its score
         tune.report({**result.metrics, CHECKPOINT_PATH_KEY: result.checkpoint})
 
 
 class SweepMonitor(tune.Callback, tune.Stopper):
-    """The driver's view of the running trials: their best epochs, a progress bar, and whether anything moves.
+    """Follows the running trials in the driver: their best epochs, a progress bar, and whether any makes progress.
 
     Attributes:
         trials: by name, with their best epochs so far.
-        stalled: nothing moved for longer than patience (s), and Tune was told to stop.
+        stalled: no trial ended, or ended an epoch, for longer than ``patience``, and Tune was stopped.
     """
 
     def __init__(self, trials: Sequence[Trial], patience: float) -> None:
+        """``patience``: seconds."""
         self.trials = {trial.name: trial for trial in trials}
         self.stalled = False
         self._patience = patience
-        self._moved = time.monotonic()
+        self._last_progress = time.monotonic()
         self.bar = tqdm(total=len(trials), unit=" trials", desc="sweep")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch of a trial has ended."""
-        self._moved = time.monotonic()
-        known = self.trials[trial.config["name"]]
-        if result[SELECT_BY] < known.sort_key():
-            self.trials[known.name] = replace(
-                known, epoch=int(result["epoch"]), score=result[SELECT_BY], checkpoint=result[CHECKPOINT_PATH_KEY]
+        """Called by Tune when a trial ends an epoch."""
+        self._last_progress = time.monotonic()
+        before = self.trials[trial.config["name"]]
+        if result[SELECT_BY] < before.sort_key():
+            self.trials[before.name] = replace(
+                before, epoch=int(result["epoch"]), score=result[SELECT_BY], checkpoint=result[CHECKPOINT_PATH_KEY]
             )
         self.bar.set_postfix(best=f"{min(map(Trial.sort_key, self.trials.values())):.4g} mm")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has ended or was stopped."""
-        self._moved = time.monotonic()
+        """Called by Tune when a trial ends or is stopped."""
+        self._last_progress = time.monotonic()
         self.bar.update()
 
     on_trial_error = on_trial_complete
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
+        """Whether to stop one trial: never, that is the scheduler's decision."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether to give up; Tune asks all the time."""
-        self.stalled = self.stalled or time.monotonic() - self._moved > self._patience
+        """Whether to stop the sweep; Tune calls this again and again while trials run."""
+        self.stalled = self.stalled or time.monotonic() - self._last_progress > self._patience
         return self.stalled
 
 
 def _outcome(trial: Trial, folder: str, error: Exception | None) -> Trial:
-    """The trial with what became of it; of a finished one, all restarts included, its own folder tells."""
+    """The trial with its final status and score; those of a finished one are read from its folder.
+
+    Reports of earlier drivers are missing from ``trial``; the folder has the best epoch over all restarts.
+    """
     own = RunFolder(join(folder, trial.name))
     if (result := own.result()) is not None:
         metrics = result["metrics"]
@@ -237,10 +241,10 @@ def _outcome(trial: Trial, folder: str, error: Exception | None) -> Trial:
 
 
 def _end_stopped_runs(trials: Sequence[Trial], train: TrainConfig, parent: RunHandle) -> None:
-    """Ends the MLflow runs of trials that fell behind: their drivers were stopped before they could."""
+    """Ends the MLflow runs of stopped trials, whose own processes were killed before they could."""
     for trial in trials:
         if trial.status == "stopped":
-            home = join(train.cluster.storage or "", trial.name)
-            run = Tracker.open(parent.tracking_uri, train.experiment, trial.name, home, parent)
+            folder = join(train.cluster.storage or "", trial.name)
+            run = Tracker.open(parent.tracking_uri, train.experiment, trial.name, folder, parent)
             run.set_tags({"das.stopped": "fell behind the other trials of its sweep"})
             run.finish("KILLED")

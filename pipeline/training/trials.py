@@ -22,11 +22,11 @@ class SweepConfig:
     """One sweep. The same `name` in the same storage resumes; a finished one is a no-op."""
 
     train: TrainConfig = field(default_factory=small_training)
-    """The training that is varied; trials take their names from the sweep."""
+    """The training that is varied; trials are named after the sweep, NAME-0, NAME-1, ..."""
     name: str = "das-sweep"
-    """Identity of the sweep: its folder in the storage and its MLflow run, the parent of its trials' runs."""
+    """Name of the sweep: of its folder in the storage and of its MLflow run, the parent of the trials' runs."""
     trials: int = 16
-    """Trials; the first is the training as it stands, which the others have to beat."""
+    """Number of trials; the first is the training without changes, as the baseline."""
     centerness_weight: tuple[float, float] | None = (0.25, 4.0)
     """lambda_1 of Eq. 10 is drawn log-uniformly between these multiples of the training's own; None keeps it."""
     root_weight: tuple[float, float] | None = (0.25, 4.0)
@@ -34,17 +34,17 @@ class SweepConfig:
     pose_weight: tuple[float, float] | None = (0.25, 4.0)
     """lambda_3 of Eq. 10, likewise."""
     update_layers: tuple[int, ...] = (0, 1, 2, 3)
-    """Numbers of update layers, tried in turn; empty leaves it as it stands."""
+    """Numbers of update layers, tried in turn; empty keeps the training's own."""
     grace_epochs: int = 1
     """Epochs that every trial gets before it may be stopped."""
     reduction: float = 3.0
-    """At every rung (grace_epochs, times this, times this again, ...) about the best 1 / reduction go on."""
+    """After grace_epochs x this ** n epochs, n = 0, 1, ..., about the best 1 / this of the trials continue (ASHA)."""
     max_concurrent: int | None = None
-    """Trials at once, at most; never more than the cluster holds."""
+    """Largest number of trials at once; None, or more than fit, means as many as the cluster has resources for."""
     no_progress_minutes: float = 120.0
-    """The sweep gives up when no trial ends an epoch for so long: an epoch must be shorter."""
+    """The sweep fails when no trial ends an epoch within this time, so an epoch must be shorter."""
     seed: int = 0
-    """Of what the trials try."""
+    """Seed of the values that the trials try."""
 
     def __post_init__(self) -> None:
         check_name(self)
@@ -71,15 +71,15 @@ def _is_range(value: tuple[float, float] | None) -> bool:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one trial.
+    """One trial: what it changes and its result.
 
     Attributes:
         name: of its training.
-        changes: fields of ModelChoice that it changes.
-        status: finished, stopped (it fell behind) or failed: and the reason.
+        changes: fields of ModelChoice and their values, where they differ from the sweep's training.
+        status: running, finished, stopped (by ASHA, for a larger error than other trials), or "failed: " and the error.
         epoch: the epoch that gave the score, 0 if none ended.
         score: its smallest val error, mm (`SELECT_BY`); None if none was measured.
-        checkpoint: of that epoch.
+        checkpoint: folder of that epoch's checkpoint.
     """
 
     name: str
@@ -94,21 +94,25 @@ class Trial:
         return math.inf if self.score is None else self.score
 
     def line(self) -> str:
-        """For a table."""
+        """One line of the summary."""
         measured = "not measured" if self.score is None else f"{self.score:.4g} mm in epoch {self.epoch}"
-        changes = ", ".join(f"{name} {value:g}" for name, value in self.changes.items()) or "as it stands"
+        changes = ", ".join(f"{name} {value:g}" for name, value in self.changes.items()) or "no changes"
         return f"{self.name}: {measured}, {self.status}; {changes}"
 
 
 def draw_trials(config: SweepConfig) -> list[Trial]:
-    """What every trial tries; the same for the same configuration, and the first ones the same for more trials."""
+    """The trials of a sweep, before any of them runs.
+
+    They depend on the configuration alone, so an interrupted sweep draws the same ones again; with more trials, the
+    first ones stay the same.
+    """
     ranges, own = {name: getattr(config, name) for name in WEIGHTS}, config.train.model.build()
     space = {
         name: tune.loguniform(*(getattr(own, name) * end for end in ends))
         for name, ends in ranges.items()
         if ends is not None
     }
-    rng = np.random.RandomState(config.seed)  # the kind that Tune draws from
+    rng = np.random.RandomState(config.seed)  # Tune's domains draw from this older generator
     trials = [Trial(f"{config.name}-0", {})]
     for i in range(1, config.trials):
         changes = {name: float(f"{domain.sample(random_state=rng):.3g}") for name, domain in space.items()}

@@ -29,7 +29,7 @@ def narrow(config):
 
 @pytest.fixture(scope="module")
 def step():
-    """The release's model and loss, a narrow one."""
+    """The release's model and loss, narrow."""
     return narrow(dataclasses.replace(release_panoptic(), mspn_stages=1))
 
 
@@ -45,7 +45,7 @@ def test_every_parameter_is_in_exactly_one_group(step):
         assert weights | biases == {name for name, p in step.named_parameters() if p.requires_grad}
 
 
-def test_biases_learn_twice_as_fast_without_decay_but_not_those_of_norms_and_deformable_offsets(step):
+def test_biases_have_twice_the_rate_and_no_decay_except_those_of_norms_and_deformable_offsets(step):
     config = release()
     fast, slow = set(), set()
     norms = {n for n, m in step.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
@@ -54,7 +54,7 @@ def test_biases_learn_twice_as_fast_without_decay_but_not_those_of_norms_and_def
         if parameter.requires_grad:
             special = module in norms or "conv_offset" in module
             (fast if leaf == "bias" and not special else slow).add(name)
-    assert any("conv_offset" in name for name in slow if name.endswith("bias")), "the case should have such a bias"
+    assert any("conv_offset" in name for name in slow if name.endswith("bias")), "the model must have such a bias"
     groups = parameter_groups(step, config)
     assert names_in(groups, step) == [slow, fast] and len(fast) > 10
     assert (groups[0]["lr"], groups[0]["weight_decay"]) == (0.002, 1e-4)
@@ -81,7 +81,7 @@ def test_the_releases_schedule():
     assert drops == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_ours_is_the_releases_schedule_with_averaged_weights_another_precision_and_a_start_at_the_mean():
+def test_ours_differs_from_the_release_in_precision_averaged_weights_and_the_start_at_the_mean():
     changed = {
         f.name for f in dataclasses.fields(OptimConfig) if getattr(release(), f.name) != getattr(ours_optim(), f.name)
     }
@@ -127,7 +127,7 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
         model.norm.running_mean.copy_(value / 2)
         model.norm.num_batches_tracked.fill_(n)
         average.update_parameters(model)
-        # The first update copies; later the decay rises to its limit, so that the start is soon forgotten.
+        # The first update copies; after it the decay rises from 2 / 11 to its limit.
         limit = min(decay, (1 + n) / (10 + n))
         expected = value if expected is None else limit * expected + (1 - limit) * value
         torch.testing.assert_close(average.module.weight.data, expected)

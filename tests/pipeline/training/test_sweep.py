@@ -44,7 +44,7 @@ def test_trials_with_a_larger_error_stop_early_but_never_in_their_last_epoch():
     assert scheduler.on_trial_result(None, bad, report(3, 500.0)) == "STOP"
     decisions = [scheduler.on_trial_result(None, late, report(epoch, 98.0)) for epoch in range(1, 9)]
     assert set(decisions) == {"CONTINUE"}
-    assert scheduler.on_trial_result(None, late, report(9, 500.0)) == "CONTINUE", "its best epoch is yet to be kept"
+    assert scheduler.on_trial_result(None, late, report(9, 500.0)) == "CONTINUE", "its best checkpoint is not yet kept"
     for epochs in (1, 9):
         short = dataclasses.replace(SWEPT, optim=OptimConfig(epochs=epochs))
         assert isinstance(sweep_module._scheduler(SweepConfig(train=short, grace_epochs=9)), FIFOScheduler)
