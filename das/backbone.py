@@ -1,8 +1,8 @@
 """Feature extractors: ResNet-18/34/50 (He et al., CVPR 2016) and MSPN (Li et al., 2019).
 
 ResNet parameters are named as in torchvision, so its ImageNet files load; MSPN parameters are named as in the
-official release. ``BACKBONES`` at the end is the only list of them: ``DASConfig`` checks names against it, the model
-is built from it, and an entry says whether ImageNet files fit. A new backbone is a ``Backbone`` and an entry there.
+official release. A new backbone is a ``Backbone``, an entry of ``BACKBONES`` at the end of this file, and its name in
+``das.config.BACKBONE_NAMES``: configurations check names without importing torch.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from das.fields import at_least, check_json, check_threshold, check_types, check_values
 from das.skeleton import MUCO21, PANOPTIC15, Skeleton
 
+BACKBONE_NAMES = ("resnet18", "resnet34", "resnet50", "mspn")
+"""Feature extractors; das/backbone.py builds them. Their names are here because configurations do without torch."""
 Update = Literal["none", "single", "multi", "release"]
 RootDepthLoss = Literal["l1", "smooth_l1"]
 PoseLikelihood = Literal["l1", "rle", "rle_release"]
@@ -101,15 +103,12 @@ class DASConfig:
     """People kept per image."""
 
     def __post_init__(self) -> None:
-        # Imported here: das.config itself stays without torch, so that the command line's help does not load it.
-        from das.backbone import BACKBONES
-
         check_types(self)
         levels, ends = len(self.strides), self.range_ends
         rising = all(a < b for a, b in zip((0.0, *ends), ends))
         checks = (
             ("skeleton", len(self.skeleton.root) == 1, "a skeleton whose root is one of its joints"),
-            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
+            ("backbone", self.backbone in BACKBONE_NAMES, f"one of {', '.join(BACKBONE_NAMES)}"),
             ("backbone_width", self.backbone_width >= 8 and self.backbone_width % 8 == 0, "a multiple of 8"),
             ("mspn_stages", 1 <= self.mspn_stages <= 4, "1 to 4"),
             ("strides", self.strides == tuple(8 << i for i in range(levels)) != (), "8, 16, 32, ..."),

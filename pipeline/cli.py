@@ -87,14 +87,16 @@ def data(argv: Sequence[str]) -> None:
 
 def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
-    from pipeline.training.fit import fit, panoptic_presets
+    from pipeline.training.fit import fit
+    from pipeline.training.presets import panoptic_presets
 
     print(fit(_choose("train-panoptic", panoptic_presets(), argv)).summary())
 
 
 def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
-    from pipeline.training.fit import fit, mupots_presets
+    from pipeline.training.fit import fit
+    from pipeline.training.presets import mupots_presets
 
     print(fit(_choose("train-mupots", mupots_presets(), argv)).summary())
 

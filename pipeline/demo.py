@@ -28,7 +28,8 @@ from pipeline.studio.config import StudioConfig
 from pipeline.studio.panoptic_layout import calibration_path, image_path
 from pipeline.studio.render_job import RenderConfig, render_with_ray
 from pipeline.training.config import ModelChoice, TrainConfig
-from pipeline.training.fit import fit, small_training
+from pipeline.training.fit import fit
+from pipeline.training.presets import small_training
 
 MODEL_NAME: Final = "das-demo"
 # This frame of a test sequence is rendered again at a larger size, for the picture at the end.

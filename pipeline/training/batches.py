@@ -1,7 +1,7 @@
-"""From prepared Parquet to batches: Ray Data reads and shards rows, each becomes a transformed Sample, then a Batch.
+"""From prepared Parquet to batches: Ray Data reads and shards rows, each becomes an augmented Sample, then a Batch.
 
-Images are decoded as late as possible. By default that happens in the loading threads of the training worker; with
-`decode_on="cluster"` Ray tasks on any node do it and ship the small, augmented images instead of the JPEGs.
+By default the loading threads of a training worker decode and augment the images. With `decode_on="cluster"` Ray tasks
+on any node do that, and the augmented images travel to the worker instead of the JPEGs.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ from pipeline.data.record import to_sample
 from pipeline.data.schema import from_row
 from pipeline.training.config import IngestConfig
 
-# Draws of the augmentation before a row is replaced by another one of its batch.
+# Tries of the augmentation, some of which leave no usable person, before a row is replaced by another of its batch.
 _DRAWS = 10
 
 
 @dataclass
 class RowTransform:
-    """One stored row to one augmented training sample; the same draw for the same seed, epoch, key and turn.
+    """One stored row to one augmented training sample.
 
-    A row that comes several times in an epoch, in data that is repeated, looks different each time.
+    The augmentation depends on seed, epoch, key, and on how many times the row has come before in this epoch: in data
+    that is repeated, the copies of a row differ.
 
     Attributes:
         skeleton: joints that the model predicts.
-        recipe: augmentation and its rules of what is left out.
-        seed, epoch: of the draws.
-        rank: of the worker where rows are repeated, for their turns are spread over all of them; 0 otherwise, and N
-            workers then make the samples of one.
-        left_out: what did not become part of a sample so far, by reason; nothing is dropped in silence.
+        recipe: augmentation, and which people and images are left out.
+        seed: of the augmentation.
+        epoch: that is being read.
+        rank: of the worker if rows are repeated: each worker counts only its own copies of a row, and the rank makes
+            them differ between workers. 0 otherwise, so that N workers make the samples of one.
+        left_out: people and images that were left out so far, by reason.
     """
 
     skeleton: Skeleton
@@ -51,14 +53,14 @@ class RowTransform:
     epoch: int = 0
     rank: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    _turns: Counter[int] = field(default_factory=Counter)
+    _repetitions: Counter[int] = field(default_factory=Counter)
 
     def begin(self, epoch: int) -> None:
-        """Starts an epoch: every row's first turn comes next."""
-        self.epoch, self._turns = epoch, Counter()
+        """Starts an epoch; the repetitions of all rows are counted from 0 again."""
+        self.epoch, self._repetitions = epoch, Counter()
 
     def __call__(self, row: Mapping[str, Any]) -> Sample | None:
-        """The sample, or None (counted) when the image cannot be used; people left out are counted too."""
+        """The sample, or None if the image cannot be used; people and images left out are counted by reason."""
         key = str(row["key"])
         try:
             native, people = to_sample(from_row(row))
@@ -71,7 +73,7 @@ class RowTransform:
             self.left_out["images with an invalid person"] += 1
             return None
         sample = convert_joints(native, self.skeleton, self.recipe)
-        rng = np.random.default_rng([self.seed, self.epoch, *self._turn(zlib.crc32(key.encode()))])
+        rng = np.random.default_rng([self.seed, self.epoch, *self._seeds(zlib.crc32(key.encode()))])
         reason = ""
         for _ in range(_DRAWS):
             drawn = train_transform(sample, self.recipe, rng)
@@ -81,22 +83,25 @@ class RowTransform:
         self.left_out[f"images {reason}"] += 1
         return None
 
-    def _turn(self, identity: int) -> tuple[int, ...]:
-        turn = self._turns[identity]
-        self._turns[identity] += 1
-        return (identity, turn, self.rank) if turn or self.rank else (identity,)
+    def _seeds(self, row: int) -> tuple[int, ...]:
+        """Seeds of a row's next draw; ``row`` is the checksum of its key."""
+        repetition = self._repetitions[row]
+        self._repetitions[row] += 1
+        # The first draw on rank 0 is seeded by the key alone, so it is the same with and without repetition.
+        return (row, repetition, self.rank) if repetition or self.rank else (row,)
 
 
 def _batch(samples: Sequence[Sample | None]) -> Batch | None:
-    """Collates; unusable places are filled with the batch's other samples, and None tells that there are none."""
+    """Collates samples; each None is replaced by a usable sample of the batch. None if there is no usable one."""
     usable = [s for s in samples if s is not None]
     return collate([s if s is not None else usable[i % len(usable)] for i, s in enumerate(samples)]) if usable else None
 
 
 def fill_gaps(batches: Iterable[Batch | None]) -> Iterator[Batch]:
-    """As many batches as come in: each None is replaced by a neighbour, the next one at the beginning.
+    """As many batches as come in: each None is replaced by the batch before it, or at the beginning by the next one.
 
-    Every worker must take every step of an epoch, or the others wait for it for ever.
+    The number must not change, because all workers must take the same number of steps: gradients are exchanged in every
+    step, and the others would wait forever for a worker that skips one.
 
     Raises:
         ValueError: if there are only None.
@@ -116,7 +121,7 @@ def fill_gaps(batches: Iterable[Batch | None]) -> Iterator[Batch]:
 
 
 class CollateRows(ArrowBatchCollateFn):
-    """Decodes, augments and packs stored rows in the loading threads of a training worker."""
+    """Decodes, augments and collates stored rows in the loading threads of a training worker."""
 
     def __init__(self, transform: RowTransform) -> None:
         self.transform = transform
@@ -127,16 +132,16 @@ class CollateRows(ArrowBatchCollateFn):
 
 
 class TransformRows:
-    """For `map_batches`: the same work in Ray tasks; samples travel pickled between our own processes.
+    """Decodes and augments stored rows in Ray tasks, for `map_batches`; the samples are pickled.
 
-    Tasks do not know the epoch, so every draw is fresh and a run cannot be repeated bit for bit.
+    A task has no access to the epoch, so every call takes a random seed: such a run cannot be repeated exactly.
     """
 
     def __init__(self, transform: RowTransform) -> None:
         self.transform = transform
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns of rows to the columns key and sample."""
+        """Columns of rows to the columns key and sample (pickled: the Sample or None, and what was left out)."""
         self.transform.seed = int(np.random.SeedSequence().generate_state(1)[0])
         made = []
         for i in range(len(batch["key"])):
@@ -147,7 +152,7 @@ class TransformRows:
 
 
 class CollateSamples(ArrowBatchCollateFn):
-    """Packs samples that `TransformRows` made elsewhere, and adds what it left out to ``left_out``."""
+    """Collates samples that `TransformRows` made, and adds what it left out to ``left_out``."""
 
     def __init__(self, left_out: Counter[str]) -> None:
         self.left_out = left_out
@@ -166,7 +171,7 @@ class TrainingBatches:
     """One worker's batches, epoch by epoch.
 
     Attributes:
-        transform: shared by all epochs; its `left_out` counts across them.
+        transform: of all epochs; its `left_out` adds up over them.
     """
 
     def __init__(
@@ -183,7 +188,7 @@ class TrainingBatches:
         """
         self.transform.begin(epoch)
         on_cluster = self.config.decode_on == "cluster"
-        # Ray wants at least a batch in the buffer; 0 rows mean none.
+        # Ray refuses a buffer that is smaller than a batch, and None means no shuffling.
         buffer = max(self.config.shuffle_rows, self.config.batch_size) if self.config.shuffle_rows else None
         yield from fill_gaps(
             self.shard.iter_torch_batches(
@@ -205,7 +210,16 @@ def training_rows(
     recipe: RecipeConfig,
     seed: int,
 ) -> Any:
-    """The Ray Dataset that training reads: stored rows, or samples made by tasks in the cluster."""
+    """The Ray Dataset that training reads: stored rows, or with `decode_on="cluster"` samples that Ray tasks make.
+
+    Args:
+        folders: prepared data.
+        repeat: how often each folder's rows appear in an epoch; empty means once.
+        config: where images are decoded, and rows a task.
+        skeleton: joints that the model predicts.
+        recipe: augmentation.
+        seed: of the order of the files.
+    """
     rows = read_split(folders, "train", repeat, seed)
     if config.decode_on == "cluster":
         transform = TransformRows(RowTransform(skeleton, recipe, seed))

@@ -1,11 +1,11 @@
-"""One dataclass per job: the first hop from the command line to a layer. The second is a constructor's argument."""
+"""The configuration of a training: its model, its batches, and where and how long it runs. Each field is a flag."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
-from das.config import VARIANTS, DASConfig, Update
+from das.config import BACKBONE_NAMES, VARIANTS, DASConfig, Update
 from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
@@ -16,12 +16,14 @@ from pipeline.training.optim import OptimConfig
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A named variant, and the few things that experiments change about it."""
+    """A named variant, and the fields that experiments change; None keeps the variant's value."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "small"
-    """Which published or small model (das/config.py)."""
+    """Published or small model that the other fields change (das/config.py)."""
     joints: str | None = None
     """Joint set to predict: panoptic15, muco21, ..., or a skeleton file (JSON); None keeps the variant's."""
+    backbone: Annotated[str, one_of(BACKBONE_NAMES)] | None = None
+    """Feature extractor; None keeps the variant's."""
     backbone_width: int | None = None
     """Channels of the backbone's first stage."""
     fpn_channels: int | None = None
@@ -33,7 +35,7 @@ class ModelChoice:
     pose_likelihood: Literal["l1", "rle", "rle_release"] | None = None
     """Loss of the joint offsets."""
     center: Literal["root", "box"] | None = None
-    """What counts as a person's center."""
+    """Center of a person, around which feature points are positives: the root, or the middle of the box."""
     centerness_weight: float | None = None
     """lambda_1 of Eq. 10."""
     root_weight: float | None = None
@@ -42,18 +44,22 @@ class ModelChoice:
     """lambda_3 of Eq. 10."""
 
     def __post_init__(self) -> None:
-        check_values(self, ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"))
+        check_values(
+            self,
+            ("variant", self.variant in VARIANTS, f"one of {', '.join(VARIANTS)}"),
+            ("backbone", self.backbone in (None, *BACKBONE_NAMES), f"one of {', '.join(BACKBONE_NAMES)}, or None"),
+        )
         if self.joints is not None and self.joints not in SKELETONS and self.joints.endswith(".json"):
-            # The definition itself travels: workers and later runs need not see the file.
+            # Replaced by the file's content: workers on other machines and later runs may not have the file.
             object.__setattr__(self, "joints", read_skeleton(self.joints).text)
 
     def build(self) -> DASConfig:
-        """The model configuration; ValueError names a bad field."""
+        """The model configuration; ValueError names a field with a bad value."""
         model = VARIANTS[self.variant]()
         changes = {k: v for k, v in asdict(self).items() if v is not None and k not in ("variant", "joints")}
         if self.joints is not None:
             changes["skeleton"] = skeleton_named(self.joints)
-        # Zero layers and kind none are one thing: asking for either is enough.
+        # Zero layers and update "none" mean the same, so one of the two flags is enough.
         if changes.get("update_layers") == 0:
             changes["update"] = "none"
         elif changes.get("update") == "none":
@@ -66,15 +72,15 @@ class IngestConfig:
     """How prepared Parquet becomes batches."""
 
     recipe: Annotated[str, one_of(RECIPES)] = "ours_panoptic"
-    """Sizes, augmentation and its quirks (das/recipe.py); 2D images take their own part of it."""
+    """Sizes and augmentation, with the release's deviations (das/recipe.py); 2D images have their own part of it."""
     width: int = 256
-    """Network input of recipe small, pixels; the other recipes bring the published sizes."""
+    """Width of the network input of recipe small, pixels; the other recipes have the published sizes."""
     height: int = 144
-    """Network input of recipe small, pixels."""
+    """Height of the network input of recipe small, pixels."""
     augmentation: float = 1.0
     """Strength of recipe small's augmentation, 0 to 1; less for trainings of one or two passes."""
     synthesise: tuple[Synthesised, ...] = ()
-    """Joints made up of others where the data lack them, such as COCO's neck (docs/joint_sets.md)."""
+    """Joints computed from others where the data lack them, such as COCO's neck (docs/joint_sets.md)."""
     batch_size: int = 4
     """Images per worker and step."""
     accumulate: int = 1
@@ -82,7 +88,7 @@ class IngestConfig:
     prefetch: int = 4
     """Batches decoded ahead on every worker."""
     shuffle_rows: int = 2048
-    """Rows in each worker's shuffle buffer; 0 takes them as they are read."""
+    """Rows in each worker's shuffle buffer; 0 keeps the order in which they are read."""
     decode_on: Literal["worker", "cluster"] = "worker"
     """Where images are decoded: threads of the training worker, or Ray tasks anywhere in the cluster."""
 
@@ -95,7 +101,7 @@ class IngestConfig:
         )
 
     def build(self) -> RecipeConfig:
-        """The data recipe: the named one, with what this configuration changes about it."""
+        """The data recipe: the named one, changed by the other fields."""
         if self.recipe == "small":
             recipe = small_recipe(self.width, self.height, self.augmentation)
         else:
@@ -114,15 +120,15 @@ class TrainConfig:
     val: str | None = None
     """Prepared folder whose val split picks the best epoch and the score threshold; None: the first of `data`."""
     val_images: int = 512
-    """At most so many validation images an epoch, evenly spread."""
+    """Largest number of validation images an epoch, evenly spread over the split."""
     name: str = "das-panoptic"
-    """Identity of the run: its folder in the storage and its MLflow run."""
+    """Name of the run: of its folder in the storage and of its MLflow run."""
     experiment: str = "das"
     """MLflow experiment."""
     model: ModelChoice = field(default_factory=ModelChoice)
     """The model."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
-    """The way from Parquet to batches."""
+    """How rows of Parquet become batches."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimisation."""
     pretrained: str | None = None
@@ -134,13 +140,13 @@ class TrainConfig:
     cpus_per_worker: float = 1.0
     """CPUs reserved for each worker."""
     threads: int = 0
-    """torch threads per worker; 0 takes the CPUs reserved for it."""
+    """torch threads per worker; 0 means as many as CPUs are reserved for it."""
     max_failures: int = 3
-    """How often lost workers are replaced before the run fails."""
+    """How often lost workers are replaced before the run fails; -1 means without limit."""
     keep: int = 2
-    """Checkpoints kept: the best by validation, and always the last."""
+    """Number of checkpoints kept: the best by validation; the last one is always among them."""
     seed: int = 0
-    """Seed of initial weights, order and augmentation."""
+    """Seed of initial weights, order of rows and augmentation."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs and where results go."""
 

@@ -1,9 +1,8 @@
-"""Parameter groups, learning-rate schedule and weight averaging: what turns gradients into a model."""
+"""The optimiser: parameter groups, learning-rate schedule, mixed precision and weight averaging."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from das.fields import check_values
+from das.fields import at_least, check_values
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class OptimConfig:
     momentum: float = 0.9
     """SGD momentum."""
     weight_decay: float = 1e-4
-    """Decay of weights; biases have none."""
+    """Weight decay; biases have none."""
     bias_lr_factor: float = 2.0
     """Learning rate of biases relative to weights (norm layers and deformable offsets stay at 1)."""
     warmup_steps: int = 250
@@ -40,25 +39,23 @@ class OptimConfig:
     epochs: int = 22
     """Passes over the training data."""
     max_minutes: float | None = None
-    """Budget on the clock: training ends, and cosine reaches 0, at this many minutes or after `epochs`."""
+    """Time budget: training ends, and cosine reaches 0, after so many minutes or after `epochs`, whichever is first."""
     clip_norm: float = 35.0
     """Largest L2 norm of the gradient."""
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"
-    """Automatic mixed precision; auto is bf16 on processors that compute in it and none on others, where it is
-    emulated at a tenth of the speed; fp16 uses a loss scale that starts at 512."""
+    """Automatic mixed precision; auto is bf16 where the processor has it and none elsewhere, because emulated bf16 is
+    ten times slower; fp16 uses a loss scale that starts at 512."""
     ema_decay: float | None = 0.999
     """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
     start_at_mean: bool = True
-    """A new model predicts the mean root and the mean pose of its first batches; off, zeros, as in the release."""
+    """A new model predicts the mean root and the mean pose of its first batches; off: zeros, as in the release."""
 
     def __post_init__(self) -> None:
+        at_least(self, weight_decay=0, warmup_steps=0, epochs=1)
         check_values(
             self,
             ("lr", self.lr > 0, "above 0"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("warmup_steps", self.warmup_steps >= 0, "at least 0"),
             ("warmup_start", 0 < self.warmup_start <= 1, "above 0, at most 1"),
-            ("epochs", self.epochs >= 1, "at least 1"),
             ("max_minutes", self.max_minutes is None or self.max_minutes > 0, "above 0, or None"),
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1, or None"),
@@ -71,7 +68,7 @@ def release() -> OptimConfig:
 
 
 def ours() -> OptimConfig:
-    """The released schedule with our mends: bf16 needs no loss scale, and averaged weights are kept."""
+    """The released schedule with bf16, which needs no loss scale, averaged weights, and a start at the mean pose."""
     return OptimConfig(amp="auto")
 
 
@@ -92,7 +89,7 @@ def small() -> OptimConfig:
 
 
 def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
-    """What `OptimConfig.amp` means on a device: the type of automatic mixed precision, or None for float32."""
+    """Type of automatic mixed precision that `OptimConfig.amp` means on a device; None for float32."""
     if amp == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -104,10 +101,11 @@ def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Groups as the release makes them: biases at their own rate without decay.
+    """Two groups, weights and biases; biases have another learning rate and no decay.
 
-    Biases of norm layers and of the convolutions that predict deformable offsets keep rate and decay of weights
-    in the release; ours gives every vector (bias or norm) no decay under AdamW, where decay acts on its own.
+    With SGD as in the release: biases of norm layers and of the convolutions that predict deformable offsets are in
+    the group of weights. With AdamW, whose decay does not depend on the gradient, all vectors (biases and norms) are in
+    the group without decay.
     """
     weights: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
@@ -122,7 +120,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
 
 
 def _kinds(model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
-    """Every parameter once, with "bias" for biases that are neither a norm's nor a deformable offset's."""
+    """Every trainable parameter once, with its kind: "bias", unless of a norm or a deformable offset, or "weight"."""
     norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
     for name, module in model.named_modules():
         special = isinstance(module, norms) or name.endswith("conv_offset")
@@ -140,13 +138,13 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: float) -> float:
-    """What the base rate is multiplied with.
+    """Factor of the base learning rate.
 
     Args:
         config: the optimisation.
         step: optimiser steps done so far, over all epochs (warm-up counts these).
         epoch: epochs finished (schedule step).
-        progress: 0..1, the larger of steps done and clock used (schedule cosine).
+        progress: share of the training that is done, 0 to 1 (schedule cosine).
     """
     warm = 1.0
     if step < config.warmup_steps:
@@ -156,65 +154,11 @@ def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: f
     return warm * 0.1 ** sum(epoch >= drop for drop in config.drop_epochs)
 
 
-class Progress:
-    """How far a training is: counters that a checkpoint keeps, and the clock of its budget.
-
-    Attributes:
-        epoch: epochs finished. step: optimiser steps finished, over all epochs.
-        finished: the last epoch is over, or the budget's last minute. A checkpoint keeps it: the clock of the process
-            that continues could not tell.
-    """
-
-    def __init__(self, config: OptimConfig, steps_per_epoch: int) -> None:
-        self.config = config
-        self.total_steps = steps_per_epoch * config.epochs
-        self.epoch = 0
-        self.step = 0
-        self.finished = False
-        self._used = 0.0  # seconds of earlier processes of the same training
-        self._started = time.monotonic()
-
-    def seconds(self) -> float:
-        """Training time so far, over all restarts."""
-        return self._used + time.monotonic() - self._started
-
-    def done(self, seconds: float) -> float:
-        """Share of the training that is over, 0 to 1: of its steps or of its clock, whichever is more."""
-        share = self.step / self.total_steps
-        if self.config.max_minutes is not None:
-            share = max(share, seconds / (60 * self.config.max_minutes))
-        return min(share, 1.0)
-
-    def set_rates(self, optimizer: torch.optim.Optimizer, seconds: float) -> None:
-        """Sets every group's learning rate for the next step; ``seconds`` is the slowest worker's clock."""
-        factor = learning_rate_factor(self.config, self.step, self.epoch, self.done(seconds))
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-
-    def out_of_time(self, seconds: float) -> bool:
-        """Whether the budget is used up."""
-        return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
-
-    def end_epoch(self, seconds: float) -> None:
-        """Counts an epoch, whole or cut short by the budget; ``seconds`` is the slowest worker's clock."""
-        self.epoch += 1
-        self.finished = self.epoch >= self.config.epochs or self.out_of_time(seconds)
-
-    def state(self) -> dict[str, float]:
-        """Plain numbers for a checkpoint."""
-        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds(), "finished": float(self.finished)}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Continues where ``state`` was taken."""
-        self.epoch, self.step, self._used = int(state["epoch"]), int(state["step"]), float(state["seconds"])
-        self.finished = bool(state["finished"])
-        self._started = time.monotonic()
-
-
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of the weights, running statistics of batch norm included.
 
-    After n updates the decay is at most (1 + n) / (10 + n), so that a short training does not average in its start.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the initial weights do not dominate the average of
+    a short training.
     """
 
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:

@@ -1,4 +1,4 @@
-"""What a training needs to know of its data before it starts, gathered in one pass without images."""
+"""Mean pose and labelled joints of the training data, in one pass over the annotations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.data.record import UNLABELLED, Record
 
 @dataclass(frozen=True)
 class PoseStatistics:
-    """Labels of some records, in a target joint set.
+    """How often each joint is labelled, and the mean pose, in a target joint set.
 
     Attributes:
         skeleton: the target joint set of the J joints.
         people: usable people (not ignored, valid, with a root), in 2D or 3D.
-        labelled: (J,) in how many of them each joint is labelled.
-        mean_pose: (J, 3) mm, mean over people in 3D of joint - root in camera axes, over those in whom the
-            joint is labelled; zero for joints that never are. The baseline of the strict protocol.
+        labelled: (J,) number of these people with the joint labelled.
+        mean_pose: (J, 3) mm, mean of joint - root in camera axes, over people in 3D with the joint labelled; zero
+            for joints without labels. It is the baseline of the strict protocol.
     """
 
     skeleton: Skeleton
@@ -32,16 +32,19 @@ class PoseStatistics:
 
     @property
     def unsupervised_joints(self) -> tuple[str, ...]:
-        """Joints that no record labels: a model trained on them predicts noise there."""
+        """Joints that no record labels; what a model predicts for them is meaningless."""
         return tuple(j for j, n in zip(self.skeleton.joints, self.labelled, strict=True) if n == 0)
 
 
 def pose_statistics(
     records: Iterable[Record], skeleton: Skeleton, recipe: RecipeConfig | None = None
 ) -> PoseStatistics:
-    """One pass over records of any joint sets, converted by name to ``skeleton``; needs no images.
+    """Statistics of records of any joint sets, converted by name to ``skeleton``; needs no images.
 
-    ``recipe`` decides, as in training, which conversions supervise; None means ours.
+    Args:
+        records: annotations.
+        skeleton: target joint set.
+        recipe: decides, as in training, which conversions count as labels; None means ours.
     """
     recipe = recipe or ours()
     people = 0

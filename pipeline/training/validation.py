@@ -17,17 +17,27 @@ from pipeline.data.schema import from_row
 from pipeline.evaluation.ground_truth import predicted, strict_truth
 from pipeline.training.config import TrainConfig
 
-# Candidates below this score never decide the threshold; there are very many, and each costs time in suppression.
+# Metric, in mm, whose smallest value picks the best epoch: all people count, a missed one with the error that the mean
+# pose has on that person.
+SELECT_BY = "val/mpjpe_with_misses"
+# Candidates below this score are dropped before the threshold is chosen: there are thousands, and suppression compares
+# them in pairs.
 LEAST_SCORE = 0.05
-# The threshold keeps so many of the val people where it can: a missed person is lost, a doubtful one has a score.
+# The threshold keeps at least this share of the val people where one can: a missed person cannot be recovered later,
+# a doubtful detection still has its score.
 LEAST_RECALL = 0.92
 
 
 class Validator:
-    """Scores a model on val images; every worker predicts its share, all get the same result.
+    """Scores a model on val images; every worker predicts its share of them, and all return the same result.
 
     Args:
+        config: the training.
+        info: description of the model; its threshold is kept where none can be chosen.
         keys: of the val images that are scored.
+        rank: of this worker.
+        world: number of workers.
+        bf16: predict in bfloat16.
     """
 
     def __init__(
@@ -35,31 +45,31 @@ class Validator:
     ) -> None:
         self.config, self.info, self.bf16 = config, info, bf16
         self.world = world
-        self.mine = frozenset(sorted(keys)[rank::world])
+        self.own_keys = frozenset(sorted(keys)[rank::world])
 
     def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
         """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
         model.eval()
         predictor = Predictor(model, self.info, bf16=self.bf16, threshold=LEAST_SCORE)
-        mine: list[tuple[Record, Prediction]] = []
+        own: list[tuple[Record, Prediction]] = []
         for records in self._batches():
             images = [decode_image(r) for r in records]
             predictions = predictor.predict_batch(images, [r.K for r in records], [r.distortion for r in records])
             for record in records:
-                record.image = b""  # gathered below: the annotation is enough
-            mine += zip(records, predictions, strict=True)
-        everyone = [mine]
+                record.image = b""  # the workers exchange annotations; images would make that slow
+            own += zip(records, predictions, strict=True)
+        gathered = [own]
         if self.world > 1:
-            everyone = [[] for _ in range(self.world)]
-            dist.all_gather_object(everyone, mine)
-        pairs = sorted((pair for part in everyone for pair in part), key=lambda pair: pair[0].key)
+            gathered = [[] for _ in range(self.world)]
+            dist.all_gather_object(gathered, own)
+        pairs = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0].key)
         skeleton = self.info.model.skeleton
         truth = strict_truth([record for record, _ in pairs], skeleton)
         found = predicted([prediction for _, prediction in pairs], len(skeleton))
         chosen = best_threshold(truth, found, skeleton.root_indices, LEAST_RECALL)
         threshold = self.info.score_threshold if chosen is None else chosen.threshold
-        taught = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
-        result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, taught)
+        supervised = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
+        result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, supervised)
         numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}
         return {**numbers, "val/score_threshold": threshold}, threshold
 
@@ -67,7 +77,7 @@ class Validator:
         """This worker's val images, batch by batch."""
         batch: list[Record] = []
         for row in ray.train.get_dataset_shard("val").iter_rows():
-            if row["key"] not in self.mine:
+            if row["key"] not in self.own_keys:
                 continue
             batch.append(from_row(row))
             if len(batch) == self.config.ingest.batch_size:

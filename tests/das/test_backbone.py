@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from das.backbone import BACKBONES, MSPN
+from das.config import BACKBONE_NAMES
 
 
 def built(name, width=64):
@@ -48,6 +49,10 @@ def test_resnet_tensors_are_named_and_shaped_as_in_torchvision(name, parameters)
         model = built(name)
     assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == torchvision_shapes(name)
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_configurations_name_exactly_the_backbones_that_can_be_built():
+    assert tuple(BACKBONES) == BACKBONE_NAMES
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -1,4 +1,4 @@
-"""A cluster of the tests' own for whole jobs, started as a user would and stopped without touching another."""
+"""A Ray cluster for tests of whole jobs, started with `ray start` and stopped without touching other clusters."""
 
 import os
 import shutil
@@ -14,24 +14,25 @@ from pathlib import Path
 from ray.util.state import list_actors
 
 PROJECT = Path(__file__).resolve().parents[2]
-PATIENCE = 300  # seconds until a test gives up waiting; a loaded machine may be very slow
+PATIENCE = 300  # seconds until a test stops waiting and fails; a loaded machine may be very slow
+
 
 def wait_for(condition, what: str):
-    """Polls until ``condition()`` is truthy and returns it; fails naming what did not happen."""
-    patience = time.monotonic() + PATIENCE
+    """Polls until ``condition()`` is truthy and returns its value; fails with ``what`` after PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < patience, f"{what} did not happen within {PATIENCE} s"
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE} s"
         time.sleep(0.1)
     return found
 
 
 class Cluster:
-    """A Ray of four CPUs (on paper) started in the project folder, with the job server."""
+    """A Ray cluster with the job server, started in the project folder; it assumes four CPUs on any machine."""
 
     def __init__(self) -> None:
         self.gcs, self.dashboard, agent, client = _free_ports(4)
-        # Ray makes sockets below this folder, and the path of a socket is short. It also keeps the note of "the"
-        # cluster of this machine there, which then nobody else reads.
+        # Ray makes sockets below this folder, whose paths may have about 100 characters at most. It also writes the
+        # address of the running cluster there, so that address="auto" of other programs does not find this one.
         self.folder = Path(tempfile.mkdtemp(prefix="das-ray-"))
         self.environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "DAS_STORAGE")} | {
             # Jobs find this Python by name, as after `source .venv/bin/activate`.
@@ -49,13 +50,13 @@ class Cluster:
             )
 
     def ready(self) -> bool:
-        """Whether jobs can be submitted; what Ray printed when it did not start."""
+        """Whether jobs can be submitted; fails with Ray's output if it has ended."""
         assert self._process.poll() is None, (self.folder / "start.log").read_text()
         listing = ["ray", "job", "list", "--address", f"http://127.0.0.1:{self.dashboard}"]
         return subprocess.run(listing, env=self.environment, capture_output=True).returncode == 0
 
     def stop(self) -> None:
-        """Ends all of this cluster's processes and no others; nothing in it is worth half a minute of farewell."""
+        """Kills this cluster's processes and no others; `ray stop` would take half a minute and stop other clusters."""
         for pid in (self._process.pid, *_descendants(self._process.pid)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -70,7 +71,7 @@ class Cluster:
         )
 
     def drive(self, log: Path, job: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """A job script as a driver of this cluster in a process of its own, which a test may kill."""
+        """Starts a job script as a driver of this cluster, in another process that a test may kill."""
         with log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, str(PROJECT / "jobs" / job), *arguments],
@@ -81,14 +82,14 @@ class Cluster:
             )
 
     def training_workers(self) -> list[tuple[str, int]]:
-        """(actor id, process id) of the training workers that live now."""
+        """(actor id, process id) of the training workers that are running."""
         alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
         actors = list_actors(address=f"http://127.0.0.1:{self.dashboard}", filters=alive, detail=True)
         return [(actor.actor_id, actor.pid) for actor in actors]
 
 
 def _descendants(pid: int) -> list[int]:
-    """Processes that this one started, and those that they started."""
+    """Ids of the child processes, their children, and so on."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Wrong input of every kind: one line that names what was found and what was wanted, status 2, nothing written."""
+"""Wrong input of every kind gives one line with the value found and the value wanted, status 2, and no file."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ from das.checkpoint import save_model
 from das.model import DAS
 from pipeline import cli
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.training.fit import training_job
+from pipeline.training.job import training_job
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass
-class Desk:
-    """What the cases break: copies of good input. ``out`` is where a job would write."""
+class Inputs:
+    """Copies of valid input, which the cases damage. ``out`` is the folder in which a job would write."""
 
     prepared: Path
     checkpoint: Path
@@ -55,7 +55,7 @@ def save_checkpoint(prepared: Path, folder: Path, width: int = 8) -> Path:
 
 @pytest.fixture(scope="module")
 def good(prepared, tmp_path_factory) -> Path:
-    """A checkpoint and a photo, made once."""
+    """A folder with a valid checkpoint and a photo."""
     folder = tmp_path_factory.mktemp("good")
     save_checkpoint(prepared, folder / "checkpoint")
     cv2.imwrite(str(folder / "photo.jpg"), np.full((72, 128, 3), 90, np.uint8))
@@ -63,135 +63,135 @@ def good(prepared, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def desk(prepared, good, tmp_path, monkeypatch) -> Desk:
+def inputs(prepared, good, tmp_path, monkeypatch) -> Inputs:
     shutil.copytree(prepared, tmp_path / "prepared")
     shutil.copytree(good / "checkpoint", tmp_path / "checkpoint")
     shutil.copy(good / "photo.jpg", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAS_STORAGE", str(tmp_path / "runs"))
-    return Desk(tmp_path / "prepared", tmp_path / "checkpoint", tmp_path / "photo.jpg", tmp_path)
+    return Inputs(tmp_path / "prepared", tmp_path / "checkpoint", tmp_path / "photo.jpg", tmp_path)
 
 
 def edit_json(path: Path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-# ---- cases: each breaks something and returns the command that meets it ----
+# ---- cases: each damages its input and returns the arguments of the command that reads it ----
 
 
-def missing_folder(desk):
+def missing_folder(inputs):
     return ["train-panoptic", "small", "--data", "nowhere"]
 
 
-def unfinished_conversion(desk):
-    (desk.prepared / "manifest.json").unlink()
-    return desk.train()
+def unfinished_conversion(inputs):
+    (inputs.prepared / "manifest.json").unlink()
+    return inputs.train()
 
 
-def manifest_of_another_version(desk):
-    edit_json(desk.prepared / "manifest.json", schema_version=9)
-    return desk.train()
+def manifest_of_another_version(inputs):
+    edit_json(inputs.prepared / "manifest.json", schema_version=9)
+    return inputs.train()
 
 
-def parquet_of_another_version(desk):
-    table = pq.read_table(desk.shard())
+def parquet_of_another_version(inputs):
+    table = pq.read_table(inputs.shard())
     metadata = {key: b"9" if b"version" in key else value for key, value in table.schema.metadata.items()}
     assert metadata != table.schema.metadata
-    pq.write_table(table.replace_schema_metadata(metadata), desk.shard())
-    return desk.train()
+    pq.write_table(table.replace_schema_metadata(metadata), inputs.shard())
+    return inputs.train()
 
 
-def parquet_without_bytes(desk):
-    desk.shard().write_bytes(b"")
-    return desk.train()
+def parquet_without_bytes(inputs):
+    inputs.shard().write_bytes(b"")
+    return inputs.train()
 
 
-def parquet_without_rows(desk):
-    pq.write_table(pq.read_table(desk.shard()).slice(0, 0), desk.shard())
-    return desk.train()
+def parquet_without_rows(inputs):
+    pq.write_table(pq.read_table(inputs.shard()).slice(0, 0), inputs.shard())
+    return inputs.train()
 
 
-def parquet_without_a_column(desk):
-    pq.write_table(pq.read_table(desk.shard()).drop_columns("joints_uv"), desk.shard())
-    return desk.train()
+def parquet_without_a_column(inputs):
+    pq.write_table(pq.read_table(inputs.shard()).drop_columns("joints_uv"), inputs.shard())
+    return inputs.train()
 
 
-def rows_of_an_unknown_joint_set(desk):
-    table = pq.read_table(desk.shard())
+def rows_of_an_unknown_joint_set(inputs):
+    table = pq.read_table(inputs.shard())
     at = table.schema.get_field_index("skeleton")
-    pq.write_table(table.set_column(at, table.schema.field(at), [["coco99"] * len(table)]), desk.shard())
-    return desk.train()
+    pq.write_table(table.set_column(at, table.schema.field(at), [["coco99"] * len(table)]), inputs.shard())
+    return inputs.train()
 
 
-def model_of_an_unknown_joint_set(desk):
-    return desk.train("--model.joints", "coco99")
+def model_of_an_unknown_joint_set(inputs):
+    return inputs.train("--model.joints", "coco99")
 
 
-def misspelt_flag(desk):
-    return desk.train("--optim.learning-rate", "1")
+def misspelt_flag(inputs):
+    return inputs.train("--optim.learning-rate", "1")
 
 
-def initial_weights_of_another_architecture(desk):
-    return desk.train("--pretrained", str(desk.checkpoint))  # small is 4 times as wide
+def initial_weights_of_another_architecture(inputs):
+    return inputs.train("--pretrained", str(inputs.checkpoint))  # small is 4 times as wide
 
 
-def initial_weights_that_are_missing(desk):
-    return desk.train("--pretrained", "weights.pth")
+def initial_weights_that_are_missing(inputs):
+    return inputs.train("--pretrained", "weights.pth")
 
 
-def too_little_data_for_a_step(desk):
-    return desk.train("--ingest.batch-size", "100")
+def too_little_data_for_a_step(inputs):
+    return inputs.train("--ingest.batch-size", "100")
 
 
-def sweep_over_a_missing_folder(desk):
+def sweep_over_a_missing_folder(inputs):
     return ["sweep", "small", "--train.data", "nowhere"]
 
 
-def weights_of_another_architecture(desk):
-    save_checkpoint(desk.prepared, desk.out / "wide", width=16)
-    shutil.copy(desk.out / "wide" / "model.safetensors", desk.checkpoint)
-    return desk.evaluate()
+def weights_of_another_architecture(inputs):
+    save_checkpoint(inputs.prepared, inputs.out / "wide", width=16)
+    shutil.copy(inputs.out / "wide" / "model.safetensors", inputs.checkpoint)
+    return inputs.evaluate()
 
 
-def checkpoint_of_another_format(desk):
-    edit_json(desk.checkpoint / "config.json", format=99)
-    return desk.predict()
+def checkpoint_of_another_format(inputs):
+    edit_json(inputs.checkpoint / "config.json", format=99)
+    return inputs.predict()
 
 
-def checkpoint_that_is_incomplete(desk):
-    (desk.checkpoint / "config.json").unlink()
-    return desk.predict()
+def checkpoint_that_is_incomplete(inputs):
+    (inputs.checkpoint / "config.json").unlink()
+    return inputs.predict()
 
 
-def champion_of_an_empty_registry(desk):
-    return ["predict", str(desk.photo), "--model", "models:/das-demo@champion"]
+def champion_of_an_empty_registry(inputs):
+    return ["predict", str(inputs.photo), "--model", "models:/das-demo@champion"]
 
 
-def photo_that_is_no_image(desk):
-    desk.photo.write_bytes(b"GIF89a, but no more of it")
-    return desk.predict()
+def photo_that_is_no_image(inputs):
+    inputs.photo.write_bytes(b"GIF89a, but no more of it")
+    return inputs.predict()
 
 
-def photo_that_is_missing(desk):
-    desk.photo.unlink()
-    return desk.predict()
+def photo_that_is_missing(inputs):
+    inputs.photo.unlink()
+    return inputs.predict()
 
 
-def evaluation_of_a_missing_folder(desk):
-    shutil.rmtree(desk.prepared)
-    return desk.evaluate()
+def evaluation_of_a_missing_folder(inputs):
+    shutil.rmtree(inputs.prepared)
+    return inputs.evaluate()
 
 
-def scores_that_are_missing(desk):
-    return ["promote", "--model", str(desk.checkpoint), "--scores", "scores.json", "--name", "das-demo"]
+def scores_that_are_missing(inputs):
+    return ["promote", "--model", str(inputs.checkpoint), "--scores", "scores.json", "--name", "das-demo"]
 
 
-def originals_that_are_missing(desk):
+def originals_that_are_missing(inputs):
     return ["prepare", "--source", "panoptic", "--root", "nowhere", "--out", "out"]
 
 
-def originals_without_a_known_sequence(desk):
-    (desk.out / "raw" / "holiday").mkdir(parents=True)
+def originals_without_a_known_sequence(inputs):
+    (inputs.out / "raw" / "holiday").mkdir(parents=True)
     return ["prepare", "--source", "panoptic", "--root", "raw", "--out", "out"]
 
 
@@ -228,19 +228,19 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_wrong_input_is_one_line_and_status_2_and_nothing_is_written(desk, capsys, case):
-    command = case(desk)
-    before = files(desk.out)
+def test_wrong_input_gives_one_line_and_status_2_and_writes_nothing(inputs, capsys, case):
+    command = case(inputs)
+    before = files(inputs.out)
     with pytest.raises(SystemExit) as ended:
         cli.main(command)
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert ended.value.code == 2 and line.startswith("das: ") and not printed.out
     assert all(part in line for part in CASES[case]), line
-    assert files(desk.out) == before
+    assert files(inputs.out) == before
 
 
-def test_the_status_of_a_job_that_is_called_directly_is_2(tmp_path):
+def test_a_job_script_called_directly_ends_with_status_2(tmp_path):
     script = [sys.executable, str(PROJECT / "jobs" / "train_panoptic.py"), "small", "--data", "nowhere"]
     failed = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
     (line,) = failed.stderr.splitlines()

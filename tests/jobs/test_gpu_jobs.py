@@ -1,4 +1,4 @@
-"""The jobs on a GPU: trained with nccl, killed, continued, evaluated as a CPU would, and timed."""
+"""The jobs on a GPU: training with nccl, killed and continued; evaluation as on a CPU; benchmark."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
 
 def start(storage, job, *arguments):
-    """One job on a Ray of its own, in a session of its own."""
+    """Starts one job with an embedded Ray, in a new session, so that all of its processes can be killed together."""
     command = [sys.executable, str(PROJECT / "jobs" / f"{job}.py"), *arguments, "--cluster.address", "local"]
     environment = {**os.environ, "DAS_STORAGE": str(storage)}
     log = (storage / "log").open("ab")
@@ -32,7 +32,7 @@ def run(storage, job, *arguments):
 
 
 def test_a_model_is_trained_killed_continued_evaluated_and_timed_on_a_gpu(prepared, tmp_path):
-    # In fp16, whose loss scale is one more thing to continue with.
+    # In fp16, because its loss scale is part of the state that a restart must restore.
     options = {"optim.amp": "fp16", "optim.epochs": 12}
     arguments = [*training(prepared, tmp_path, "here", **options), "--gpu"]
     driver = start(tmp_path, "train_panoptic", *arguments)

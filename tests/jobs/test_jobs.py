@@ -1,4 +1,4 @@
-"""Whole jobs on a cluster started in the project folder: both ways to submit, kill -9 of workers and drivers, a sweep.
+"""Whole jobs on a cluster: both ways to submit, kill -9 of workers and drivers, a sweep.
 
 Every training has one MLflow run afterwards, however often it was killed, and continues from its last committed
 checkpoint: the epochs before it are not trained again.
@@ -16,12 +16,12 @@ import pytest
 from das.checkpoint import load_info, load_training_state
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.tracking.run_description import IDENTITY_TAG
-from pipeline.training.fit import SELECT_BY
+from pipeline.training.validation import SELECT_BY
 from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 
-# 8 steps an epoch, a second or so.
+# An epoch has 8 steps and takes about a second.
 TINY = {"model.backbone-width": "8", "ingest.width": "96", "ingest.height": "54", "ingest.batch-size": "4"}
 TINY |= {"optim.lr": "3e-3", "optim.warmup-steps": "0", "optim.ema-decay": "None"}
 
@@ -52,21 +52,21 @@ def committed(folder: Path) -> bool:
 
 
 def epochs_trained(folder: Path) -> list[int]:
-    """Every epoch that a worker ended, in the order of time; one that was trained twice is here twice."""
+    """Every epoch that a worker ended, in the order of time; one that was trained twice is listed twice."""
     (journal,) = (folder / "tracking").glob("*.worker.jsonl")
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     return [int(event["metrics"]["epoch"]) for event in events if "epoch" in event.get("metrics", {})]
 
 
 def runs_of(storage: Path, name: str):
-    """All MLflow runs of this identity."""
+    """All MLflow runs of this name."""
     client = MlflowStore(f"sqlite:///{storage}/mlflow.db").client(must_exist=True)
     experiment = client.get_experiment_by_name("das").experiment_id
     return client.search_runs([experiment], f"tags.`{IDENTITY_TAG}` = '{name}'")
 
 
 def check_whole(storage: Path, name: str, epochs: int, steps: int) -> list[int]:
-    """One finished run with all of its epochs; returns them as they were trained."""
+    """Checks that there is one finished run with all of its epochs; returns the epochs in the order of training."""
     (run,) = runs_of(storage, name)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["epoch"] == epochs and run.data.metrics["step"] == steps
@@ -80,28 +80,28 @@ def check_whole(storage: Path, name: str, epochs: int, steps: int) -> list[int]:
 
 
 def check_continued(trained: list[int]) -> None:
-    """The epoch that was committed before the kill is trained once; one that was lost with it, twice."""
+    """Checks that the epoch committed before the kill was trained once, and no epoch more than twice."""
     counts = Counter(trained)
     assert counts[1] == 1 and max(counts.values()) <= 2, trained
 
 
 def test_a_job_is_submitted_with_its_working_folder_or_from_the_clusters_own(cluster, prepared, tmp_path):
     arguments = training(prepared, tmp_path, "submitted", **{"optim.epochs": 1})
-    shipped = cluster.submit("--working-dir", ".", "--", "python", "jobs/train_panoptic.py", *arguments)
-    assert shipped.returncode == 0, shipped.stdout + shipped.stderr
-    assert f"training finished: {tmp_path}/submitted/best" in shipped.stdout
+    uploaded = cluster.submit("--working-dir", ".", "--", "python", "jobs/train_panoptic.py", *arguments)
+    assert uploaded.returncode == 0, uploaded.stdout + uploaded.stderr
+    assert f"training finished: {tmp_path}/submitted/best" in uploaded.stdout
     check_whole(tmp_path, "submitted", epochs=1, steps=8)
     info = load_info(tmp_path / "submitted" / "best")
-    assert "+src." in info.code_version, "it ran the copy that was shipped, which has no git history"
+    assert "+src." in info.code_version, "the job must run the uploaded copy, which has no git history"
 
-    # From the folder of `ray start`, as an executable file; the same name is a finished training.
+    # As an executable file in the folder where `ray start` ran; a training of the same name has finished.
     again = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "training finished before, nothing to do" in again.stdout
     check_whole(tmp_path, "submitted", epochs=1, steps=8)
 
 
-def test_a_mistake_fails_a_submitted_job_with_its_one_line(cluster, tmp_path):
+def test_a_wrong_argument_fails_a_submitted_job_with_one_line(cluster, tmp_path):
     arguments = ["small", "--data", "/no/such/folder", "--cluster.storage", str(tmp_path / "runs")]
     failed = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
     assert failed.returncode == 1
@@ -138,7 +138,7 @@ def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
     driver.kill()
     driver.wait()
     (run,) = runs_of(tmp_path, "driver-killed")
-    assert run.info.status == "RUNNING", "nobody could say that it ended"
+    assert run.info.status == "RUNNING", "a killed driver cannot end its run"
 
     again = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
     try:
@@ -151,7 +151,7 @@ def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
 
 def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, prepared, tmp_path):
     command = ["small", "--name", "s", "--trials", "4", "--update-layers", "0", "1", "2", "--max-concurrent", "1"]
-    # A reduction this large stops every trial whose first epoch is not the best one so far.
+    # With a reduction this large, ASHA stops every trial whose first epoch is not the best one so far.
     command += ["--reduction", "1000", *flags(TINY | {"optim.epochs": 2, "data": prepared}, "train.")]
     command += ["--train.cluster.storage", str(tmp_path)]
     driver = cluster.drive(tmp_path / "log", "sweep.py", *command)
@@ -167,7 +167,7 @@ def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, 
         assert again.wait(2 * PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         again.kill()
-    assert epochs_trained(tmp_path / "s" / "s-0") == trained, "a finished trial is not trained again"
+    assert epochs_trained(tmp_path / "s" / "s-0") == trained, "a finished trial must not be trained again"
 
     (parent,) = runs_of(tmp_path, "s")
     client = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db").client()
@@ -177,18 +177,18 @@ def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, 
     layers = {child.info.run_name: child.data.params["model.update_layers"] for child in children}
     assert layers == {"s-0": "None", "s-1": "0", "s-2": "1", "s-3": "2"}
 
-    # ASHA's decisions, from the recorded numbers: in order of time, behind the best so far means stopped.
+    # Repeats ASHA's decisions on the recorded errors, in order of time: larger than the smallest so far means stopped.
     trials = {t["name"]: t for t in json.loads((tmp_path / "s" / "finished.json").read_text())["trials"]}
     status = {child.info.run_name: child.info.status for child in children}
     best = None
     for name in sorted(trials):
         (child,) = (c for c in children if c.info.run_name == name)
         scores = [m.value for m in client.get_metric_history(child.info.run_id, SELECT_BY)]
-        # The first trial was only found finished by the second driver, with its best epoch.
+        # The second driver found the first trial finished and reported its best epoch only.
         decisive = min(scores) if name == "s-0" else scores[0]
-        behind = best is not None and decisive > best
-        assert (trials[name]["status"], status[name]) == (("stopped", "KILLED") if behind else ("finished", "FINISHED"))
-        assert trials[name]["score"] == (scores[0] if behind else min(scores))
+        worse = best is not None and decisive > best
+        assert (trials[name]["status"], status[name]) == (("stopped", "KILLED") if worse else ("finished", "FINISHED"))
+        assert trials[name]["score"] == (scores[0] if worse else min(scores))
         best = decisive if best is None else min(best, decisive)
 
     winner = min(trials.values(), key=lambda trial: trial["score"])

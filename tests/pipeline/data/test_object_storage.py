@@ -25,7 +25,7 @@ from pipeline.infra.files import delete, exists, join, locate, names, read_json,
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.tracking import sending
 from pipeline.tracking.tracker import Tracker
-from pipeline.training.fit import publish
+from pipeline.training.run_folder import save_best
 from tests.pipeline.data.original_layouts import write_panoptic
 
 
@@ -163,7 +163,7 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_l
     with Tracker.open(store, "das", "run", folder) as tracker:
         with monkeypatch.context() as lost:
             lost.setattr(sending, "send_events", unreachable)
-            publish(str(best), "s3://bucket/run/best", tracker)
+            save_best(str(best), "s3://bucket/run/best", tracker)
             write_bytes("s3://bucket/run/tables/a.csv", b"1")
             write_bytes("s3://bucket/run/report.html", b"page")
             tracker.log_files(folder, ("tables", "report.html", "absent"))

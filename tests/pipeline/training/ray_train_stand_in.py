@@ -1,7 +1,8 @@
-"""What `train_loop` sees of Ray Train, within one process: rows from Parquet, reports and checkpoints in a folder.
+"""A stand-in for Ray Train within one process: rows from Parquet, reports and checkpoints in a folder.
 
-The loop itself is the real one. Rows come in an order that depends on the seed of the epoch alone, so that a training
-can be repeated exactly, and are dealt to the workers in turn, so that N workers see the global batches of one.
+`train_loop` itself is the real one. The order of the rows depends on the seed of the epoch alone, so that a training
+can be repeated exactly. Worker r of N gets every N-th row from row r on, so that N workers see the global batches of
+one.
 """
 
 import random
@@ -19,7 +20,7 @@ from pipeline.data.shards import list_shards, read_records
 
 
 class Rows:
-    """A batch as Ray Data hands it to a collate function."""
+    """A batch in the form in which Ray Data passes it to a collate function."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -65,8 +66,8 @@ class StandIn:
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
 
     def shard(self, name):
-        alone = name == "val"  # every worker reads all of it
-        return Shard(self.rows[name], *((0, 1) if alone else (self.rank, self.world)))
+        whole = name == "val"  # every worker reads all of it
+        return Shard(self.rows[name], *((0, 1) if whole else (self.rank, self.world)))
 
     def checkpoint(self):
         kept = sorted(self.folder.glob("checkpoint-*"))
@@ -78,4 +79,4 @@ class StandIn:
             shutil.copytree(checkpoint.path, path)
         self.reports.append((metrics, path))
         if len(self.reports) == self.crash_after:
-            raise KeyboardInterrupt("the process ends here")
+            raise KeyboardInterrupt("crash of the process")

@@ -1,4 +1,4 @@
-"""Parameter groups and schedule as the release's, the budget on the clock, and the average of the weights."""
+"""Parameter groups and schedule against the release's, automatic precision, and the average of the weights."""
 
 import dataclasses
 
@@ -12,7 +12,6 @@ from das.config import release_panoptic, small
 from das.train_step import TrainStep
 from pipeline.training.optim import (
     OptimConfig,
-    Progress,
     autocast_type,
     averaged,
     learning_rate_factor,
@@ -30,7 +29,7 @@ def narrow(config):
 
 @pytest.fixture(scope="module")
 def step():
-    """The release's model and loss, a narrow one."""
+    """The release's model and loss, narrow."""
     return narrow(dataclasses.replace(release_panoptic(), mspn_stages=1))
 
 
@@ -46,7 +45,7 @@ def test_every_parameter_is_in_exactly_one_group(step):
         assert weights | biases == {name for name, p in step.named_parameters() if p.requires_grad}
 
 
-def test_biases_learn_twice_as_fast_without_decay_but_not_those_of_norms_and_deformable_offsets(step):
+def test_biases_have_twice_the_rate_and_no_decay_except_those_of_norms_and_deformable_offsets(step):
     config = release()
     fast, slow = set(), set()
     norms = {n for n, m in step.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
@@ -55,7 +54,7 @@ def test_biases_learn_twice_as_fast_without_decay_but_not_those_of_norms_and_def
         if parameter.requires_grad:
             special = module in norms or "conv_offset" in module
             (fast if leaf == "bias" and not special else slow).add(name)
-    assert any("conv_offset" in name for name in slow if name.endswith("bias")), "the case should have such a bias"
+    assert any("conv_offset" in name for name in slow if name.endswith("bias")), "the model must have such a bias"
     groups = parameter_groups(step, config)
     assert names_in(groups, step) == [slow, fast] and len(fast) > 10
     assert (groups[0]["lr"], groups[0]["weight_decay"]) == (0.002, 1e-4)
@@ -82,7 +81,7 @@ def test_the_releases_schedule():
     assert drops == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_ours_is_the_releases_schedule_with_averaged_weights_another_precision_and_a_start_at_the_mean():
+def test_ours_differs_from_the_release_in_precision_averaged_weights_and_the_start_at_the_mean():
     changed = {
         f.name for f in dataclasses.fields(OptimConfig) if getattr(release(), f.name) != getattr(ours_optim(), f.name)
     }
@@ -94,7 +93,7 @@ def test_automatic_precision_is_bf16_only_where_the_processor_computes_in_it(cap
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     found = autocast_type("auto", torch.device("cpu"))
     assert found == (torch.bfloat16 if any(capabilities.values()) else None)
-    # What is asked for by name is obeyed.
+    # A type that is named is used on any processor.
     assert autocast_type("bf16", torch.device("cpu")) == torch.bfloat16
     assert autocast_type("none", torch.device("cpu")) is None
 
@@ -106,57 +105,6 @@ def test_the_cosine_falls_from_one_to_zero(a, b):
     assert 0 <= late <= early <= 1
     known = [learning_rate_factor(config, 1, 0, progress) for progress in (0.0, 0.5, 1.0, 7.0)]
     assert known == pytest.approx([1.0, 0.5, 0.0, 0.0])
-
-
-def test_every_groups_rate_follows_the_schedule(step):
-    config = dataclasses.replace(release(), warmup_steps=4)
-    optimizer, progress = make_optimizer(step, config), Progress(config, steps_per_epoch=10)
-    progress.step = 2
-    progress.set_rates(optimizer, seconds=0.0)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.002 * 2 / 3, 0.004 * 2 / 3])
-    progress.step, progress.epoch = 160, 16
-    progress.set_rates(optimizer, seconds=0.0)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0002, 0.0004])
-
-
-# ---- budget ----
-
-
-def test_the_share_that_is_done_is_the_larger_of_steps_and_clock():
-    progress = Progress(dataclasses.replace(small_optim(), epochs=10, max_minutes=2.0), steps_per_epoch=5)
-    progress.step = 10
-    assert progress.done(seconds=12.0) == pytest.approx(0.2)
-    assert progress.done(seconds=60.0) == pytest.approx(0.5)
-    assert progress.done(seconds=600.0) == 1.0
-    assert not progress.out_of_time(119.9) and progress.out_of_time(120.0)
-    endless = Progress(dataclasses.replace(small_optim(), epochs=10), steps_per_epoch=5)
-    assert not endless.out_of_time(1e9) and endless.done(1e9) == 0.0
-
-
-def test_a_training_is_finished_after_its_epochs_or_when_its_time_is_up():
-    by_epochs = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
-    by_epochs.end_epoch(seconds=1.0)
-    assert not by_epochs.finished
-    by_epochs.end_epoch(seconds=2.0)
-    assert by_epochs.finished and by_epochs.epoch == 2
-    by_clock = Progress(dataclasses.replace(small_optim(), epochs=2, max_minutes=1.0), steps_per_epoch=5)
-    by_clock.end_epoch(seconds=61.0)
-    assert by_clock.finished and by_clock.epoch == 1
-
-
-def test_a_restart_knows_all_time_spent_before(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("pipeline.training.optim.time.monotonic", lambda: now[0])
-    first = Progress(small_optim(), steps_per_epoch=5)
-    first.step = 7
-    now[0] += 30
-    first.end_epoch(first.seconds())
-    state = first.state()
-    now[0] += 1000  # nobody trained meanwhile
-    second = Progress(small_optim(), steps_per_epoch=5)
-    second.restore(state)
-    now[0] += 5
-    assert (second.epoch, second.step, second.seconds(), second.finished) == (1, 7, 35.0, False)
 
 
 # ---- average ----
@@ -179,7 +127,7 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
         model.norm.running_mean.copy_(value / 2)
         model.norm.num_batches_tracked.fill_(n)
         average.update_parameters(model)
-        # The first update copies; later the decay rises to its limit, so that the start is soon forgotten.
+        # The first update copies; after it the decay rises from 2 / 11 to its limit.
         limit = min(decay, (1 + n) / (10 + n))
         expected = value if expected is None else limit * expected + (1 - limit) * value
         torch.testing.assert_close(average.module.weight.data, expected)
@@ -199,6 +147,6 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
         ({"ema_decay": 1.0}, "ema_decay = 1.0, wanted between 0 and 1, or None"),
     ],
 )
-def test_options_are_refused_by_name(change, reason):
+def test_bad_values_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         OptimConfig(**change)

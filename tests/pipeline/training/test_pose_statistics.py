@@ -52,5 +52,5 @@ def test_joints_that_no_record_labels_are_unsupervised():
     people = replace(record(COCO19, people=1), state=np.full((1, 19), 2, np.uint8), ignore=np.zeros(1, bool))
     people = replace(people, valid=np.ones(1, bool))
     assert pose_statistics([people], PANOPTIC15).unsupervised_joints == ()
-    # The release does not let the nose stand for the head.
+    # The release does not use the nose as a label of the head.
     assert pose_statistics([people], PANOPTIC15, release_panoptic_recipe()).unsupervised_joints == ("head",)

@@ -21,7 +21,7 @@ from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.validate_record import validate
 from pipeline.predict.predict import PredictConfig, predict
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.training.fit import training_job
+from pipeline.training.job import training_job
 from pipeline.training.loop import train_loop
 from pipeline.training.optim import OptimConfig
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, jpeg

@@ -1,0 +1,78 @@
+"""The folder storage/NAME of one training or sweep: its settings, its result and its best checkpoint.
+
+training.json or sweep.json    settings; a later call of the same name must have the same ones
+finished.json                  result; written last, so where it exists there is nothing left to do
+best/                          the best checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from das.checkpoint import TRAINING_STATE_FILE
+from pipeline.infra.configs import flat
+from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
+from pipeline.tracking.tracker import Tracker
+
+FINISHED_FILE = "finished.json"
+
+
+class RunFolder:
+    """One run's folder, a path or a URI of object storage.
+
+    Args:
+        path: of the folder.
+        settings_file: name of the file with the settings.
+
+    Attributes:
+        path: of the folder.
+        best: path of the best checkpoint in it.
+    """
+
+    def __init__(self, path: str, settings_file: str = "training.json") -> None:
+        self.path = path
+        self.best = join(path, "best")
+        self._settings = join(path, settings_file)
+        self._result = join(path, FINISHED_FILE)
+
+    def check_settings(self, wanted: dict[str, Any]) -> None:
+        """ValueError naming the first setting in which an earlier run in this folder differs from ``wanted``."""
+        if not exists(self._settings):
+            return
+        # Through JSON, as the file's settings went: tuples become lists.
+        earlier, now = flat(read_json(self._settings)), flat(json.loads(json.dumps(wanted)))
+        for name in sorted(earlier | now):
+            if earlier.get(name) != now.get(name):
+                raise ValueError(
+                    f"{self._settings}: this run has {name} = {earlier.get(name)!r}, the new call {now.get(name)!r}: "
+                    "resume with the same settings, or choose another --name"
+                )
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Writes the settings that ``check_settings`` compares with."""
+        write_json(self._settings, settings)
+
+    def result(self) -> dict[str, Any] | None:
+        """What ``write_result`` wrote, or None where the run has not finished."""
+        return read_json(self._result) if exists(self._result) else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Marks the run as finished."""
+        write_json(self._result, result)
+
+
+def save_best(checkpoint: str, best: str, tracker: Tracker) -> None:
+    """Copies a checkpoint folder to ``best`` and to the MLflow run's artifacts, there without the optimiser's state.
+
+    Args:
+        checkpoint: local folder.
+        best: folder or URI of object storage.
+        tracker: of the run.
+    """
+    copy_folder(checkpoint, best)
+    for file in sorted(Path(checkpoint).iterdir()):
+        if file.name != TRAINING_STATE_FILE:
+            # Logged from `best`: a lost server is sent the file later, when the local folder may be gone.
+            tracker.log_artifact(join(best, file.name), "checkpoint")

@@ -1,0 +1,120 @@
+"""What a training needs is checked before it starts; its data and those of its initial checkpoint are recorded."""
+
+import dataclasses
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from das.checkpoint import ModelInfo, load_info, save_model
+from das.config import paper_resnet50
+from das.model import DAS
+from pipeline.data.schema import to_table
+from pipeline.data.shards import list_shards, read_records
+from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.train_overlap import INDEX_FILE, is_train_fit, overlap
+from pipeline.infra.columns import read_columns, write_columns
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.job import training_job
+from tests.pipeline.training.ray_train_stand_in import StandIn
+from tests.pipeline.training.training_cases import tiny, tiny_optim, train
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": ()}, "data is empty, wanted at least one prepared folder"),
+        ({"data": ("/no/such/folder",)}, "/no/such/folder does not exist; wanted a folder made by `das prepare`"),
+        ({"val": "/no/such/folder"}, "/no/such/folder does not exist"),
+        ({"ingest": IngestConfig(recipe="small", batch_size=33)}, "data has 32 training images, wanted at least .* 33"),
+        ({"workers": 5}, "data has 32 training images, wanted at least one step of 40"),
+        ({"val_images": 0}, "val_images = 0, wanted at least 1"),
+        ({"pretrained": "/no/such/weights"}, "pretrained = '/no/such/weights' does not exist"),
+        ({"model": ModelChoice("release_panoptic"), "pretrained": __file__}, "ImageNet files are for ResNets"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_starts(prepared, change, reason):
+    with pytest.raises(ValueError, match=reason):
+        training_job(dataclasses.replace(tiny(prepared), **change))
+
+
+def test_shards_with_other_rows_than_the_manifest_lists_are_refused(prepared, tmp_path):
+    broken = tmp_path / "prepared"
+    shutil.copytree(prepared, broken)
+    first = sorted((broken / "train").glob("*.parquet"))[0]
+    pq.write_table(pq.read_table(first).slice(1), first)
+    with pytest.raises(ValueError, match="its shards hold 31 training rows, wanted 32 as its manifest says"):
+        training_job(tiny(broken))
+    first.unlink()
+    with pytest.raises(ValueError, match=f"{first.name}: no such file"):
+        training_job(tiny(broken))
+
+
+def test_a_threshold_chosen_on_val_applies_to_the_score_it_was_chosen_by(prepared):
+    assert paper_resnet50().threshold_on == "confidence"
+    job = training_job(tiny(prepared, model=ModelChoice("paper_resnet50")))
+    assert job.val_keys and job.info.model.threshold_on == "score"
+
+
+def without_val_depths(prepared, folder) -> str:
+    """A copy of the prepared folder whose val split is annotated in 2D only."""
+    shutil.copytree(prepared, folder)
+    for shard in list_shards(folder, "val"):
+        records = [dataclasses.replace(r, joints_cam=None) for r in read_records(shard)]
+        pq.write_table(to_table(records), shard)
+    return str(folder)
+
+
+def test_a_val_split_that_cannot_be_scored_is_refused_or_left_out_before_anything_starts(prepared, tmp_path, capsys):
+    flat_val = without_val_depths(prepared, tmp_path / "flat")
+    with pytest.raises(ValueError, match=r"val = .*/flat: its val split has images annotated in 2D only, wanted"):
+        training_job(tiny(prepared, val=flat_val))
+    job = training_job(dataclasses.replace(tiny(prepared), data=(flat_val,)))
+    assert job.val_keys == [] and "training goes without validation" in capsys.readouterr().err
+
+
+def test_val_images_are_spread_evenly_over_the_split_whatever_the_order_of_its_rows(prepared):
+    every = training_job(tiny(prepared)).val_keys
+    assert every == sorted(every) and len(every) == len(set(every)) > 3
+    assert training_job(tiny(prepared, val_images=3)).val_keys == every[:: -(-len(every) // 3)]
+
+
+# ---- fine-tuning: what a model records of the checkpoint it starts from ----
+
+
+def parent_of(prepared, folder) -> tuple[TrainConfig, ModelInfo]:
+    """A fine-tuning that starts from a checkpoint of other data with other terms; and the info without it."""
+    short = tiny(prepared, optim=tiny_optim(epochs=1))
+    info = training_job(short).info
+    data = {"sources": ["films"], "fingerprints": ["f"], "terms": ["research only"], "split": "train"}
+    save_model(folder, DAS(info.model), dataclasses.replace(info, data=data))
+    return dataclasses.replace(short, pretrained=str(folder)), info
+
+
+def test_a_fine_tuned_model_keeps_the_terms_and_is_not_scored_on_the_training_data_of_its_parent(prepared, tmp_path):
+    start, info = parent_of(prepared, tmp_path / "parent")
+    seen, unseen = (read_annotations([str(prepared)], split) for split in ("test", "val"))
+    parents_index = {
+        "key": [seen.records[0].key, "films/a/0/00000000"],
+        "image_sha256": ["0", seen.records[1].image_sha256],
+    }
+    write_columns(tmp_path / "parent" / INDEX_FILE, parents_index)
+    ((_, child),) = train(StandIn(prepared, tmp_path), start, val=False)
+    kept = load_info(child).data
+    assert kept["terms"] == ["research only", *info.data["terms"]]
+    assert (kept["sources"], kept["fingerprints"]) == (["films", "synthetic"], ["f", *info.data["fingerprints"]])
+    assert overlap(child, unseen) is None
+    assert "trained on 2 of 4 images" in overlap(child, seen), "one by its key, one by its image hash"
+    with pytest.raises(ValueError, match="trained on 32 of 32 images"):
+        is_train_fit(child, read_annotations([str(prepared)], "train"), allow=False)
+    # A third generation keeps what the second one kept.
+    again = training_job(dataclasses.replace(start, pretrained=str(child)))
+    assert again.info.data == kept and set(again.index["key"]) == set(read_columns(child / INDEX_FILE)["key"])
+
+
+def test_an_initial_checkpoint_without_an_index_leaves_the_training_images_unknown(prepared, tmp_path, capsys):
+    start, _ = parent_of(prepared, tmp_path / "parent")
+    ((_, child),) = train(StandIn(prepared, tmp_path), start, val=False)
+    assert "parent holds no training_index.parquet: what it was trained on is not known" in capsys.readouterr().out
+    assert not (child / INDEX_FILE).exists()
+    assert "it is not known" in overlap(child, read_annotations([str(prepared)], "val"))

@@ -1,0 +1,203 @@
+"""The training loop: what it reports, N workers equal one, a restart changes nothing, infinities stop it."""
+
+import dataclasses
+import json
+import math
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from das.checkpoint import load_info, load_model, load_training_state, save_model
+from das.model import DAS
+from das.train_step import TrainStep
+from pipeline.infra.columns import read_columns
+from pipeline.training.config import ModelChoice, TrainConfig
+from pipeline.training.job import training_job
+from pipeline.training.validation import SELECT_BY
+from tests.pipeline.training.ray_train_stand_in import StandIn
+from tests.pipeline.training.training_cases import TINY, tiny, tiny_optim, train
+
+
+def flat(tree, prefix=""):
+    """A tree of dicts and lists as one level of names."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else None
+    if items is None:
+        return {prefix: tree}
+    return {k: v for name, value in items for k, v in flat(value, f"{prefix}/{name}").items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared, tmp_path_factory):
+    """A training of three epochs without interruption."""
+    return train(StandIn(prepared, tmp_path_factory.mktemp("uninterrupted")), tiny(prepared))
+
+
+def test_every_epoch_reports_numbers_and_a_complete_checkpoint(uninterrupted, prepared):
+    assert [metrics["epoch"] for metrics, _ in uninterrupted] == [1, 2, 3]
+    assert [metrics["step"] for metrics, _ in uninterrupted] == [4, 8, 12]
+    assert [metrics["finished"] for metrics, _ in uninterrupted] == [0, 0, 1]
+    for metrics, folder in uninterrupted:
+        assert all(isinstance(value, int | float) for value in metrics.values()), "Ray refuses tensors"
+        assert metrics["val/people"] > 0 and math.isfinite(metrics[SELECT_BY])
+        model, info = load_model(folder)
+        assert info.weights == "ema" and info.score_threshold == metrics["val/score_threshold"]
+        manifest = json.loads((prepared / "manifest.json").read_text())
+        assert info.data["fingerprints"] == [manifest["fingerprint"]] and info.data["split"] == "train"
+        assert info.data["terms"] == [manifest["terms"]]
+        state = load_training_state(folder)
+        averages = {k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")}
+        assert all(torch.equal(value, averages[name]) for name, value in model.state_dict().items())
+        assert any(not torch.equal(value, state["model"][name]) for name, value in model.state_dict().items())
+
+
+def test_a_checkpoint_holds_the_recipe_of_its_training(uninterrupted):
+    info = load_info(uninterrupted[0][1])
+    assert info.recipe == json.loads(json.dumps(TINY.ingest.build().to_json()))
+
+
+def test_the_index_lists_the_training_rows_and_no_others(uninterrupted, prepared):
+    kept = read_columns(uninterrupted[-1][1] / "training_index.parquet")
+    every = read_columns(prepared / "index.parquet")
+    wanted = {(k, h) for s, k, h in zip(*every.values(), strict=True) if s == "train"}
+    assert set(zip(kept["key"], kept["image_sha256"], strict=True)) == wanted and len(wanted) == 32
+
+
+def test_without_averaging_the_raw_weights_are_kept_and_the_checkpoint_records_it(prepared, tmp_path):
+    only = tiny(prepared, optim=tiny_optim(ema_decay=None, epochs=1))
+    ((_, folder),) = train(StandIn(prepared, tmp_path), only, val=False)
+    model, info = load_model(folder)
+    state = load_training_state(folder)
+    assert info.weights == "raw" and state["average"] is None
+    assert all(torch.equal(value, state["model"][name]) for name, value in model.state_dict().items())
+
+
+def test_bf16_and_accumulation_train(prepared, tmp_path):
+    other = tiny(
+        prepared,
+        optim=tiny_optim(amp="bf16", epochs=1),
+        ingest=dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3),
+    )
+    ((metrics, folder),) = train(StandIn(prepared, tmp_path), other, val=False)
+    assert metrics["step"] == 2  # 32 rows are 6 batches of 5, two groups of 3
+    assert all(value.isfinite().all() for value in load_model(folder)[0].state_dict().values())
+
+
+def test_a_restart_continues_exactly_where_the_last_checkpoint_was(uninterrupted, prepared, tmp_path):
+    first = StandIn(prepared, tmp_path)
+    first.crash_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        train(first, tiny(prepared))
+    second = train(StandIn(prepared, tmp_path), tiny(prepared))
+    assert [metrics["epoch"] for metrics, _ in second] == [3]
+
+    (metrics, folder), (again, restarted) = uninterrupted[-1], second[-1]
+    timeless = {name for name in metrics if name != "seconds"}
+    assert {k: metrics[k] for k in timeless} == {k: again[k] for k in timeless}
+    wanted, found = (flat(load_training_state(path)) for path in (folder, restarted))
+    assert wanted.keys() == found.keys()
+    assert any("exp_avg" in name for name in wanted) and any("/average/" in name for name in wanted)
+    for name, value in wanted.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, found[name]), name
+        elif name != "/progress/seconds":
+            assert value == found[name], name
+
+
+def test_a_finished_training_does_nothing_more(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-003")
+    assert train(StandIn(prepared, tmp_path), tiny(prepared)) == []
+
+
+def test_a_budget_that_is_used_up_ends_the_training_for_good(prepared, tmp_path):
+    short = tiny(prepared, optim=tiny_optim(epochs=100, max_minutes=1e-6))
+    reports = train(StandIn(prepared, tmp_path), short, val=False)
+    assert [(metrics["epoch"], metrics["step"], metrics["finished"]) for metrics, _ in reports] == [(1, 1, 1)]
+    assert train(StandIn(prepared, tmp_path), short, val=False) == []
+
+
+def test_a_checkpoint_of_another_training_state_is_refused(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-003")
+    other = tiny(prepared, model=ModelChoice("small", backbone_width=16))
+    with pytest.raises((ValueError, RuntimeError), match="size mismatch|another architecture"):
+        train(StandIn(prepared, tmp_path), other)
+
+
+def freeze_norms(patch):
+    """Puts batch norm in eval mode: it averages over one worker's images, so two workers would differ from one."""
+
+    def train(step, mode=True):
+        nn.Module.train(step, mode)
+        for module in step.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return step
+
+    patch.setattr(TrainStep, "train", train)
+
+
+def same_start(prepared, folder) -> TrainConfig:
+    """A training from saved weights: a new model would start at the mean pose of each worker's own rows."""
+    start = folder / "start"
+    if not start.exists():
+        base = tiny(prepared)
+        torch.manual_seed(0)
+        save_model(start, DAS(base.model.build()), training_job(base).info)
+    # SGD without clipping: AdamW's step does not change when the gradient is twice as large.
+    return tiny(prepared, pretrained=str(start), optim=tiny_optim(optimizer="sgd", lr=1e-3, epochs=2, clip_norm=1e6))
+
+
+def worker(rank, prepared, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=300)
+    )
+    shared = same_start(Path(prepared), Path(folder))
+    for name, batch_size, accumulate in (("two", 4, 1), ("two-by-two", 2, 2)):
+        ingest = dataclasses.replace(TINY.ingest, batch_size=batch_size, accumulate=accumulate)
+        with pytest.MonkeyPatch.context() as patch:
+            freeze_norms(patch)
+            run_in = StandIn(prepared, Path(folder) / name, rank, 2)
+            reports = train(run_in, dataclasses.replace(shared, ingest=ingest, workers=2))
+        torch.save([metrics for metrics, _ in reports], Path(folder) / f"{name}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(prepared, tmp_path):
+    shared = same_start(prepared, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        freeze_norms(patch)
+        one = train(StandIn(prepared, tmp_path / "one"), shared)
+    torch.multiprocessing.spawn(worker, (str(prepared), str(tmp_path)), nprocs=2)
+
+    wanted = flat(load_training_state(one[-1][1]))
+    start, _ = load_model(tmp_path / "start")
+    moved = [not torch.equal(v, wanted[f"/model/{k}"]) for k, v in start.state_dict().items() if v.is_floating_point()]
+    assert sum(moved) > 50, "the weights must have changed"
+    for name in ("two", "two-by-two"):
+        ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=False) for rank in range(2)]
+        for first, second, single in zip(*ranks, (metrics for metrics, _ in one), strict=True):
+            assert first["step"] == single["step"] and first["val/people"] == single["val/people"]
+            validation = {k: v for k, v in first.items() if k.startswith("val/")}
+            assert validation == {k: v for k, v in second.items() if k.startswith("val/")}
+        found = flat(load_training_state(tmp_path / name / "checkpoint-002"))
+        for key in wanted:
+            if key.startswith(("/model/", "/average/")):
+                torch.testing.assert_close(found[key], wanted[key], atol=2e-4, rtol=1e-3, msg=f"{name} {key} differs")
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(prepared, tmp_path):
+    wild = tiny(prepared, optim=tiny_optim(lr=1e30, warmup_steps=0))
+    with pytest.raises(FloatingPointError, match=r"not finite: loss .* on samples .*synthetic/studio_") as error:
+        train(StandIn(prepared, tmp_path), wild, val=False)
+    assert str(error.value).count("synthetic/") == wild.ingest.batch_size
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training_before_it_spoils_the_weights(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(FloatingPointError, match="not finite: gradient norm inf, on samples synthetic/studio_"):
+        train(StandIn(prepared, tmp_path), tiny(prepared), val=False)
