@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from das.assign import assign
-from das.backbone import BACKBONES, ResNet
+from das.backbone import BACKBONES
 from das.checkpoint import WEIGHTS_FILE, fresh_tensors, load_tensors
 from das.config import DASConfig
 from das.criterion import Criterion
@@ -71,10 +71,7 @@ def initialise(step: TrainStep, pretrained: str | None, start_at_mean: bool, bat
         _load(pretrained, step.model, fresh)
         return
     if pretrained is not None:
-        backbone = step.model.backbone
-        if not isinstance(backbone, ResNet):
-            raise ValueError(f"pretrained = {pretrained!r}: ImageNet files are for ResNet backbones only")
-        backbone.load_imagenet(pretrained)
+        step.model.backbone.load_imagenet(pretrained)
     if start_at_mean:
         step.model.set_priors(*mean_targets(step.criterion, islice(batches, PRIOR_BATCHES)))
 
