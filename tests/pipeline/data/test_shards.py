@@ -62,7 +62,7 @@ def test_row_groups_end_by_rows_or_by_bytes(tmp_path):
     assert groups(bytes_per_group=1) == [1] * 7
 
 
-def test_writing_holds_one_row_group_in_memory(tmp_path):
+def test_writing_holds_one_row_group_of_records_in_memory(tmp_path):
     alive = weakref.WeakSet()
     most = 0
 
@@ -81,7 +81,7 @@ def test_writing_holds_one_row_group_in_memory(tmp_path):
     assert most <= 5 + 1
 
 
-def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_other(tmp_path):
     shard = tmp_path / "shard-00000.parquet"
     write_records(shard, many(2))
     before = shard.read_bytes()
@@ -98,7 +98,7 @@ def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path):
     assert shard.read_bytes() == before and os.listdir(tmp_path) == ["shard-00000.parquet"]
 
 
-def test_a_killed_writer_leaves_no_half_file(tmp_path):
+def test_a_killed_writer_leaves_no_partial_shard(tmp_path):
     script = f"""
 import os, signal
 from tests.pipeline.data.records import many
@@ -110,21 +110,21 @@ write_records({str(tmp_path / "train" / "shard-00000.parquet")!r}, killed(), row
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     assert done.returncode == -signal.SIGKILL
-    assert len(os.listdir(tmp_path / "train")) == 1  # what was staged
+    assert len(os.listdir(tmp_path / "train")) == 1  # the staged file
     assert list_shards(tmp_path, "train") == []
 
 
-def test_shards_are_those_that_the_manifest_names(tmp_path):
+def test_listed_shards_are_those_that_the_manifest_names(tmp_path):
     for i in (2, 0, 1):
         write_records(tmp_path / "val" / f"shard-{i:05d}.parquet", many(1))
-    assert list_shards(tmp_path, "val") == [], "without a manifest nothing is finished"
+    assert list_shards(tmp_path, "val") == [], "without a manifest no shard is listed"
     named = ["val/shard-00002.parquet", "val/shard-00001.parquet"]
     write_json(tmp_path / "manifest.json", {"splits": {"val": {"shards": named}}})
     assert list_shards(tmp_path, "val") == [str(tmp_path / name) for name in named]
     assert list_shards(tmp_path, "train") == []
 
 
-def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
+def test_a_shard_may_be_named_after_its_content_is_written(tmp_path):
     seen = []
 
     def records():
@@ -137,7 +137,7 @@ def test_a_name_may_be_decided_when_the_content_is_known(tmp_path):
     assert [r.frame for r in read_records(tmp_path / "shard-3.parquet")] == [0, 1, 2]
 
 
-def test_a_row_that_went_bad_on_disk_is_refused_on_reading(tmp_path):
+def test_a_row_that_was_damaged_on_disk_is_refused_when_read(tmp_path):
     shard = tmp_path / "s.parquet"
     write_records(shard, many(2))
     table = pq.read_table(shard)
