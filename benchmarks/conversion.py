@@ -1,12 +1,12 @@
-"""Conversion of Panoptic's layout against a plain script of two processes on the same disk, and its peak memory.
+"""Speed of a conversion of Panoptic's layout against a plain script with two processes, and its peak memory.
 
     python benchmarks/conversion.py                       # 400 and 4000 frames of HD images, about 2.5 GB of disk
     python benchmarks/conversion.py --frames 100 --scale 4 --folder /mnt/disk
 
-The plain script reads the same images and pose files, parses the same JSON and writes the same bytes with pyarrow:
-no geometry, no checks, no hashes, nothing that resumes. Both run warm (processes started, packages imported), read
-originals that the page cache has forgotten, and end when all bytes are with the disk (fsync); what starting takes is
-printed apart. Runs alternate, and the ratio is that of the medians.
+The plain script reads the same images and pose files, parses the same JSON and writes the same bytes with pyarrow, but
+has no geometry, checks, hashes or means to resume. Both run warm (processes started, packages imported) on the same
+disk, read originals that are dropped from the page cache before every run, and end when all bytes are on the disk
+(fsync). The time to start is printed separately. Runs of the two alternate; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEIGHT, WIDTH, PEOPLE = 1080, 1920, 3
 
 
 def picture(seed: int) -> bytes:
-    """An HD JPEG of about 300 KB, as Panoptic's are: smooth shapes and a little grain."""
+    """An HD JPEG of about 300 KB, the size of Panoptic's images: smooth shapes and a little noise."""
     rng = np.random.default_rng(seed)
     shapes = cv2.resize(rng.integers(0, 255, (27, 48, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     grain = rng.normal(0, 5, (HEIGHT, WIDTH, 1))
@@ -43,12 +43,12 @@ def picture(seed: int) -> bytes:
 
 
 def write_originals(root: Path, frames: int) -> None:
-    """A training sequence of so many pose files, 3 people each, and an image by two cameras for every one."""
+    """Writes a training sequence: for each of ``frames`` frames two pose files (3 people) and images of two cameras."""
     folder = root / SEQUENCE
     poses = folder / "hdPose3d_stage1_coco19"
     poses.mkdir(parents=True)
     cameras = []
-    for i in range(520):  # as many as the dome has
+    for i in range(520):  # the number of cameras of Panoptic's dome, all of which are in its calibration file
         name = CAMERAS[i] if i < len(CAMERAS) else f"vga_{i:03d}"
         c, s = np.cos(0.1 * i), np.sin(0.1 * i)
         cameras.append({
@@ -62,7 +62,7 @@ def write_originals(root: Path, frames: int) -> None:
     rng = np.random.default_rng(0)
     for camera in CAMERAS:
         (folder / "hdImgs" / camera).mkdir(parents=True)
-    # Every second frame of a training sequence is taken.
+    # The converter takes every second frame of a training sequence, so only those have images.
     for frame in range(0, 2 * frames, 2):
         bodies = []
         for person in range(PEOPLE):
@@ -74,8 +74,9 @@ def write_originals(root: Path, frames: int) -> None:
             (poses / f"body3DScene_{number:08d}.json").write_text(json.dumps(pose))
         for i, camera in enumerate(CAMERAS):
             data = pictures[(frame // 2 + i) % len(pictures)]
+            # A comment (marker FF FE) makes the bytes of every file different.
             comment = f"{camera} {frame}".encode()
-            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment  # no two files are the same
+            segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
             (folder / "hdImgs" / camera / f"{camera}_{frame:08d}.jpg").write_bytes(data[:2] + segment + data[2:])
 
 
@@ -83,6 +84,7 @@ def write_originals(root: Path, frames: int) -> None:
 
 
 def plain_shard(task: tuple[str, str, list[int], str]) -> None:
+    """Writes one Parquet file; ``task`` is (folder of the originals, camera, frames, file)."""
     root, camera, frames, target = task
     folder = Path(root) / SEQUENCE
     schema = pa.schema([("key", pa.string()), ("image", pa.binary()), ("joints", pa.list_(pa.list_(pa.float32())))])
@@ -100,7 +102,7 @@ def plain_shard(task: tuple[str, str, list[int], str]) -> None:
 
 
 def plain(pool: multiprocessing.pool.Pool, root: Path, frames: int, out: Path) -> float:
-    """Seconds of the plain script."""
+    """Seconds that the plain script takes."""
     out.mkdir()
     tasks = []
     for camera in CAMERAS:
@@ -114,7 +116,7 @@ def plain(pool: multiprocessing.pool.Pool, root: Path, frames: int, out: Path) -
 
 
 def to_disk(folder: Path, forget: bool = False) -> None:
-    """Waits until all files are with the disk; ``forget`` drops them from the page cache then."""
+    """Waits until all files are on the disk; ``forget`` then drops them from the page cache."""
     for path in folder.rglob("*.*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -127,7 +129,7 @@ def to_disk(folder: Path, forget: bool = False) -> None:
 
 
 def converted(root: Path, out: Path) -> float:
-    """Seconds of the conversion, in a Ray that runs already."""
+    """Seconds that the conversion takes when Ray is running already."""
     from pipeline.data.prepare.convert import ConvertConfig, convert
 
     started = time.perf_counter()
@@ -137,7 +139,7 @@ def converted(root: Path, out: Path) -> float:
 
 
 def start_ray(folder: Path) -> float:
-    """Seconds until Ray runs and both of its workers have converted something."""
+    """Seconds to start Ray and to run a first small conversion on both workers."""
     from pipeline.infra.cluster import ClusterConfig, connect
 
     started = time.perf_counter()
@@ -150,15 +152,16 @@ def start_ray(folder: Path) -> float:
 
 
 def peak_mb(pid: str) -> float:
-    """Largest resident memory of a process so far, MB."""
+    """Largest resident memory of a process so far, MB (VmHWM of Linux, which is in KB)."""
     (line,) = (s for s in Path(f"/proc/{pid}/status").read_text().splitlines() if s.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def worker_peaks() -> list[float]:
-    """Of this process's Ray workers that have converted something."""
+    """Peak memory of the Ray workers of this process, MB, in ascending order."""
     import ray
 
+    # Eight short tasks, so that every idle worker gets at least one.
     pids = ray.get([ray.remote(num_cpus=1)(_pid).remote() for _ in range(8)])
     return sorted(peak_mb(str(pid)) for pid in set(pids))
 
@@ -169,7 +172,7 @@ def _pid() -> int:
 
 
 def one_conversion(root: Path, folder: Path) -> None:
-    """In a process of its own: a cold conversion, and its peak memory as JSON."""
+    """Runs in a fresh process: one conversion, whose times (s) and peak memory (MB) are printed as JSON."""
     startup = start_ray(folder)
     seconds = converted(root, folder / "out")
     print(json.dumps({"startup": startup, "seconds": seconds, "driver": peak_mb("self"), "workers": worker_peaks()}))
@@ -177,10 +180,10 @@ def one_conversion(root: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=400, help="frames at 1x; each is seen by two cameras")
-    parser.add_argument("--scale", type=int, default=10, help="how much more the larger data set has")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each")
-    parser.add_argument("--folder", help="where the data go, about 1.2 MB a frame; default: a temporary folder")
+    parser.add_argument("--frames", type=int, default=400, help="frames at 1x, each seen by two cameras")
+    parser.add_argument("--scale", type=int, default=10, help="size of the larger data set, as a multiple of --frames")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of the script and of the converter")
+    parser.add_argument("--folder", help="folder for the data, about 1.2 MB a frame; default: a temporary folder")
     parser.add_argument("--one", nargs=2, metavar=("ROOT", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     sys.path.insert(0, str(PROJECT))
@@ -193,6 +196,7 @@ def main() -> None:
 
 
 def measure(place: Path, frames: int, scale: int, repeats: int) -> None:
+    """Measures peak memory at both sizes and speed at the larger one, and prints them."""
     sizes = {1: frames, scale: frames * scale}
     for times, count in sizes.items():
         write_originals(place / f"raw{times}", count)
@@ -206,24 +210,24 @@ def measure(place: Path, frames: int, scale: int, repeats: int) -> None:
         shutil.rmtree(folder)
     start_ray(place)
     root, count = place / f"raw{scale}", frames * scale
-    ours, theirs = [], []
+    converter, script = [], []
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(
             plain_shard, [(str(place / "raw1"), CAMERAS[0], [0, 2], str(place / f"{i}.parquet")) for i in range(2)]
         )
         for _ in range(repeats):
             for seconds, run in (
-                (theirs, lambda out: plain(pool, root, count, out)),
-                (ours, lambda out: converted(root, out)),
+                (script, lambda out: plain(pool, root, count, out)),
+                (converter, lambda out: converted(root, out)),
             ):
                 to_disk(root, forget=True)
                 seconds.append(run(place / "out"))
                 shutil.rmtree(place / "out")
     images = 2 * count
-    rates = [images / statistics.median(seconds) for seconds in (theirs, ours)]
+    rates = [images / statistics.median(seconds) for seconds in (script, converter)]
     print(f"{images} images of {WIDTH}x{HEIGHT}, {PEOPLE} people each, {repeats} runs, images per second:")
-    print(f"  plain script  {rates[0]:7.0f}   runs: {', '.join(f'{images / s:.0f}' for s in theirs)}")
-    print(f"  das prepare   {rates[1]:7.0f}   runs: {', '.join(f'{images / s:.0f}' for s in ours)}")
+    print(f"  plain script  {rates[0]:7.0f}   runs: {', '.join(f'{images / s:.0f}' for s in script)}")
+    print(f"  das prepare   {rates[1]:7.0f}   runs: {', '.join(f'{images / s:.0f}' for s in converter)}")
     print(f"  ratio         {rates[1] / rates[0]:7.2f}   wanted at least 0.7")
     print(f"  start-up of Ray and two workers, first conversion included: {peaks[1]['startup']:.1f} s")
     print("peak resident memory, MB (shared pages counted in each):")

@@ -17,7 +17,7 @@ def test_the_header_gives_the_size_that_decoding_gives(height, width, suffix, pr
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]))
-def test_any_bytes_have_a_size_or_are_refused(data, start):
+def test_any_bytes_give_a_size_or_are_refused(data, start):
     try:
         height, width = image_size(start + data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The manifest: refused by what is wrong with it, and read in every version that there has been."""
+"""The manifest: faults are refused by name, and every schema version is read."""
 
 import json
 from dataclasses import asdict
@@ -21,7 +21,7 @@ def write(folder: Path, content) -> None:
     (folder / "manifest.json").write_text(json.dumps(content))
 
 
-def test_a_missing_manifest_is_told_from_a_missing_folder(tmp_path):
+def test_a_missing_manifest_and_a_missing_folder_have_different_messages(tmp_path):
     with pytest.raises(ValueError, match="nowhere does not exist; wanted a folder made by `das prepare`"):
         load_manifest(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no manifest: its conversion did not finish"):
@@ -40,20 +40,20 @@ def test_a_missing_manifest_is_told_from_a_missing_folder(tmp_path):
         ("not a manifest .*shards", {"splits": {"train": {}}}),
     ],
 )
-def test_manifests_are_refused_by_what_is_wrong_with_them(tmp_path, reason, content):
+def test_faulty_manifests_are_refused_naming_the_fault(tmp_path, reason, content):
     write(tmp_path, [] if content is None else {**vars(GOOD), **content})
     with pytest.raises(ValueError, match=f"manifest.json: {reason}"):
         load_manifest(str(tmp_path))
 
 
-def test_a_manifest_survives_its_file_and_knows_its_splits(tmp_path):
+def test_a_manifest_is_read_back_unchanged_and_a_missing_split_is_refused(tmp_path):
     write(tmp_path, asdict(GOOD))
     assert load_manifest(str(tmp_path)) == GOOD
     with pytest.raises(ValueError, match="no split 'val', found"):
         read_annotations([str(tmp_path)], "val")
 
 
-def test_data_of_the_version_before_are_read_as_they_lie():
+def test_data_of_schema_version_1_are_read_without_conversion():
     assert READABLE == (VERSION - 1, VERSION) and json.loads((OLD / "manifest.json").read_text())["schema_version"] == 1
     manifest = load_manifest(str(OLD))
     assert (manifest.schema_version, manifest.quarantine, manifest.reencode_long_side) == (1, {}, None)

@@ -1,4 +1,4 @@
-"""Prepared data in object storage: a real S3 server process on this machine, spoken to through pyarrow alone."""
+"""Prepared data in object storage: a local S3 server process, used through pyarrow."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ from tests.pipeline.data.original_layouts import write_panoptic
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory) -> Iterator[str]:
-    """Address of an S3 server with an empty bucket; AWS's own environment variables point at it."""
+    """Address of an S3 server with an empty bucket; the AWS environment variables are set to it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,13 +41,13 @@ def endpoint(tmp_path_factory) -> Iterator[str]:
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        patience = time.monotonic() + 300
+        deadline = time.monotonic() + 300
         while True:
             try:
                 urllib.request.urlopen(urllib.request.Request(f"http://{address}/bucket", method="PUT"), timeout=30)
                 break
             except OSError:
-                assert server.poll() is None and time.monotonic() < patience, log.read_text()[-2000:]
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
                 time.sleep(0.2)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
@@ -88,11 +88,11 @@ def local_files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_conversion_into_a_bucket_gives_the_same_objects_as_files(endpoint, local_ray, raw, tmp_path):
-    there = convert(config(raw, "s3://bucket/prepared"))
-    here = convert(config(raw, str(tmp_path / "here")))
-    assert there == here == load_manifest("s3://bucket/prepared")
+    in_bucket = convert(config(raw, "s3://bucket/prepared"))
+    on_disk = convert(config(raw, str(tmp_path / "here")))
+    assert in_bucket == on_disk == load_manifest("s3://bucket/prepared")
     assert objects("s3://bucket/prepared") == local_files(tmp_path / "here")
-    assert convert(config(raw, "s3://bucket/prepared")) == there  # a no-op
+    assert convert(config(raw, "s3://bucket/prepared")) == in_bucket  # finished before
     shards = list_shards("s3://bucket/prepared", "train")
     records = [record for shard in shards for record in read_records(shard)]
     assert [r.key for r in records] == [
@@ -106,7 +106,7 @@ def test_a_conversion_into_a_bucket_gives_the_same_objects_as_files(endpoint, lo
     assert sorted(from_row(row).key for row in rows) == sorted(r.key for r in records)
 
 
-def test_the_address_may_stand_in_the_uri(endpoint, raw, monkeypatch):
+def test_the_endpoint_may_be_given_in_the_uri(endpoint, raw, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     uri = f"s3://bucket/other?endpoint_override={endpoint}&scheme=http&region=us-east-1"
     write_json(join(uri, "a", "b.json"), {"n": 1})
@@ -115,31 +115,31 @@ def test_the_address_may_stand_in_the_uri(endpoint, raw, monkeypatch):
     assert not exists(join(uri, "a", "b.json"))
 
 
-def test_objects_appear_whole_or_not_at_all(endpoint):
+def test_an_error_while_writing_leaves_the_old_object(endpoint):
     uri = "s3://bucket/atomic/x.json"
     write_json(uri, {"n": 1})
-    with pytest.raises(RuntimeError, match="on the way"):
+    with pytest.raises(RuntimeError, match="while writing"):
         with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
             stream.write(b"half of it")
-            raise RuntimeError("on the way")
+            raise RuntimeError("while writing")
     assert objects("s3://bucket/atomic") == {"x.json": b'{\n "n": 1\n}\n'}
     assert names("s3://bucket/atomic") == ["x.json"] and names("s3://bucket/nothing") == []
 
 
-def test_a_conversion_that_was_cut_off_goes_on_in_the_bucket(endpoint, local_ray, raw, tmp_path):
+def test_a_conversion_into_a_bucket_that_was_cut_off_is_finished_by_a_rerun(endpoint, local_ray, raw, tmp_path):
     out = "s3://bucket/resumed"
     with pytest.raises(ValueError, match="1 frames in quarantine: 1 x image missing"):
         convert(config(raw, out, allow_missing=False))
     unfinished = objects(out)
     assert "manifest.json" not in unfinished and len([n for n in unfinished if n.startswith("_parts/train")]) > 1
     assert list_shards(out, "train") == []
-    write_bytes(join(out, "train", "shard-00099-0123456789ab.parquet"), b"left behind")
+    write_bytes(join(out, "train", "shard-00099-0123456789ab.parquet"), b"leftover")
     convert(config(raw, out))
     convert(config(raw, str(tmp_path / "never")))
     assert objects(out) == local_files(tmp_path / "never")
 
 
-def test_claims_exclude_each_other_in_a_bucket(endpoint, raw):
+def test_claims_in_a_bucket_exclude_each_other(endpoint, raw):
     out = "s3://bucket/claimed"
     with claimed(join(out, "_parts", "claims"), "other inputs", out):
         with pytest.raises(ValueError, match=f"{out}: another conversion, .* delete {out}/_parts/claims/"):
@@ -147,14 +147,14 @@ def test_claims_exclude_each_other_in_a_bucket(endpoint, raw):
     assert objects(out) == {}
 
 
-def test_a_bucket_that_is_not_there_is_told(endpoint, raw):
+def test_a_missing_bucket_is_named(endpoint, raw):
     with pytest.raises((ValueError, OSError), match="(?i)bucket"):
         write_json("s3://no-such-bucket-anywhere/x.json", 1)
     assert os.environ["AWS_ENDPOINT_URL"].endswith(endpoint)
 
 
-def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_late(endpoint, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))  # journals of such runs lie there
+def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_sent_late(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # the journals of such runs are written there
     best = tmp_path / "checkpoint"
     best.mkdir()
     for name in ("config.json", "training_state.pt"):
@@ -179,4 +179,4 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_they_are_sent_l
 
 
 def unreachable(*_):
-    raise ConnectionError("nobody answers")
+    raise ConnectionError("the server does not answer")

@@ -6,7 +6,7 @@ from pipeline.data.schema import from_row
 from tests.pipeline.data.test_manifest import OLD
 
 
-def test_rows_of_both_versions_train_together(local_ray, prepared):
+def test_rows_of_both_schema_versions_are_read_together(local_ray, prepared):
     rows = read_split([str(OLD), str(prepared)], "train").take_all()
     records = [from_row(row) for row in rows]
     assert len(records) == 4 + 32

@@ -13,7 +13,7 @@ from pipeline.data.validate_record import validate
 from tests.pipeline.data.records import HEIGHT, WIDTH, encoded, record
 
 
-def test_the_content_hash_sees_every_field_but_not_where_it_was_computed():
+def test_the_content_hash_depends_on_every_field_and_is_reproducible():
     a = record()
     assert a.content_hash() == record().content_hash()
     changes = {
@@ -24,7 +24,7 @@ def test_the_content_hash_sees_every_field_but_not_where_it_was_computed():
     assert len(hashes | {a.content_hash()}) == len(changes) + 1
 
 
-def test_to_sample_decodes_rgb_as_stored_whatever_the_orientation_tag_says():
+def test_to_sample_decodes_rgb_as_stored_and_ignores_the_orientation_tag():
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     pixels[..., 2] = 250  # red, in OpenCV's order
     data = cv2.imencode(".jpg", pixels)[1].tobytes()
@@ -39,7 +39,7 @@ def test_to_sample_decodes_rgb_as_stored_whatever_the_orientation_tag_says():
     assert image.shape == (HEIGHT, WIDTH, 3) and image[..., 0].min() > 240 and image[..., 1:].max() < 10
 
 
-def test_to_sample_leaves_out_who_cannot_be_used_and_counts_the_reasons():
+def test_to_sample_leaves_out_unusable_people_and_counts_the_reasons():
     state = np.full((5, 17), 2, np.uint8)
     state[3, MUPOTS17.index("pelvis")] = 0
     a = replace(
@@ -67,7 +67,7 @@ def test_a_joint_is_visible_when_it_is_labelled_and_inside_the_image():
     assert np.flatnonzero(~visible).tolist() == [0, 3, 4, 5, 8]
 
 
-def test_a_photo_without_camera_has_an_assumed_one_and_no_depth():
+def test_a_photo_without_camera_gets_an_assumed_camera_and_no_depth():
     state = np.full((2, 17), 2, np.uint8)
     state[1, COCO17.index("r_hip")] = 0
     a = replace(
@@ -89,14 +89,14 @@ def test_an_image_without_people_is_a_sample():
     assert sample.visible.shape == (0, 21) and not left_out
 
 
-def test_a_damaged_image_is_refused_by_its_key():
+def test_a_damaged_image_is_refused_naming_its_key():
     whole = record()
     for image in (whole.image[:200], b"", whole.image[:60] + b"\xff\xd9", encoded(40, 64)):
         with pytest.raises(ValueError, match=f"^{whole.key}: image"):
             decode_image(replace(whole, image=image))
 
 
-def test_an_image_whose_header_says_another_size_than_the_row_is_refused_before_memory_is_taken_for_it(monkeypatch):
+def test_an_image_whose_header_has_another_size_than_the_row_is_refused_before_it_is_decoded(monkeypatch):
     large = replace(record(), image=encoded(2 * HEIGHT, WIDTH))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=f"image decodes to {WIDTH}x{2 * HEIGHT} pixels, wanted {WIDTH}x{HEIGHT}"):

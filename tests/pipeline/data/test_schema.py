@@ -1,4 +1,4 @@
-"""The row: round trips, and every fault named by file, key and column."""
+"""The Parquet row: round trips, and rows and files of another form refused by file, key and column."""
 
 import io
 import re
@@ -35,7 +35,7 @@ records = st.builds(
 
 @settings(max_examples=40, deadline=None)
 @given(records)
-def test_a_record_survives_parquet_bit_by_bit(original):
+def test_a_record_written_to_parquet_is_read_back_unchanged(original):
     file = io.BytesIO()
     pq.write_table(to_table([original, original]), file)
     table = pq.read_table(file)
@@ -46,8 +46,8 @@ def test_a_record_survives_parquet_bit_by_bit(original):
 
 @settings(max_examples=40, deadline=None)
 @given(records)
-def test_a_record_survives_rows_of_numpy_values(original):
-    # What Ray Data hands over: scalars and nested arrays of NumPy, ragged ones as objects.
+def test_a_record_is_read_back_unchanged_from_rows_of_numpy_values(original):
+    # Rows as Ray Data gives them: scalars and nested arrays of NumPy, ragged ones with dtype object.
     row = {}
     for name, value in row_of(original).items():
         if isinstance(value, list):
@@ -65,7 +65,7 @@ def test_a_row_without_its_image_is_read_with_empty_bytes():
         from_row(row)
 
 
-def test_the_schema_is_the_record():
+def test_the_schema_has_the_fields_of_the_record():
     assert SCHEMA.names == [f.name for f in fields(Record)]
     assert SCHEMA.metadata[b"schema_version"] == b"2"
     assert not any(isinstance(field.type, pa.ExtensionType) for field in SCHEMA)
@@ -91,7 +91,7 @@ ROW_FAULTS = {
 
 
 @pytest.mark.parametrize("name", ROW_FAULTS)
-def test_a_row_of_wrong_types_is_refused_by_its_column(name):
+def test_a_row_of_wrong_types_is_refused_naming_its_column(name):
     row = row_of(record())
     before = dict(row)
     ROW_FAULTS[name](row)
@@ -122,6 +122,6 @@ def test_a_file_of_another_schema_is_refused(change, reason):
         check_schema(change(SCHEMA), "f.parquet")
 
 
-def test_a_record_has_the_columns_of_the_schema_in_their_order_and_the_same_may_be_absent():
+def test_record_and_schema_have_the_same_order_and_the_same_optional_columns():
     assert [f.name for f in fields(Record)] == [c.name for c in COLUMNS]
     assert {f.name for f in fields(Record) if "None" in str(f.type)} == {c.name for c in COLUMNS if c.nullable}

@@ -58,7 +58,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_refused_by_file_key_and_column(name):
+def test_a_fault_is_refused_naming_file_key_and_column(name):
     column, change, reason = FAULTS[name]
     bad = changed(column, change)
     with pytest.raises(ValueError, match=reason) as caught:
@@ -66,16 +66,16 @@ def test_a_fault_is_refused_by_file_key_and_column(name):
     message = str(caught.value)
     assert message.startswith(f"shard-00000.parquet: {bad.key}: column ")
     assert "found" in message and "wanted" in message and "\n" not in message
-    # Extrinsics are one fault of two columns, as are 3D joints and their camera; sizes are judged together.
+    # R and t_mm are checked together: the message names R when t_mm is missing.
     assert f"column {column}:" in message or name == "half of the extrinsics"
 
 
-def test_joints_without_label_may_lie_anywhere():
+def test_unlabelled_joints_may_have_any_position():
     a = replace(record(seed=3), state=np.zeros((2, 17), np.uint8))
     validate(replace(a, joints_cam=-a.joints_cam))
 
 
-def test_a_face_alone_does_not_look_like_centimetres():
+def test_a_face_alone_is_not_taken_for_centimetres():
     state = np.zeros((1, 19), np.uint8)
     state[0, [COCO19.index(j) for j in ("nose", "l_eye", "r_eye", "l_ear", "r_ear")]] = 2
     cam = np.full((1, 19, 3), 2000, np.float32) + np.arange(19, dtype=np.float32)[None, :, None]

@@ -1,4 +1,4 @@
-"""Conversion: the same input gives the same rows, an interruption costs only what was unfinished."""
+"""Conversion: the same input gives the same rows, and a rerun does only what was not finished."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ from tests.pipeline.data.original_layouts import jpeg, write_mupots, write_panop
 from tests.pipeline.data.prepare.conversions import SMALL, config, files
 
 
-def test_the_prepared_folder_says_what_it_holds(local_ray, raw, tmp_path):
+def test_the_manifest_lists_the_contents_of_the_prepared_folder(local_ray, raw, tmp_path):
     manifest = convert(config(raw, tmp_path, shard_mb=SMALL))
     assert manifest == load_manifest(str(tmp_path))
     train, val, test = (manifest.splits[s] for s in ("train", "val", "test"))
-    # Every 2nd frame of train and val from two cameras, all of so short a test.
+    # Every second frame of train and val from two cameras; of a test sequence this short all frames are taken.
     assert (train.images, val.images, test.images) == (2 * 6 + 2 * 3 - 1, 4, 8)
     assert (train.people, val.people, test.people) == (34, 8, 0)
     assert train.quarantine == {"image missing": 1} == manifest.quarantine and not val.quarantine and not train.drops
@@ -42,7 +42,7 @@ def test_the_prepared_folder_says_what_it_holds(local_ray, raw, tmp_path):
     assert "in quarantine 1: image missing" in manifest.summary() and panoptic.TERMS in manifest.summary()
 
 
-def test_rows_carry_the_files_own_bytes_and_the_index_lists_them(local_ray, raw, tmp_path):
+def test_rows_hold_the_bytes_of_the_image_files_and_the_index_lists_them(local_ray, raw, tmp_path):
     convert(config(raw, tmp_path, shard_mb=SMALL))
     index = read_columns(tmp_path / "index.parquet")
     rows = []
@@ -59,14 +59,14 @@ def test_rows_carry_the_files_own_bytes_and_the_index_lists_them(local_ray, raw,
     assert len({key for _, key, _ in rows}) == len(rows) == 17 + 4 + 8
 
 
-def test_the_same_input_gives_the_same_bytes_wherever_it_lies(local_ray, raw, tmp_path):
+def test_the_same_input_in_another_folder_gives_the_same_bytes(local_ray, raw, tmp_path):
     first = convert(config(raw, tmp_path / "a", shard_mb=SMALL))
     shutil.copytree(raw, tmp_path / "moved")
     second = convert(config(tmp_path / "moved", tmp_path / "b", shard_mb=SMALL))
     assert first == second and files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_the_fingerprint_is_of_the_content_not_of_its_packing(local_ray, raw, tmp_path):
+def test_the_fingerprint_depends_on_the_content_and_not_on_its_packing(local_ray, raw, tmp_path):
     small = convert(config(raw, tmp_path / "small", shard_mb=SMALL))
     large = convert(config(raw, tmp_path / "large", rows_per_group=3))
     assert small.fingerprint == large.fingerprint and small.inputs != large.inputs
@@ -90,7 +90,7 @@ def test_the_fingerprint_is_of_the_content_not_of_its_packing(local_ray, raw, tm
     assert found["all for training"].splits["train"].images == 17 + 4 + 8
 
 
-def test_relative_folders_are_the_drivers_own(local_ray, raw, tmp_path, monkeypatch):
+def test_relative_folders_are_relative_to_the_drivers_working_directory(local_ray, raw, tmp_path, monkeypatch):
     monkeypatch.chdir(raw.parent)
     out = os.path.relpath(tmp_path / "out")
     manifest = convert(config(Path(raw.name), Path(out)))
@@ -98,7 +98,7 @@ def test_relative_folders_are_the_drivers_own(local_ray, raw, tmp_path, monkeypa
     assert len(list_shards(tmp_path / "out", "train")) == 1
 
 
-def test_another_pixel_is_another_fingerprint(local_ray, tmp_path):
+def test_images_with_other_pixels_give_another_fingerprint(local_ray, tmp_path):
     def prepared(name, seed):
         root = write_mupots(tmp_path / name, ["TS1/img_000000.jpg"])
         (root / "TS1" / "img_000000.jpg").write_bytes(jpeg(180, 320, seed))
@@ -107,7 +107,7 @@ def test_another_pixel_is_another_fingerprint(local_ray, tmp_path):
     assert prepared("a", 1) == prepared("b", 1) != prepared("c", 2)
 
 
-def test_a_finished_conversion_is_a_no_op_that_says_so(local_ray, raw, tmp_path, capsys):
+def test_a_finished_conversion_is_not_repeated_and_prints_that(local_ray, raw, tmp_path, capsys):
     first = convert(config(raw, tmp_path))
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     capsys.readouterr()
@@ -119,7 +119,7 @@ def test_a_finished_conversion_is_a_no_op_that_says_so(local_ray, raw, tmp_path,
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local_ray, raw, tmp_path):
+def test_finished_shards_survive_a_failure_and_a_rerun_makes_only_the_others(local_ray, raw, tmp_path):
     root = tmp_path / "raw"
     write_panoptic(root, "160224_mafia1", frames=range(8))
     write_panoptic(root, "160224_ultimatum1", frames=range(8))
@@ -131,22 +131,22 @@ def test_a_failure_keeps_finished_shards_and_a_rerun_makes_only_the_others(local
         ValueError, match="2 frames in quarantine: 2 x annotation unreadable .*00000004.json: not JSON"
     ) as caught:
         convert(config(root, out, shard_mb=SMALL, allow_missing=False))
-    assert "\n" not in str(caught.value), "one line, without the worker's stack"
+    assert "\n" not in str(caught.value), "the message must be one line, without the worker's stack"
     with pytest.raises(ValueError, match="its conversion did not finish"):
         load_manifest(str(out))
-    assert list_shards(out, "train") == [], "no manifest, no data"
+    assert list_shards(out, "train") == [], "without a manifest there must be no data"
     made = [*(out / "train").glob("*.parquet")]
     assert made and all(list(read_records(shard)) for shard in made)
     pose.write_text(whole)
     kept = {shard: os.stat(shard).st_ino for shard in made}
     manifest = convert(config(root, out, shard_mb=SMALL, allow_missing=False))
     again = {shard for shard in made if not shard.exists() or os.stat(shard).st_ino != kept[shard]}
-    assert len(again) == 2, "the frame is seen by two cameras, each in a shard of its own"
+    assert len(again) == 2, "the frame is seen by two cameras, whose chunks are in different shards"
     assert manifest == convert(config(root, tmp_path / "uninterrupted", shard_mb=SMALL))
     assert files(out) == files(tmp_path / "uninterrupted")
 
 
-def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_path):
+def test_leftovers_of_an_interrupted_attempt_are_removed(local_ray, raw, tmp_path):
     (tmp_path / "train").mkdir()
     for name in (f".staged-{'0' * 32}-shard", "shard-00099-0123456789ab.parquet"):
         (tmp_path / "train" / name).write_bytes(b"half")
@@ -155,7 +155,7 @@ def test_leftovers_of_an_interrupted_attempt_do_not_stay(local_ray, raw, tmp_pat
     assert os.listdir(tmp_path / "train") == [Path(shard).name] and shard.startswith("train/shard-00000-")
 
 
-def test_real_photos_convert_whole(local_ray, das_data, tmp_path):
+def test_real_photos_are_converted_completely(local_ray, das_data, tmp_path):
     photos = ConvertConfig("mupots", str(das_data / "mupots_small"), str(tmp_path / "mupots"), as_split="train")
     manifest = convert(photos)
     assert manifest.splits["train"].images == 102 and manifest.splits["train"].people == 204
@@ -169,7 +169,7 @@ def test_real_photos_convert_whole(local_ray, das_data, tmp_path):
     assert sum(len(r) for r in read_records(shard, images=False)) == 147
 
 
-def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_path):
+def test_wrong_input_is_refused_in_one_line_and_leaves_no_file(local_ray, raw, tmp_path):
     out = tmp_path / "out"
     no_images = tmp_path / "no_images"
     write_panoptic(no_images, "160906_pizza1", frames=range(3))
@@ -201,12 +201,12 @@ def test_wrong_input_ends_in_one_line_and_leaves_nothing(local_ray, raw, tmp_pat
         ({"reencode_long_side": 2}, "reencode_long_side = 2"),
     ],
 )
-def test_options_are_refused_by_name(change, reason):
+def test_wrong_options_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         ConvertConfig(**{"source": "coco", "root": "raw", "out": "out", **change})
 
 
-def test_another_split_manifest_is_chosen_by_name_or_file_and_named_in_the_result(local_ray, raw, tmp_path):
+def test_a_split_manifest_is_chosen_by_name_or_file_and_named_in_the_result(local_ray, raw, tmp_path):
     mine = tmp_path / "mine.json"
     parts = [{"sequence": "160224_mafia1", "split": "test", "activity": "mafia"}]
     mine.write_text(json.dumps({"name": "mine", "parts": parts, "cameras": ["00_30"]}))

@@ -1,4 +1,4 @@
-"""Conversions that are killed at every step, and several at once into one folder: real processes."""
+"""Conversions killed at every step, and several at once into one folder, in real processes."""
 
 import json
 import multiprocessing
@@ -54,7 +54,7 @@ def config(raw: Path, out: Path, **changes) -> ConvertConfig:
 
 
 def in_a_process(do: Callable[[], object]) -> multiprocessing.Process:
-    """Starts a copy of this process that does it, and ends with status 3 on a ValueError."""
+    """Starts a fork of this process that calls ``do`` and ends with status 3 on a ValueError."""
 
     def run() -> None:
         try:
@@ -75,12 +75,15 @@ def status(process: multiprocessing.Process) -> int | None:
 
 
 def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
-    """Does it until the step-th moment before or after a file appears or goes, and dies there by SIGKILL."""
+    """A function that calls ``do`` and kills its process at a step.
+
+    Steps are counted before and after every file is written, before it is renamed, and after every deletion.
+    """
 
     def run() -> None:
         passed = 0
 
-        def moment() -> None:
+        def count_step() -> None:
             nonlocal passed
             passed += 1
             if passed == step:
@@ -90,18 +93,18 @@ def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
 
         @contextmanager
         def watched(uri, name=None):
-            def last():  # the content is written, its name is not given yet
-                moment()
+            def last():  # the content is written, the file does not have its name yet
+                count_step()
                 return name() if name else str(uri).rpartition("/")[2]
 
-            moment()
+            count_step()
             with staged(uri, last) as place:
                 yield place
-            moment()
+            count_step()
 
         def removed(uri) -> None:
             delete(uri)
-            moment()
+            count_step()
 
         storage.staged = columns.staged = shards.staged = watched
         finish.delete = claims.delete = removed
@@ -110,7 +113,7 @@ def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def test_a_conversion_killed_at_any_step_goes_on_to_the_same_bytes(raw, tmp_path, inline):
+def test_a_conversion_killed_at_any_step_ends_with_the_same_bytes_when_rerun(raw, tmp_path, inline):
     convert(config(raw, tmp_path / "never"))
     wanted, step = files(tmp_path / "never"), 0
     assert len(wanted) >= 6
@@ -121,31 +124,31 @@ def test_a_conversion_killed_at_any_step_goes_on_to_the_same_bytes(raw, tmp_path
         if ended == 0:
             break
         assert ended == -signal.SIGKILL
-        if list_shards(out, "train"):  # readers see nothing, or all of it
+        if list_shards(out, "train"):  # readers must see no shard or all of them
             assert [r.key for s in list_shards(out, "train") for r in read_records(s)] == train_keys(tmp_path / "never")
         manifest = convert(config(raw, out))
         assert manifest == load_manifest(str(tmp_path / "never"))
         assert files(out) == wanted, step
-    assert step > 25, "the case should have died often"
+    assert step > 25, "the conversion should be killed at many steps"
 
 
 def train_keys(prepared: Path) -> list[str]:
     return [r.key for shard in list_shards(prepared, "train") for r in read_records(shard, images=False)]
 
 
-def test_a_conversion_killed_again_and_again_ends_with_the_same_bytes(raw, tmp_path, inline):
+def test_a_conversion_killed_several_times_ends_with_the_same_bytes(raw, tmp_path, inline):
     convert(config(raw, tmp_path / "never"))
     out = tmp_path / "out"
-    deaths = 0
+    kills = 0
     for step in (5, 9, 3, 12, 7):
         ended = status(in_a_process(killed_at(step, lambda: convert(config(raw, out)))))
-        deaths += ended == -signal.SIGKILL
-    assert deaths >= 3
+        kills += ended == -signal.SIGKILL
+    assert kills >= 3
     convert(config(raw, out))
     assert files(out) == files(tmp_path / "never")
 
 
-def test_the_order_in_which_work_ends_does_not_matter(raw, tmp_path, inline, monkeypatch):
+def test_the_order_in_which_tasks_end_does_not_change_the_result(raw, tmp_path, inline, monkeypatch):
     forwards = convert(config(raw, tmp_path / "forwards"))
 
     def backwards(tasks, read_records):
@@ -156,8 +159,8 @@ def test_the_order_in_which_work_ends_does_not_matter(raw, tmp_path, inline, mon
     assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
 
 
-def consistent(prepared: Path) -> None:
-    """A manifest, its index and the shards that it names say the same."""
+def assert_consistent(prepared: Path) -> None:
+    """Asserts that a manifest, its index and the shards that it names hold the same keys."""
     manifest = load_manifest(str(prepared))
     index = read_columns(prepared / "index.parquet")
     keys = [r.key for split in manifest.splits for s in list_shards(prepared, split) for r in read_records(s)]
@@ -174,28 +177,30 @@ def test_equal_conversions_at_once_share_their_work(raw, tmp_path, inline):
         assert files(out) == files(tmp_path / "alone")
 
 
-def test_unfinished_files_of_an_equal_conversion_stay_until_it_has_ended(raw, tmp_path, inline):
+def test_unfinished_files_of_a_running_equal_conversion_are_kept(raw, tmp_path, inline):
     alone, out = convert(config(raw, tmp_path / "alone")), tmp_path / "out"
     half = [out / name / f".staged-{'0' * 32}-{last}" for name, last in (("train", "shard"), ("_parts", "x.json"))]
     with claimed(str(out / "_parts" / "claims"), alone.inputs, "OUT") as other:
         for path in half:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"half of it")
-        assert convert(config(raw, out)) == alone == convert(config(raw, out)), "both what it does and what it finds"
+        assert convert(config(raw, out)) == alone == convert(config(raw, out)), (
+            "converted in the first call, found finished in the second"
+        )
         assert all(path.exists() for path in half) and (out / "_parts" / "claims" / other.name).exists()
     convert(config(raw, out))
     assert files(out) == files(tmp_path / "alone")
 
 
-def test_a_conversion_that_gives_nothing_removes_its_own_reports_and_no_others(raw, tmp_path, inline):
+def test_a_conversion_without_rows_removes_its_own_reports_and_no_others(raw, tmp_path, inline):
     root, out = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(2)), tmp_path / "out"
-    theirs = out / "_parts" / f"train-00007-{'1' * 16}.json"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("{}")
+    other = out / "_parts" / f"train-00007-{'1' * 16}.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("{}")
     shutil.rmtree(root / "160224_mafia2" / "hdImgs")
     with pytest.raises(ValueError, match="gives no image: 2 x image missing"):
         convert(config(root, out))
-    assert files(out) == {f"_parts/{theirs.name}": b"{}"}
+    assert files(out) == {f"_parts/{other.name}": b"{}"}
 
 
 def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline):
@@ -207,24 +212,26 @@ def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline)
         out = tmp_path / f"out{round_}"
         several = [in_a_process(lambda out=out, c=c: convert(config(raw, out, **c))) for c in options]
         ended = [status(process) for process in several]
-        assert set(ended) <= {0, 3} and ended.count(0) <= 1, "two different ones cannot both be in one folder"
+        assert set(ended) <= {0, 3} and ended.count(0) <= 1, (
+            "at most one of several different conversions may finish in one folder"
+        )
         if 0 in ended:
-            consistent(out)
+            assert_consistent(out)
             left = {name: data for name, data in files(out).items() if not name.startswith("_parts")}
             assert left == alone[ended.index(0)]
-        else:  # each saw the other: nothing is finished, and the next one is alone
+        else:  # each was refused because of the others: nothing is finished, and a rerun succeeds
             convert(config(raw, out))
             assert files(out) == alone[0]
 
 
-def test_a_claim_of_something_else_is_refused_by_who_holds_it(tmp_path, capsys):
+def test_a_claim_with_other_inputs_is_refused_naming_the_process_that_holds_it(tmp_path, capsys):
     folder = str(tmp_path / "claims")
     with claimed(folder, "a" * 64, "OUT"):
         with pytest.raises(
             ValueError, match=f"OUT: another conversion.*process {os.getpid()} on .*or delete .*claims/"
         ):
             with claimed(folder, "b" * 64, "OUT"):
-                raise AssertionError("must not be reached")
+                raise AssertionError("the claim must be refused")
         with claimed(folder, "a" * 64, "OUT") as second:
             assert "its finished work is used" in capsys.readouterr().out and len(second.others()) == 1
     assert not os.listdir(folder)
@@ -232,9 +239,9 @@ def test_a_claim_of_something_else_is_refused_by_who_holds_it(tmp_path, capsys):
         assert alone.others() == []
 
 
-def test_claims_of_processes_that_ended_here_do_not_count_and_others_do(tmp_path):
+def test_claims_of_ended_processes_of_this_machine_are_removed_and_others_count(tmp_path):
     folder = tmp_path / "claims"
-    ended = in_a_process(lambda: killed_inside(folder, "a" * 64))
+    ended = in_a_process(lambda: kill_while_claimed(folder, "a" * 64))
     assert status(ended) == -signal.SIGKILL and len(os.listdir(folder)) == 1
     (left,) = folder.iterdir()
     content = json.loads(left.read_text())
@@ -242,26 +249,26 @@ def test_claims_of_processes_that_ended_here_do_not_count_and_others_do(tmp_path
     elsewhere.write_text(json.dumps({**content, "machine": "another boot, another container"}))
     with pytest.raises(ValueError, match=r"another conversion.*elsewhere.json if it is not running any more"):
         with claimed(str(folder), "b" * 64, "OUT"):
-            raise AssertionError("must not be reached")
+            raise AssertionError("the claim must be refused")
     elsewhere.unlink()
     with claimed(str(folder), "b" * 64, "OUT") as alone:
         assert alone.others() == [] and not left.exists()
-    # Its number given to another process is not the process.
+    # A process id that was given to another process since: its start time differs.
     (folder / "reused.json").write_text(json.dumps({**content, "pid": os.getpid()}))
     with claimed(str(folder), "b" * 64, "OUT"):
         assert not (folder / "reused.json").exists()
 
 
-def killed_inside(folder: Path, inputs: str) -> None:
+def kill_while_claimed(folder: Path, inputs: str) -> None:
     with claimed(str(folder), inputs, "OUT"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_of_many_that_claim_at_once_never_two_are_inside(tmp_path):
+def test_of_many_simultaneous_claims_at_most_one_is_held(tmp_path):
     inside, most, entered = 0, 0, 0
     lock, start = threading.Lock(), threading.Barrier(6)
 
-    def try_it(i: int) -> None:
+    def claim_repeatedly(i: int) -> None:
         nonlocal inside, most, entered
         for _ in range(5):
             start.wait()
@@ -277,14 +284,14 @@ def test_of_many_that_claim_at_once_never_two_are_inside(tmp_path):
                 assert "another conversion" in str(error)
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(try_it, range(6)))
+        list(pool.map(claim_repeatedly, range(6)))
     assert most <= 1 and not os.listdir(tmp_path / "claims")
 
 
 # ---- with Ray ----
 
 
-def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
+def test_a_killed_task_is_run_again(local_ray, raw, tmp_path, monkeypatch):
     convert(config(raw, tmp_path / "never"))
     mark = tmp_path / "died"
 
@@ -301,7 +308,7 @@ def test_a_killed_task_is_done_again(local_ray, raw, tmp_path, monkeypatch):
     assert mark.exists() and files(tmp_path / "out") == files(tmp_path / "never")
 
 
-def test_a_killed_driver_leaves_what_a_rerun_goes_on_with(local_ray, raw, tmp_path):
+def test_a_rerun_after_a_killed_driver_uses_its_finished_tasks(local_ray, raw, tmp_path):
     out = tmp_path / "out"
     script = f"""
 import sys, time
@@ -323,9 +330,9 @@ c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=
     small = {"shard_mb": 0.012}
     convert(config(raw, tmp_path / "small", **small))
     driver = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
-    patience = time.monotonic() + 300
+    deadline = time.monotonic() + 300
     while len([*out.glob("_parts/*.json")]) < 2:
-        assert driver.poll() is None and time.monotonic() < patience, "the driver ended before it could be killed"
+        assert driver.poll() is None and time.monotonic() < deadline, "the driver ended before it could be killed"
         time.sleep(0.02)
     driver.kill()
     assert driver.wait() == -signal.SIGKILL and not (out / "manifest.json").exists()

@@ -1,4 +1,4 @@
-"""The folder that a conversion writes: no file of anybody else's is touched, and it lies apart from the originals."""
+"""The folder that a conversion writes: unknown files are not touched, and it must be apart from the originals."""
 
 import resource
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from tests.pipeline.data.original_layouts import write_mupots
 
 @pytest.fixture
 def config(tmp_path) -> ConvertConfig:
-    """Two frames of MuPoTS, to be converted into a folder beside them."""
+    """A conversion of two frames of MuPoTS."""
     root = write_mupots(tmp_path / "raw", [f"TS1/img_{i:06d}.jpg" for i in range(2)])
     return ConvertConfig("mupots", str(root), str(tmp_path / "out"))
 
@@ -26,7 +26,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-SOMEBODYS = (
+UNKNOWN_FILES = (
     "notes.txt",
     ".staged-plan",
     "train/cat.jpg",
@@ -39,36 +39,36 @@ SOMEBODYS = (
 )
 
 
-@pytest.mark.parametrize("name", SOMEBODYS)
-def test_a_folder_with_somebodys_file_is_refused_by_name_and_left_as_it_is(config, inline, name):
-    theirs = Path(config.out, name)
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("theirs")
+@pytest.mark.parametrize("name", UNKNOWN_FILES)
+def test_a_folder_with_an_unknown_file_is_refused_by_its_name_and_not_changed(config, inline, name):
+    unknown = Path(config.out, name)
+    unknown.parent.mkdir(parents=True)
+    unknown.write_text("content")
     named = name.removesuffix("/shard-00000-0123456789ab.parquet") if "/mine/" in name else name
     with pytest.raises(ValueError, match=f"/out holds {named}, which no conversion writes"):
         convert(config)
-    assert files(Path(config.out)) == [name] and theirs.read_text() == "theirs"
+    assert files(Path(config.out)) == [name] and unknown.read_text() == "content"
 
 
-def test_what_somebody_puts_there_while_the_conversion_runs_or_later_stays(config, inline, monkeypatch):
+def test_unknown_files_added_while_the_conversion_runs_or_later_are_kept(config, inline, monkeypatch):
     out = Path(config.out)
 
     def run(tasks, read_records):
-        for name in SOMEBODYS:
+        for name in UNKNOWN_FILES:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             if not (out / name).is_dir():
-                (out / name).write_text("theirs")
+                (out / name).write_text("content")
         return [write_shard(task, read_records) for task in tasks]
 
     monkeypatch.setattr(convert_module, "run_tasks", run)
     manifest = convert(config)
     (shard,) = manifest.splits["test"].shards
-    assert files(out) == sorted((*SOMEBODYS, shard, "index.parquet", "manifest.json"))
+    assert files(out) == sorted((*UNKNOWN_FILES, shard, "index.parquet", "manifest.json"))
     assert convert(config) == manifest
-    assert files(out) == sorted((*SOMEBODYS, shard, "index.parquet", "manifest.json"))
+    assert files(out) == sorted((*UNKNOWN_FILES, shard, "index.parquet", "manifest.json"))
 
 
-def test_all_that_a_conversion_leaves_is_known_as_its_own_and_removed(config, inline):
+def test_all_leftovers_of_conversions_are_accepted_and_removed(config, inline):
     manifest = convert(config)
     out, half = Path(config.out), f".staged-{'0' * 32}-"
     wanted = files(out)
@@ -93,7 +93,7 @@ def test_all_that_a_conversion_leaves_is_known_as_its_own_and_removed(config, in
         ("raw", "file://raw/prepared", "is inside of"),
     ],
 )  # fmt: skip
-def test_a_folder_of_the_originals_is_refused(root, out, relation, tmp_path, monkeypatch):
+def test_a_folder_that_is_not_apart_from_the_originals_is_refused(root, out, relation, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw").mkdir()
     (tmp_path / "linked").symlink_to("raw")
@@ -103,9 +103,9 @@ def test_a_folder_of_the_originals_is_refused(root, out, relation, tmp_path, mon
     ConvertConfig("coco", root, "s3://bucket/raw")
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(config, inline):
+def test_a_full_disk_is_refused_in_one_line_and_leaves_no_partial_file(config, inline):
     convert(replace(config, out=f"{config.out}-whole"))
-    with most_bytes_in_a_file(4000):
+    with limit_file_size(4000):
         with pytest.raises(ValueError, match=f"{config.out}: reading or writing failed: .*File too large") as caught:
             convert(config)
     assert "\n" not in str(caught.value) and files(Path(config.out)) == []
@@ -114,8 +114,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(config, inline):
 
 
 @contextmanager
-def most_bytes_in_a_file(most: int):
-    """As on a full disk, writing fails half-way."""
+def limit_file_size(most: int):
+    """Writing fails part of the way, as on a full disk: no file may have more than ``most`` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
@@ -125,15 +125,15 @@ def most_bytes_in_a_file(most: int):
 
 
 @pytest.mark.parametrize("place", ["file", "file/out"])
-def test_a_file_where_a_folder_should_be_is_one_line(config, inline, tmp_path, place):
-    (tmp_path / "file").write_text("theirs")
+def test_a_file_in_place_of_a_folder_is_refused_in_one_line(config, inline, tmp_path, place):
+    (tmp_path / "file").write_text("content")
     with pytest.raises(ValueError, match=f"{tmp_path}/{place}: reading or writing failed: ") as caught:
         convert(replace(config, out=str(tmp_path / place)))
-    assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "theirs"
+    assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "content"
 
 
-def test_a_folder_that_other_nodes_do_not_see_is_refused_before_the_work(config, monkeypatch):
-    started = iter([False, True])  # Ray, as it is joined
+def test_a_folder_that_other_nodes_cannot_read_is_refused_before_the_tasks_run(config, monkeypatch):
+    started = iter([False, True])  # Ray is not running at first, and running once it is joined
     monkeypatch.setattr(ray, "is_initialized", lambda: next(started))
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}] * 2)
     with pytest.raises(ValueError, match=f"out = '{config.out}' is a folder of one machine, but the cluster has 2 nod"):

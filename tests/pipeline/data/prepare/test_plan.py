@@ -10,7 +10,7 @@ from tests.pipeline.data.original_layouts import CAMERAS
 from tests.pipeline.data.prepare.conversions import config
 
 
-def test_packing_fills_shards_in_order_and_never_mixes_splits(raw, tmp_path):
+def test_packing_keeps_the_order_of_chunks_and_never_mixes_splits(raw, tmp_path):
     chunks = list_chunks(panoptic, "panoptic", str(raw), panoptic.SPLITS, SPLITS)
     sizes = [chunk.image_bytes for chunk in chunks]
     for megabytes in (1e-6, sizes[0] / 1e6, 2.5 * max(sizes) / 1e6, 1e3):
@@ -27,4 +27,4 @@ def test_a_key_that_appears_twice_is_refused(local_ray, raw, tmp_path, monkeypat
     monkeypatch.setattr(panoptic, "SPLITS", SplitManifest("twice", twice, cameras=CAMERAS))
     with pytest.raises(ValueError, match="key panoptic/160224_mafia1/00_16/00000000 appears twice, in panoptic/train"):
         convert(config(raw, tmp_path))
-    assert not list(tmp_path.iterdir()), "found before anything is written"
+    assert not list(tmp_path.iterdir()), "must be refused before anything is written"

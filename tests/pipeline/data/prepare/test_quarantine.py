@@ -1,4 +1,4 @@
-"""Planted faults: each is a named, counted entry in quarantine or a clear refusal."""
+"""Planted faults: each is a named and counted entry in quarantine, or refuses the whole conversion."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ POSES = f"{SEQUENCE}/hdPose3d_stage1_coco19"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A sequence of 8 frames seen by two cameras; every second one is taken."""
+    """A sequence of 8 frames seen by two cameras; every second one is converted."""
     return write_panoptic(tmp_path_factory.mktemp("whole"), SEQUENCE, frames=range(8))
 
 
@@ -74,7 +74,7 @@ def in_metres(raw):
     edit_pose(raw, 2, [person])
 
 
-def in_place_of(path, make):
+def replace_by(path, make):
     path.unlink()
     make(path)
 
@@ -84,7 +84,7 @@ def video_for_images(raw, frames, camera="00_16") -> Path:
     return write_video(raw / SEQUENCE / "hdVideos" / f"hd_{camera}.mp4", frames)
 
 
-# What is planted: how, and what is counted. Frame 2 is seen by two cameras.
+# Fault -> how it is planted, and the expected counts of the quarantine. Frame 2 is seen by two cameras.
 PLANTED = {
     "truncated JPEG": (lambda raw: image(raw, 2).write_bytes(image(raw, 2).read_bytes()[:900]), {"image damaged": 1}),
     "empty JPEG": (lambda raw: image(raw, 2).write_bytes(b""), {"image damaged": 1}),
@@ -96,17 +96,17 @@ PLANTED = {
     ),
     "image missing": (lambda raw: image(raw, 2).unlink(), {"image missing": 1}),
     "link to nothing": (
-        lambda raw: in_place_of(image(raw, 2), lambda path: path.symlink_to("nothing")),
+        lambda raw: replace_by(image(raw, 2), lambda path: path.symlink_to("nothing")),
         {"image missing": 1},
     ),
     "link in a circle": (
-        lambda raw: in_place_of(image(raw, 2), lambda path: path.symlink_to(path)),
+        lambda raw: replace_by(image(raw, 2), lambda path: path.symlink_to(path)),
         {"image unreadable": 1},
     ),
-    "folder for an image": (lambda raw: in_place_of(image(raw, 2), Path.mkdir), {"image unreadable": 1}),
-    "folder for a pose file": (lambda raw: in_place_of(pose(raw, 2), Path.mkdir), {"annotation unreadable": 2}),
+    "folder for an image": (lambda raw: replace_by(image(raw, 2), Path.mkdir), {"image unreadable": 1}),
+    "folder for a pose file": (lambda raw: replace_by(pose(raw, 2), Path.mkdir), {"annotation unreadable": 2}),
     "pose file that links to nothing": (
-        lambda raw: in_place_of(pose(raw, 2), lambda path: path.symlink_to("nothing")),
+        lambda raw: replace_by(pose(raw, 2), lambda path: path.symlink_to("nothing")),
         {"annotation unreadable": 2},
     ),
     "camera without images": (without_images, {"image missing": 4}),
@@ -161,14 +161,12 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
     kept = [r.key for shard in list_shards(out, "train") for r in read_records(shard)]
     assert len(kept) == 8 - n and not set(kept) & set(before["key"])
     assert f"in quarantine {n}: {reason}" in manifest.summary()
-    # To go on without the flag would be to take an incomplete folder for a complete one.
+    # Without the flag, an incomplete folder must not pass for a complete one.
     with pytest.raises(ValueError, match="was converted with --allow-missing and lacks frames"):
         convert(ConvertConfig("panoptic", str(raw), str(out)))
 
 
-def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after_the_poses_are_not(
-    raw, tmp_path, inline
-):
+def test_an_image_without_its_pose_file_is_an_entry_unless_it_is_before_or_after_all_poses(raw, tmp_path, inline):
     for frame in (0, 5, 7):  # poses begin after the cameras do, and end before them
         pose(raw, frame).unlink()
     out = tmp_path / "out"
@@ -184,7 +182,7 @@ def test_an_image_whose_pose_file_is_lost_is_an_entry_and_those_before_and_after
     assert entries["split"] == ["train"] * 2 and "body3DScene_00000005.json" in entries["detail"][0]
 
 
-def test_a_lost_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
+def test_a_missing_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
     video = video_for_images(raw, 8)
     for frame in (0, 5, 7):
         pose(raw, frame).unlink()
@@ -195,7 +193,7 @@ def test_a_lost_pose_file_is_an_entry_for_a_video_too(raw, tmp_path, inline):
     assert [raw / file for file in entries["file"]] == [video, image(raw, 5, "00_30")]
 
 
-def test_of_images_and_a_video_the_images_are_read_and_a_line_says_so(raw, tmp_path, inline, capsys):
+def test_images_are_read_in_place_of_a_video_and_that_is_printed(raw, tmp_path, inline, capsys):
     without = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "without")))
     assert "video" not in capsys.readouterr().out
     write_video(raw / SEQUENCE / "hdVideos" / "hd_00_16.mp4", 8)
@@ -204,7 +202,7 @@ def test_of_images_and_a_video_the_images_are_read_and_a_line_says_so(raw, tmp_p
     assert both.fingerprint == without.fingerprint
 
 
-def test_what_is_mended_leaves_no_trace_of_the_fault(raw, whole, tmp_path, inline):
+def test_a_mended_fault_leaves_no_trace_in_the_prepared_folder(raw, whole, tmp_path, inline):
     image(raw, 2).write_bytes(b"")
     with pytest.raises(ValueError, match="1 frames in quarantine"):
         convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "out")))
@@ -234,7 +232,7 @@ REFUSED = {
         "panoptic: no body3DScene_.*json in .*coco19",
     ),
     "folder for a calibration": (
-        lambda raw: in_place_of(raw / SEQUENCE / f"calibration_{SEQUENCE}.json", Path.mkdir),
+        lambda raw: replace_by(raw / SEQUENCE / f"calibration_{SEQUENCE}.json", Path.mkdir),
         f"panoptic: calibration of {SEQUENCE}: no file .*calibration_",
     ),
     "file for the pose files": (
@@ -251,7 +249,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("mistake", REFUSED)
 @pytest.mark.parametrize("allow_missing", [False, True])
-def test_a_mistake_about_the_whole_source_is_refused_and_leaves_nothing(raw, tmp_path, inline, mistake, allow_missing):
+def test_a_fault_of_the_whole_source_is_refused_and_leaves_no_file(raw, tmp_path, inline, mistake, allow_missing):
     plant, reason = REFUSED[mistake]
     plant(raw)
     with pytest.raises(ValueError, match=reason) as caught:
@@ -260,7 +258,7 @@ def test_a_mistake_about_the_whole_source_is_refused_and_leaves_nothing(raw, tmp
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
-def test_files_that_cannot_be_read_or_vanish_meanwhile_are_entries(raw, tmp_path, inline, monkeypatch):
+def test_files_that_cannot_be_read_or_are_deleted_meanwhile_are_entries(raw, tmp_path, inline, monkeypatch):
     read = Path.read_bytes
 
     def refused(path):
@@ -285,7 +283,7 @@ def test_files_that_cannot_be_read_or_vanish_meanwhile_are_entries(raw, tmp_path
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_one_line(raw, tmp_path, inline, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_refused_in_one_line(raw, tmp_path, inline, monkeypatch):
     def refused(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -295,7 +293,7 @@ def test_a_folder_that_cannot_be_listed_is_one_line(raw, tmp_path, inline, monke
     assert "\n" not in str(caught.value)
 
 
-def test_faults_of_coco_like_files_are_entries_of_their_own_image(tmp_path, inline):
+def test_faults_in_coco_like_files_are_entries_of_the_image_concerned(tmp_path, inline):
     names = [f"unaugmented_set/{i}.jpg" for i in range(100)]  # the last two are val
     far = [[0.0, 0.0, -3000.0]] * 21
     faults = {3: {"keypoints_cam": far}, 5: {"keypoints_img": [[0, 0]] * 17}, 7: {"bbox": [0, 0, None, 5]}}
@@ -308,7 +306,7 @@ def test_faults_of_coco_like_files_are_entries_of_their_own_image(tmp_path, inli
     assert "depth -3000" in found["003"] and "entry 5: keypoints_img" in found["005"] and "bbox" in found["007"]
 
 
-# What is wrong with one entry of Moon's or COCO's file: where, and what the quarantine says of it.
+# Faults in one entry of Moon's file: the list that holds the entry, its changed fields, and the detail in quarantine.
 WRONG_FIELDS = [
     ("annotations", {"keypoints_cam": None}, "keypoints_cam: found size 1, wanted numbers of shape"),
     ("annotations", {"keypoints_cam": ...}, "keypoints_cam: found nothing, wanted numbers of shape"),
@@ -327,7 +325,7 @@ WRONG_FIELDS = [
 
 
 def changed(path: Path, entries: str, place: int, change: dict) -> None:
-    """Writes a COCO-like file anew with fields of one entry changed, or taken away (...)."""
+    """Rewrites a COCO-like file with fields of one entry changed, or removed where the value is ``...``."""
     content = json.loads(path.read_text())
     entry = {**content[entries][place], **change}
     content[entries][place] = {name: value for name, value in entry.items() if value is not ...}
@@ -384,7 +382,7 @@ def test_a_wrong_field_of_cocos_file_is_an_entry_that_names_file_record_and_fiel
     assert re.match(f"entry 11: {found}", entry["detail"][0])
 
 
-def test_a_size_that_is_not_the_images_own_is_an_entry_with_both(tmp_path, inline):
+def test_a_size_that_differs_from_the_image_is_an_entry_with_both_sizes(tmp_path, inline):
     path = write_coco(tmp_path / "raw")
     changed(path, "images", 1, {"width": HEIGHT, "height": WIDTH})
     manifest = convert(ConvertConfig("coco", str(tmp_path / "raw"), str(tmp_path / "out"), allow_missing=True))
@@ -409,7 +407,9 @@ def test_a_size_that_is_not_the_images_own_is_an_entry_with_both(tmp_path, inlin
         ("categories", {"keypoints": ...}, "categories: keypoints of person: found None, wanted nose, "),
     ],
 )
-def test_an_entry_that_has_no_place_refuses_the_file_by_entry_and_field(tmp_path, inline, entries, change, found):
+def test_an_entry_that_belongs_to_no_image_refuses_the_file_naming_entry_and_field(
+    tmp_path, inline, entries, change, found
+):
     path = write_coco(tmp_path / "raw")
     changed(path, entries, 0 if entries == "categories" else 1, change)
     with pytest.raises(ValueError, match=f"{path}: {found}"):
@@ -427,7 +427,7 @@ def test_an_image_named_twice_and_a_broken_annotation_file_are_refused(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_whatever_else_is_broken(raw, tmp_path, inline):
+def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_when_others_are_broken(raw, tmp_path, inline):
     (raw / "160224_haggling1").mkdir()
     with pytest.raises(ValueError, match="calibration of 160224_haggling1: no file"):
         convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
@@ -435,10 +435,10 @@ def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_whatever_el
     assert some.split_manifest == PANOPTIC.id and some.splits["train"].sequences == {SEQUENCE: 8}
     (raw / "160224_haggling1").rmdir()
     every = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
-    assert every == some, "sequences that are absent and those that are not asked for are the same"
+    assert every == some, "a sequence that is absent must count like one that is not selected"
 
 
-def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path, inline):
+def test_a_split_without_any_usable_frame_is_counted(raw, tmp_path, inline):
     write_panoptic(raw, "160224_mafia2", frames=range(2))
     shutil.rmtree(raw / "160224_mafia2" / "hdImgs")
     out = tmp_path / "out"
@@ -450,7 +450,7 @@ def test_a_split_of_which_nothing_is_left_is_counted_all_the_same(raw, tmp_path,
         read_annotations([str(out)], "val")
 
 
-def test_what_a_recipe_leaves_out_is_no_fault(raw, tmp_path, inline, monkeypatch):
+def test_frames_that_a_recipe_leaves_out_are_not_faults(raw, tmp_path, inline, monkeypatch):
     read = panoptic.records
 
     def fewer(chunk):

@@ -22,7 +22,7 @@ from tests.pipeline.data.prepare.conversions import config
 PROJECT = Path(__file__).resolve().parents[4]
 
 
-def test_a_killed_worker_leaves_no_half_shard(raw, tmp_path):
+def test_a_killed_worker_leaves_no_partial_shard(raw, tmp_path):
     script = f"""
 import os, signal, time
 from pathlib import Path
@@ -47,7 +47,7 @@ write_shard(convert.plan_conversion(config).tasks[0], killed)
     assert list_shards(tmp_path, "train") == []
 
 
-def test_work_of_other_options_is_not_mistaken_for_done(raw, tmp_path):
+def test_a_task_with_other_options_or_without_its_shard_is_not_finished(raw, tmp_path):
     (task,) = (task for task in plan_conversion(config(raw, tmp_path)).tasks if task.split == "val")
     summary = write_shard(task, panoptic.records)
     assert finished_summary(task) == json.loads(json.dumps(summary))
@@ -59,7 +59,7 @@ def test_work_of_other_options_is_not_mistaken_for_done(raw, tmp_path):
     assert finished_summary(task) is None
 
 
-def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_path):
+def test_a_task_with_faults_is_not_finished_when_the_faulty_files_have_changed(raw, tmp_path):
     root = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(4))
     images = sorted((root / "160224_mafia2" / "hdImgs" / "00_16").iterdir())
     good = images[0].read_bytes()
@@ -75,7 +75,7 @@ def test_work_with_faults_is_done_again_when_the_files_have_changed(raw, tmp_pat
     assert finished_summary(task) is None
 
 
-def test_frames_after_a_fault_are_read_and_a_fault_of_all_frames_is_raised():
+def test_frames_after_a_fault_are_read_and_a_repeated_message_is_raised():
     chunk = Chunk("s", "/", "train", "seq", "0", "", tuple(range(6)), 0)
 
     def records(words):

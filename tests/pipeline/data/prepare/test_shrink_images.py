@@ -1,4 +1,4 @@
-"""Smaller images on request: pixels, camera, joints and boxes stay one scene; otherwise bytes are untouched."""
+"""Smaller images: pixels, camera, joints and boxes change together; images that are small enough keep their bytes."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from tests.pipeline.data.records import record
 
 
 def large(height=180, width=320):
-    """A record of people who lie where its camera, lens included, sees them."""
+    """A record whose 2D joints are the projections of its 3D joints, lens distortion included."""
     r = record(people=3)
     image = jpeg(height, width, seed=1)
     K = np.array([[300.0, 0, 165], [0, 310, 85], [0, 0, 1]])
@@ -27,7 +27,7 @@ def large(height=180, width=320):
     return replace(r, image=image, height=height, width=width, K=K, distortion=lens, joints_uv=uv, bbox=box)
 
 
-def test_an_image_that_is_no_larger_keeps_its_bytes():
+def test_an_image_that_is_not_larger_keeps_its_bytes():
     r = large()
     assert shrink(r, 320) is r and shrink(r, 1000) is r
 
@@ -35,15 +35,15 @@ def test_an_image_that_is_no_larger_keeps_its_bytes():
 @pytest.mark.parametrize(
     ("height", "width", "size"), [(180, 320, (90, 160)), (320, 180, (160, 90)), (123, 301, (65, 160))]
 )
-def test_everything_moves_together(height, width, size):
+def test_pixels_camera_joints_and_boxes_change_together(height, width, size):
     before = large(height, width)
     after = shrink(before, 160)
     validate(after)
     assert (after.height, after.width) == size and max(size) == 160
     assert decode_image(after).shape[:2] == size and after.image_sha256 != before.image_sha256
-    # The people still lie where the camera of the smaller image sees them, at their old distance.
-    seen = project(before.joints_cam.astype(float), after.K, after.distortion)
-    assert np.allclose(after.joints_uv, seen, atol=1e-3)
+    # The 3D joints have not changed, and the smaller image's camera projects them onto its 2D joints.
+    projected = project(before.joints_cam.astype(float), after.K, after.distortion)
+    assert np.allclose(after.joints_uv, projected, atol=1e-3)
     depth = before.joints_cam[..., 2].astype(float)
     assert np.allclose(
         back_project(after.joints_uv.astype(float), depth, after.K, after.distortion), before.joints_cam, atol=2
@@ -54,7 +54,7 @@ def test_everything_moves_together(height, width, size):
         assert getattr(after, name) is getattr(before, name)
 
 
-def test_pixels_move_with_the_matrix_that_moves_the_joints():
+def test_pixels_are_resized_with_the_same_matrix_as_joints():
     r = large()
     image = np.zeros((180, 320, 3), np.uint8)
     u, v = 200, 60
@@ -69,24 +69,24 @@ def test_pixels_move_with_the_matrix_that_moves_the_joints():
 def test_photos_without_camera_or_people_are_resized_too():
     r = replace(large(), K=None, distortion=None, R=None, t_mm=None, joints_cam=None, joints_cam_univ=None)
     assert shrink(r, 64).K is None
-    nobody = record(people=0)
-    assert len(shrink(nobody, 32)) == 0
+    empty = record(people=0)
+    assert len(shrink(empty, 32)) == 0
 
 
-def test_a_conversion_says_that_its_images_are_encoded_again(tmp_path, inline):
+def test_the_manifest_says_that_images_are_encoded_again(tmp_path, inline):
     raw = write_panoptic(tmp_path / "raw", "160224_mafia1", frames=range(4))
 
     def converted(name, **changes):
         return convert(ConvertConfig("panoptic", str(raw), str(tmp_path / name), **changes))
 
-    as_they_are, again, too_small = (
+    unchanged, again, too_small = (
         converted("a"),
         converted("b", reencode_long_side=160),
         converted("c", reencode_long_side=999),
     )
-    assert [m.reencode_long_side for m in (as_they_are, again, too_small)] == [None, 160, 999]
-    assert len({m.fingerprint for m in (as_they_are, again, too_small)}) == 3
-    assert "encoded again" in again.summary() and "encoded again" not in as_they_are.summary()
+    assert [m.reencode_long_side for m in (unchanged, again, too_small)] == [None, 160, 999]
+    assert len({m.fingerprint for m in (unchanged, again, too_small)}) == 3
+    assert "encoded again" in again.summary() and "encoded again" not in unchanged.summary()
     records = {
         name: [r for shard in list_shards(tmp_path / name, "train") for r in read_records(shard)] for name in "abc"
     }
