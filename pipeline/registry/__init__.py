@@ -1,1 +1,1 @@
-"""Registered models: versions, the gate before promotion, rollback."""
+"""Registered models: versions, promotion by a gate, rollback."""

@@ -91,7 +91,7 @@ class Gate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", tuple(self.slices))
         object.__setattr__(self, "guards", dict(self.guards))
-        shares = ("slice_margin", "batch_tolerance_mm", "batch_tolerance", "min_recall", "min_precision")
+        margins = ("slice_margin", "batch_tolerance_mm", "batch_tolerance", "min_recall", "min_precision")
         checks = (
             ("primary", self.primary in METRICS, f"one of {', '.join(METRICS)}"),
             ("guards", set(self.guards) <= set(METRICS), f"margins of {', '.join(METRICS)}"),
@@ -100,7 +100,7 @@ class Gate:
             ("latency_margin", self.latency_margin is None or _is_number(self.latency_margin), "a number or null"),
             ("slice_people", isinstance(self.slice_people, int) and self.slice_people >= 1, "at least 1"),
             ("batch_images", isinstance(self.batch_images, int) and self.batch_images >= 1, "at least 1"),
-            *((n, _is_number(getattr(self, n)) and getattr(self, n) >= 0, "a number of at least 0") for n in shares),
+            *((n, _is_number(getattr(self, n)) and getattr(self, n) >= 0, "a number of at least 0") for n in margins),
         )
         check_values(self, *checks, what="gate")
 
@@ -131,6 +131,7 @@ class Gate:
         return (self._improvement(candidate, champion), *guards, *self._subsets(candidate, champion))
 
     def _first(self, scores: Scores) -> tuple[Check, ...]:
+        """The first version: MPJPE below the mean pose's, recall and precision above their minima."""
         rows = (
             ("MPJPE", scores.mpjpe_mm, scores.baseline_mpjpe_mm, "the mean pose's", " mm", -1),
             ("recall", scores.recall, self.min_recall, "the minimum", "", 1),
@@ -149,6 +150,7 @@ class Gate:
         return tuple(checks)
 
     def _improvement(self, candidate: Evidence, champion: Evidence) -> Check:
+        """Whether the primary metric is surely better; with few blocks of frames, better in every sequence as well."""
         name = self.primary
         found, before = candidate.metrics[name].value, champion.metrics[name].value
         change = _difference(candidate, champion, name)
@@ -173,6 +175,7 @@ class Gate:
         return Check(f"{name} improves", good, text)
 
     def _guard(self, name: str, margin: float, candidate: Evidence, champion: Evidence) -> Check:
+        """Whether a metric is, at the worse end of its paired interval, not worse by more than the margin."""
         change = _difference(candidate, champion, name)
         # The end of the interval on the worse side, positive for a loss.
         worst = -change.low if _better_sign(name) > 0 else change.high
@@ -231,7 +234,7 @@ class Gate:
 
 
 def paired_differences(candidate: Evidence, champion: Evidence) -> dict[str, Interval]:
-    """The paired differences, candidate minus champion, of all metrics."""
+    """Candidate minus champion, of all metrics, with the interval of the paired cluster bootstrap."""
     return {name: _difference(candidate, champion, name) for name in METRICS}
 
 
@@ -241,10 +244,12 @@ def _difference(candidate: Evidence, champion: Evidence, name: str) -> Interval:
 
 
 def _better_sign(metric: str) -> int:
+    """1 where larger is better (recall, precision), -1 for errors."""
     return 1 if metric in ("recall", "precision") else -1
 
 
 def _shown(value: float, metric: str) -> str:
+    """A value with its unit: shares have none, errors are in mm."""
     return f"{value:.4g}" if metric in ("recall", "precision") else f"{value:.4g} mm"
 
 
@@ -256,6 +261,7 @@ def difference_in_words(change: Interval, metric: str) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

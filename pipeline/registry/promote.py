@@ -164,12 +164,12 @@ def read_gate(config: PromoteConfig) -> Gate:
 def _read(config: PromoteConfig, store: MlflowStore, scratch: Path) -> _Candidate:
     """Reads and checks everything that a user may have got wrong, before anything is registered."""
     folder = resolve_model(config.model, store.uri)
-    info, mark = load_info(folder), fingerprint(folder)
+    info, digest = load_info(folder), fingerprint(folder)
     files = _evaluation(config.scores, store, scratch)
     scores = Scores.from_json(read_json(files[SCORES_FILE]))
-    if scores.model_fingerprint != mark:
+    if scores.model_fingerprint != digest:
         raise ValueError(
-            f"{config.scores}: scores of model {scores.model_fingerprint[:12]}, but {config.model} is {mark[:12]}: "
+            f"{config.scores}: scores of model {scores.model_fingerprint[:12]}, but {config.model} is {digest[:12]}: "
             "evaluate this model first"
         )
     if not scores.split.endswith("/test"):
@@ -185,7 +185,7 @@ def _read(config: PromoteConfig, store: MlflowStore, scratch: Path) -> _Candidat
     except ValueError as error:
         raise ValueError(f"{error}; wanted the evaluated data, or --data with the folders where it is now") from error
     predictions = PredictionSet.load(files["predictions.parquet"])
-    if predictions.provenance.model_fingerprint != mark:
+    if predictions.provenance.model_fingerprint != digest:
         found = predictions.provenance.model_fingerprint[:12]
         raise ValueError(f"{config.scores}: its predictions are of model {found}")
     evidence = evidence_of(annotations, predictions)
@@ -242,7 +242,7 @@ def _check_alone(candidate: _Candidate, version: Version, gate: Gate, scratch: P
         return _Registered(None, [], (Check("artefact", False, str(error)),))
     batch = fixed_batch(candidate.annotations, candidate.evidence, gate.batch_images)
     again = reproduction(files, batch, candidate.annotations, candidate.predictions, gate)
-    # Scores that are marked as train-fit are refused for that mark (Gate.incomparable); one reason is enough.
+    # Scores that are marked as train-fit are refused for that reason (Gate.incomparable); a second check would only repeat it.
     train_fit = candidate.evidence.scores.train_fit
     disjoint = () if train_fit else (disjoint_from_training(files, candidate.annotations),)
     return _Registered(files, batch, (intact, again, *disjoint))

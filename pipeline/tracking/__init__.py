@@ -1,1 +1,1 @@
-"""MLflow runs: what a job reports, kept on disk until the server has it."""
+"""MLflow runs: what a job logs, kept in files until the server has it."""

@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join
 from pipeline.infra.mlflow_client import MlflowStore, first_line, is_loss
 from pipeline.tracking.mlflow_values import NOTE_LENGTH, TAG_LENGTH, cut, parameters, valid_name
-from pipeline.tracking.run_description import HEADLINE_TAG, IDENTITY_TAG, SUMMARY_TAG, read_run
+from pipeline.tracking.run_description import HEADLINE_TAG, SUMMARY_TAG, read_run
+from pipeline.tracking.run_lookup import find_or_create_run
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.system_metrics import Sampler, machine_monitors
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
@@ -100,19 +97,9 @@ class Tracker:
             ValueError: an identity that cannot be searched for.
             ConnectionError: the server does not answer: a run without tracking is not started.
         """
-        if not re.fullmatch(r"[\w\-./: ]{1,200}", identity, flags=re.ASCII):
-            raise ValueError(f"name = {identity!r}, wanted up to 200 letters, digits and _ - . / : or spaces")
         store = MlflowStore(tracking_uri)
-        with store.connected(must_exist=False) as client:
-            experiment_id = _experiment(client, store, experiment)
-            same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
-            found = client.search_runs([experiment_id], same, order_by=["attribute.start_time ASC"])
-            if found:
-                run_id = found[0].info.run_id
-            else:
-                first = {IDENTITY_TAG: identity} | ({"mlflow.parentRunId": parent.run_id} if parent else {})
-                run_id = client.create_run(experiment_id, tags=first, run_name=identity).info.run_id
-        tracker = cls(RunHandle(tracking_uri, run_id, str(folder), socket.gethostname()), "driver", resumed=bool(found))
+        run_id, resumed = find_or_create_run(store, experiment, identity, None if parent is None else parent.run_id)
+        tracker = cls(RunHandle(tracking_uri, run_id, str(folder), socket.gethostname()), "driver", resumed)
         tracker._sender.add({"status": "RUNNING"})
         tracker.set_tags({"das.code_version": code_version(), "das.host": tracker.handle.host, **(tags or {})})
         tracker._sender.backfill()
@@ -286,24 +273,3 @@ class Tracker:
                 raise
             return False
         return True
-
-
-def _experiment(client: MlflowClient, store: MlflowStore, name: str) -> str:
-    """Id of the experiment, created if needed; with sqlite its artifacts are beside the database."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        location = None
-        if store.database is not None:
-            # Without it MLflow would use ./mlruns of the process that happens to create the experiment.
-            location = (store.database.parent / "mlartifacts" / re.sub(r"\W+", "_", name)).as_uri()
-        try:
-            return cast(str, client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another process has just created it
-    if found is None or found.lifecycle_stage != "active":
-        raise ValueError(f"MLflow experiment {name!r} was deleted; restore it or choose another name")
-    return cast(str, found.experiment_id)

@@ -35,7 +35,7 @@ def evidence(
     people_of=(PEOPLE,) * SEQUENCES,
     **named,
 ):
-    """A model with this mean error (mm) in all blocks, more by sequence; the noise of a block is shared by all."""
+    """A model with this mean error (mm) in all blocks, more by sequence; all models share a block's difficulty."""
     n = SEQUENCES * blocks_of_each
     sequence = np.repeat([f"seq{i}" for i in range(SEQUENCES)], blocks_of_each)
     frame = np.tile(np.arange(blocks_of_each) * 300, SEQUENCES)
@@ -80,7 +80,7 @@ def test_a_better_candidate_passes_and_the_reason_has_the_difference_with_its_in
     assert change.low < -5 < change.high < 0  # the truth is inside, and zero is not
 
 
-def test_a_worse_one_is_refused_with_every_reason_and_an_equal_one_too():
+def test_a_worse_candidate_is_refused_with_every_reason_and_an_equal_one_too():
     worse = decide(evidence(99.0), evidence(90.0))
     assert not worse.passed and "is not better than the champion's" in str(worse)
     assert "4 of 4 sequence subsets" in str(worse)
