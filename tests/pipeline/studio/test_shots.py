@@ -74,7 +74,7 @@ def test_a_linear_classifier_cannot_separate_left_from_right_joints(pairs):
     chance = 3 * 0.5 / np.sqrt((takes % 2 == 1).sum() / 6)
     assert abs(classification_accuracy(takes, left, right) - 0.5) < chance
     # The same classifier finds a difference of 0.3 standard deviations in one colour channel.
-    marked = left + 0.3 * left.std(0) * np.position(left.shape[1])[0]
+    marked = left + 0.3 * left.std(0) * np.eye(left.shape[1])[0]
     assert classification_accuracy(takes, marked, right) > 0.5 + chance
 
 
