@@ -130,7 +130,8 @@ def to_disk(folder: Path, forget: bool = False) -> None:
 
 def converted(root: Path, out: Path) -> float:
     """Seconds that the conversion takes when Ray is running already."""
-    from pipeline.data.prepare.convert import ConvertConfig, convert
+    from pipeline.data.prepare.config import ConvertConfig
+    from pipeline.data.prepare.convert import convert
 
     started = time.perf_counter()
     convert(ConvertConfig("panoptic", str(root), str(out), splits=("train",)))
@@ -145,7 +146,8 @@ def start_ray(folder: Path) -> float:
     started = time.perf_counter()
     connect(ClusterConfig(address="local", num_cpus=2, object_store_mb=100))
     write_originals(folder / "warm", 4)
-    from pipeline.data.prepare.convert import ConvertConfig, convert
+    from pipeline.data.prepare.config import ConvertConfig
+    from pipeline.data.prepare.convert import convert
 
     convert(ConvertConfig("panoptic", str(folder / "warm"), str(folder / "warm_out"), splits=("train",), shard_mb=1.2))
     return time.perf_counter() - started

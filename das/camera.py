@@ -13,12 +13,14 @@ and broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 ASSUMED_FOV_DEGREES = 60.0
 """Horizontal field of view taken for an unknown camera: between a phone's main lens and a webcam."""
@@ -29,12 +31,21 @@ _UNDISTORT_STEPS = 10
 _LONGEST_STEP = 0.5
 
 
+def _library(value: Any) -> Any:
+    """NumPy or torch, whichever made the value; torch is imported for its own tensors only (it takes over a second)."""
+    if isinstance(value, np.ndarray | np.generic):
+        return np
+    import torch
+
+    return torch
+
+
 def _stack(parts: Sequence[Any]) -> Any:
-    return torch.stack(list(parts), -1) if isinstance(parts[0], torch.Tensor) else np.stack(parts, -1)
+    return _library(parts[0]).stack(list(parts), -1)
 
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
-    return torch.where(condition, a, b) if isinstance(condition, torch.Tensor) else np.where(condition, a, b)
+    return _library(condition).where(condition, a, b)
 
 
 def transform(points: Array, R: Array, t: Array) -> Array:

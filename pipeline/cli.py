@@ -54,9 +54,13 @@ def _mistakes_in_flags() -> Iterator[None]:
 
 def render(argv: Sequence[str]) -> None:
     """Render licence-free people in the original layout of Panoptic, MuCo, MuPoTS or COCO."""
-    from pipeline.studio.render_job import RenderConfig, render_with_ray
+    from pipeline.studio.render_config import RenderConfig
 
-    render_with_ray(_parse("render", RenderConfig, argv))
+    config = _parse("render", RenderConfig, argv)
+
+    from pipeline.studio.render_job import render_with_ray
+
+    render_with_ray(config)
 
 
 def doctor(argv: Sequence[str]) -> None:
@@ -68,52 +72,95 @@ def doctor(argv: Sequence[str]) -> None:
 
 def prepare(argv: Sequence[str]) -> None:
     """Convert original data to checked Parquet shards with a manifest."""
-    from pipeline.data.prepare.convert import ConvertConfig, convert
+    from pipeline.data.prepare.config import ConvertConfig
 
-    print(convert(_parse("prepare", ConvertConfig, argv)).summary())
+    config = _parse("prepare", ConvertConfig, argv)
+
+    from pipeline.data.prepare.convert import convert
+
+    print(convert(config).summary())
 
 
 def data(argv: Sequence[str]) -> None:
     """Show prepared data: `data stats` for tables and plots, `data show` for pictures."""
-    from pipeline.data.browse.show import ShowConfig, show
-    from pipeline.data.browse.stats import StatsConfig, stats
+    from pipeline.data.browse.config import ShowConfig, StatsConfig
 
     config = _subcommand("data", {"stats": StatsConfig, "show": ShowConfig}, argv)
+
     if isinstance(config, ShowConfig):
+        from pipeline.data.browse.show import show
+
         show(config)
     else:
+        from pipeline.data.browse.stats import stats
+
         print(stats(config).summary())
 
 
 def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
-    from pipeline.training.fit import fit
     from pipeline.training.presets import panoptic_presets
 
-    print(fit(_choose("train-panoptic", panoptic_presets(), argv)).summary())
+    config = _choose("train-panoptic", panoptic_presets(), argv)
+
+    from pipeline.training.fit import fit
+
+    print(fit(config).summary())
 
 
 def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
-    from pipeline.training.fit import fit
     from pipeline.training.presets import mupots_presets
 
-    print(fit(_choose("train-mupots", mupots_presets(), argv)).summary())
+    config = _choose("train-mupots", mupots_presets(), argv)
+
+    from pipeline.training.fit import fit
+
+    print(fit(config).summary())
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
+    from pipeline.training.trials import sweep_presets
+
+    config = _choose("sweep", sweep_presets(), argv)
+
+    from pipeline.training.sweep import sweep
+
+    print(sweep(config).summary())
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a model or predictions under every protocol; tables, overlays and an HTML report, all into MLflow."""
-    from pipeline.evaluation.command import run_evaluation
     from pipeline.evaluation.config import EvaluateConfig
 
-    print(run_evaluation(_parse("evaluate", EvaluateConfig, argv)).summary())
+    config = _parse("evaluate", EvaluateConfig, argv)
+
+    from pipeline.evaluation.command import run_evaluation
+
+    print(run_evaluation(config).summary())
+
+
+def benchmark(argv: Sequence[str]) -> None:
+    """Measure latency, throughput, memory, cost of each stage, parameters and FLOPs of a model."""
+    from pipeline.evaluation.benchmark.config import BenchmarkConfig
+
+    config = _parse("benchmark", BenchmarkConfig, argv)
+
+    from pipeline.evaluation.benchmark.benchmark import benchmark
+
+    print(benchmark(config).summary())
 
 
 def promote(argv: Sequence[str]) -> None:
     """Register a checkpoint; a paired statistical gate decides whether it becomes champion."""
-    from pipeline.registry.promote import PromoteConfig, promote
+    from pipeline.registry.config import PromoteConfig
 
-    result = promote(_parse("promote", PromoteConfig, argv))
+    config = _parse("promote", PromoteConfig, argv)
+
+    from pipeline.registry.promote import promote
+
+    result = promote(config)
     print(result.summary())
     if not result.champion:
         sys.exit(1)
@@ -121,30 +168,24 @@ def promote(argv: Sequence[str]) -> None:
 
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history, the difference of two versions or its gate; roll back its champion."""
-    from pipeline.registry.queries import RegistryConfig, run_command
+    from pipeline.registry.config import RegistryConfig
 
-    print(run_command(_parse("registry", RegistryConfig, argv)))
+    config = _parse("registry", RegistryConfig, argv)
+
+    from pipeline.registry.queries import run_command
+
+    print(run_command(config))
 
 
 def predict(argv: Sequence[str]) -> None:
     """Find people on photos and videos: JSON, overlay and a view from above."""
-    from pipeline.predict.predict import PredictConfig, predict
+    from pipeline.predict.config import PredictConfig
 
-    predict(_parse("predict", PredictConfig, argv))
+    config = _parse("predict", PredictConfig, argv)
 
+    from pipeline.predict.predict import predict
 
-def sweep(argv: Sequence[str]) -> None:
-    """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
-    from pipeline.training.sweep import sweep, sweep_presets
-
-    print(sweep(_choose("sweep", sweep_presets(), argv)).summary())
-
-
-def benchmark(argv: Sequence[str]) -> None:
-    """Measure latency, throughput, memory, cost of each stage, parameters and FLOPs of a model."""
-    from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
-
-    print(benchmark(_parse("benchmark", BenchmarkConfig, argv)).summary())
+    predict(config)
 
 
 def demo(argv: Sequence[str]) -> None:

@@ -16,19 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.evaluate import evaluate
-from pipeline.evaluation.result import PAGE_FILE
 from pipeline.infra.cluster import ClusterConfig, connect
-from pipeline.infra.files import join, write_json
-from pipeline.predict.predict import PredictConfig, predict
-from pipeline.registry.promote import PromoteConfig, promote
+from pipeline.predict.config import PredictConfig
+from pipeline.registry.config import PromoteConfig
 from pipeline.studio.config import StudioConfig
-from pipeline.studio.panoptic_layout import calibration_path, image_path
-from pipeline.studio.render_job import RenderConfig, render_with_ray
+from pipeline.studio.render_config import RenderConfig
 from pipeline.training.config import ModelChoice, TrainConfig
-from pipeline.training.fit import fit
 from pipeline.training.presets import small_training
 
 MODEL_NAME: Final = "das-demo"
@@ -100,6 +95,15 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     Raises:
         SystemExit: with status 1, after printing the gate's reasons, if the model did not become champion.
     """
+    # Here, not above: `das demo --help` needs none of them, and they import Ray and torch.
+    from pipeline.data.prepare.convert import convert
+    from pipeline.evaluation.evaluate import evaluate
+    from pipeline.evaluation.result import PAGE_FILE
+    from pipeline.infra.files import join, write_json
+    from pipeline.registry.promote import promote
+    from pipeline.studio.render_job import render_with_ray
+    from pipeline.training.fit import fit
+
     out = Path(config.out or ("runs/demo-long" if config.long else "runs/demo")).resolve()
     what, watch = plan(config), Stopwatch()
     cluster = ClusterConfig(address="local", storage=str(out))
@@ -172,6 +176,10 @@ def _training(prepared: str, what: DemoPlan, cluster: ClusterConfig) -> TrainCon
 
 def _picture(model: str, studio: StudioConfig, out: Path, tracking_uri: str) -> str:
     """Renders a large photo from a test sequence, if needed, and predicts on it; returns the path of the overlay."""
+    from pipeline.predict.predict import predict
+    from pipeline.studio.panoptic_layout import calibration_path, image_path
+    from pipeline.studio.render_job import render_with_ray
+
     large = replace(
         studio,
         width=1280,

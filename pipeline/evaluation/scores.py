@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from das.fields import check_json
 from das.metrics.bootstrap import Clusters, Ratio
-from pipeline.evaluation.score import ProtocolResults
+
+if TYPE_CHECKING:  # configurations need this module, and scoring needs torch
+    from pipeline.evaluation.score import ProtocolResults
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
 

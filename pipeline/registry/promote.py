@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from das.checkpoint import ModelInfo, load_info
@@ -22,40 +22,20 @@ from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, read_annotations
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
-from pipeline.infra.cluster import ClusterConfig, absolute_storage
+from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import fingerprint, resolve_model, run_file
 from pipeline.registry.candidate_checks import disjoint_from_training, fixed_batch, latency, reproduction
 from pipeline.registry.champion_lock import champion_lock
+from pipeline.registry.config import PromoteConfig
 from pipeline.registry.gate import Check, Gate, Verdict
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.registered_model import RegisteredModel
-from pipeline.registry.tasks import TASKS, ModelName
+from pipeline.registry.tasks import TASKS
 from pipeline.registry.versions import Version
 
 _FILES = (SCORES_FILE, "report.json", "predictions.parquet")
-
-
-@dataclass(frozen=True)
-class PromoteConfig:
-    """One candidate for the alias champion."""
-
-    model: str
-    """Checkpoint folder, such as runs/NAME/best, or runs:/RUN_ID/checkpoint."""
-    scores: str
-    """Its evaluation by `das evaluate`: the folder, the scores.json in it, or the id of the MLflow run."""
-    name: ModelName
-    """Registered model that it is a version of."""
-    run: str | None = None
-    """MLflow run of the training; needed where `model` is a folder without finished.json beside it."""
-    gate: str | None = None
-    """JSON file with fields of the gate; all fields that it does not set have the values that `das registry gate NAME`
-    prints."""
-    data: tuple[str, ...] = ()
-    """Prepared folders of the evaluation, if they have moved; by default those that its report.json names."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where runs and registry are: only storage and tracking_uri are used, Ray is not started."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +222,7 @@ def _check_alone(candidate: _Candidate, version: Version, gate: Gate, scratch: P
         return _Registered(None, [], (Check("artefact", False, str(error)),))
     batch = fixed_batch(candidate.annotations, candidate.evidence, gate.batch_images)
     again = reproduction(files, batch, candidate.annotations, candidate.predictions, gate)
-    # Scores that are marked as train-fit are refused for that reason (Gate.incomparable); a second check would only repeat it.
+    # Scores marked as train-fit are refused for that reason (Gate.incomparable); a second check would only repeat it.
     train_fit = candidate.evidence.scores.train_fit
     disjoint = () if train_fit else (disjoint_from_training(files, candidate.annotations),)
     return _Registered(files, batch, (intact, again, *disjoint))

@@ -4,79 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import Annotated
-
-import tyro
 
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import flat
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.registry.champion_lock import champion_lock
+from pipeline.registry.config import Diff, History, RegistryConfig, Rollback
 from pipeline.registry.gate import difference_in_words, paired_differences
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.registered_model import RegisteredModel
-from pipeline.registry.tasks import TASKS, ModelName
+from pipeline.registry.tasks import TASKS
 from pipeline.registry.versions import Version
-
-
-@dataclass(frozen=True)
-class History:
-    """All versions with their scores and verdicts, and every change of champion."""
-
-    name: tyro.conf.Positional[ModelName]
-    """Registered model."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
-
-
-@dataclass(frozen=True)
-class Diff:
-    """What differs between two versions: settings, data, code and, image by image, their scores."""
-
-    name: tyro.conf.Positional[ModelName]
-    """Registered model."""
-    first: tyro.conf.Positional[str]
-    """Number of a version, or an alias such as champion."""
-    second: tyro.conf.Positional[str]
-    """The version or alias to compare it with."""
-    data: tuple[str, ...] = ()
-    """Prepared folders of their evaluations, if they have moved."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
-
-
-@dataclass(frozen=True)
-class Rollback:
-    """Make the version before the champion, or another former one, champion again."""
-
-    name: tyro.conf.Positional[ModelName]
-    """Registered model."""
-    to: int | None = None
-    """A former champion; by default the one that the champion replaced."""
-    reason: str = "not given"
-    """Reason, shown in the history."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
-
-
-@dataclass(frozen=True)
-class DefaultGate:
-    """Print the default gate of a registered model as JSON, a template for `das promote --gate FILE`."""
-
-    name: tyro.conf.Positional[ModelName]
-    """Registered model."""
-
-
-@dataclass(frozen=True)
-class RegistryConfig:
-    """One of the commands of `das registry`."""
-
-    command: tyro.conf.OmitSubcommandPrefixes[
-        History | Diff | Rollback | Annotated[DefaultGate, tyro.conf.subcommand("gate")]
-    ]
-    """What to do."""
 
 
 def run_command(config: RegistryConfig) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -157,3 +158,6 @@ def plan_chunks(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[
         for sequence in config.sequences(split)
         for first in range(0, config.frames(sequence), step)
     ]
+
+
+Layout = Literal["panoptic", "muco", "coco", "mupots"]

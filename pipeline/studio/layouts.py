@@ -20,21 +20,19 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 
 from pipeline.infra.files import write_bytes
 from pipeline.studio import coco_json, mupots_json
 from pipeline.studio.cameras import StudioCamera, film_camera, photo_camera, sequence_cameras, undistorted
-from pipeline.studio.config import RENDERED_TERMS, StudioChunk, StudioConfig, plan_chunks, sequence_split
+from pipeline.studio.config import RENDERED_TERMS, Layout, StudioChunk, StudioConfig, plan_chunks, sequence_split
 from pipeline.studio.panoptic_layout import render_panoptic_chunk
 from pipeline.studio.rasterize import View
 from pipeline.studio.room import green_screen_room, room_density, sequence_room
 from pipeline.studio.shots import Shot, shots_of_take, write_picture
 from pipeline.studio.stage import plan_take
-
-Layout = Literal["panoptic", "muco", "coco", "mupots"]
 
 INFO = {
     "description": "Rendered people in the form of a recorded data set; these are no recordings. "

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import ray
 from tqdm import tqdm
 
-from pipeline.infra.cluster import ClusterConfig, connect
+from pipeline.infra.cluster import connect
 from pipeline.infra.files import read_json, write_json
-from pipeline.studio.config import VERSION, StudioChunk, StudioConfig
-from pipeline.studio.layouts import Layout, finish_layout, layout_chunks, render_chunk, views_per_frame
-
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """What is rendered, and the folder that receives it."""
-
-    out: str
-    """Folder of the pictures and annotations; must be shared by all nodes."""
-    studio: StudioConfig = field(default_factory=StudioConfig)
-    """Sizes, sequences and seed."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """The Ray cluster, used unless Ray is already running."""
-    layout: Layout = "panoptic"
-    """Original layout: panoptic (read by `das prepare --source synthetic`), muco, coco or mupots (read by the source of
-    that name)."""
+from pipeline.studio.config import VERSION, Layout, StudioChunk, StudioConfig
+from pipeline.studio.layouts import finish_layout, layout_chunks, render_chunk, views_per_frame
+from pipeline.studio.render_config import RenderConfig
 
 
 def render_with_ray(config: RenderConfig) -> int:

@@ -22,7 +22,7 @@ from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
 from das.transforms import convert_joints, train_transform
 from pipeline.data.ray_rows import read_split
-from pipeline.data.record import to_sample
+from pipeline.data.samples import to_sample
 from pipeline.data.schema import from_row
 from pipeline.training.config import IngestConfig
 

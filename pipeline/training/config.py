@@ -11,7 +11,7 @@ from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import one_of
-from pipeline.training.optim import OptimConfig
+from pipeline.training.optim_config import OptimConfig
 
 
 @dataclass(frozen=True)

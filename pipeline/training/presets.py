@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.training import optim
+from pipeline.training import optim_config
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
-from pipeline.training.optim import OptimConfig
+from pipeline.training.optim_config import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ def presets() -> tuple[Preset, ...]:
         Preset(
             "release",
             "The released architecture, loss, recipe and schedule, its slips included.",
-            panoptic=_on_gpus("release_panoptic", "release_panoptic", optim.release()),
-            mupots=_on_gpus("release_mupots", "release_mupots", optim.release()),
+            panoptic=_on_gpus("release_panoptic", "release_panoptic", optim_config.release()),
+            mupots=_on_gpus("release_mupots", "release_mupots", optim_config.release()),
         ),
         Preset(
             "ours",
             "The released architecture and loss; recipe and optimisation mended.",
-            panoptic=_on_gpus("release_panoptic", "ours_panoptic", optim.ours()),
-            mupots=_on_gpus("release_mupots", "ours_mupots", optim.ours()),
+            panoptic=_on_gpus("release_panoptic", "ours_panoptic", optim_config.ours()),
+            mupots=_on_gpus("release_mupots", "ours_mupots", optim_config.ours()),
         ),
         Preset(
             "paper",
             "What the paper writes, with its ResNet-50 (Table 1).",
-            panoptic=_on_gpus("paper_resnet50", "ours_panoptic", optim.ours()),
+            panoptic=_on_gpus("paper_resnet50", "ours_panoptic", optim_config.ours()),
         ),
         Preset(
             "small",
@@ -76,7 +76,7 @@ def small_training(joints: str | None = None, height: int = 144) -> TrainConfig:
     return TrainConfig(
         model=ModelChoice("small", joints=joints),
         ingest=IngestConfig(recipe="small", width=256, height=height, batch_size=16),
-        optim=optim.small(),
+        optim=optim_config.small(),
     )
 
 

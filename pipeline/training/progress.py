@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from pipeline.training.optim import OptimConfig, learning_rate_factor
+from pipeline.training.optim import learning_rate_factor
+from pipeline.training.optim_config import OptimConfig
 
 
 class TrainingProgress:

@@ -21,7 +21,8 @@ from das.checkpoint import (
 )
 from das.model import DAS
 from das.train_step import TrainStep, require_finite
-from pipeline.training.optim import OptimConfig, autocast_type, averaged, make_optimizer
+from pipeline.training.optim import autocast_type, averaged, make_optimizer
+from pipeline.training.optim_config import OptimConfig
 from pipeline.training.progress import TrainingProgress
 
 

@@ -30,7 +30,6 @@ from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.fit import fit, worker_resources
 from pipeline.training.job import training_job
-from pipeline.training.presets import panoptic_presets
 from pipeline.training.run_folder import RunFolder, save_best
 from pipeline.training.trials import SweepConfig, Trial, draw_trials
 from pipeline.training.validation import SELECT_BY
@@ -58,11 +57,6 @@ class SweepResult:
         rows = (f"  {trial.line()}" for trial in self.trials)
         best = f"best trial {self.trials[0].name}: {self.checkpoint}"
         return "\n".join((f"sweep {head} (MLflow run {self.run_id}), by {SELECT_BY}", *rows, best))
-
-
-def sweep_presets() -> dict[str, tuple[str, SweepConfig]]:
-    """Name -> (sentence for the help, sweep) over each preset for Panoptic's joints."""
-    return {name: (text, SweepConfig(train=train)) for name, (text, train) in panoptic_presets().items()}
 
 
 def sweep(config: SweepConfig) -> SweepResult:

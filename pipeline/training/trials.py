@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from das.fields import at_least, check_name, check_values
 from pipeline.training.config import TrainConfig
-from pipeline.training.presets import small_training
+from pipeline.training.presets import panoptic_presets, small_training
 
 # Fields of ModelChoice and SweepConfig: lambda_1, lambda_2 and lambda_3 of Eq. 10.
 WEIGHTS = ("centerness_weight", "root_weight", "pose_weight")
@@ -106,6 +105,8 @@ def draw_trials(config: SweepConfig) -> list[Trial]:
     They depend on the configuration alone, so an interrupted sweep draws the same ones again; with more trials, the
     first ones stay the same.
     """
+    from ray import tune  # here: `das sweep --help` needs no Ray
+
     ranges, own = {name: getattr(config, name) for name in WEIGHTS}, config.train.model.build()
     space = {
         name: tune.loguniform(*(getattr(own, name) * end for end in ends))
@@ -120,3 +121,8 @@ def draw_trials(config: SweepConfig) -> list[Trial]:
             changes["update_layers"] = config.update_layers[(i - 1) % len(config.update_layers)]
         trials.append(Trial(f"{config.name}-{i}", changes))
     return trials
+
+
+def sweep_presets() -> dict[str, tuple[str, SweepConfig]]:
+    """Name -> (sentence for the help, sweep) over each preset for Panoptic's joints."""
+    return {name: (text, SweepConfig(train=train)) for name, (text, train) in panoptic_presets().items()}

@@ -16,7 +16,8 @@ from das.config import VARIANTS, DASConfig
 from das.recipe import RECIPES, RecipeConfig
 from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
-from pipeline.data.record import Record, left_out, to_sample
+from pipeline.data.record import Record, left_out
+from pipeline.data.samples import to_sample
 
 # Reasons why a person who could be used for training has no positives.
 OUTSIDE = "root outside the image"

@@ -11,29 +11,22 @@ skeletons are drawn as stored; positives are those of a chosen model at the test
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import cv2
 import numpy as np
-import tyro
 
-from das.config import VARIANTS
 from das.draw.method import assignment_tiles
 from das.draw.montage import above_each_other, captioned, contact_sheet, side_by_side
 from das.draw.people import TRUTH_GREY, draw_boxes, draw_ignored, draw_people, person_color
 from das.draw.primitives import Color
 from das.draw.top_view import top_view
-from das.fields import at_least
-from das.recipe import RECIPES
 from das.skeleton import skeleton_named
 from pipeline.data.browse.assignment import Assignment, Preset, assign_record, preset_for
+from pipeline.data.browse.config import ShowConfig
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import OCCLUDED, UNLABELLED, Record, decode_image
 from pipeline.data.shards import find_records, list_shards
-from pipeline.data.splits import Split
 from pipeline.infra.columns import read_columns
-from pipeline.infra.configs import one_of
 from pipeline.infra.files import join, write_bytes
 from pipeline.infra.images import encode_image
 
@@ -42,35 +35,6 @@ _WORLD_DOWN = np.array([0.0, 1.0, 0.0])
 # Range of a single frame's width, pixels. Smaller images are enlarged, or the lines would cover their people.
 _LEAST_WIDTH, _MOST_WIDTH = 800, 1200
 _TILE_WIDTH = 480
-
-
-@dataclass(frozen=True)
-class ShowConfig:
-    """Which frames of prepared data are drawn, and for which model and recipe feature points are assigned."""
-
-    prepared: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]
-    """Prepared folder, or its URI."""
-    split: Split | None = None
-    """Split to draw; None takes the first one in the folder."""
-    keys: tuple[str, ...] = ()
-    """Keys (source/sequence/camera/frame) of the frames to draw, instead of evenly spaced frames."""
-    count: int = 12
-    """Frames on the contact sheet."""
-    single: int = 3
-    """How many of those are also drawn as single frames."""
-    columns: int = 4
-    """Frames side by side on the contact sheet."""
-    variant: Annotated[str, one_of(VARIANTS)] | None = None
-    """Model whose positives are shown; None takes the released one for these joints."""
-    recipe: Annotated[str, one_of(RECIPES)] | None = None
-    """Recipe whose test size images are resized to; None takes the one for these joints."""
-    out: str = "data-show"
-    """Folder for the pictures."""
-    format: Literal["jpg", "png"] = "jpg"
-    """File format of the pictures."""
-
-    def __post_init__(self) -> None:
-        at_least(self, count=1, single=0, columns=1)
 
 
 def show(config: ShowConfig) -> list[str]:

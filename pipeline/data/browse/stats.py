@@ -9,49 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from das.config import VARIANTS
-from das.fields import at_least
-from das.recipe import RECIPES
 from pipeline.data.browse.assignment import Preset, preset_for
+from pipeline.data.browse.config import StatsConfig
 from pipeline.data.browse.measures import LevelStatistics, SplitStatistics
 from pipeline.data.browse.page import statistics_page
 from pipeline.data.browse.stats_tables import plots_of, tables_of
 from pipeline.data.manifest import Manifest, SplitInfo, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
-from pipeline.data.splits import SPLITS, Split
-from pipeline.infra.configs import one_of
+from pipeline.data.splits import SPLITS
 from pipeline.infra.files import write_bytes
 from pipeline.infra.text_tables import Table
-
-
-@dataclass(frozen=True)
-class StatsConfig:
-    """Which prepared data are measured, and for which model and recipe feature points are assigned."""
-
-    prepared: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PREPARED")]
-    """Prepared folder, or its URI."""
-    splits: tuple[Split, ...] = SPLITS
-    """Splits to measure; those that the folder lacks are left out."""
-    variant: Annotated[str, one_of(VARIANTS)] | None = None
-    """Model whose pyramid levels and positives are counted; None takes the released one for these joints."""
-    recipe: Annotated[str, one_of(RECIPES)] | None = None
-    """Recipe whose test size images are resized to; None takes the one for these joints."""
-    assigned: int = 1000
-    """Images of each split, evenly spaced, whose feature points are assigned; 0 for none."""
-    out: str = "data-stats.html"
-    """Self-contained HTML page with plots and tables."""
-
-    def __post_init__(self) -> None:
-        at_least(self, assigned=0)
-        if not self.splits:
-            raise ValueError("splits is empty, wanted some of train, val, test")
 
 
 @dataclass(frozen=True)

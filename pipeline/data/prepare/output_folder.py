@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
 from pipeline.data.prepare.shard_task import REPORTS
 from pipeline.data.splits import SPLITS
-from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import STAGED, delete, join, names
 
 CLAIMS = (REPORTS, "claims")
@@ -29,26 +27,6 @@ _OWN_NAMES: dict[tuple[str, ...], str] = {
 }
 # Name that ``staged`` gives a file until it is complete.
 _UNFINISHED = re.compile(rf"{re.escape(STAGED)}[0-9a-f]{{32}}-")
-
-
-def check_outside_originals(root: str, out: str) -> None:
-    """Checks that the prepared folder and the folder of the originals are apart.
-
-    Raises:
-        ValueError: ``out`` is ``root``, is inside of it, or contains it.
-    """
-    if "://" in (place := absolute_storage(out)):
-        return
-    originals, prepared = Path(root).expanduser().resolve(), Path(place)
-    if prepared == originals:
-        relation = "is"
-    elif prepared.is_relative_to(originals):
-        relation = "is inside of"
-    elif originals.is_relative_to(prepared):
-        relation = "contains"
-    else:
-        return
-    raise ValueError(f"out = {out!r} {relation} the folder of the originals ({root}), wanted a folder apart from it")
 
 
 def check_only_own_files(out: str) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
 
 from das.skeleton import COCO17, Skeleton
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
@@ -89,12 +88,14 @@ def annotation_file(photos: str) -> str:
     return f"annotations/person_keypoints_{photos}.json"
 
 
-def _load(path: Path) -> COCO:
+def _load(path: Path) -> Any:
     return _loaded(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)  # the chunks that one process reads share the file, which takes seconds to parse
-def _loaded(path: Path, changed: int) -> COCO:
+def _loaded(path: Path, changed: int) -> Any:
+    from pycocotools.coco import COCO  # here: the command line lists all sources before it reads any
+
     coco = COCO()
     coco.dataset = coco_like(path)
     for annotation in coco.dataset["annotations"]:

@@ -18,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from das.skeleton import MUPOTS17
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
@@ -140,6 +139,8 @@ def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=1)  # hundreds of megabytes, shared by the chunks that one process reads
 def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]:
     """(C, F, 17, 2) pixels and (C, F, 17, 3) mm of the camera."""
+    import scipy.io  # here: the command line lists all sources before it reads any
+
     try:
         content = scipy.io.loadmat(path, variable_names=["annot2", "annot3"])
         uv, cam = (

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from das.skeleton import MUPOTS17
 from pipeline.data.sources.base import pinhole
@@ -95,6 +94,8 @@ def _frame(i: int, people: np.ndarray, hidden: np.ndarray, path: Path) -> tuple[
 
 
 def _table(path: Path, name: str) -> np.ndarray:
+    import scipy.io  # here: the command line lists all sources before it reads any
+
     try:
         shapes = {found: shape for found, shape, _ in scipy.io.whosmat(path)}
         if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:

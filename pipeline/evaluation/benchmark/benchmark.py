@@ -10,77 +10,31 @@ one does not include the other's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import ray
 import torch
 
 from das.checkpoint import ModelInfo, load_model
-from das.fields import at_least, check_threshold, check_values
 from das.model import DAS
 from das.predictor import Predictor
 from pipeline.data.record import Record
-from pipeline.data.splits import Split
 from pipeline.evaluation.annotations import read_annotations
+from pipeline.evaluation.benchmark.config import BenchmarkConfig, Device
 from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost, model_cost, stage_costs
 from pipeline.evaluation.benchmark.latency import Runtime, latency, throughput
 from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.inference import images_and_cameras, spread_images
-from pipeline.infra.cluster import ClusterConfig, absolute_storage, connect, preflight
+from pipeline.infra.cluster import absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
 
-Device = Literal["cpu", "gpu"]
 NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """Which model is measured, on which images and devices."""
-
-    model: str
-    """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
-    data: tuple[str, ...]
-    """Prepared data folders (or URIs) whose images are used; annotations are not read."""
-    split: Split = "test"
-    """Split of these folders."""
-    devices: tuple[Device, ...] = ("cpu",)
-    """Devices to measure on, one after the other: cpu, gpu or both."""
-    threads: int = 1
-    """CPU threads; the same number of CPUs is reserved."""
-    bf16: bool = False
-    """Run the network under bfloat16 autocast."""
-    images: int = 32
-    """Number of images, evenly spaced in the data, that are timed at batch 1."""
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """Batch sizes for throughput and memory."""
-    threshold: float | None = None
-    """Score threshold for people, whose number changes the time; by default that of the checkpoint."""
-    name: str | None = None
-    """Name of the output folder and the MLflow run; by default made of data, split and the hash of the model."""
-    out: str | None = None
-    """Folder or URI for the results; by default benchmarks/NAME in the storage."""
-    experiment: str = "das"
-    """MLflow experiment."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the benchmark runs and where its results go."""
-
-    def __post_init__(self) -> None:
-        at_least(self, threads=1, images=1)
-        sizes, devices = self.batch_sizes, self.devices
-        check_values(
-            self,
-            ("batch_sizes", bool(sizes) and min(sizes) >= 1, "one or more numbers of at least 1"),
-            ("devices", bool(devices) and len(set(devices)) == len(devices), "cpu, gpu or both"),
-        )
-        check_threshold(self)
-        if self.name is not None and (not self.name or "/" in self.name):
-            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pipeline.data.doctor import (
     nearby,
     recognised,
 )
-from pipeline.data.prepare.convert import ConvertConfig, plan_conversion
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import plan_conversion
 from pipeline.data.prepare.shard_task import read_frames
 from pipeline.data.record import Record
 from pipeline.data.sources import mupots, panoptic

@@ -8,7 +8,7 @@ import pytest
 
 from das.skeleton import COCO19
 from pipeline.data.manifest import Manifest, load_manifest
-from pipeline.data.record import to_sample
+from pipeline.data.samples import to_sample
 from pipeline.data.schema import READABLE, VERSION
 from pipeline.data.shards import find_records, list_shards, read_records
 from pipeline.evaluation.annotations import read_annotations

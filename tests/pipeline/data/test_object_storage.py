@@ -14,7 +14,8 @@ import pytest
 from pyarrow import fs
 
 from pipeline.data.manifest import load_manifest
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
 from pipeline.data.ray_rows import read_split
 from pipeline.data.schema import from_row
 from pipeline.data.shards import list_shards, read_records

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from das.skeleton import COCO17, MUPOTS17, skeleton_named
-from pipeline.data.record import decode_image, to_sample
+from pipeline.data.record import decode_image
+from pipeline.data.samples import to_sample
 from pipeline.data.validate_record import validate
 from tests.pipeline.data.records import HEIGHT, WIDTH, encoded, record
 

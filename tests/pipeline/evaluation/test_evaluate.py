@@ -27,8 +27,9 @@ from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.images import read_photo
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import fingerprint
+from pipeline.registry.config import PromoteConfig
 from pipeline.registry.gate import Gate
-from pipeline.registry.promote import PromoteConfig, promote
+from pipeline.registry.promote import promote
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.evaluation.evaluation_cases import MODEL, read, scene, write_checkpoint, write_prepared
 

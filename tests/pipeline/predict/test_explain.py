@@ -11,8 +11,9 @@ from das.codec import PoseCodec
 from das.decode import find_candidates
 from das.predictor import Predictor
 from das.recursive_update import update_dense
+from pipeline.predict.config import PredictConfig
 from pipeline.predict.explain import _point_to_joint, draw_levels, draw_residual_density
-from pipeline.predict.predict import PredictConfig, predict
+from pipeline.predict.predict import predict
 from tests.pipeline.registry.promotion_cases import MODEL, checkpoint_of
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tyro
 
-from pipeline.predict.predict import PredictConfig, predict, predict_photo
+from pipeline.predict.config import PredictConfig
+from pipeline.predict.predict import predict, predict_photo
 from tests.pipeline.predict.prediction_cases import panoptic_calibration, refused, written
 
 

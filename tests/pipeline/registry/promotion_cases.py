@@ -28,7 +28,7 @@ from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import fingerprint
-from pipeline.registry.promote import PromoteConfig
+from pipeline.registry.config import PromoteConfig
 from pipeline.registry.registered_model import RegisteredModel
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.data.original_layouts import jpeg

@@ -18,8 +18,9 @@ from pipeline.evaluation.rescore import rescore
 from pipeline.infra.files import write_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry.champion_lock import champion_lock, queue_name
+from pipeline.registry.config import History, RegistryConfig, Rollback
 from pipeline.registry.promote import promote
-from pipeline.registry.queries import History, RegistryConfig, Rollback, run_command
+from pipeline.registry.queries import run_command
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.evaluation.evaluation_cases import write_prepared
 from tests.pipeline.registry.promotion_cases import (

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.studio.config import VERSION
-from pipeline.studio.render_job import RenderConfig, render_with_ray
+from pipeline.studio.render_config import RenderConfig
+from pipeline.studio.render_job import render_with_ray
 from tests.pipeline.studio.small_renderings import TINY
 
 

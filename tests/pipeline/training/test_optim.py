@@ -10,17 +10,10 @@ from torch import nn
 
 from das.config import release_panoptic, small
 from das.train_step import TrainStep
-from pipeline.training.optim import (
-    OptimConfig,
-    autocast_type,
-    averaged,
-    learning_rate_factor,
-    make_optimizer,
-    parameter_groups,
-    release,
-)
-from pipeline.training.optim import ours as ours_optim
-from pipeline.training.optim import small as small_optim
+from pipeline.training.optim import autocast_type, averaged, learning_rate_factor, make_optimizer, parameter_groups
+from pipeline.training.optim_config import OptimConfig, release
+from pipeline.training.optim_config import ours as ours_optim
+from pipeline.training.optim_config import small as small_optim
 
 
 def narrow(config):

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from torch import nn
 
-from pipeline.training.optim import make_optimizer, release
-from pipeline.training.optim import small as small_optim
+from pipeline.training.optim import make_optimizer
+from pipeline.training.optim_config import release
+from pipeline.training.optim_config import small as small_optim
 from pipeline.training.progress import TrainingProgress
 
 

@@ -7,9 +7,9 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler
 
 from pipeline.training import sweep as sweep_module
-from pipeline.training.optim import OptimConfig
-from pipeline.training.sweep import SweepMonitor, SweepResult, sweep, sweep_presets
-from pipeline.training.trials import SweepConfig, Trial, draw_trials
+from pipeline.training.optim_config import OptimConfig
+from pipeline.training.sweep import SweepMonitor, SweepResult, sweep
+from pipeline.training.trials import SweepConfig, Trial, draw_trials, sweep_presets
 from pipeline.training.validation import SELECT_BY
 from tests.pipeline.training.training_cases import SWEPT
 

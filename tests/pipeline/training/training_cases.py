@@ -7,7 +7,7 @@ import pytest
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.job import training_job
 from pipeline.training.loop import train_loop
-from pipeline.training.optim import OptimConfig
+from pipeline.training.optim_config import OptimConfig
 
 TINY = TrainConfig(
     model=ModelChoice("small", backbone_width=8),

@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.data.browse.assignment import preset_for
-from pipeline.data.browse.stats import StatsConfig, stats
+from pipeline.data.browse.config import StatsConfig
+from pipeline.data.browse.stats import stats
 from pipeline.data.shards import list_shards, read_records
 
 

@@ -8,7 +8,8 @@ from das.sample import collate
 from das.skeleton import skeleton_named
 from das.transforms import convert_joints, resize_matrix
 from pipeline.data.browse.assignment import OUTSIDE, OVERLAPPED, assign_record, preset_for
-from pipeline.data.record import UNLABELLED, left_out, to_sample
+from pipeline.data.record import UNLABELLED, left_out
+from pipeline.data.samples import to_sample
 
 
 def test_levels_and_points_are_those_of_the_assignment(records, preset):

@@ -6,7 +6,8 @@ import pytest
 
 from das.draw.people import TRUTH_GREY, person_color
 from pipeline.data.browse.assignment import assign_record
-from pipeline.data.browse.show import ShowConfig, frame_picture, overlay, show
+from pipeline.data.browse.config import ShowConfig
+from pipeline.data.browse.show import frame_picture, overlay, show
 from pipeline.data.record import VISIBLE, decode_image, left_out
 from pipeline.data.shards import list_shards, read_records
 

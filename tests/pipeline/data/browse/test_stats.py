@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.data.browse.stats import StatsConfig, stats
+from pipeline.data.browse.config import StatsConfig
+from pipeline.data.browse.stats import stats
 
 
 class Page(HTMLParser):

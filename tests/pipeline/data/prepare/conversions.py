@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.data.prepare.convert import ConvertConfig
+from pipeline.data.prepare.config import ConvertConfig
 
 SMALL = 0.04  # MB: a few images a shard
 

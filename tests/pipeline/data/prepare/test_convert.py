@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.data.catalog import read_splits
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
-from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.record import to_sample
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
+from pipeline.data.samples import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic

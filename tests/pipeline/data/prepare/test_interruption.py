@@ -24,7 +24,8 @@ from pipeline.data.catalog import CATALOG
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare import finish
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
 from pipeline.data.prepare.shard_task import write_shard
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic

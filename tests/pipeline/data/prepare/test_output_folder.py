@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from pipeline.data.prepare import convert as convert_module
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
 from pipeline.data.prepare.output_folder import check_only_own_files, remove_leftovers
 from pipeline.data.prepare.shard_task import write_shard
 from tests.pipeline.data.original_layouts import write_mupots

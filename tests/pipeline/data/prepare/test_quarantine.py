@@ -11,7 +11,8 @@ import pytest
 
 from das.skeleton import MPI15
 from pipeline.data.manifest import QUARANTINE, load_manifest
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.data.sources.base import DroppedFrame

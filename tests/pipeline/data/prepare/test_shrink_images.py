@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from das.camera import back_project, project
-from pipeline.data.prepare.convert import ConvertConfig, convert
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
 from pipeline.data.prepare.shrink_images import shrink
 from pipeline.data.record import decode_image
 from pipeline.data.shards import list_shards, read_records

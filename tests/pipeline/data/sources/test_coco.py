@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.record import to_sample
+from pipeline.data.samples import to_sample
 from pipeline.data.sources import coco
 from tests.pipeline.data.original_layouts import COCO_PERSON, HEIGHT, WIDTH, jpeg, read
 

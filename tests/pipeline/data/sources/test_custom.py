@@ -13,17 +13,20 @@ from das.checkpoint import fresh_tensors, load_info, load_model, save_model
 from das.model import DAS
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
 from pipeline.data.manifest import load_manifest
-from pipeline.data.prepare.convert import ConvertConfig, convert
-from pipeline.data.record import Record, to_sample
+from pipeline.data.prepare.config import ConvertConfig
+from pipeline.data.prepare.convert import convert
+from pipeline.data.record import Record
+from pipeline.data.samples import to_sample
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.validate_record import validate
-from pipeline.predict.predict import PredictConfig, predict
+from pipeline.predict.config import PredictConfig
+from pipeline.predict.predict import predict
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.job import training_job
 from pipeline.training.loop import train_loop
-from pipeline.training.optim import OptimConfig
+from pipeline.training.optim_config import OptimConfig
 from tests.pipeline.data.original_layouts import HEIGHT, WIDTH, jpeg
 from tests.pipeline.training.ray_train_stand_in import StandIn
 

@@ -9,7 +9,8 @@ import pytest
 
 from das.camera import project
 from das.skeleton import MUPOTS17
-from pipeline.data.record import Record, decode_image, to_sample
+from pipeline.data.record import Record, decode_image
+from pipeline.data.samples import to_sample
 from pipeline.data.sources import mpi_inf_3dhp
 from pipeline.data.sources import mpi_inf_3dhp_original as original
 from pipeline.data.sources.base import DroppedFrame

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.data.record import to_sample
+from pipeline.data.samples import to_sample
 from pipeline.data.sources import muco
 from tests.pipeline.data.original_layouts import coco_like_person, read, write_muco
 

@@ -8,7 +8,7 @@ import scipy.io
 
 from das.camera import project
 from das.skeleton import MUPOTS17
-from pipeline.data.record import to_sample
+from pipeline.data.samples import to_sample
 from pipeline.data.sources import mupots, mupots_mat
 from pipeline.data.sources.base import DroppedFrame, pinhole
 from pipeline.data.validate_record import validate

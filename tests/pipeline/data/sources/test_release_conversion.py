@@ -16,7 +16,8 @@ from das.camera import mean_focal
 from das.recipe import release_mupots_recipe, release_panoptic_recipe
 from das.skeleton import MUCO21, PANOPTIC15
 from das.transforms import DroppedSample, convert_joints, train_transform
-from pipeline.data.record import Record, to_sample
+from pipeline.data.record import Record
+from pipeline.data.samples import to_sample
 from pipeline.data.schema import from_row, to_table
 from pipeline.data.sources import coco, muco, panoptic
 from pipeline.data.validate_record import validate

@@ -8,7 +8,8 @@ import pytest
 from das.checkpoint import load_model
 from das.skeleton import COCO17
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.benchmark.benchmark import BenchmarkConfig, benchmark
+from pipeline.evaluation.benchmark.benchmark import benchmark
+from pipeline.evaluation.benchmark.config import BenchmarkConfig
 from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.mlflow_client import MlflowStore

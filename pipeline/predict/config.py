@@ -1,0 +1,56 @@
+"""Settings of `das predict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from das.camera import ASSUMED_FOV_DEGREES
+from das.fields import check_threshold, check_values
+from pipeline.predict.videos import is_video
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """The photos and videos, the model, and the camera."""
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO [PHOTO ...]")]
+    """Photos (anything that OpenCV reads) or videos."""
+    model: str
+    """Checkpoint folder, or a registered model such as models:/das-demo@champion."""
+    out: str = "predictions"
+    """Folder for the results."""
+    fov: float = ASSUMED_FOV_DEGREES
+    """Horizontal field of view in degrees, used where no camera file is given."""
+    camera: str | None = None
+    """Camera file: {"K": ..., "distortion": ...} or a CMU Panoptic calibration (pipeline/predict/camera_file.py)."""
+    camera_name: str | None = None
+    """Name of the camera in a calibration; by default the one that the photo's name begins with."""
+    threshold: float | None = None
+    """Smallest score of a person; by default the model's score threshold, which was chosen on its val split."""
+    inside: str | None = None
+    """Name of a joint: also writes NAME_inside.png, each pyramid level's scores and offsets to that joint before and
+    after the recursive updates, and residuals.png, the learned density of the errors in the image."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of the network."""
+    storage: str | None = None
+    """Folder of runs with the mlflow.db of registered models; default $DAS_STORAGE, else ./runs."""
+    tracking_uri: str | None = None
+    """Address of an MLflow server or store outside that folder; default $MLFLOW_TRACKING_URI."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("files is empty, wanted at least one photo or video")
+        check_values(self, ("fov", 0 < self.fov < 180, "between 0 and 180 degrees"))
+        check_threshold(self)
+        if self.inside and any(is_video(Path(file)) for file in self.files):
+            raise ValueError("inside draws on photos only, wanted no videos")
+        stems: dict[str, str] = {}
+        for file in self.files:
+            if not Path(file).is_file():
+                raise ValueError(f"{file}: no such file")
+            if stems.setdefault(Path(file).stem, file) != file:
+                raise ValueError(f"{stems[Path(file).stem]} and {file} would write files of the same name; rename one")

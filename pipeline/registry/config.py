@@ -1,0 +1,90 @@
+"""Settings of `das promote` and `das registry`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from pipeline.infra.cluster import ClusterConfig
+from pipeline.registry.tasks import ModelName
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """One candidate for the alias champion."""
+
+    model: str
+    """Checkpoint folder, such as runs/NAME/best, or runs:/RUN_ID/checkpoint."""
+    scores: str
+    """Its evaluation by `das evaluate`: the folder, the scores.json in it, or the id of the MLflow run."""
+    name: ModelName
+    """Registered model that it is a version of."""
+    run: str | None = None
+    """MLflow run of the training; needed where `model` is a folder without finished.json beside it."""
+    gate: str | None = None
+    """JSON file with fields of the gate; all fields that it does not set have the values that `das registry gate NAME`
+    prints."""
+    data: tuple[str, ...] = ()
+    """Prepared folders of the evaluation, if they have moved; by default those that its report.json names."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where runs and registry are: only storage and tracking_uri are used, Ray is not started."""
+
+
+@dataclass(frozen=True)
+class History:
+    """All versions with their scores and verdicts, and every change of champion."""
+
+    name: tyro.conf.Positional[ModelName]
+    """Registered model."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where the registry is: only storage and tracking_uri are used."""
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two versions: settings, data, code and, image by image, their scores."""
+
+    name: tyro.conf.Positional[ModelName]
+    """Registered model."""
+    first: tyro.conf.Positional[str]
+    """Number of a version, or an alias such as champion."""
+    second: tyro.conf.Positional[str]
+    """The version or alias to compare it with."""
+    data: tuple[str, ...] = ()
+    """Prepared folders of their evaluations, if they have moved."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where the registry is: only storage and tracking_uri are used."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Make the version before the champion, or another former one, champion again."""
+
+    name: tyro.conf.Positional[ModelName]
+    """Registered model."""
+    to: int | None = None
+    """A former champion; by default the one that the champion replaced."""
+    reason: str = "not given"
+    """Reason, shown in the history."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where the registry is: only storage and tracking_uri are used."""
+
+
+@dataclass(frozen=True)
+class DefaultGate:
+    """Print the default gate of a registered model as JSON, a template for `das promote --gate FILE`."""
+
+    name: tyro.conf.Positional[ModelName]
+    """Registered model."""
+
+
+@dataclass(frozen=True)
+class RegistryConfig:
+    """One of the commands of `das registry`."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[
+        History | Diff | Rollback | Annotated[DefaultGate, tyro.conf.subcommand("gate")]
+    ]
+    """What to do."""
