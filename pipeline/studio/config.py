@@ -19,6 +19,7 @@ VERSION = 2
 """Increased whenever the same configuration gives other files."""
 RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
 """Terms of use of rendered data, in whichever layout it is written."""
+Layout = Literal["panoptic", "muco", "coco", "mupots"]
 SPLITS = ("train", "val", "test")
 ACTIVITIES = ("haggling", "mafia", "ultimatum", "pizza")
 
@@ -158,6 +159,3 @@ def plan_chunks(config: StudioConfig, splits: tuple[str, ...] = SPLITS) -> list[
         for sequence in config.sequences(split)
         for first in range(0, config.frames(sequence), step)
     ]
-
-
-Layout = Literal["panoptic", "muco", "coco", "mupots"]
