@@ -87,6 +87,9 @@ def test_bf16_and_accumulation_train(prepared, tmp_path):
     assert all(value.isfinite().all() for value in load_model(folder)[0].state_dict().values())
 
 
+# ---- restarts ----
+
+
 def test_a_restart_continues_exactly_where_the_last_checkpoint_was(uninterrupted, prepared, tmp_path):
     first = StandIn(prepared, tmp_path)
     first.crash_after = 2
@@ -125,6 +128,9 @@ def test_a_checkpoint_of_another_training_state_is_refused(uninterrupted, prepar
     other = tiny(prepared, model=ModelChoice("small", backbone_width=16))
     with pytest.raises((ValueError, RuntimeError), match="size mismatch|another architecture"):
         train(StandIn(prepared, tmp_path), other)
+
+
+# ---- one worker and two ----
 
 
 def freeze_norms(patch):
@@ -188,6 +194,9 @@ def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(pr
         for key in wanted:
             if key.startswith(("/model/", "/average/")):
                 torch.testing.assert_close(found[key], wanted[key], atol=2e-4, rtol=1e-3, msg=f"{name} {key} differs")
+
+
+# ---- losses and gradients that are not finite ----
 
 
 def test_a_loss_that_is_not_finite_names_the_samples(prepared, tmp_path):

@@ -1,0 +1,34 @@
+"""Validation: the workers' shares of the val images, and what an untrained model's scores are named."""
+
+import dataclasses
+
+import pytest
+import ray.train
+import torch
+
+from das.model import DAS
+from pipeline.training.job import training_job
+from pipeline.training.validation import SELECT_BY, Validator
+from tests.pipeline.training.ray_train_stand_in import StandIn
+from tests.pipeline.training.training_cases import tiny
+
+
+def test_every_val_image_is_predicted_by_exactly_one_worker(prepared):
+    job = training_job(tiny(prepared))
+    shares = [Validator(job.config, job.info, job.val_keys, rank, world=3).own_keys for rank in range(3)]
+    assert sorted(key for share in shares for key in share) == job.val_keys
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_only_the_given_keys_are_scored_in_batches_of_any_size(prepared, tmp_path, monkeypatch, batch_size):
+    job = training_job(tiny(prepared, val_images=3))
+    stand_in = StandIn(prepared, tmp_path)
+    people = sum(len(row["person_id"]) for row in stand_in.rows["val"] if row["key"] in job.val_keys)
+    config = dataclasses.replace(job.config, ingest=dataclasses.replace(job.config.ingest, batch_size=batch_size))
+    monkeypatch.setattr(ray.train, "get_dataset_shard", stand_in.shard)
+    torch.manual_seed(0)
+    numbers, threshold = Validator(config, job.info, job.val_keys, rank=0, world=1)(DAS(job.info.model))
+    assert 0 < numbers["val/people"] <= people
+    assert numbers["val/score_threshold"] == threshold and SELECT_BY in numbers
+    assert all(name.startswith("val/") for name in numbers)
