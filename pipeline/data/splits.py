@@ -1,10 +1,10 @@
 """Split manifests: which sequences are train, val and test, and which of their frames are taken.
 
-A manifest is committed, named and hashed; its identity travels with every prepared data set, so a number can
-always be traced to the frames it was measured on. Validation is held out from training sequences (tuning,
-early stopping and calibration see nothing else) and test is touched by evaluation and promotion alone. Sequences that
-are absent, or not asked for, change neither its identity nor what is taken of the others; how many images of which
-sequence there are stands in the prepared folder's manifest.
+A manifest has a name and a hash of its content, its id. Every prepared data set records the id, so a metric can be
+traced to the frames it was measured on. Validation is held out from the training sequences and used for tuning, early
+stopping and calibration; test is used by evaluation and promotion only. Absent sequences, and a selection of
+sequences, change neither the id nor which frames are taken of the others; the manifest of the prepared folder has the
+number of images of each sequence.
 
 The committed manifests are defined in the modules of their sources; pipeline/data/catalog.py finds one by its name or
 reads one from a JSON file in the form of ``SplitManifest.to_json``.
@@ -34,13 +34,13 @@ class Part:
     sequence: str
     """Folder or file group of the source: a Panoptic sequence, TS1, train2017, unaugmented_set."""
     split: Split
-    """Where its frames go."""
+    """Split of its frames."""
     activity: str = ""
-    """What a benchmark scores together."""
+    """Group of sequences that a benchmark averages over; may be empty."""
     start: float = 0.0
     """First frame, as a fraction of the sequence's frames in order."""
     stop: float = 1.0
-    """End (exclusive), as such a fraction."""
+    """End (exclusive), as a fraction of the sequence's frames."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -52,38 +52,42 @@ class Part:
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """A named table of parts and the sampling of frames within them."""
+    """A named list of parts, and which of their frames are taken."""
 
     name: str
-    """How people call it."""
+    """Unique name, such as panoptic-release."""
     parts: tuple[Part, ...]
     """Every part of every split."""
     cameras: tuple[str, ...] = ()
-    """Cameras that are read of every sequence; empty for sources of one camera."""
+    """Cameras that are read of every sequence; empty for sources with one unnamed camera."""
     step: int = 1
-    """Of train and val parts, every step-th frame is taken."""
+    """Every step-th frame of train and val parts is taken."""
     test_frames: int | None = None
-    """Frames per test activity, spread evenly over its sequences, cameras and time; None takes all."""
+    """Frames per test activity, evenly spaced over its sequences, cameras and time; None takes all."""
     whole: tuple[Part, ...] = ()
-    """All parts, where ``parts`` are only those asked for (``narrowed``); empty where they are all."""
+    """All parts, if ``parts`` is a selection of them (``narrowed``); otherwise empty."""
 
     def __post_init__(self) -> None:
         at_least(self, step=1, test_frames=1)
 
     @property
     def id(self) -> str:
-        """``name@hash``: the name and the first 12 digits of the hash of the whole table, also of a narrowed one."""
+        """``name@hash``: the first 12 hex digits of the SHA-256 of ``to_json``, which has all parts."""
         content = json.dumps(self.to_json(), sort_keys=True).encode()
         return f"{self.name}@{hashlib.sha256(content).hexdigest()[:12]}"
 
     def to_json(self) -> dict[str, Any]:
-        """The whole table as a plain dict for a JSON file; ``from_json`` inverts it."""
+        """All parts and fields as a plain dict for a JSON file; ``from_json`` inverts it."""
         table = asdict(replace(self, parts=self.whole or self.parts))
         return {name: value for name, value in table.items() if name != "whole"}
 
     @classmethod
     def from_json(cls, value: Any) -> SplitManifest:
-        """Inverse of ``to_json``, defaults may be left out; ValueError names what is unknown, missing or wrong."""
+        """Inverse of ``to_json``; fields with defaults may be absent.
+
+        Raises:
+            ValueError: naming the field that is unknown, missing or malformed, or the sequence whose parts overlap.
+        """
         top = _checked(cls, value, "split manifest")
         parts = top.get("parts")
         if not isinstance(parts, list) or not parts:
@@ -95,16 +99,17 @@ class SplitManifest:
         return cls(**{**top, "parts": tuple(read), "cameras": tuple(top.get("cameras", ()))})
 
     def narrowed(self, sequences: Collection[str], splits: Collection[str] = SPLITS) -> SplitManifest:
-        """Only the parts of these sequences (empty: all) and splits.
+        """The manifest with only the parts of these sequences (empty: all) and splits.
 
-        What is taken of them, and the identity, stay those of the whole: a part of a benchmark is a part of that one.
+        The frames taken of them and the id stay those of the whole manifest: results on a selection of a benchmark
+        belong to that benchmark.
 
         Raises:
-            ValueError: a sequence that is none of the manifest's; lists those that are.
+            ValueError: a sequence that is not in the manifest; lists those that are.
         """
         known = {part.sequence for part in self.parts}
-        if strangers := set(sequences) - known:
-            found, wanted = ", ".join(sorted(strangers)), ", ".join(sorted(known))
+        if unknown := set(sequences) - known:
+            found, wanted = ", ".join(sorted(unknown)), ", ".join(sorted(known))
             raise ValueError(f"sequences: found {found}, wanted some of {wanted}")
         chosen = (part for part in self.parts if part.split in splits)
         some = tuple(part for part in chosen if not sequences or part.sequence in sequences)
@@ -124,12 +129,12 @@ class SplitManifest:
             frames: all frames of its sequence, in order; every camera sees them.
 
         Returns:
-            For test with ``test_frames``: int(linspace(0, n - 1, N)) of the n frames, where N is the
-            activity's share of this sequence and camera (the rule of the release), or all of them when there
-            are fewer.
+            For test with ``test_frames``: int(linspace(0, n - 1, N)) of the n frames, as the release computes them,
+            where N is ``test_frames`` divided by the number of sequences of the activity and of cameras; all
+            frames if there are fewer. Otherwise every ``step``-th frame (train, val) or all (test).
         """
         n = len(frames)
-        # Rounding and not truncation, so that adjoining parts meet at one frame.
+        # Rounded, not truncated: adjoining parts then neither share nor miss a frame.
         frames = frames[round(part.start * n) : round(part.stop * n)]
         if part.split != "test":
             return tuple(frames[:: self.step])
@@ -143,7 +148,7 @@ class SplitManifest:
 
 
 def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> dict[str, Any]:
-    """A JSON object with the fields of the class, each of a fitting type."""
+    """``value`` if it is a JSON object with the class's fields in their types; ValueError otherwise."""
     if not isinstance(value, dict):
         raise ValueError(f"{where}: found {type(value).__name__}, wanted an object")
     known = {f.name: f for f in fields(cls) if f.name != "whole"}

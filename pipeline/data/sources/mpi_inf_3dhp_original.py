@@ -1,6 +1,6 @@
 """MPI-INF-3DHP's training people as their owners ship them; not yet tested on real files.
 
-Written from descriptions of the format and tested on generated files: check the first overlays by eye.
+Written from descriptions of the format and tested on generated files: look at the first overlays before training on it.
 
     ROOT/S1/Seq1/annot.mat              annot2 {14}(F, 56) px, annot3 {14}(F, 84) mm of the camera, cell per camera
     ROOT/S1/Seq1/camera.calibration     text: intrinsic and extrinsic, 4 x 4 row by row, of every camera

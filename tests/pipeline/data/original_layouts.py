@@ -30,7 +30,7 @@ COCO_PERSON = {
                     for side in ("left", "right"))],
 }  # fmt: skip
 
-# A person as tall as people are, standing at the world's origin: centimetres, y down, floor at 0.
+# An upright person of 178 cm at the world's origin: centimetres, y down, floor at 0.
 STANDING = {
     "neck": (0, -145, 0), "nose": (0, -160, 12), "head_top": (0, -178, 0), "mid_hip": (0, -95, 0),
     "l_shoulder": (18, -143, 0), "l_elbow": (26, -115, 0), "l_wrist": (28, -90, 5),
@@ -42,7 +42,7 @@ STANDING = {
 
 
 def body(id_: int, x_cm: float = 0.0, z_cm: float = 0.0, skeleton=COCO19) -> dict:
-    """A body entry of a pose file: the standing person moved over the floor, every joint at confidence 0.6."""
+    """A body entry of a pose file: the person ``STANDING`` moved over the floor, every joint at confidence 0.6."""
     joints = np.array([STANDING[j] for j in skeleton.joints], float) + (x_cm, 0, z_cm)
     values = np.column_stack([joints, np.full(len(joints), 0.6)])
     return {"id": id_, f"joints{len(skeleton)}": values.ravel().tolist()}

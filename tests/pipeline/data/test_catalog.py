@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pipeline.data.catalog import CATALOG, MANIFESTS, read_splits
+from pipeline.data.doctor import DoctorConfig
+from pipeline.data.prepare.convert import ConvertConfig
 from pipeline.data.sources.muco import MUCO_RELEASE
 from pipeline.data.sources.panoptic import PANOPTIC_RELEASE, PANOPTIC_SMAP
 from pipeline.data.sources.panoptic import SPLITS as PANOPTIC
@@ -15,7 +17,7 @@ from pipeline.data.splits import Part, SplitManifest
 def test_every_source_states_its_terms_joint_sets_and_splits(name):
     source = CATALOG[name].source
     assert source.TERMS and "\n" not in source.TERMS
-    assert bool(source.SKELETONS) == (name != "custom"), "your own data bring a joint set of their own"
+    assert bool(source.SKELETONS) == (name != "custom"), "your own data define their joint set"
     assert {part.split for part in source.SPLITS.parts} <= {"train", "val", "test"}
 
 
@@ -26,16 +28,24 @@ def test_a_missing_folder_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mupots", "muco", "coco"])
-def test_a_folder_without_annotations_is_refused_by_the_file_it_lacks(name, tmp_path):
+def test_a_folder_without_annotations_is_refused_with_the_file_it_lacks(name, tmp_path):
     with pytest.raises(ValueError, match=r"annotations: no file .*\.json"):
         CATALOG[name].source.chunks(tmp_path, "train")
+
+
+def test_commands_refuse_an_unknown_source():
+    wanted = "source = 'panoptics', wanted one of panoptic, muco, mupots, coco, mpi_inf_3dhp, custom, synthetic"
+    with pytest.raises(ValueError, match=wanted):
+        ConvertConfig("panoptics", "raw", "out")
+    with pytest.raises(ValueError, match=wanted):
+        DoctorConfig("raw", source="panoptics")
 
 
 def sequences(manifest, split):
     return {part.sequence for part in manifest.of(split)}
 
 
-def test_committed_manifests_change_only_on_purpose():
+def test_the_ids_of_committed_manifests_are_unchanged():
     # Every prepared data set and every number carries these; a new hash is a new benchmark.
     assert [m.id for m in MANIFESTS.values()] == [
         "panoptic@0997e129b049",

@@ -1,4 +1,4 @@
-"""`das doctor data`: what is there is counted as the reader would read it, and every state has its next command."""
+"""`das doctor data`: its counts agree with what the source reads, and every report ends with a command that works."""
 
 import json
 import shlex
@@ -42,20 +42,20 @@ from tests.pipeline.data.original_layouts import (
 from tests.pipeline.data.videos import write_video
 
 
-def look(capsys, root, **options) -> tuple[int, str]:
+def report_on(capsys, root, **options) -> tuple[int, str]:
     """Exit status and report."""
     status = doctor(DoctorConfig(str(root), **options))
     return status, capsys.readouterr().out
 
 
 def next_command(report: str) -> list[str]:
-    """The words after the last `next:`, as a shell reads them."""
+    """The words after the last `next:`, split as a shell does."""
     line = [line for line in report.splitlines() if line.startswith("next: ")][-1]
     return shlex.split(line.removeprefix("next: "), comments=True)
 
 
-def typed(report: str) -> ConvertConfig | DoctorConfig:
-    """The next command through the parser of `das`; one that prepares finds its work, too."""
+def parsed(report: str) -> ConvertConfig | DoctorConfig:
+    """The next command, parsed by `das`; a `das prepare` must also find chunks to convert."""
     das, command, *words = next_command(report)
     assert das == "das"
     if command == "doctor":
@@ -69,10 +69,10 @@ def typed(report: str) -> ConvertConfig | DoctorConfig:
 
 
 def readable(source: str, root: Path) -> int:
-    """How many records the reader makes of it."""
+    """How many records the source reads from it."""
     reader = CATALOG[source].source
-    shards = [shard for split in ("train", "val", "test") for shard in reader.chunks(root, split)]
-    return sum(isinstance(item, Record) for shard in shards for item in reader.records(shard))
+    chunks = [chunk for split in ("train", "val", "test") for chunk in reader.chunks(root, split)]
+    return sum(isinstance(item, Record) for chunk in chunks for item in reader.records(chunk))
 
 
 def write_all_of_panoptic(root: Path) -> Path:
@@ -93,8 +93,8 @@ def write_all_of(source: str, root: Path) -> Path:
 
 
 @pytest.fixture
-def torn(tmp_path) -> Path:
-    """Panoptic, half of it: some sequences, and something wrong with most of them."""
+def partial(tmp_path) -> Path:
+    """Some sequences of Panoptic, most of them with a fault."""
     names = ("160224_haggling1", "160224_mafia1", "160224_ultimatum1", "160224_mafia2", "160906_pizza1")
     for name in names:
         write_panoptic(tmp_path, name, range(6))
@@ -106,7 +106,7 @@ def torn(tmp_path) -> Path:
     image("160224_haggling1", 0).unlink()
     image("160224_haggling1", 2).write_bytes(b"")
     image("160224_haggling1", 4).write_bytes(jpeg(HEIGHT, WIDTH)[:-200])
-    image("160224_haggling1", 1).unlink()  # every second frame is taken: nobody misses it
+    image("160224_haggling1", 1).unlink()  # every second frame is taken: this one is not reported
     image("160224_mafia1", 0).write_bytes(jpeg(HEIGHT // 2, WIDTH // 2))
     (tmp_path / "160224_ultimatum1" / "calibration_160224_ultimatum1.json").unlink()
     (tmp_path / "160224_mafia2" / "hdPose3d_stage1_coco19" / "body3DScene_00000002.json").write_bytes(b"")
@@ -119,17 +119,17 @@ def torn(tmp_path) -> Path:
 def test_a_complete_set_is_recognised_and_its_next_command_converts_it(source, tmp_path, capsys):
     root = write_all_of(source, tmp_path / "with space")
     assert recognised(root) == [source]
-    status, report = look(capsys, root, out=str(tmp_path / "out"))
+    status, report = report_on(capsys, root, out=str(tmp_path / "out"))
     assert status == COMPLETE and "\ncomplete: " in report and "missing\n" not in report
     command = next_command(report)
-    assert typed(report).root == str(root)
+    assert parsed(report).root == str(root)
     assert command == ["das", "prepare", "--source", source, "--root", str(root), "--out", f"{tmp_path}/out/{source}"]
     found = examine(source, DoctorConfig(str(root))).inventory
     assert found.ready == found.wanted == readable(source, root) > 0
 
 
 def half_of(source: str, root: Path) -> Path:
-    """One sequence whole and something wrong with another."""
+    """A data set with one complete sequence and a fault in another."""
     if source == "panoptic":
         write_panoptic(root, "160224_mafia1", range(2))
         shutil.rmtree(write_panoptic(root, "160906_pizza1", range(2)) / "160906_pizza1" / "hdPose3d_stage1_coco19")
@@ -154,25 +154,25 @@ def half_of(source: str, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("source", CATALOG)
-def test_the_next_command_can_be_typed_as_it_is_printed(source, tmp_path, capsys):
+def test_the_next_command_is_accepted_by_the_parser(source, tmp_path, capsys):
     empty, half = tmp_path / "no data", half_of(source, tmp_path / "half a 'download")
     empty.mkdir()
     out = str(tmp_path / "out here")
-    for asked in (source, None):
-        status, report = look(capsys, empty, source=asked, out=out)
-        assert status == NOTHING and typed(report).root == str(empty)
-    status, report = look(capsys, half, out=out)
-    config = typed(report)
+    for name in (source, None):
+        status, report = report_on(capsys, empty, source=name, out=out)
+        assert status == NOTHING and parsed(report).root == str(empty)
+    status, report = report_on(capsys, half, out=out)
+    config = parsed(report)
     assert status == PARTIAL and "   # takes what is ready; docs/" in report
     assert config.source == source and config.root == str(half) and config.out == f"{out}/{source}"
     inside = next((path for path in sorted(half.iterdir()) if path.is_dir()), half / "inside")
     inside.mkdir(exist_ok=True)
-    status, report = look(capsys, inside, source=source, out=out)
-    assert status == NOTHING and typed(report).root == str(half)
+    status, report = report_on(capsys, inside, source=source, out=out)
+    assert status == NOTHING and parsed(report).root == str(half)
 
 
-def test_half_a_download_is_counted_as_the_reader_would_read_it(torn, capsys):
-    status, report = look(capsys, torn, names=9)
+def test_the_counts_of_a_partial_download_agree_with_the_records_that_are_read(partial, capsys):
+    status, report = report_on(capsys, partial, names=9)
     assert status == PARTIAL
     for line in (
         "160226_mafia2 (train): no folder",
@@ -191,60 +191,60 @@ def test_half_a_download_is_counted_as_the_reader_would_read_it(torn, capsys):
     good = ["160224_haggling1", "160224_mafia1", "160224_mafia2", "160906_pizza1"]
     assert command[command.index("--sequences") + 1 :] == [*good, "--allow-missing"]
 
-    found = examine("panoptic", DoctorConfig(str(torn))).inventory
+    found = examine("panoptic", DoctorConfig(str(partial))).inventory
     lines = {(line.sequence, line.camera): line for line in found.cameras}
     assert lines["160224_haggling1", "00_16"].ready == 0 and lines["160224_haggling1", "00_30"].ready == 3
     assert lines["160906_pizza1", "00_16"].unannotated == 1 and not lines["160906_pizza1", "00_16"].missing
-    # What no reader can read would stop it: the doctor must not count it, the rest must agree.
-    (torn / "160224_ultimatum1").rename(torn / "away")
-    bad = torn / "160224_mafia2" / "hdPose3d_stage1_coco19" / "body3DScene_00000002.json"
+    # Remove what refuses a conversion: the report did not count it, and the rest must agree.
+    (partial / "160224_ultimatum1").rename(partial / "away")
+    bad = partial / "160224_mafia2" / "hdPose3d_stage1_coco19" / "body3DScene_00000002.json"
     bad.write_text(json.dumps({"bodies": []}))
     for camera in ("00_16", "00_30"):
-        (torn / "160224_mafia2" / "hdImgs" / camera / f"{camera}_00000002.jpg").write_bytes(b"")
-    assert found.ready == readable("panoptic", torn)
+        (partial / "160224_mafia2" / "hdImgs" / camera / f"{camera}_00000002.jpg").write_bytes(b"")
+    assert found.ready == readable("panoptic", partial)
 
 
 def test_an_image_among_annotated_frames_has_lost_its_annotation(tmp_path, capsys):
     root = write_panoptic(tmp_path, "160906_pizza1", range(6))
-    asked = {"splits": ("test",), "sequences": ("160906_pizza1",)}
+    only = {"splits": ("test",), "sequences": ("160906_pizza1",)}
     poses = root / "160906_pizza1" / "hdPose3d_stage1_coco19"
-    (poses / "body3DScene_00000000.json").unlink()  # the cameras may run before anything is annotated
-    assert look(capsys, root, **asked)[0] == COMPLETE
+    (poses / "body3DScene_00000000.json").unlink()  # cameras may start before the annotations do
+    assert report_on(capsys, root, **only)[0] == COMPLETE
     (poses / "body3DScene_00000003.json").unlink()
-    status, report = look(capsys, root, **asked)
+    status, report = report_on(capsys, root, **only)
     assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
     path = "160906_pizza1/hdImgs/00_16/00_16_00000003.jpg"
     assert f"1 annotations of 160906_pizza1 00_16 test, whose images are there: {path}" in report
     drops = list(panoptic.unannotated_images(root, "test"))
-    found = examine("panoptic", DoctorConfig(str(root), **asked)).inventory
+    found = examine("panoptic", DoctorConfig(str(root), **only)).inventory
     assert [drop.file for drop in drops] == [path for line in found.cameras for path in line.lost_annotations]
 
 
-def test_a_camera_without_images_is_missed_beside_one_that_has_them(tmp_path, capsys):
+def test_a_camera_without_images_is_reported_although_another_has_them(tmp_path, capsys):
     root = write_panoptic(tmp_path, "160906_pizza1", range(2))
     for image in (root / "160906_pizza1" / "hdImgs" / "00_16").iterdir():
         image.unlink()
-    status, report = look(capsys, root, splits=("test",), sequences=("160906_pizza1",))
+    status, report = report_on(capsys, root, splits=("test",), sequences=("160906_pizza1",))
     assert status == PARTIAL and "all 2 images of 160906_pizza1 00_16 test" in report
     assert next_command(report)[-3:] == ["--sequences", "160906_pizza1", "--allow-missing"]
 
 
-def test_only_what_is_asked_for_is_missed(torn, capsys):
-    status, report = look(capsys, torn, splits=("test",), sequences=("160906_pizza1",))
+def test_only_files_of_the_configured_splits_and_sequences_are_reported_missing(partial, capsys):
+    status, report = report_on(capsys, partial, splits=("test",), sequences=("160906_pizza1",))
     assert status == COMPLETE and "160224_haggling1" not in report
     command = next_command(report)
     assert command[-4:] == ["--splits", "test", "--sequences", "160906_pizza1"]
     with pytest.raises(ValueError, match="sequences: found nothing_like_it, wanted some of 160224"):
-        look(capsys, torn, sequences=("nothing_like_it",))
-    _, report = look(capsys, torn, sequences=("160906_pizza1",), cameras=("00_03",))
+        report_on(capsys, partial, sequences=("nothing_like_it",))
+    _, report = report_on(capsys, partial, sequences=("160906_pizza1",), cameras=("00_03",))
     assert "no camera '00_03'; it has 2, such as 00_16, 00_30" in report
 
 
-def test_nothing_names_all_that_could_be_there(tmp_path, capsys):
+def test_a_folder_without_data_lists_all_data_sets(tmp_path, capsys):
     empty = tmp_path / "a" / "b" / "c" / "d" / "empty"
     empty.mkdir(parents=True)
     for folder in (empty, empty / "absent"):
-        status, report = look(capsys, folder)
+        status, report = report_on(capsys, folder)
         assert status == NOTHING and "missing: everything" in report
         for name, entry in CATALOG.items():
             assert f"  {name}" in report and entry.inventory.PAGE in report
@@ -252,26 +252,26 @@ def test_nothing_names_all_that_could_be_there(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("source", ["panoptic", "muco", "mupots", "coco"])
-def test_a_folder_beside_the_right_one_names_the_right_one(source, tmp_path, capsys):
+def test_a_folder_near_a_data_set_names_its_root(source, tmp_path, capsys):
     root = write_all_of(source, tmp_path / "x" / "data")
     inside = next(path for path in sorted(root.rglob("*")) if path.is_dir() and any(path.glob("*.jpg")))
     for wrong in (tmp_path, tmp_path / "x", inside):
-        status, report = look(capsys, wrong)
+        status, report = report_on(capsys, wrong)
         assert status == NOTHING, wrong
         assert next_command(report) == ["das", "doctor", "data", str(root)], wrong
     assert (root, [source]) in nearby(inside)
 
 
-def test_annotations_apart_from_their_images_point_at_the_folder_that_has_both(tmp_path, capsys):
+def test_a_folder_of_annotations_alone_names_the_folder_that_also_has_the_images(tmp_path, capsys):
     root = write_mupots(tmp_path / "data", ["TS1/img_000000.jpg"])
     (root / "annotations").mkdir()
     (root / "MuPoTS-3D.json").rename(root / "annotations" / "MuPoTS-3D.json")
-    status, report = look(capsys, root / "annotations")
+    status, report = report_on(capsys, root / "annotations")
     assert status == NOTHING and "all 1 images of TS1" in report
     assert next_command(report) == ["das", "doctor", "data", str(root)]
 
 
-def test_images_without_annotations_and_annotations_without_images_are_told(tmp_path, capsys):
+def test_images_without_annotations_and_annotations_without_images_are_reported(tmp_path, capsys):
     root = write_coco(tmp_path)
     (root / "train2017" / "000000000001.jpg").unlink()
     (root / "val2017" / "stray.jpg").write_bytes(jpeg(HEIGHT, WIDTH))
@@ -279,11 +279,11 @@ def test_images_without_annotations_and_annotations_without_images_are_told(tmp_
     train, val = found.cameras
     assert train.missing == ["train2017/000000000001.jpg"] and train.unannotated == 1 and val.unannotated == 1
     (root / "annotations" / "person_keypoints_val2017.json").write_text("{")
-    status, report = look(capsys, root)
+    status, report = report_on(capsys, root)
     assert status == PARTIAL and "annotations/person_keypoints_val2017.json: not JSON" in report
 
 
-def test_videos_stand_for_images_that_were_never_cut(tmp_path, capsys):
+def test_frames_of_videos_count_where_no_images_were_extracted(tmp_path, capsys):
     sequence = write_panoptic(tmp_path, "160906_pizza1", range(6)) / "160906_pizza1"
     images = sequence / "hdImgs"
     for file in [*(images / "00_16").iterdir(), *(images / "00_30").iterdir()]:
@@ -293,15 +293,15 @@ def test_videos_stand_for_images_that_were_never_cut(tmp_path, capsys):
         write_video(sequence / "hdVideos" / f"hd_{camera}.mp4", length)
     found = examine("panoptic", DoctorConfig(str(tmp_path), splits=("test",))).inventory
     assert [line.ready for line in found.cameras] == [6, 4] and found.ready == readable("panoptic", tmp_path)
-    status, report = look(capsys, tmp_path)
+    status, report = report_on(capsys, tmp_path)
     assert status == PARTIAL and "hd_00_30.mp4 (frame 4), 160906_pizza1/hdVideos/hd_00_30.mp4 (frame 5)" in report
     assert next_command(report)[-1] == "--allow-missing"
     (sequence / "hdVideos" / "hd_00_30.mp4").write_bytes(b"half a video")
-    _, report = look(capsys, tmp_path)
+    _, report = report_on(capsys, tmp_path)
     assert "all of 160906_pizza1 00_30: 160906_pizza1/hdVideos/hd_00_30.mp4 cannot be decoded" in report
 
 
-def test_the_owners_mat_files_need_no_other(tmp_path):
+def test_the_owners_mat_files_are_enough(tmp_path):
     write_mupots_mats(tmp_path, "TS3", frames=3)
     assert recognised(tmp_path) == ["mupots"]
     found = examine("mupots", DoctorConfig(str(tmp_path))).inventory
@@ -310,29 +310,29 @@ def test_the_owners_mat_files_need_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"half", b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM", None])
-def test_owners_files_that_cannot_be_read_leave_out_their_sequence(content, tmp_path, capsys):
-    """The reader takes them and not the JSON beside them."""
+def test_a_sequence_whose_mat_files_cannot_be_read_is_left_out(content, tmp_path, capsys):
+    """The source reads them, not the JSON beside them."""
     write_mupots(tmp_path, ["TS2/img_000000.jpg", "TS3/img_000000.jpg", "TS4/img_000000.jpg"])
     for name, torn in (("TS2", "occlusion.mat"), ("TS3", "annot.mat")):
         write_mupots_mats(tmp_path, name)
         file = tmp_path / "MultiPersonTestSet" / name / torn
         file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    _, report = look(capsys, tmp_path)
+    _, report = report_on(capsys, tmp_path)
     for path in ("TS2/occlusion.mat", "TS3/annot.mat"):
         assert f"MultiPersonTestSet/{path}: wanted a .mat file with " in report
         with pytest.raises(ValueError, match=path):
             mupots.chunks(tmp_path, "test")
         (tmp_path / "MultiPersonTestSet" / path).with_name("annot.mat").rename(tmp_path / "away")
-    assert typed(report).sequences == ("TS4",)
+    assert parsed(report).sequences == ("TS4",)
 
 
-def test_a_malformed_entry_of_the_owners_files_costs_its_frame_alone(tmp_path, capsys):
+def test_a_malformed_entry_of_a_mat_file_loses_only_its_frame(tmp_path, capsys):
     write_mupots_mats(tmp_path, "TS3", frames=3)
     folder = tmp_path / "MultiPersonTestSet" / "TS3"
     table = scipy.io.loadmat(folder / "annot.mat")["annotations"]
     table[1, 1]["annot3"][0, 0] = np.zeros((3, 14))
     scipy.io.savemat(folder / "annot.mat", {"annotations": table})
-    status, report = look(capsys, tmp_path)
+    status, report = report_on(capsys, tmp_path)
     assert status == PARTIAL and next_command(report)[-1] == "--allow-missing"
     assert "TS3/annot.mat: entry frame 1, person 1: annot3: found size 42" in report and "2 of 3 wanted" in report
     (shard,) = mupots.chunks(tmp_path, "test")
@@ -354,31 +354,31 @@ def test_both_forms_of_mpi_inf_3dhp_are_counted(tmp_path, capsys):
         # The owners' form: the video of camera 0 is there, of 6 frames.
         assert found.ready == (readable("mpi_inf_3dhp", root) if root == arrays else 6) > 0
         assert {line.sequence for line in found.cameras} == {"S1_Seq2"}
-    status, report = look(capsys, arrays)
+    status, report = report_on(capsys, arrays)
     assert status == PARTIAL and f"1 of 2 images of S1_Seq2 7 train: images/{names[3]}" in report
     (arrays / "cameras_train.pkl").unlink()
-    status, report = look(capsys, arrays)
+    status, report = report_on(capsys, arrays)
     assert status == NOTHING and "cameras_train.pkl: no such file" in report
 
 
-def test_data_of_ones_own_is_complete_without_val_and_test(tmp_path, capsys):
+def test_your_own_data_are_complete_without_val_and_test(tmp_path, capsys):
     lines = write_custom(tmp_path, 3)
-    status, report = look(capsys, tmp_path)
+    status, report = report_on(capsys, tmp_path)
     assert status == COMPLETE and "custom: data of your own" in report and "no val.jsonl" in report
     assert readable("custom", tmp_path) == 3
     (tmp_path / "1.jpg").unlink()
     (tmp_path / "train.jsonl").write_text("\n".join([lines[0], lines[1], "{"]))
-    status, report = look(capsys, tmp_path)
+    status, report = report_on(capsys, tmp_path)
     assert status == PARTIAL and "train.jsonl: image 3: not an image" in report and "1 of 3 images" in report
 
 
-def test_another_split_manifest_misses_other_sequences(torn, capsys):
-    _, report = look(capsys, torn, split_manifest="panoptic-smap")
+def test_another_split_manifest_wants_other_sequences(partial, capsys):
+    _, report = report_on(capsys, partial, split_manifest="panoptic-smap")
     assert "160226_ultimatum1 (test): no folder" in report and "160224_mafia2 00_16 train" in report
     command = next_command(report)
     assert command[command.index("--split-manifest") + 1] == "panoptic-smap"
     with pytest.raises(ValueError, match="split manifest 'none' is unknown"):
-        look(capsys, torn, split_manifest="none")
+        report_on(capsys, partial, split_manifest="none")
 
 
 @pytest.mark.parametrize("folder", ["zero\0byte", "x" * 300, "a file/1.jpg"])
@@ -387,7 +387,7 @@ def test_a_file_name_that_no_disk_can_have_is_a_missing_image(folder, tmp_path, 
     content = json.loads((root / "MuCo-3DHP.json").read_text())
     content["images"][1]["file_name"] = f"unaugmented_set/{folder}/1.jpg"
     (root / "MuCo-3DHP.json").write_text(json.dumps(content))
-    status, report = look(capsys, root)
+    status, report = report_on(capsys, root)
     assert status == PARTIAL and "1 of 2 images of unaugmented_set" in report
 
 
@@ -414,7 +414,7 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
     root = tmp_path / "raw"
     root.symlink_to(prepared.parent / "raw")
     assert recognised(root) == ["synthetic"]
-    status, report = look(capsys, root)
+    status, report = report_on(capsys, root)
     assert status == PARTIAL and "studio.json: missing: rendering has not finished" in report
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -425,39 +425,39 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
         "val": ["studio_val_mafia1"],
         "test": ["studio_test_pizza1"],
     }
-    asked = {f"{split}_sequences": sequences for split, sequences in names.items()}
-    (copy / "studio.json").write_text(json.dumps({"config": asked, "pictures": 42}))
-    status, report = look(capsys, copy)
+    config = {f"{split}_sequences": sequences for split, sequences in names.items()}
+    (copy / "studio.json").write_text(json.dumps({"config": config, "pictures": 42}))
+    status, report = report_on(capsys, copy)
     assert status == COMPLETE and "complete: 42 of 42" in report
     (copy / "studio_val_mafia1").unlink()
-    status, report = look(capsys, copy)
+    status, report = report_on(capsys, copy)
     assert status == PARTIAL and "studio_val_mafia1 (val): no folder" in report
 
 
-def test_a_full_disk_is_told_before_the_conversion(tmp_path, capsys, monkeypatch):
+def test_too_little_free_space_is_reported(tmp_path, capsys, monkeypatch):
     root = write_coco(tmp_path)
     monkeypatch.setattr("pipeline.data.doctor.shutil.disk_usage", lambda place: type("Usage", (), {"free": 100}))
-    status, report = look(capsys, root)
+    status, report = report_on(capsys, root)
     assert status == PARTIAL and "not enough room: " in report
 
 
-def test_the_command_ends_with_the_status(tmp_path, capsys):
+def test_the_exit_status_is_that_of_the_report(tmp_path, capsys):
     for root, status in ((write_coco(tmp_path / "coco"), COMPLETE), (tmp_path, NOTHING)):
         with pytest.raises(SystemExit) as ended:
             cli.main(["doctor", "data", str(root)])
         assert ended.value.code == status
 
 
-def test_the_real_samples_are_what_they_are(das_data, capsys):
-    status, report = look(capsys, das_data / "mupots_small")
+def test_reports_on_the_real_samples(das_data, capsys):
+    status, report = report_on(capsys, das_data / "mupots_small")
     assert status == PARTIAL and "partial: 102 of 102" in report and "TS2 (test)" in report
-    status, report = look(capsys, das_data / "coco")
+    status, report = report_on(capsys, das_data / "coco")
     assert status == PARTIAL and "partial: 28 of 28" in report and "person_keypoints_val2017.json (val)" in report
-    status, report = look(capsys, das_data / "mpi_inf_3dhp")
+    status, report = report_on(capsys, das_data / "mpi_inf_3dhp")
     assert status == PARTIAL and "partial: 4 of 4" in report and "S4_Seq2 0 train" in report
-    status, report = look(capsys, das_data / "mupots")
+    status, report = report_on(capsys, das_data / "mupots")
     assert status == NOTHING and "3,690" in report and "TS11 (test)" in report
-    status, report = look(capsys, das_data / "panoptic")
+    status, report = report_on(capsys, das_data / "panoptic")
     assert status == NOTHING and "160906_band1: 20 pose files" in report
-    status, report = look(capsys, das_data)
+    status, report = report_on(capsys, das_data)
     assert status == NOTHING and f"das doctor data {das_data.resolve() / 'coco'}" in report

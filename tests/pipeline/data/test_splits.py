@@ -1,4 +1,4 @@
-"""Split manifests: what is held out from what, which frames are taken, and that a change changes the name."""
+"""Split manifests: which frames are taken of which part, and an id that changes with every field."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def test_test_frames_are_shared_by_the_sequences_and_cameras_of_an_activity():
         assert set(np.diff(chosen)) <= {6, 7, 13, 14}
 
 
-def test_some_sequences_are_the_same_frames_of_the_same_split():
+def test_a_selection_of_sequences_keeps_their_frames_and_the_id():
     wanted = ("160226_haggling1", "160224_mafia1")
     some = PANOPTIC.narrowed(wanted)
     assert some.id == PANOPTIC.id and {part.sequence for part in some.parts} == set(wanted)
@@ -43,7 +43,7 @@ def test_some_sequences_are_the_same_frames_of_the_same_split():
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60).map(sorted), st.integers(1, 80))
-def test_any_number_of_frames_can_be_spread(frames, wanted):
+def test_test_frames_are_distinct_and_ordered_for_any_number_of_frames(frames, wanted):
     manifest = SplitManifest("m", (Part("s", "test", "a"),), test_frames=wanted)
     taken = manifest.select(manifest.parts[0], frames)
     assert len(taken) == min(len(frames), wanted) and set(taken) <= set(frames) and sorted(set(taken)) == list(taken)
@@ -58,7 +58,7 @@ def test_adjoining_parts_share_nothing_and_miss_nothing(n, at, step):
     assert stepped == tuple(range(0, len(taken[0]), step))
 
 
-def test_the_identity_follows_every_choice():
+def test_the_id_changes_with_every_field():
     changes = {"step": 3, "test_frames": 100, "cameras": ("00_00",), "parts": PANOPTIC.parts[1:], "name": "x"}
     ids = {replace(PANOPTIC, **{name: value}).id for name, value in changes.items()} | {PANOPTIC.id}
     assert len(ids) == len(changes) + 1
@@ -66,7 +66,7 @@ def test_the_identity_follows_every_choice():
 
 
 @pytest.mark.parametrize(("name", "value"), [("step", 0), ("test_frames", 0)])
-def test_nonsense_is_refused(name, value):
+def test_values_below_1_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} = 0"):
         SplitManifest("m", (), **{name: value})
 

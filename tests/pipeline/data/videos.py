@@ -1,4 +1,4 @@
-"""Videos whose frames say their number."""
+"""Videos whose frames show their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any bytes in place of a file of any source: the reader names the fault, and `das doctor data` still reports."""
+"""Any bytes in place of a file of any source: its error names the file, and `das doctor data` still reports."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ FILES = {
     "coco": (write_coco, ("annotations/person_keypoints_train2017.json", "train2017/000000000001.jpg")),
     "custom": (lambda root: write_custom(root, 3), ("skeleton.json", "train.jsonl", "1.jpg")),
 }
-# Formats of other people's libraries: fewer examples, as each is slow to read.
+# Binary formats, read by other libraries.
 BINARY = {
     "mupots": (
         lambda root: write_mupots_mats(root, "TS3"),
@@ -68,8 +68,8 @@ BINARY = {
 CASES = [(name, write, file) for table in (FILES, BINARY) for name, (write, files) in table.items() for file in files]
 
 
-def look(source: str, root: Path, file: str) -> None:
-    """Reads what is there and has the doctor look at it; everything but a named fault is a crash."""
+def check_reports(source: str, root: Path, file: str) -> None:
+    """Runs the doctor and the source on a folder; any error that does not name the file fails the test."""
     module = CATALOG[source].source
     report = examine(source, DoctorConfig(str(root))).text()
     assert "\nnext: das " in report
@@ -84,7 +84,7 @@ def look(source: str, root: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("name, write, file", CASES, ids=[f"{name}-{file}" for name, _, file in CASES])
-def test_damage_is_named_and_never_a_crash(name, write, file, tmp_path):
+def test_a_damaged_file_is_named_and_nothing_crashes(name, write, file, tmp_path):
     source, root = name.split()[0], tmp_path / "root"
     write(root)
     path = root / file
@@ -94,12 +94,11 @@ def test_damage_is_named_and_never_a_crash(name, write, file, tmp_path):
     @given(damaged(good))
     def check(content):
         path.write_bytes(content)
-        look(source, root, file)
+        check_reports(source, root, file)
 
-    # Lines that are nested too deeply: the doctor's test is below.
     for content in HARD:
         path.write_bytes(content)
-        look(source, root, file)
+        check_reports(source, root, file)
     check()
 
 
@@ -110,7 +109,7 @@ def test_damage_is_named_and_never_a_crash(name, write, file, tmp_path):
 @example(b'{"name": ' + b"9" * 5000 + b"}")
 @example("{}".encode("utf-16"))
 @example(b"\xef\xbb\xbf{}")
-def test_any_skeleton_file_is_read_or_named(tmp_path_factory, content):
+def test_any_skeleton_file_is_read_or_named_in_the_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("skeleton") / "skeleton.json"  # beside other tests it would make them a data set
     path.write_bytes(content)
     try:
@@ -130,17 +129,17 @@ WRONG = {
 
 @pytest.mark.parametrize("name, write, file", [case for case in CASES if case[2].endswith("annot.mat")])
 @pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
-def test_a_mat_file_of_something_else_is_named(name, write, file, content, tmp_path):
+def test_a_mat_file_with_other_variables_is_named(name, write, file, content, tmp_path):
     source, root = name.split()[0], tmp_path / "root"
     write(root)
     scipy.io.savemat(root / file, content)
-    look(source, root, file)
+    check_reports(source, root, file)
     with pytest.raises(ValueError, match=r"(annot|occlusion)\.mat: "):
         chunks = [chunk for split in ("train", "val", "test") for chunk in CATALOG[source].source.chunks(root, split)]
         [item for chunk in chunks for item in CATALOG[source].source.records(chunk)]
 
 
-def test_a_line_that_is_nested_too_deeply_is_a_damaged_image_to_the_doctor(tmp_path):
+def test_the_doctor_counts_a_too_deeply_nested_line_as_damaged(tmp_path):
     root = tmp_path / "root"
     lines = write_custom(root, 2)
     (root / "train.jsonl").write_bytes(lines[0].encode() + b"\n" + DEEP)
@@ -149,7 +148,7 @@ def test_a_line_that_is_nested_too_deeply_is_a_damaged_image_to_the_doctor(tmp_p
     assert "1 of 2 wanted images are ready" in report
 
 
-def test_one_bad_row_costs_its_image_alone(tmp_path):
+def test_one_bad_row_loses_only_its_image(tmp_path):
     root = tmp_path / "root"
     arrays(root)
     with np.load(root / "mpi_inf_3dhp_train.npz") as file:
@@ -164,7 +163,7 @@ def test_one_bad_row_costs_its_image_alone(tmp_path):
 
 
 @pytest.mark.parametrize("entry, value, wanted", [("iscrowd", None, "0 or 1"), ("height", 1.5, "a whole number")])
-def test_a_field_of_another_kind_is_named_with_its_entry(entry, value, wanted, tmp_path):
+def test_a_field_of_another_type_is_named_with_its_entry(entry, value, wanted, tmp_path):
     root, file = write_coco(tmp_path / "root"), "annotations/person_keypoints_train2017.json"
     content = json.loads((root / file).read_text())
     content["images" if entry == "height" else "annotations"][1][entry] = value

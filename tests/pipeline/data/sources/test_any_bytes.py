@@ -1,4 +1,4 @@
-"""Any bytes in place of a pose file, an image or annotations: rows, or faults with a name."""
+"""Any bytes in place of a pose file, an image or annotations give records, or dropped frames or errors that name it."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ JSON = st.recursive(
 
 @st.composite
 def damaged(draw, good: bytes) -> bytes:
-    """Any bytes, any JSON, or good bytes that are cut, overwritten or shifted."""
+    """Any bytes, any JSON, or good bytes that are truncated, overwritten or shifted."""
     kind = draw(st.sampled_from(("bytes", "json", "cut", "flip", "insert", "value")))
     if kind == "bytes":
         return draw(st.binary(max_size=200))
@@ -48,9 +48,9 @@ def damaged(draw, good: bytes) -> bytes:
     return good[:at] + some + good[at + (len(some) if kind == "flip" else 0) :]
 
 
-# A loaded machine draws slowly, which says nothing about the code.
-UNHURRIED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-MANY = settings(max_examples=100, deadline=None, suppress_health_check=UNHURRIED)
+# The time to draw an example depends on the load of the machine.
+SLOW_ALLOWED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+MANY = settings(max_examples=100, deadline=None, suppress_health_check=SLOW_ALLOWED)
 GOOD_POSE = json.dumps({"version": 0.7, "bodies": [body(0), body(3, 60, 40)]}).encode()
 
 
@@ -67,7 +67,7 @@ def all_frames(chunks, records) -> list[Record | DroppedFrame]:
 
 @MANY
 @given(damaged(GOOD_POSE))
-def test_any_pose_file_is_rows_or_faults(whole, tmp_path_factory, content):
+def test_any_pose_file_gives_records_or_dropped_frames(whole, tmp_path_factory, content):
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     pose(root, 2).unlink()
     pose(root, 2).write_bytes(content)
@@ -85,7 +85,7 @@ def hard_link(source, target):
 
 @MANY
 @given(damaged(GOOD_JPEG))
-def test_any_image_file_is_a_row_or_a_fault_and_decodes_or_says_why_not(whole, tmp_path_factory, content):
+def test_any_image_file_gives_a_record_that_decodes_or_a_reason(whole, tmp_path_factory, content):
     root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("fuzz") / "raw", copy_function=hard_link))
     image(root, 2).unlink()
     image(root, 2).write_bytes(content)

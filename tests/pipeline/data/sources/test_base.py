@@ -1,4 +1,4 @@
-"""Chunks: their size, names and pickles."""
+"""Chunks of a source: their size, their names, and that they can be pickled."""
 
 import io
 import pickle

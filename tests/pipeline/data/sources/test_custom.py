@@ -1,4 +1,4 @@
-"""Data of one's own: the documented lines, every way to get them wrong, and the whole way from a folder to people."""
+"""Your own data: the documented lines, malformed lines, and conversion, training and prediction on the example."""
 
 import json
 import runpy
@@ -64,7 +64,7 @@ def read(root, split="train"):
     return items
 
 
-def test_a_line_is_a_record_that_carries_its_joint_set(tmp_path):
+def test_a_line_becomes_a_record_with_its_joint_set(tmp_path):
     distortion = [0.1, 0.01, 0.001, 0.0, 0.0]
     two = [person(id=7, bbox=[1, 2, 30, 40]), person(900.0, ignore=True, valid=False)]
     flat = image(1, [person(joints_cam=None)], K=None)
@@ -86,7 +86,7 @@ def test_a_line_is_a_record_that_carries_its_joint_set(tmp_path):
     assert to_sample(first)[0].skeleton == TOY
 
 
-def test_images_that_are_missing_or_damaged_are_drops(tmp_path):
+def test_missing_and_damaged_images_become_dropped_frames(tmp_path):
     root = write(tmp_path, [image(0), image(1), image(2)])
     (root / "images/0.jpg").unlink()
     (root / "images/1.jpg").write_bytes(b"\xff\xd8 no more")
@@ -149,7 +149,7 @@ def test_a_bad_line_is_named_by_file_line_and_field(line, reason, tmp_path):
         ({**TOY.to_json(), "name": " "}, "without a name"),
     ],
 )
-def test_a_bad_skeleton_refuses_the_whole_and_is_named(skeleton, reason, tmp_path):
+def test_a_bad_skeleton_refuses_the_folder_and_is_named(skeleton, reason, tmp_path):
     root = write(tmp_path, [image(0)])
     (root / "skeleton.json").write_text(skeleton if isinstance(skeleton, str) else json.dumps(skeleton))
     with pytest.raises(ValueError, match=f"skeleton.json: .*{reason}"):
@@ -188,7 +188,7 @@ def prepared_example(example, local_ray, tmp_path_factory):
     return out
 
 
-def test_the_example_is_twenty_images_that_fit_their_cameras(example):
+def test_the_example_has_twenty_images_whose_joints_project_onto_their_labels(example):
     skeleton = read_skeleton(example / "skeleton.json")
     items = {split: read(example, split) for split in ("train", "val", "test")}
     assert {split: len(found) for split, found in items.items()} == {"train": 14, "val": 4, "test": 2}
@@ -202,7 +202,7 @@ def test_the_example_is_twenty_images_that_fit_their_cameras(example):
     assert people >= 40
 
 
-def test_the_joint_set_and_the_terms_travel_in_the_manifest(prepared_example):
+def test_the_manifest_has_the_joint_set_and_the_terms(prepared_example):
     manifest = load_manifest(str(prepared_example))
     (text,) = manifest.skeletons
     assert skeleton_named(text).name == "studio12" and len(skeleton_named(text)) == 12
@@ -233,7 +233,7 @@ def train(config, folder):
     return stand_in.reports[-1][1]
 
 
-def test_own_joints_are_trained_and_predicted_from_their_file_alone(example, prepared_example, tmp_path, capsys):
+def test_a_model_of_own_joints_is_trained_and_predicts_from_skeleton_json(example, prepared_example, tmp_path, capsys):
     checkpoint = train(training(prepared_example, str(example / "skeleton.json")), tmp_path / "run")
     info = load_info(checkpoint)
     assert info.model.skeleton == read_skeleton(example / "skeleton.json") and info.unsupervised_joints == ()
@@ -245,7 +245,9 @@ def test_own_joints_are_trained_and_predicted_from_their_file_alone(example, pre
     assert (tmp_path / "found" / f"{photo.stem}_overlay.jpg").stat().st_size > 0
 
 
-def test_a_model_of_other_joints_is_a_start_whose_fresh_layers_are_named(example, prepared_example, tmp_path, capsys):
+def test_training_starts_from_a_model_of_other_joints_and_names_fresh_layers(
+    example, prepared_example, tmp_path, capsys
+):
     base = training_job(training(prepared_example, "panoptic15"))
     theirs = DAS(base.info.model)
     save_model(tmp_path / "start", theirs, base.info)

@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP in mmpose's form, on real photos, and in its owners' form, on files made up here."""
+"""MPI-INF-3DHP in mmpose's form, tested on real photos, and in its owners' form, on generated files."""
 
 import pickle
 from collections import Counter
@@ -29,7 +29,7 @@ def read(root, split, **kwargs):
 
 
 def test_the_real_photos_load_in_millimetres(das_data):
-    """The facts of the data set: metres become mm, joints fit their photo, and a person has a person's bones."""
+    """Metres become mm, joints project onto their photo, and bones have human lengths."""
     items = {split: read(das_data / "mpi_inf_3dhp", split) for split in ("train", "val", "test")}
     assert {split: [item.key for item in found] for split, found in items.items()} == {
         "train": ["mpi_inf_3dhp/S4_Seq2/0/00001033"],
@@ -105,7 +105,7 @@ class Malice:
 @pytest.mark.parametrize(
     "content", [pickle.dumps(Malice()), pickle.dumps({"TS9": {}}), pickle.dumps({"TS1": {"f": 3}}), b"", b"junk"]
 )
-def test_cameras_that_are_no_plain_values_are_refused_and_never_run(content, tmp_path, capsys):
+def test_pickled_cameras_with_code_are_refused_and_never_executed(content, tmp_path, capsys):
     write_mpi_arrays(tmp_path, ["TS1_000001.jpg"], "test")
     (tmp_path / "cameras_test.pkl").write_bytes(content)
     with pytest.raises(ValueError, match="cameras_test.pkl: camera TS1: wanted f and c"):
@@ -113,12 +113,12 @@ def test_cameras_that_are_no_plain_values_are_refused_and_never_run(content, tmp
     assert capsys.readouterr().out == ""
 
 
-def test_a_folder_of_neither_form_is_refused_by_what_it_lacks(tmp_path):
+def test_a_folder_of_neither_form_is_refused_with_the_files_it_lacks(tmp_path):
     with pytest.raises(ValueError, match=r"annotations: no file .*mpi_inf_3dhp_train.npz.* or S1/Seq1/annot.mat"):
         mpi_inf_3dhp.chunks(tmp_path, "train")
 
 
-# The owners' form. No real file of it is at hand: these are made up after descriptions of it.
+# The owners' form, tested on files written after descriptions of it: no real one was available.
 
 
 def test_original_sequences_are_read_with_their_videos_and_our_joints(tmp_path):
@@ -137,7 +137,7 @@ def test_original_sequences_are_read_with_their_videos_and_our_joints(tmp_path):
             assert item.joints_cam[0, k].tolist() == [10 * order[joint] + frame, 40 * (order[joint] % 7), 3000]
 
 
-def test_original_sequences_may_be_cut_into_images(tmp_path):
+def test_original_sequences_may_have_extracted_images(tmp_path):
     root = write_mpi_original(tmp_path, "S8/Seq1")
     images = root / "S8" / "Seq1" / "imageFrames" / "video_0"
     images.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""MuPoTS-3D's own .mat files: all of them real ones, and what surrounds them made up."""
+"""MuPoTS-3D's own .mat files: all real ones that are available, and small generated ones."""
 
 import json
 
@@ -61,7 +61,7 @@ def fitted_intrinsics_project_people_onto_their_labels(frames, name, root):
     assert np.flatnonzero(wrong).tolist() == ([MUPOTS17.index("spine")] if name in ("TS1", "TS2", "TS7") else [])
 
 
-def test_the_real_sequences_without_images_are_drops_one_a_frame(das_data):
+def test_real_sequences_without_images_give_one_dropped_frame_a_frame(das_data):
     chunks = mupots.chunks(das_data / "mupots", "test")
     assert {s.sequence for s in chunks} == set(FRAMES_AND_PEOPLE)
     assert sum(len(s.frames) for s in chunks) == sum(f for f, _ in FRAMES_AND_PEOPLE.values())
@@ -79,7 +79,7 @@ def test_mats_with_images_become_records(tmp_path):
     items = read(write_mupots_mats(tmp_path))
     assert [item.key for item in items] == [f"mupots/TS3/0/{i:08d}" for i in range(3)]
     for i, item in enumerate(items):
-        assert np.abs(item.K - K).max() < 0.01, "fitted: nothing else says it"
+        assert np.abs(item.K - K).max() < 0.01, "fitted: no file gives it"
         for k in (0, 1):
             entry, hidden = mat_person(2 * i + k)
             assert np.allclose(item.joints_cam[k], entry["annot3"].T, atol=1e-3)
@@ -90,7 +90,7 @@ def test_mats_with_images_become_records(tmp_path):
         assert to_sample(item)[1].total() == (i == 2)
 
 
-def test_intrinsics_come_from_moons_file_or_from_a_given_one_before_they_are_fitted(tmp_path):
+def test_intrinsics_are_read_from_moons_file_or_intrinsics_json_and_otherwise_fitted(tmp_path):
     root = write_mupots_mats(tmp_path)
     (root / "intrinsics.json").write_text(json.dumps({"intrinsic_fx_fy_cx_cy": {"TS3": [301, 302, 161, 92]}}))
     assert np.array_equal(read(root)[0].K, pinhole([301, 302, 161, 92]))

@@ -1,4 +1,4 @@
-"""CMU Panoptic's original layout: world to camera, confidences, joints that no lens shows, and what is left out."""
+"""CMU Panoptic's original layout: camera coordinates, confidences, joints outside the lens model, dropped frames."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
                 (person,) = panoptic.people_in(cam, [(id_, world, confidence)])
                 labelled = person.state > 0
                 wanted, _ = cv2.projectPoints(world[labelled] / 10, cv2.Rodrigues(R)[0], t, K, distortion)
-                # Rodrigues re-orthogonalises a rotation of 10 digits: hand OpenCV camera-space points too.
+                # Rodrigues re-orthogonalises a rotation of 10 digits: compare with camera-space points too.
                 exact, _ = cv2.projectPoints(
                     person.joints_cam[labelled].copy(), np.zeros(3), np.zeros(3), K, distortion
                 )
@@ -44,7 +44,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
     assert len(files) == 20 and compared > 2000
 
 
-def test_a_real_sequence_without_images_gives_drops(das_data):
+def test_a_real_sequence_without_images_gives_dropped_frames(das_data):
     items = read(panoptic, das_data / "panoptic", "test", splits=BAND)
     assert Counter(items) == Counter(
         DroppedFrame(f"panoptic/160906_band1/{name}/{frame:08d}", "image missing")
@@ -88,7 +88,7 @@ def test_old_sequences_have_mpi15_and_coco19_is_preferred(tmp_path):
 
 
 def seen(confidence=None, world=None, **cam):
-    """The standing person, in one camera."""
+    """The person ``STANDING`` in one camera."""
     values = np.array(body(0)["joints19"]).reshape(19, 4)
     entry = {**camera("00_16"), **cam}
     view = panoptic_files.PanopticCamera(
@@ -99,7 +99,7 @@ def seen(confidence=None, world=None, **cam):
     return panoptic.people_in(view, [(0, world, values[:, 3] if confidence is None else confidence)])[0]
 
 
-def test_confidence_tells_what_is_labelled_not_the_coordinates():
+def test_joints_are_labelled_by_confidence_and_not_by_coordinates():
     confidence = np.full(19, 0.6)
     confidence[:4] = (-1, 0.0, 0.1, 0.11)  # the first keeps its coordinates
     person = seen(confidence)
@@ -134,8 +134,9 @@ def test_joints_behind_the_camera_are_unlabelled():
     assert np.isfinite(person.joints_uv).all()
 
 
-def test_joints_that_the_lens_model_folds_into_the_picture_are_unlabelled():
-    # 62 degrees to the side of a camera that sees 34: its polynomial has turned round and maps them inside.
+def test_joints_that_the_lens_model_projects_into_the_image_from_outside_are_unlabelled():
+    # 62 degrees to the side of a camera that sees 34: its distortion polynomial decreases there, so that the joints are
+    # projected into the image.
     world = np.array(body(0)["joints19"]).reshape(19, 4)[:, :3] * 10 + (7600, 0, 0)
     distortion = (-0.279453, 0.188683, -0.000345265, 0.000583475, -0.0479414)  # a real one
     person = seen(world=world, distCoef=distortion)
@@ -146,7 +147,7 @@ def test_joints_that_the_lens_model_folds_into_the_picture_are_unlabelled():
 
 
 @given(st.floats(0.0, 1.2), st.floats(0, 6.28))
-def test_no_joint_inside_the_view_is_lost_to_the_fold(radius, angle):
+def test_all_joints_inside_the_view_are_labelled(radius, angle):
     """Up to 50 degrees off the axis, twice what a corner of the image sees."""
     distortion = np.array((-0.279453, 0.188683, -0.000345265, 0.000583475, -0.0479414))
     point = 3000 * np.array([radius * np.cos(angle), radius * np.sin(angle), 1])
@@ -161,7 +162,7 @@ def test_a_frame_without_people_is_a_record(tmp_path):
     assert [len(item) for item in items] == [0, 0] and items[0].activity == "pizza"
 
 
-def test_images_that_cannot_be_used_are_drops_with_their_reason(tmp_path):
+def test_unusable_images_become_dropped_frames_with_their_reason(tmp_path):
     write_panoptic(tmp_path, "160224_mafia2", frames=range(0, 8))
     images = tmp_path / "160224_mafia2" / "hdImgs" / "00_16"
     (images / "00_16_00000000.jpg").unlink()
@@ -176,7 +177,7 @@ def test_images_that_cannot_be_used_are_drops_with_their_reason(tmp_path):
     assert len(items) == 8 and all(isinstance(item, Record) for item in items[3:])
 
 
-def test_absent_sequences_are_normal_and_a_torn_one_is_named(tmp_path):
+def test_absent_sequences_are_skipped_and_incomplete_ones_refused(tmp_path):
     assert panoptic.chunks(tmp_path, "train") == []
     write_panoptic(tmp_path, "160224_mafia1", frames=[0])
     (tmp_path / "160224_mafia1" / "calibration_160224_mafia1.json").unlink()
@@ -254,7 +255,7 @@ def test_any_json_is_read_or_refused_by_file(value, tmp_path_factory):
             assert str(file) in str(error)
 
 
-def test_another_source_may_ship_this_layout(tmp_path):
+def test_another_source_may_have_this_layout(tmp_path):
     write_panoptic(tmp_path, "rendered1", frames=range(10))
     splits = SplitManifest("mine", (Part("rendered1", "test", "haggling"),), cameras=("00_30",), test_frames=4)
     (chunk,) = panoptic.chunks(tmp_path, "test", splits, source="synthetic")

@@ -1,9 +1,8 @@
-"""Original files through our sources and rows, under the release's recipe: the official converters' recorded results.
+"""Original files, read by our sources and stored as rows, give the official converters' recorded results.
 
 The recorded cases are dataset_conversion.json (panoptic2coco, coco_mapping) and I_data_and_eval.npz with
-I_annotations.json (the release's parsed Panoptic, COCO and MuCo annotations). das/release/geometry.py meets the
-converter to the last digit; here it is shown that what is stored loses nothing of it: same images, people, joints and
-labels.
+I_annotations.json (the release's parsed Panoptic, COCO and MuCo annotations). das/release/geometry.py reproduces the
+converter to the last digit; these tests show that stored rows have the same images, people, joints and labels.
 """
 
 import json

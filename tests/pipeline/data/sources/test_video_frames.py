@@ -1,4 +1,4 @@
-"""Frames out of videos: the right one, whatever the order, and the reasons why there is none."""
+"""Frames of videos: exact frame numbers in any order of reading, and the reasons for missing frames."""
 
 import json
 from dataclasses import replace
@@ -30,11 +30,11 @@ def video(tmp_path_factory):
 
 
 @pytest.mark.parametrize("order", [range(100), range(1, 100, 7), [99, 0, 98, 98, 3, 50, 49]], ids=str)
-def test_every_frame_is_the_one_that_was_asked_for(video, order):
+def test_frames_have_the_requested_numbers(video, order):
     assert [shown(video_frame(video, n)) for n in order] == list(order)
 
 
-def test_a_walk_through_a_video_decodes_it_once_and_holds_one_decoder(video, tmp_path):
+def test_ascending_frames_decode_a_video_once_with_one_decoder(video, tmp_path):
     frames_module._opened.cache_clear()
     for n in range(0, 100, 2):
         video_frame(video, n)
@@ -43,14 +43,14 @@ def test_a_walk_through_a_video_decodes_it_once_and_holds_one_decoder(video, tmp
     assert shown(video_frame(other, 2)) == 2 and frames_module._opened.cache_info().currsize == 1
 
 
-def test_a_video_that_was_replaced_is_opened_anew(tmp_path):
+def test_a_replaced_video_is_opened_again(tmp_path):
     path = write_video(tmp_path / "v.mp4", 5)
     assert shown(video_frame(path, 4)) == 4
     write_video(path, 30)
     assert shown(video_frame(path, 29)) == 29
 
 
-def test_frames_that_are_not_there_say_why(video, tmp_path):
+def test_missing_frames_give_their_reason(video, tmp_path):
     gone = video_frame(video, 100)
     assert isinstance(gone, NoImage) and gone.reason == "image missing" and "ends before frame 100" in gone.detail
     assert isinstance(video_frame(video, 5000), NoImage)
@@ -63,20 +63,20 @@ def test_frames_that_are_not_there_say_why(video, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_nothing_behind_a_broken_place_of_a_video_is_taken_for_a_frame(video, tmp_path, step):
+def test_a_video_ends_at_its_first_damaged_part(video, tmp_path, step):
     data = bytearray(video.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 2000] = bytes(2000)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data)
-    asked = range(0, 102, step)
-    found = [video_frame(broken, n) for n in asked]
+    numbers = range(0, 102, step)
+    found = [video_frame(broken, n) for n in numbers]
     good = [isinstance(item, EncodedImage) for item in found].index(False)
-    # The last frame before the place may be a repetition of the one before it.
-    assert 10 < good * step < 90 and [shown(i) for i in found[: good - 1]] == [*asked][: good - 1]
-    counted = [item for n, item in zip(asked, found, strict=True) if asked[good] <= n < 100]
-    assert {item.reason for item in counted} == {"image damaged"} and " of 100 can be decoded" in counted[0].detail
-    assert [item.reason for item in found if item not in found[:good] + counted] == ["image missing"] * (2 // step)
+    # The last frame before the damage may repeat the one before it.
+    assert 10 < good * step < 90 and [shown(i) for i in found[: good - 1]] == [*numbers][: good - 1]
+    damaged = [item for n, item in zip(numbers, found, strict=True) if numbers[good] <= n < 100]
+    assert {item.reason for item in damaged} == {"image damaged"} and " of 100 can be decoded" in damaged[0].detail
+    assert [item.reason for item in found if item not in found[:good] + damaged] == ["image missing"] * (2 // step)
 
 
 def test_frames_become_jpegs_of_the_stated_quality():
@@ -94,7 +94,7 @@ def test_a_panoptic_camera_without_images_is_read_from_its_video(tmp_path):
         image.unlink()
     images.rmdir()
     write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[0]}.mp4", 35)
-    write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[1]}.mp4", 35)  # its images are there, and count
+    write_video(root / sequence / "hdVideos" / f"hd_{CAMERAS[1]}.mp4", 35)  # its images exist, and are read
 
     found = [i for s in panoptic.chunks(root, "train") for i in panoptic.records(s)]
     assert len(found) == len(from_images) == 20 and all(s.image_bytes > 0 for s in panoptic.chunks(root, "train"))
@@ -111,7 +111,7 @@ def test_a_panoptic_camera_without_images_is_read_from_its_video(tmp_path):
             assert item.image == other.image
 
 
-def test_any_camera_of_the_calibration_may_be_asked_for(tmp_path):
+def test_any_camera_of_the_calibration_can_be_read(tmp_path):
     sequence = "160224_haggling1"
     root = write_panoptic(tmp_path, sequence, frames=range(4))
     calibration = root / sequence / f"calibration_{sequence}.json"
