@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py [--frames 9600] [--people 8]
 
-Wanted: all protocols together under 10 s on one core at the full size. Times are of the processor, so a busy machine
-says the same; both ways must give the same numbers. Takes about 25 s, nearly all of it in the loops.
+Wanted: all protocols together under 10 s on one core at the full size. Times are processor time, so other load does not
+change them; both ways must give the same numbers. Takes about 25 s, nearly all of it in the loops.
 """
 
 import argparse

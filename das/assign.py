@@ -1,12 +1,12 @@
-"""Which feature points answer for which person (Section 3.2, "Ground truth assignment").
+"""Which feature points are positives for which person (Section 3.2, "Ground truth assignment").
 
-A person belongs to the pyramid level whose range holds r_max, the farthest visible joint from the center; on that
-level the feature points around the center are positive. Where people overlap, the nearest center wins a point. All
-other points are background, padding included: the release trains it so.
+A person is assigned to the pyramid level whose range contains r_max, the distance from the center to the farthest
+visible joint. On that level the feature points around the center are positives. A point near several people is a
+positive of the one with the nearest center. All other points are background, padding included, as in the release.
 
 Two choices differ between paper and release (``DASConfig.positives``): the N_pos nearest points, or the points
 strictly within 1.5 strides on both axes (9 at most). The center is the root, or the middle of the tight box of the
-visible joints (Table 1a); it moves the positives and r_max, never what is regressed.
+visible joints (Table 1a). It decides the positives and r_max; the regression targets stay relative to the root.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Positives:
     Attributes:
         cells: image, row and column of each.
         person: (P,) int64, index of the person in its image.
-        points: (P, 2) px, where the cells lie in the network input.
+        points: (P, 2) px, positions of the cells in the network input.
         centerness: (P,) target in (0, 1].
     """
 
@@ -84,8 +84,8 @@ def centerness_target(distance: Tensor, stride: int, radius: float) -> Tensor:
 def assign(batch: Batch, config: DASConfig) -> list[Positives]:
     """Positives of every level, finest first; depends on targets and the padded image size only.
 
-    People whose root lies outside their image are left to the background: transforms remove them, and their
-    positives would describe a place that the image does not show.
+    People whose root is outside their image get no positives. Training never sees them, because transforms remove
+    them; their positives would describe a place that is not in the image.
     """
     height, width = batch.images.shape[-2:]
     centers = person_centers(batch, config.center)
@@ -105,7 +105,7 @@ def assign(batch: Batch, config: DASConfig) -> list[Positives]:
             near = _nearest(distance, config.n_positive)
         near &= (usable & (r_max >= low) & (r_max <= high))[..., None]
         distance = distance.masked_fill(~near, torch.inf)
-        # Background competes as one more person, infinitely far: so a batch without people is no special case.
+        # One more person, infinitely far away, represents the background: a batch without people needs no branch.
         background = distance.new_full((len(distance), 1, len(points)), torch.inf)
         closest, person = torch.cat([distance, background], dim=1).min(dim=1)  # (B, h*w)
         image, index = torch.nonzero(closest.isfinite(), as_tuple=True)

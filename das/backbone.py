@@ -161,7 +161,7 @@ class ConvNorm(nn.Module):
 
 
 class MSPNDown(nn.Module):
-    """The ResNet-50 body of one stage; its layers also take up the skips of the stage before."""
+    """The ResNet-50 body of one stage; the skips of the stage before are added to the output of each layer."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -265,7 +265,7 @@ class MSPN(Backbone):
         self.top = MSPNStem(width)
         self.multi_stage_mspn = nn.ModuleList(MSPNStage(width, i == stages - 1) for i in range(stages))
         init_convolutions(self)
-        # Only the stride 4 map needs it, which DAS never reads; trainable, it would keep DDP waiting.
+        # Only the stride 4 map needs it, which DAS does not use. DDP would wait for gradients that it never gets.
         self.stages()[-1].upsample.up4.requires_grad_(False)
 
     def stages(self) -> list[MSPNStage]:

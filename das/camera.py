@@ -1,4 +1,4 @@
-"""The pinhole camera with OpenCV distortion: axes and units stated once, for the whole project.
+"""The pinhole camera with OpenCV distortion; its axes and units hold for the whole project.
 
 Camera frame: x right, y down, z forward, millimetres. World to camera: ``X_cam = R X_world + t``. Pixels: u
 right, v down, pixel (0, 0) is the centre of the top left pixel. ``K`` is any invertible 3x3 matrix whose last
@@ -70,8 +70,8 @@ def mean_focal(K: Array) -> Array:
 def transform_intrinsics(A: Array, K: Array) -> Array:
     """Intrinsics after an image transform, ``K' = A K``; A is (..., 2, 3) or (..., 3, 3), pixels to pixels.
 
-    Camera-space joints do not change: the image is a different picture of the same scene. After a flip K' has
-    a negative determinant, so what is back-projected with it is the un-mirrored scene.
+    Camera-space joints do not change: the image is another view of the same scene. After a flip K' has a
+    negative determinant, and back-projection with it gives the un-mirrored scene.
     """
     top = A[..., :2, :] @ K
     return _stack([top[..., 0, :], top[..., 1, :], K[..., 2, :]]).swapaxes(-1, -2)
@@ -110,14 +110,12 @@ def undistort(xy: Array, distortion: Array) -> Array:
         b = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y  # d ex / dy = d ey / dx
         d = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x  # d ey / dy
         det = a * d - b * b
-        # Short steps: det is nearly 0 where the distortion folds over, and a full step from there leads
-        # anywhere.
+        # Steps are clipped: where the distortion folds over, det is nearly 0 and a full step would diverge.
         x = x - ((d * ex - b * ey) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
         y = y - ((a * ey - b * ex) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
     ideal = _stack([x, y])
     miss = abs(distort(ideal, distortion) - xy)
-    # Beyond the fold the equations have other solutions, mirrored or inside out; none of them is what was
-    # seen.
+    # Beyond the fold the equations have other, mirrored solutions, which are not the observed point.
     found = (miss[..., 0] < 1e-4) & (miss[..., 1] < 1e-4) & (det > 0) & (radial > 0)
     return _where(found[..., None], ideal, xy)
 

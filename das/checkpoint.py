@@ -1,11 +1,11 @@
-"""A checkpoint is a folder that a person can read, and nothing in it is pickled code.
+"""A checkpoint is a folder of readable files; loading one never executes code from it.
 
     model.safetensors        weights of the network, the moving average where training keeps one (``weights``)
     config.json              ``ModelInfo``: architecture, input size, threshold, recipe, data, code version
     criterion.safetensors    the flows of the likelihood loss; training needs them, inference does not
     training_state.pt        optimiser, schedule, epoch, raw weights, random state: plain values and tensors
 
-Each file is written beside its place and renamed, so a reader never sees half of one.
+Each file is written under a temporary name and renamed, so a reader never sees an incomplete one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """All that is known of a trained model besides its weights: the typed view of config.json."""
+    """Everything about a trained model but its weights: the content of config.json."""
 
     model: DASConfig
     """Architecture, units, assignment, loss and decoding."""
@@ -48,7 +48,7 @@ class ModelInfo:
     score_threshold: float
     """Score above which a candidate counts as a person, chosen on the val split."""
     unsupervised_joints: tuple[str, ...]
-    """Joints that no training image ever labelled; predictions leave them out."""
+    """Joints without a label in any training image; predictions leave them out."""
     recipe: dict[str, Any]
     """The data recipe, as JSON."""
     data: dict[str, Any]
@@ -94,7 +94,7 @@ class ModelInfo:
 def save_model(folder: str | Path, model: DAS, info: ModelInfo) -> None:
     """Writes model.safetensors and config.json into ``folder``, which is made if needed.
 
-    ``model`` carries the weights that inference shall use: the moving average where ``info.weights`` says so.
+    ``model`` holds the weights for inference: the moving average where ``info.weights`` is ema.
     """
     assert model.config == info.model, "the weights belong to the architecture that config.json states"
     folder = Path(folder)
@@ -139,7 +139,7 @@ def load_criterion(folder: str | Path, criterion: nn.Module) -> None:
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
     """Writes training_state.pt: a tree of dicts, lists, tuples, tensors, numbers, strings, bools and None.
 
-    Anything else would be written here and refused on the day of the restart: TypeError names it now.
+    Other objects could be saved but not loaded again (``weights_only``), so they raise TypeError here, named.
     """
     _check_plain(state, "state")
     _write(Path(folder) / TRAINING_STATE_FILE, lambda path: torch.save(state, path))

@@ -19,7 +19,7 @@ from das.config import DASConfig
 
 
 class PoseCodec:
-    """``encode`` and ``decode`` are inverse to each other wherever the variant predicts what is asked for."""
+    """``encode`` and ``decode`` are inverse to each other for all quantities that the variant predicts."""
 
     def __init__(self, config: DASConfig) -> None:
         self.origin = config.offset_origin

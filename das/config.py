@@ -1,8 +1,7 @@
 """Everything that decides the model and its loss, in one frozen dataclass, and the named variants.
 
-Two papers-worth of choices differ between the paper's text and the official release; each is a field here
-with the variant functions choosing its value (DAS = Wang et al., CVPR 2022). A configuration refuses nonsense
-when it is made.
+Where the paper (Wang et al., CVPR 2022) and the official release differ, the choice is a field here, and the variant
+functions at the end set it (docs/release.md lists all of them). A configuration checks its values when it is created.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class DASConfig:
     """Raw joint depth = (Z_joint - Z_root) in mm / this."""
 
     center: Literal["root", "box"] = "root"
-    """What positives surround and r_max starts from; regression stays relative to the root (Table 1a)."""
+    """Center of the positives and origin of r_max (Table 1a); regression targets stay relative to the root."""
     positives: Literal["square", "nearest"] = "nearest"
     """Feature points within 1.5 strides per axis, at most 9 (release), or the n_positive nearest (paper)."""
     positive_radius: float = 1.5
@@ -77,11 +76,11 @@ class DASConfig:
     pose_likelihood: PoseLikelihood = "rle"
     """Eq. 3, Eq. 9 once per joint, or the release's form (log sigma twice, joint density three times)."""
     supervise_initial: bool = False
-    """Also supervise the offsets before the update, with flows of their own and a shared sigma (release)."""
+    """Also supervise the offsets before the update, with separate flows and a shared sigma (release)."""
     sigma_floor: float = 1e-3
     """Added to sigmoid(raw sigma)."""
     background_without_people: bool = True
-    """A batch without a single positive still teaches background; in the release all its losses are 0."""
+    """A batch without positives still trains the background confidence; in the release all its losses are 0."""
     centerness_weight: float = 1.0
     """lambda_1 of Eq. 10."""
     root_weight: float = 1.0
@@ -90,9 +89,9 @@ class DASConfig:
     """lambda_3 of Eq. 10."""
 
     threshold_on: Literal["confidence", "score"] = "score"
-    """What the threshold cuts: center confidence (paper) or the ranking score, x centerness (release)."""
+    """What the threshold applies to: center confidence (paper), or confidence x centerness (release)."""
     score_threshold: float = 0.05
-    """Candidates must lie strictly above."""
+    """Only candidates strictly above it become people."""
     suppression: Literal["hard", "soft", "none"] = "hard"
     """How near-duplicates are removed, by object keypoint similarity."""
     oks_threshold: float = 0.9
@@ -143,7 +142,7 @@ class DASConfig:
 
     @property
     def layers(self) -> int:
-        """Update layers that really exist: kind none is the same as 0 layers."""
+        """Number of update layers; kind none is the same as 0 layers."""
         return 0 if self.update == "none" else self.update_layers
 
     @property
@@ -212,8 +211,8 @@ def paper_mspn() -> DASConfig:
 def small() -> DASConfig:
     """A model that learns in minutes on two CPU cores, for images a few hundred pixels wide.
 
-    Its weights of Eq. 10 are far below 1: trained from scratch and for a short time, a shared backbone otherwise
-    serves depth and pose, whose gradients are many times those of the confidence, and people are not told apart.
+    Its weights of Eq. 10 are far below 1. The gradients of depth and pose are many times those of the confidence: in a
+    short training from scratch they would dominate the shared backbone, and neighbouring people would be merged.
     """
     return DASConfig(
         backbone="resnet18",

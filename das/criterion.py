@@ -1,6 +1,6 @@
 """From predictions and people to losses: assignment, targets, and the terms of Eq. 10 summed over all levels.
 
-The criterion owns the flows: they are needed to learn, never to predict, so an exported model does not carry them.
+The flows belong to the criterion: only training needs them, so a model for prediction does not contain them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POSITIVES, IMAGES, POSITIVES_WITH_DEPTH, SUPERVISED_JOINTS = range(4)
 
 @dataclass
 class Targets:
-    """What the P positives of all levels should say, in network units.
+    """Targets of the P positives of all levels, in network units.
 
     Attributes:
         centerness: (P,). root: (P, 3). joints: (P, J, 3). All as ``PoseCodec.encode`` makes them.
@@ -113,8 +113,8 @@ class Criterion(nn.Module):
         # The root's own depth offset is 0 by definition. The release adds its constant likelihood, ours does not.
         if isinstance(self.pose_loss, Regression) or not self.pose_loss.root_depth:
             has_z = has_z & ~is_root
-        # Measured from the root, its image offset is 0 by definition too: the scale of a certain joint would shrink
-        # to its floor and its gradients would drown all others.
+        # With offsets from the root, the root's own image offset is 0 by definition too. Its sigma would shrink to the
+        # floor, and its gradients (1 / sigma) would exceed all others.
         if self.config.offset_origin == "root":
             supervised = supervised & ~is_root
         centerness = torch.cat([p.centerness for p in positives])
@@ -165,7 +165,7 @@ class Criterion(nn.Module):
 
         raw = [level.raw_sigma for level in output.levels if level.raw_sigma is not None]
         assert len(raw) == len(output.levels), "a likelihood needs the model's sigma: forward(..., want_sigma=True)"
-        # A depth without a target takes the place of the root's: offset 0 of 0, raw sigma 1.
+        # A depth without a target is treated as the root's: offset 0, target 0, raw sigma 1.
         in_depth = torch.stack([torch.ones_like(has_z), torch.ones_like(has_z), has_z], dim=-1)  # (P, J, 3)
         sigma = torch.where(in_depth, _read(raw, cells), 1.0).sigmoid() + self.config.sigma_floor
         target = targets.joints.where(in_depth, 0.0)

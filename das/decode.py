@@ -4,7 +4,7 @@ Only the network's own maps are read on the device. The candidates that pass the
 them, and the suppression, is float64 on the CPU.
 
 Frames: ``K`` and ``distortion`` belong to the network input, the picture after the image transform. Camera space does
-not depend on that transform; pixels are mapped back, so everything in ``People`` speaks of the original picture.
+not depend on that transform; pixels are mapped back, so everything in ``People`` refers to the original image.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def decode(
         sizes: (B, 2) height and width of each network input before padding: points in the padding are no
             candidates. None for no padding.
         score_threshold: replaces the configuration's.
-        valid: (J,) bool, joints that tell people apart; those that no training ever supervised do not. None: all.
+        valid: (J,) bool, joints that suppression compares; joints that were never supervised are left out. None: all.
 
     Returns:
         B ``People``, best score first; under soft suppression, best decayed score first. An image without candidates
@@ -141,10 +141,10 @@ def level_scores(level: LevelOutput) -> tuple[Tensor, Tensor]:
 
 
 def find_candidates(output: HeadOutput, config: DASConfig, threshold: float, sizes: Tensor | None = None) -> Candidates:
-    """The best ``candidates_per_level`` points of every image and level that lie strictly above the threshold.
+    """The best ``candidates_per_level`` points of every image and level strictly above the threshold.
 
-    Points are ranked by confidence x centerness; ``config.threshold_on`` says which of the two numbers is cut.
-    Arguments as for ``decode``.
+    Points are ranked by confidence x centerness; ``config.threshold_on`` selects which number the threshold
+    applies to. Arguments as for ``decode``.
     """
     parts = []
     for level, state, stride in zip(output.levels, output.updates, config.strides, strict=True):
@@ -181,9 +181,9 @@ def find_candidates(output: HeadOutput, config: DASConfig, threshold: float, siz
 def suppress(joints_uv: Tensor, scores: Tensor, config: DASConfig) -> Tensor:
     """Indices of the people to keep, at most ``max_people``, given all of them best first.
 
-    Hard: greedily, a candidate whose OKS with a better kept one is above ``oks_threshold`` goes. Soft: nobody goes,
-    but every person taken multiplies the scores of those left by exp(-OKS^2 / oks_threshold), which only decides the
-    order. The OKS uses one spread for all joints and the mean area of the two people's boxes, as the release does.
+    Hard: greedily, a candidate whose OKS with a better kept one is above ``oks_threshold`` is removed. Soft: none is
+    removed, but every person taken multiplies the remaining scores by exp(-OKS^2 / oks_threshold), which changes only
+    the order. The OKS uses one spread for all joints and the mean area of the two people's boxes, as the release does.
 
     Args:
         joints_uv: (n, J, 2) px of the original image.
@@ -196,8 +196,7 @@ def suppress(joints_uv: Tensor, scores: Tensor, config: DASConfig) -> Tensor:
     sigmas = joints_uv.new_full((joints_uv.shape[1],), SUPPRESSION_SIGMA)
     rest, scores = torch.arange(len(scores)), scores.clone()
     kept: list[Tensor] = []
-    # One pass per person kept, each against all that are left: a full matrix of some thousand candidates would not
-    # fit where the few rows that are needed do.
+    # One row of OKS per kept person: the full matrix of several thousand candidates would not fit in memory.
     while len(rest) and len(kept) < config.max_people:
         best, rest = rest[0], rest[1:]
         kept.append(best)

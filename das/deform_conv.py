@@ -62,7 +62,7 @@ def _places(offset: Tensor) -> Tensor:
     """Displacements (B, 18, h, w) in cells -> the grid (B, 9, h, w, 2) of where each tap reads."""
     height, width = offset.shape[2:]
     steps = torch.arange(-1, 2, device=offset.device, dtype=offset.dtype)
-    dy, dx = steps.repeat_interleave(3)[:, None, None], steps.repeat(3)[:, None, None]  # as the weights lie in memory
+    dy, dx = steps.repeat_interleave(3)[:, None, None], steps.repeat(3)[:, None, None]  # in the order of the weights
     y = torch.arange(height, device=offset.device, dtype=offset.dtype)[:, None] + dy
     x = torch.arange(width, device=offset.device, dtype=offset.dtype) + dx
     return sampling_grid(x + offset[:, 1::2], y + offset[:, 0::2], height, width)

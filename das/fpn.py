@@ -54,6 +54,6 @@ class FPN(nn.Module):
             if level < LATERALS:
                 out.append(convolution(merged[level]))
             else:
-                # As in the release, a ReLU stands between two extra levels, none before the first.
+                # As in the release, a ReLU precedes every extra level but the first.
                 out.append(convolution(out[-1] if level == LATERALS else F.relu(out[-1])))
         return out

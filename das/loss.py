@@ -1,7 +1,7 @@
 """The terms of the objective (Eq. 10) as pure functions; each returns a sum and the count that divides it.
 
-Sum and count are apart because the count belongs to the whole global batch: it is known from the targets, added over
-all workers and accumulation steps, and only then divides, so N workers train exactly as one does.
+Sum and count are returned separately because the count is that of the whole global batch: counts are added over all
+workers and accumulation steps before they divide the sums, so N workers train exactly as one does.
 
 ``POSE_LOSSES`` and ``ROOT_DEPTH_LOSSES`` at the end hold the forms that a ``DASConfig`` can name. A new form is a
 function and an entry here, and its name in das/config.py. ``rle_loss`` is Eq. 9 as written, ``rle_release_loss`` is
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from das.config import PoseLikelihood, RootDepthLoss
 
-# Focal loss (Lin et al., ICCV 2017): weight of the positives, and how fast easy points fade.
+# Focal loss (Lin et al., ICCV 2017): weight of positives, and exponent that reduces the loss of easy points.
 _FOCAL_ALPHA = 0.25
 _FOCAL_GAMMA = 2.0
 # Where the release's root depth loss turns from quadratic to linear.
@@ -36,7 +36,7 @@ class Flow(Protocol):
 
 
 class PoseLoss(NamedTuple):
-    """A pose loss summed over supervised joints; a likelihood also says what it consists of.
+    """A pose loss summed over supervised joints; and the parts of a likelihood.
 
     Attributes:
         total: the sum.
@@ -59,7 +59,7 @@ def focal_loss(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         positive: (B, M) bool.
 
     Returns:
-        The sum, and positives + images: with images counted, a batch with few people is not blown up.
+        The sum, and positives + images: with the images added, a batch with few people does not get a huge loss.
     """
     target = positive.to(logits.dtype)
     probability = logits.sigmoid()

@@ -1,7 +1,7 @@
 """DAS (Wang et al., CVPR 2022): backbone, feature pyramid, head and recursive update in one forward pass.
 
-Its forward pass means the same in training and test, has all parameters inside, and changes no units: the
-codec does that. Positions are cells: cell (y, x) of the level with stride s is pixel (x s + s // 2, y s + s
+The forward pass is the same in training and test, uses every parameter, and stays in network units; the codec
+converts them. Positions are cells: cell (y, x) of the level with stride s is pixel (x s + s // 2, y s + s
 // 2).
 """
 
@@ -98,12 +98,12 @@ class DAS(nn.Module):
         return output
 
     def set_priors(self, mean_root: Tensor, mean_offsets: Tensor) -> None:
-        """Makes the mean root (3,) and the mean pose (J, 3), in network units, what an untrained model predicts.
+        """Initialises a new model to predict the mean root (3,) and the mean pose (J, 3), both in network units.
 
-        They become the biases of the last convolutions: a root depth of dozens of units (focal lengths in small
-        images) would otherwise be climbed to in steps of the learning rate. The updates of Eq. 6 and 7 add the map
-        to itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer, and
-        the updated offsets start at the mean.
+        They become the biases of the last convolutions: a root depth of dozens of units, as in small images with short
+        focal lengths, would otherwise take many steps of the learning rate. The updates of Eq. 6 and 7 add the map to
+        itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer, and the
+        updated offsets start at the mean.
         """
         for name, value, wanted in (
             ("mean_root", mean_root, (3,)),

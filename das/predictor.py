@@ -1,4 +1,4 @@
-"""Predictor: a photo and its camera in, people in camera space out. The one class from notebook to cluster.
+"""Predictor: from images and their cameras to people in camera space; used by notebooks, commands and workers alike.
 
 An image passes three stages, each a method so that they can be timed alone: ``prepare`` (the test transform,
 padding), ``network`` and ``people`` (decoding). All that is needed is a checkpoint folder.
@@ -32,7 +32,7 @@ class Prediction:
     Attributes:
         people: arrays of all J joints, best score first; pixels of the given image, mm in its camera frame.
         skeleton: the joint set.
-        valid: (J,) bool, joints that training ever supervised; the others hold noise and are not to be shown.
+        valid: (J,) bool, joints that training supervised; predictions of the others are noise and must not be shown.
         image_size: (height, width) in pixels.
         K: (3, 3) intrinsics that were used, pixels.
         distortion: (5,) that was used.
@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def assumed_camera(self) -> bool:
-        """Whether the camera was guessed: the scale of all depths is then as uncertain as the guess."""
+        """Whether the camera was guessed; all depths are then proportional to the guessed focal length."""
         return self.assumed_fov is not None
 
     @property
@@ -114,8 +114,8 @@ class Predictor:
         info: its description; test size, score threshold and unsupervised joints are read from it.
         device: where the network runs; None leaves it where it is.
         bf16: run the network under bfloat16 autocast: faster where the processor has such instructions.
-        threshold: replaces the checkpoint's score threshold; protocols that choose among candidates want
-            it low.
+        threshold: replaces the checkpoint's score threshold; protocols that choose among candidates need
+            a low one.
     """
 
     def __init__(

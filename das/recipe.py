@@ -1,6 +1,6 @@
 """How stored images become network inputs, as settings: sizes, augmentation, what is left out.
 
-One of the three places that hold what the official release does differently; every such field's default is ours.
+Where the official release treats samples differently, the choice is a field; its default is ours (docs/release.md).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Augmentation:
         )
 
 
-# Panoptic's people stand upright before fixed cameras: no rotation.
+# No rotation: Panoptic's people are upright and its cameras are fixed.
 _PANOPTIC = Augmentation(scale=(0.6, 1.4), rotation=0.0, contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=18.0)
 _MUCO = Augmentation(scale=(0.9, 1.1), rotation=0.1)
 
@@ -84,7 +84,7 @@ class RecipeConfig:
     flip_probability: float = 0.5
     """How often an image is mirrored, with left and right names swapped."""
     with_depth: Augmentation = _PANOPTIC
-    """For images in which somebody is annotated in 3D."""
+    """For images in which at least one person is annotated in 3D."""
     without_depth: Augmentation = Augmentation()
     """For images annotated in 2D only."""
     min_visible_joints: int = 1
@@ -92,13 +92,13 @@ class RecipeConfig:
     min_people: int = 1
     """Images with fewer people left after augmentation are dropped; 0 keeps background (release: 2)."""
     keep_images_with_invalid_people: bool = True
-    """Images of which the source disowns a person keep the others; the release's converter drops them whole."""
+    """Keep the other people of an image in which the source marks one as invalid; the release drops the image."""
     coco19_nose_is_head: bool = True
     """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
     synthesised_joints: tuple[Synthesised, ...] = ()
-    """Joints made up of shoulders and hips where a source lacks them (das/skeleton.py); none in the release."""
+    """Joints computed from shoulders and hips where a source lacks them (das/skeleton.py); none in the release."""
     depth_scaled_for: Literal["everyone", "first_person"] = "everyone"
-    """Whose normalised depth follows the window's scale; in the release the first person's alone."""
+    """People whose normalised depth is scaled with the window; in the release only the first person of an image."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -134,12 +134,12 @@ class RecipeConfig:
 
 
 def ours() -> RecipeConfig:
-    """The Panoptic experiment with COCO beside it, the release's slips mended."""
+    """The Panoptic experiment with COCO beside it, the release's errors corrected."""
     return RecipeConfig()
 
 
 def ours_mupots() -> RecipeConfig:
-    """The MuCo/MuPoTS experiment with COCO beside it, the release's slips mended."""
+    """The MuCo/MuPoTS experiment with COCO beside it, the release's errors corrected."""
     return RecipeConfig(
         test_size=InputSize(1280, 768),
         train_long_side=1280,
@@ -173,8 +173,8 @@ def _as_released(recipe: RecipeConfig) -> RecipeConfig:
 def small_recipe(width: int = 256, height: int = 144, strength: float = 1.0) -> RecipeConfig:
     """For small models: images that fit in width x height pixels (either way round), mild augmentation.
 
-    ``strength`` 0 to 1 shrinks the ranges and the probability of colour changes: a training of one or two passes
-    over its images has more to learn from them as they are. Mirroring stays.
+    ``strength`` 0 to 1 scales the ranges and the probability of colour changes: a training of one or two passes over
+    its images learns more from nearly unchanged ones. Mirroring is not affected.
     """
     size = InputSize(max(width, height), min(width, height))
     mild = Augmentation(

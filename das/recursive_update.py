@@ -1,7 +1,7 @@
 """Recursive update of the joint offsets (Section 3.3, Eq. 5-7), and the release's variant of it.
 
-An update layer moves the prediction of a feature point p towards what the map itself says near the joint: it
-reads the dense offset map U at places that U points to. Three kinds exist:
+An update layer corrects the offsets predicted at a feature point p with those predicted close to the joint: it
+reads the dense offset map U at the positions that U points to. Three kinds exist:
 
 - single (Eq. 6): U'[p] = U[p] + U[p + U[p]].
 - multi (Eq. 7): with t = p + U[p], U'[p] = U[p] + sum_m P(d_m) (d_m + U[t + d_m]), where the displacements
@@ -13,9 +13,9 @@ reads the dense offset map U at places that U points to. Three kinds exist:
 A displacement d = (d_x, d_y) of the image plane enters the sums as (d_x, d_y, 0). Every U[.] between cells is
 a bilinear reading in cell coordinates of one level, zero outside the map.
 
-Everything with parameters runs inside ``RecursiveUpdate.forward``; what is left of the last layer is an
-``UpdateState`` of plain maps. ``update_at`` finishes it exactly at the few points that matter (positives
-while training, candidates at test), ``update_dense`` everywhere; both are the same formula with two ways of
+Everything with parameters runs inside ``RecursiveUpdate.forward``; the last layer is
+returned as an ``UpdateState`` of plain maps. ``update_at`` evaluates it at a few points (positives in training,
+candidates at test), ``update_dense`` everywhere; both are the same formula with two ways of
 reading a map.
 """
 
@@ -237,7 +237,7 @@ class ReleaseLayer(nn.Module):
 
 
 class RecursiveUpdate(nn.Module):
-    """All update layers of one head, shared by all levels; forward returns what is left of the last one."""
+    """All update layers of one head, shared by all levels; forward returns the state of the last one."""
 
     def __init__(
         self,

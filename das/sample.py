@@ -1,7 +1,7 @@
 """One image with its people, and a batch of such images.
 
-A ``Sample`` is what transforms move and collate packs. Absence is a mask, never a zero: ``visible`` for
-joints, ``has_depth`` for people annotated in 2D only, ``person_mask`` for padding.
+Transforms map a ``Sample`` to a ``Sample``; ``collate`` packs several into a ``Batch``. Masks mark absent values, zeros
+never do: ``visible`` for joints, ``has_depth`` for people annotated in 2D only, ``person_mask`` for padding.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
         out = torch.zeros(b, n, *shape, dtype=dtype)
         for i, s in enumerate(samples):
             value = getattr(s, name)
-            # Absent values may be NaN at the source; a mask says so, and NaN would poison masked sums.
+            # Unlabelled values may be NaN. The masks mark them; a NaN would still spread through masked sums.
             out[i, : len(value)] = torch.from_numpy(np.nan_to_num(value)).to(dtype)
         return out
 

@@ -1,7 +1,7 @@
 """Joint sets, and how one becomes another.
 
-A joint set is data: names, bones and the root. Everything else (indices, left/right pairs, flip permutations,
-conversions) is derived from the names, so a table typed by hand cannot drift from another one.
+A joint set consists of names, bones and the root. Everything else (indices, left/right pairs, flip permutations,
+conversions) is derived from the names, so two tables cannot disagree.
 
 Names follow one grammar: ``l_`` and ``r_`` mark the person's own left and right. Two joint sets share a joint
 when they share its name; the few deliberate exceptions are the aliases below, each printed by ``Conversion``.
@@ -36,7 +36,7 @@ class Skeleton:
     def __post_init__(self) -> None:
         known = set(self.joints)
         if not self.name.strip():
-            raise ValueError("skeleton without a name, wanted one that tells it from other joint sets")
+            raise ValueError("skeleton without a name, wanted one that no other joint set has")
         if not self.root or not known or len(known) != len(self.joints):
             raise ValueError(f"skeleton {self.name!r}: wanted a root and joints, each once, found {self.joints}")
         for joint in (*self.root, *(joint for bone in self.bones for joint in bone)):
@@ -81,7 +81,7 @@ class Skeleton:
     def text(self) -> str:
         """What a row's ``skeleton`` column holds: a known set's name, of any other set its whole definition as JSON.
 
-        So a row explains itself wherever it is read; ``skeleton_named`` inverts it.
+        So a row can be read without the file that defined its joint set; ``skeleton_named`` inverts it.
         """
         return self.name if SKELETONS.get(self.name) == self else json.dumps(self.to_json())
 
@@ -115,7 +115,7 @@ class Skeleton:
 
 
 def _mirror(joint: str) -> str:
-    """Name of the joint on the other side; the joint itself when it lies in the middle."""
+    """Name of the joint on the other side; a joint in the middle of the body keeps its name."""
     swap = {"l_": "r_", "r_": "l_"}
     return swap.get(joint[:2], joint[:2]) + joint[2:]
 
@@ -256,7 +256,7 @@ def read_skeleton(path: str | Path) -> Skeleton:
         raise ValueError(f"{path}: {error}") from error
 
 
-# (source joint, target joint) by pairs of sets: joints whose names differ though one may stand for the other.
+# (source joint, target joint) by pairs of sets: joints of different names of which one may be used for the other.
 # The head of PANOPTIC15 is whatever the annotation offers. Pelvis and mid-hip are both the middle of the hips.
 ALIASES = (
     ("mpi15", "head_top", "panoptic15", "head"),
@@ -270,10 +270,10 @@ Synthesised = Literal["neck", "mid_hip"]
 
 _MIDDLE_OF_SHOULDERS = {"l_shoulder": 0.5, "r_shoulder": 0.5}
 _MIDDLE_OF_HIPS = {"l_hip": 0.5, "r_hip": 0.5}
-# MPI's neck lies an eighth of the trunk's length above the middle of the shoulders.
+# MPI's neck is an eighth of the trunk's length above the middle of the shoulders.
 _ABOVE_SHOULDERS = {"l_shoulder": 0.5625, "r_shoulder": 0.5625, "l_hip": -0.0625, "r_hip": -0.0625}
-# Joints that may be made up of others, by target set: weights of source joints, which sum to 1. How far the real
-# joint lies from it on average, measured on real labels: Panoptic's neck 9 mm and mid-hip 26 mm (160906_band1),
+# Joints that may be computed from others, by target set: weights of source joints, which sum to 1. Mean distance
+# of the real joint from it, measured on real labels: Panoptic's neck 9 mm and mid-hip 26 mm (160906_band1),
 # MuPoTS' neck 30 mm and pelvis 0 mm (TS1-10).
 SYNTHESIS: dict[Synthesised, dict[str, tuple[str, Mapping[str, float]]]] = {
     "neck": {
@@ -293,7 +293,7 @@ class Conversion:
 
     Attributes:
         index: for target joint k, the source joint it is read from, or -1 when the source has none.
-        mixtures: (target joint, (source joint, weight), ...) for joints made up of others; their index is -1.
+        mixtures: (target joint, (source joint, weight), ...) for joints computed from others; their index is -1.
     """
 
     source: Skeleton
@@ -316,7 +316,7 @@ def conversion(source: Skeleton, target: Skeleton, synthesise: Collection[Synthe
     Args:
         source: the joints that there are.
         target: the joints that are wanted.
-        synthesise: joints that are made up of others (``SYNTHESIS``) where the source lacks them; none by default,
+        synthesise: joints that are computed from others (``SYNTHESIS``) where the source lacks them; none by default,
             as in the release.
     """
     alias = {t: j for s, j, name, t in ALIASES if (s, name) == (source.name, target.name)}

@@ -8,9 +8,9 @@ One optimiser step over any number of workers and accumulation steps is:
 Losses are this part's sums over the totals, so gradients ADD over parts. DistributedDataParallel averages gradients
 over workers instead: there ``scale`` is the number of workers, elsewhere 1.
 
-A part without people, or with 2D people only, still sends a gradient of exactly 0 to every parameter, flows included:
-nothing is skipped, sums simply run over no points. So no worker waits for another one's gradients, and DDP need not
-search for unused parameters.
+A part without people, or with 2D people only, still gives every parameter, flows included, a gradient of exactly 0,
+because its sums run over no points. So DDP never waits for a missing gradient and need not search for unused
+parameters.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class TrainStep(nn.Module):
 
 
 def require_finite(numbers: dict[str, Tensor], keys: list[str]) -> None:
-    """Stops a training that has left the numbers.
+    """Raises where a loss or the gradient is NaN or infinite.
 
-    It reads ``numbers`` on the CPU; on a GPU call it where they are read anyway, for that waits for the device.
+    It copies ``numbers`` to the CPU, which waits for the GPU: call it where they are read anyway.
 
     Args:
         numbers: scalars by name: losses, or the norm of the gradient.
@@ -68,5 +68,5 @@ def require_finite(numbers: dict[str, Tensor], keys: list[str]) -> None:
         FloatingPointError: if any is infinite or NaN; names the samples and every number.
     """
     if not torch.stack([value.detach() for value in numbers.values()]).isfinite().all().item():
-        told = ", ".join(f"{name} {float(value.detach()):g}" for name, value in numbers.items())
-        raise FloatingPointError(f"not finite: {told}, on samples {', '.join(keys)}")
+        listed = ", ".join(f"{name} {float(value.detach()):g}" for name, value in numbers.items())
+        raise FloatingPointError(f"not finite: {listed}, on samples {', '.join(keys)}")

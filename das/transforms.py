@@ -27,7 +27,7 @@ from das.recipe import InputSize, RecipeConfig
 from das.sample import Sample
 from das.skeleton import COCO19, Conversion, Skeleton, conversion
 
-# ImageNet's mean, RGB: what lies outside the image is nearly zero for the network.
+# ImageNet's mean, RGB: after normalisation, pixels outside the image are nearly 0.
 BORDER_COLOUR = (123.675, 116.28, 103.53)
 
 
@@ -84,11 +84,11 @@ def warp(image: np.ndarray, A: np.ndarray, height: int, width: int, border: int 
     if block > 1:
         h, w = image.shape[:2]
         small = cv2.resize(image, (max(w // block, 1), max(h // block, 1)), interpolation=cv2.INTER_AREA)
-        # One pixel of margin: the centres of the outermost blocks lie further inside than the image's own
-        # outermost pixels, and would blend with what lies outside.
+        # One pixel of margin: the centres of the outermost blocks are further inside than the image's own outermost
+        # pixels, and bilinear reading would mix them with the border colour.
         image = cv2.copyMakeBorder(small, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         sx, sy = small.shape[1] / w, small.shape[0] / h
-        # Blocks align corners, so the centre of block (0, 0) lies at ((1/sx - 1)/2, (1/sy - 1)/2).
+        # Blocks align corners, so the centre of block (0, 0) is at ((1/sx - 1)/2, (1/sy - 1)/2).
         into_small = np.array([[sx, 0, (sx - 1) / 2 + 1], [0, sy, (sy - 1) / 2 + 1]])
         A = compose(cv2.invertAffineTransform(into_small), A)
     return cv2.warpAffine(
@@ -138,7 +138,7 @@ def jitter_colour(
 
 @dataclass(frozen=True)
 class DroppedSample:
-    """A sample that takes no part; reasons are few and fixed, so that they can be counted."""
+    """A sample that is left out. ``reason`` is one of a few fixed texts, so that drops can be counted by it."""
 
     key: str
     reason: str
@@ -176,7 +176,7 @@ def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sa
     """The sample with the joints of another set (das/skeleton.py); joints the source lacks are invisible.
 
     Root position and depth stay the source's: people of COCO have a root, the middle of both hips, even where
-    no joint of the target stands for it.
+    the target set has no such joint.
     """
     table = recipe_conversion(sample.skeleton, target, recipe)
     return replace(
@@ -189,7 +189,7 @@ def convert_joints(sample: Sample, target: Skeleton, recipe: RecipeConfig) -> Sa
 
 
 def inside(uv: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Whether pixels (..., 2) lie on the image, whose border is half a pixel beyond the outermost centres."""
+    """Whether pixels (..., 2) are on the image, whose border is half a pixel beyond the outermost centres."""
     return np.all((uv >= -0.5) & (uv < np.array([width, height]) - 0.5), axis=-1)
 
 
@@ -214,7 +214,7 @@ def move(sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool 
 
 @dataclass(frozen=True)
 class Draw:
-    """One image's augmentation with nothing left to chance; fields as in ``Augmentation``."""
+    """The drawn augmentation of one image; fields as in ``Augmentation``."""
 
     size: tuple[int, int]
     """Height and width of the network input, pixels."""
@@ -263,7 +263,7 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Dropp
     (h, w), (height, width) = sample.image.shape[:2], drawn.size
     A = drawn.matrix(h, w)
     stay = inside(sample.root_uv @ A[:, :2].T + A[:, 2], height, width)
-    if stay.sum() < recipe.min_people:  # told before the picture is warped, which costs most
+    if stay.sum() < recipe.min_people:  # checked before the warp, the most expensive step
         return DroppedSample(sample.key, "too few people after augmentation")
     moved = move(sample, A, height, width, drawn.flip)
     if recipe.depth_scaled_for == "first_person":
@@ -271,7 +271,7 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Dropp
     moved = moved.select(stay)
     image = jitter_colour(moved.image, drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
     if image is not moved.image:
-        # What lies outside keeps its colour: it means nothing, so it must look the same in every draw.
+        # Pixels outside the source image keep the border colour: they carry no information and must not vary.
         image = np.where(_covered(A, h, w, height, width), image, np.rint(BORDER_COLOUR).astype(np.uint8))
     return replace(moved, image=image)
 
@@ -287,8 +287,8 @@ def _covered(A: np.ndarray, h: int, w: int, height: int, width: int) -> np.ndarr
 def _scale_first_person_only(sample: Sample, scale: float) -> Sample:
     """Makes depths what the release trains on after a window of ``scale``.
 
-    With the focal length f' = f / scale of K', everybody's normalised depth Z / f' is scale x Z / f. The
-    release multiplies it for person 0 only, and their joints' relative depths too; the others keep Z / f,
+    With the focal length f' = f / scale of K', the normalised depth Z / f' of every person is scale x Z / f. The
+    release multiplies it for person 0 only, and that person's relative joint depths too; the others keep Z / f,
     which is (Z / scale) / f'.
     """
     first = np.arange(len(sample.root_depth)) == 0
@@ -298,12 +298,12 @@ def _scale_first_person_only(sample: Sample, scale: float) -> Sample:
 
 
 def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generator) -> Sample | DroppedSample:
-    """A training sample at network size, augmented; or why this draw is of no use.
+    """An augmented training sample at network size, or the reason why it was dropped.
 
     Args:
         sample: one image with its usable people, joints already converted to the model's.
         recipe: ranges and rules.
-        rng: the only source of chance: the same state gives the same sample.
+        rng: source of all random draws; the same state gives the same sample.
     """
     if sample.visible.sum() < recipe.min_visible_joints:
         return DroppedSample(sample.key, "too few visible joints")

@@ -1,1 +1,1 @@
-"""Pictures of people, from above, and of what the network computes."""
+"""Drawings: people on images and from above, and what the network computes."""

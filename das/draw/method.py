@@ -1,8 +1,8 @@
-"""The method from within, as pictures.
+"""Pictures of what the network computes.
 
-``draw_assignment`` (Section 3.2: which feature points learn which person, per level), ``draw_map`` (where a level finds
-people), ``draw_offsets`` (Eq. 3: where each point believes a joint to lie) and ``draw_distribution`` (Section 3.4: the
-density that the flow learned). Images come back as copies.
+``draw_assignment`` (Section 3.2: positives of each person, per level), ``draw_map`` (a level's confidence),
+``draw_offsets`` (Eq. 3: predicted offsets of one joint) and ``draw_distribution`` (Section 3.4: the density that the
+flow learned). Each returns a new image.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def assignment_tiles(
 
 
 def draw_map(image: np.ndarray, values: np.ndarray, stride: int) -> np.ndarray:
-    """The photo, dark where a level's map (h, w) of values in 0..1 is 0, and in the colours of fire where it is not."""
+    """The photo, dark where a level's map (h, w) of values in 0..1 is 0, with the inferno colour map elsewhere."""
     height, width = image.shape[:2]
     cells = np.repeat(np.repeat(values, stride, axis=0), stride, axis=1)[:height, :width]
     out = (0.4 * image).astype(np.uint8)
@@ -89,12 +89,12 @@ def draw_map(image: np.ndarray, values: np.ndarray, stride: int) -> np.ndarray:
 def draw_offsets(image: np.ndarray, offsets: np.ndarray, stride: int, step: int = 2) -> np.ndarray:
     """The offset map of one joint on one level: direction as hue, length as saturation, and arrows (Eq. 3).
 
-    Arrows longer than their spacing are cut to it, or all of them would meet in the joint and hide it.
+    Arrows longer than their spacing are cut to it, because all of them would meet at the joint and hide it.
 
     Args:
         image: (H, W, 3) uint8 RGB, the network input.
-        offsets: (2, h, w) pixels (u, v) from each feature point to where it believes the joint to lie.
-        stride: of the level; point (y, x) lies at pixel (x stride + stride // 2, y stride + stride // 2).
+        offsets: (2, h, w) pixels (u, v) from each feature point to the predicted joint.
+        stride: of the level; point (y, x) is pixel (x stride + stride // 2, y stride + stride // 2).
         step: draws an arrow at every ``step``-th point of both axes.
     """
     height, width = image.shape[:2]

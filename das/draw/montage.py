@@ -1,4 +1,7 @@
-"""Pictures beside and above each other, with captions: (H, W, 3) uint8 RGB in, a new picture out."""
+"""Whole images arranged in rows, columns and grids, and captions above them.
+
+Every function takes (H, W, 3) uint8 RGB images and returns a new one; nothing is drawn on the images themselves.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""People on a picture: skeletons, and what an annotation says besides joints (boxes, ignored areas).
+"""People on an image: skeletons, boxes and ignored areas.
 
-Plain functions from arrays to RGB uint8 images. Every person has a hue of their own, the left limbs lighter and the
-right limbs darker than the middle. Nothing is drawn in place: images come back as copies. The same people from above
-are drawn by ``top_view``, the method from within by ``visualize_method``.
+Plain functions from arrays to RGB uint8 images. Every person has another hue, left limbs lighter and right limbs darker
+than the middle. Images are never changed in place: each function returns a copy. ``top_view`` draws the same people
+from above, ``method`` what the network computes; both are built from ``primitives``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def draw_people(
     colors: Sequence[Color] | None = None,
     occluded: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Skeletons on a copy of the image; the first person lies on top.
+    """Skeletons on a copy of the image; the first person is drawn on top.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -81,7 +81,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, colors: Sequence[Color] | N
 
 
 def draw_ignored(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4), x0 y0 x1 y1 in pixels, hatched on a copy of the image: areas that teach and count for nothing."""
+    """Boxes (N, 4), x0 y0 x1 y1 in pixels, hatched on a copy of the image: areas that do not count."""
     out = image.copy()
     height, width = image.shape[:2]
     gap = max(8, round(np.hypot(height, width) / 60))
@@ -119,7 +119,7 @@ def draw_skeleton(
 
 
 def drawable(points: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """(N, J) bool: wanted, finite and not absurdly far away."""
+    """(N, J) bool: wanted, finite and less than ``FARTHEST_PX`` from the image."""
     good = np.isfinite(points).all(-1) & (np.abs(np.nan_to_num(points)) < FARTHEST_PX).all(-1)
     return good if valid is None else good & valid
 
@@ -136,7 +136,7 @@ def _clamped(box: np.ndarray) -> np.ndarray:
 
 
 def _label(out: np.ndarray, text: str, head_uv: np.ndarray, color: Color) -> None:
-    """A small flag in the person's colour above their highest joint, kept inside the image."""
+    """A small flag in the person's colour above the highest joint, kept inside the image."""
     scale = max(0.35, np.hypot(*out.shape[:2]) / 2400)
     (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     height, width = out.shape[:2]

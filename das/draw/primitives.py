@@ -1,4 +1,8 @@
-"""Lines, discs and words on RGB pictures, with places between pixels; all draw into the picture they are given."""
+"""Primitives of all drawings: lines, circles, arrows, boxes and text with subpixel positions.
+
+Each function draws into the (H, W, 3) uint8 RGB image that it is given. Whole people are in ``people``, arrangements
+of several images in ``montage``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ PAPER: Color = (250, 250, 248)
 INK: Color = (90, 90, 90)
 # cv2 draws between pixels when coordinates carry this many fractional bits.
 SHIFT = 4
-# Points farther outside are of no use to a drawing, and the 32-bit coordinates would overflow.
+# Points farther outside are not drawn: cv2's 32-bit fixed-point coordinates would overflow.
 FARTHEST_PX = 1e6
 
 

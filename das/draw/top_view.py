@@ -24,7 +24,7 @@ class FloorPlan:
     Attributes:
         size: side of the picture in pixels.
         pixels_per_metre: its scale.
-        camera_uv: where the camera stands, pixels.
+        camera_uv: position of the camera, pixels.
         axes: (2, 3) unit vectors of the camera frame that run right and up in the picture, both level.
     """
 
@@ -37,12 +37,12 @@ class FloorPlan:
     def around(cls, points_cam: np.ndarray, size: int, down: np.ndarray | None = None) -> FloorPlan:
         """The largest plan that shows the camera and all points (M, 3) mm; at least 2 m, whole half metres.
 
-        ``down`` (3,) is the direction of gravity in the camera frame. Without it the camera is taken to stand
+        ``down`` (3,) is the direction of gravity in the camera frame. Without it the camera is assumed to be
         level (y down), so the floor of a tilted camera is seen along its own y axis.
         """
         axes = level_axes(down)[[0, 2]]
         right_m, ahead_m = (points_cam @ axes.T / 1000).T if len(points_cam) else np.zeros((2, 1))
-        # The camera stands in the middle, 4 % above the lower edge.
+        # The camera is in the middle, 4 % above the lower edge.
         needed = max(2.0, ahead_m.max() / 0.94, 2 * abs(right_m).max()) * 1.06
         scale = size / (np.ceil(2 * needed) / 2)
         return cls(size, float(scale), ((size - 1) / 2, 0.96 * size), axes)
@@ -54,9 +54,9 @@ class FloorPlan:
 
 
 def level_axes(down: np.ndarray | None = None) -> np.ndarray:
-    """(3, 3): unit vectors of the camera frame that run right, down and forward for somebody who stands upright.
+    """(3, 3): unit vectors of the camera frame that run right, down (gravity) and forward (level).
 
-    ``down`` (3,) is the direction of gravity in the camera frame; None takes the camera to stand level.
+    ``down`` (3,) is the direction of gravity in the camera frame; None assumes a level camera.
     """
     down = np.array([0.0, 1.0, 0.0]) if down is None else np.asarray(down, float) / np.linalg.norm(down)
     forward = np.array([0.0, 0.0, 1.0])
@@ -77,7 +77,7 @@ def top_view(
     size: int = 640,
     colors: Sequence[Color] | None = None,
 ) -> np.ndarray:
-    """A bird's-eye picture: grid of metres, camera with its field of view, everybody's body and root.
+    """A bird's-eye picture: grid of metres, camera with its field of view, body and root of every person.
 
     Args:
         joints_cam: (N, J, 3) mm, camera frame, in the colours of ``draw_people``.
@@ -149,7 +149,7 @@ def panel(
 
 
 def _draw_field_of_view(out: np.ndarray, plan: FloorPlan, K: np.ndarray, image_size: tuple[int, int]) -> None:
-    """The wedge that the image's middle row sees; distortion is left out."""
+    """The field of view of the image's middle row as a wedge; distortion is ignored."""
     height, width = image_size
     edges = np.array([[-0.5, (height - 1) / 2], [width - 0.5, (height - 1) / 2]])
     far_mm = 2000 * plan.size / plan.pixels_per_metre

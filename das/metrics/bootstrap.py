@@ -1,18 +1,18 @@
-"""How sure a number is: the cluster bootstrap, for one model and for the difference of two on the same images.
+"""Confidence intervals by the cluster bootstrap, for one model and for the difference of two on the same images.
 
-Neighbouring frames show nearly the same picture, so images are no independent draws and an interval that takes them
-for such is far too narrow. What is drawn again, with replacement, is a cluster: a contiguous block of at least 5 s of
-frames of one sequence, with all cameras and people of that moment (``blocks``). Every score is a ratio of sums over
+Neighbouring frames show nearly the same picture, so images are not independent and an interval that treats them as
+independent is far too narrow. Resamples draw clusters with replacement. A cluster is a contiguous block of at least
+5 s of frames of one sequence, with all cameras and people of that moment (``blocks``). Every score is a ratio of sums over
 images (``Ratio``), so a resample is one product of a matrix of how often each cluster was drawn with the clusters'
 sums.
 
 Intervals are studentised (bootstrap-t; Efron and Tibshirani 1993, chapter 12): quantiles of the resamples' distances
-from the score, each in units of its own delete-one-cluster standard error. With 40 skewed clusters they keep what
-they promise, where intervals of percentiles (with or without bias correction and acceleration) are too short: on
-log-normal clusters 91.5 to 93 % of them hold the truth instead of 95 %.
+from the score, each in units of its own delete-one-cluster standard error. With 40 skewed clusters they
+contain the true value in about 95 % of cases; percentile intervals (with or without bias correction and acceleration)
+are too short: on log-normal clusters 91.5 to 93 %.
 
-They speak of variation between clusters and of nothing else. Without any (nobody was missed anywhere) the interval is
-the number itself. Footage of fewer than ``FEW`` clusters says little about other footage: its intervals are labelled
+They measure variation between clusters only. Without any (no person was missed anywhere, say) the interval is the
+number itself. Fewer than ``FEW`` clusters are not representative of other footage: their intervals are labelled
 ``WITHIN``.
 """
 
@@ -29,8 +29,8 @@ FEW = 8
 SURE = "95 %"
 WITHIN = "within these sequences only"
 _RESAMPLES = 1999
-# A resample's standard error counts as at least this share of the data's own: where few clusters differ at all, many
-# resamples hold none of those, and their distance is no infinite number of standard errors.
+# Lower bound of a resample's standard error, as a share of the data's: where few clusters differ, many resamples
+# contain none of those, and their standardised distance would be infinite.
 _LEAST_ERROR = 0.3
 # Resampled delete-one values that are in memory at once.
 _CHUNK = 1 << 21
@@ -73,7 +73,7 @@ class Ratio:
         return Ratio(self.numerator[images], self.denominator[images])
 
     def columns(self) -> list[Ratio]:
-        """The G ratios of a mean of ratios, each a score of its own."""
+        """The G ratios of a mean of ratios, each as a separate score."""
         return [Ratio(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]
 
     @staticmethod
@@ -83,7 +83,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with the interval that holds the truth in 95 of 100 cases.
+    """A number with the interval that contains the true value in 95 of 100 cases.
 
     Attributes:
         value: of all images; a difference is first minus second.
@@ -102,7 +102,7 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, otherwise 0: not decided."""
+        """1 or -1 where the whole interval is above or below zero, otherwise 0: undecided."""
         return int(self.low > 0) - int(self.high < 0)
 
 
@@ -278,7 +278,8 @@ def _value_and_error(drawn: np.ndarray, sums: list[tuple[np.ndarray, np.ndarray]
 def _without_each(above: np.ndarray, below: np.ndarray, total: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The score of resamples with sums (B, G) once each cluster with sums (C, G) is taken from them: (B, C)."""
     if below.shape[1] == 1 and (below > 0).all():
-        # The common case, many times quicker. Only what no resample holds can leave nothing, and nobody asks for that.
+        # The common case, many times quicker. Division by zero happens only for clusters that a
+        # resample does not contain, whose values are discarded.
         with np.errstate(divide="ignore", invalid="ignore"):
             return (total - above.T) / (whole - below.T)
     there = whole > 0

@@ -1,7 +1,7 @@
 """COCO's keypoint evaluation for joints in the image: average precision by object keypoint similarity (OKS).
 
 Computed by pycocotools, the evaluator of the benchmark itself, on tables instead of files. A model with another joint
-set than COCO17 is scored on the joints they share, which is said beside the number: it is then not COCO's AP.
+set than COCO17 is scored on the joints they share, and the result is not COCO's AP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBERS = ("ap", "ap_50", "ap_75", "ap_medium", "ap_large", "ar", "ar_50", "ar_7
 def oks_average_precision(
     truth: Truth, predictions: Predictions, area: np.ndarray, sigmas: np.ndarray, frames: int
 ) -> dict[str, float]:
-    """COCO's ten numbers, fractions 0 to 1 by ``NUMBERS``; NaN where nobody is there to be found.
+    """COCO's ten numbers, fractions 0 to 1 by ``NUMBERS``; NaN without people to be found.
 
     Args:
         truth: people with joints_uv and bbox; ``scored`` marks labelled joints, ``ignore`` crowds. People without a
@@ -76,7 +76,7 @@ def oks_average_precision(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # -1 is its way to say that no person was of that size.
+    # It returns -1 where no person has that size.
     return {name: float("nan") if x < 0 else float(x) for name, x in zip(NUMBERS, evaluation.stats, strict=True)}
 
 

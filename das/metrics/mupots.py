@@ -2,13 +2,13 @@
 
 Numbers of different papers on this benchmark are not comparable unless the protocol is: the ground truth
 (``annot3`` in millimetres, or ``univ_annot3``, scaled to one universal skeleton), the pairing of people, and
-what is done to the predicted bone lengths all differ. So each evaluator is a function of its own:
+what is done to the predicted bone lengths all differ. So each evaluator is a separate function:
 
 - ``mupots_matlab``: the script of Moon et al. (2019) around the authors' toolbox; most published numbers.
 - ``mupots_release``: the evaluator released with DAS, most likely behind the paper's Table 3.
 - ``mupots_paired``: scores for predictions that come already paired with people.
 
-Which ground truth is used is decided by what stands in ``Truth.joints_cam``. People of invalid frames are not
+``Truth.joints_cam`` decides which ground truth is used. People of invalid frames are not
 part of Truth. A frame without prediction is a miss for each of its people under every protocol here (the
 released evaluator stops with an exception). ``everyone`` chooses between the usual modes: all annotated
 people, a missed one being wrong in every joint; or matched people only. All joints of a person count, visible
@@ -74,7 +74,7 @@ class SequencePck:
     Attributes:
         sequences: (S,) names.
         people: (S,) how many people were counted.
-        pck: (S, 9) percent, columns ``COLUMNS``; NaN where nobody was counted.
+        pck: (S, 9) percent, columns ``COLUMNS``; NaN where no person was counted.
         auc: (S, 9) percent.
     """
 
@@ -111,7 +111,7 @@ class Mupots:
     absolute: SequencePck
 
     def scores(self, truth: Truth, sequence: np.ndarray, thresholds: np.ndarray) -> dict[str, Ratio]:
-        """The means over sequences, fractions 0 to 1, as sums over images: what intervals are made of.
+        """The means over sequences, fractions 0 to 1, as sums over images, from which intervals are computed.
 
         Args:
             truth: the table that was scored.
@@ -335,7 +335,7 @@ def _score(
     found = match != MISSED
     target, aligned = truth.joints_cam, root_aligned(truth.joints_cam, _ROOT)
     relative, absolute = distances(_NOWHERE, aligned), distances(_NOWHERE, target)
-    poses = np.where(np.isnan(poses), _NOWHERE, poses)  # a joint without direction is as good as missed
+    poses = np.where(np.isnan(poses), _NOWHERE, poses)  # a joint without direction counts as missed
     relative[found] = distances(root_aligned(poses, _ROOT), aligned[found])
     absolute[found] = distances(poses, target[found])
     counted = np.ones(len(truth), dtype=bool) if everyone else found

@@ -1,8 +1,8 @@
 """The published ways of scoring CMU Panoptic, kept faithful to the evaluators they come from.
 
 ``panoptic_release`` is the evaluator released with DAS (Table 2 of the paper): every person takes the nearest
-root-aligned prediction, with replacement and wherever it stands, so it flatters models that predict much. It
-is printed beside the strict protocol and decides nothing. ``panoptic_smap`` is that of SMAP (Zhen et al.
+root-aligned prediction, with replacement and at any distance, so models with many predictions score too well.
+It is reported beside the strict protocol and used for no decision. ``panoptic_smap`` is that of SMAP (Zhen et al.
 2020). Both work on the 15 joints of PANOPTIC15, mid-hip as root.
 """
 
@@ -73,7 +73,7 @@ def release_truth(
         depth: (T, 15) Z in mm.
         K: (T, 3, 3) intrinsics of each person's image.
         known: (T, 15) bool, from ``annotated``.
-        width: of the image, px; scored joints lie within 0 <= u <= width - 1.
+        width: of the image, px; scored joints have 0 <= u <= width - 1.
         height: the same of v.
         ignore: (T,) bool, people the release drops for other reasons: fewer than 3 known joints, or
             a clipped box of at most 1 px or 64 px^2.
@@ -84,7 +84,7 @@ def release_truth(
 
 
 def world_mean_pose(joints_cam: np.ndarray, known: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """The release's stand-in for frames without predictions: (15, 3) mm, world axes.
+    """The pose that the release scores for frames without predictions: (15, 3) mm, world axes.
 
     The mean root-aligned pose of all people of one activity (also those outside the image or with an unknown
     root), so it is itself taken from the test set.
@@ -102,7 +102,7 @@ class PanopticRelease:
     """What the release's protocol found.
 
     Attributes:
-        match: (T,) row of Predictions, MISSED where the mean pose stood in, or NOT_COUNTED.
+        match: (T,) row of Predictions, MISSED where the mean pose was used, or NOT_COUNTED.
         scored: (T, 15) bool, joints that count.
         errors: (T, 15) mm, root-aligned.
         frames: (n,) frames that hold people who count, ascending.
@@ -127,7 +127,7 @@ class PanopticRelease:
         return mean_per_joint(self.errors, self.scored)
 
     def score(self, frames: int) -> Ratio:
-        """``mpjpe`` as sums over all ``frames`` images: what intervals are made of."""
+        """``mpjpe`` as sums over all ``frames`` images, from which intervals are computed."""
         people = np.bincount(self.frames, self.frame_people, frames)
         return Ratio(np.bincount(self.frames, self.frame_people * self.frame_mpjpe, frames), people)
 
@@ -252,7 +252,7 @@ class PanopticSmap:
         return mean_per_joint(self.relative_errors, self.found)
 
     def scores(self, truth: Truth, frames: int) -> dict[str, Ratio]:
-        """The numbers as sums over images: what intervals are made of.
+        """The numbers as sums over images, from which intervals are computed.
 
         Args:
             truth: the table that was scored.

@@ -1,4 +1,4 @@
-"""The strict protocol: the one by which this project judges itself, for any joint set.
+"""The strict protocol, which gates, sweeps and reports of this project use; for any joint set.
 
 Predictions above the score threshold are assigned one-to-one to people by the distance of their roots in the
 image (Hungarian: as many pairs as possible, then the smallest total distance); a pair needs less than
@@ -8,7 +8,7 @@ people.
 
 MPJPE here is the mean over all scored joints of all matched people after moving both roots to the origin. A
 root that is itself a joint is left out: its error is zero by construction and would flatter every model by
-1/J. Joints that the model was never taught are left out by ``taught``.
+1/J. Joints that were never supervised are left out by ``taught``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Strict:
 
     @property
     def precision(self) -> float:
-        """Share of predictions that found somebody."""
+        """Share of predictions that are matched with a person."""
         return ratio(self.found.sum(), self.predictions)
 
     @property
@@ -114,7 +114,7 @@ class Strict:
         return pck(self.errors, threshold, self._joints(self.found))
 
     def numbers(self) -> dict[str, float]:
-        """Everything as plain numbers: mm, or fractions 0 to 1; NaN where nothing was there to measure."""
+        """Everything as plain numbers: mm, or fractions 0 to 1; NaN where nothing could be measured."""
         return {
             **{name: ratio(above.sum(), below.sum()) for name, (above, below) in self._sums().items()},
             "precision": self.precision,
@@ -125,7 +125,7 @@ class Strict:
         }
 
     def scores(self, truth: Truth, predictions: Predictions, frames: int) -> dict[str, Ratio]:
-        """All of ``numbers`` that are ratios, as sums over images: what intervals are made of.
+        """All of ``numbers`` that are ratios, as sums over images, from which intervals are computed.
 
         Args:
             truth: the tables that were scored,
@@ -281,7 +281,7 @@ def _within_reach(
 def _only_ignored(
     truth: Truth, predictions: Predictions, counted: np.ndarray, reachable: np.ndarray, root: Sequence[int]
 ) -> np.ndarray:
-    """(P,) bool: predictions whose root is in the box of somebody not counted, and in nobody's reach.
+    """(P,) bool: predictions whose root is in the box of a person who is not counted, and near no counted one.
 
     They are neither right nor wrong. Decided before the assignment, so that it does not depend on it.
     """

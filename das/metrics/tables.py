@@ -1,14 +1,14 @@
-"""What every evaluation protocol is made of: one input form, errors, pairings, and averages of errors.
+"""The input tables of all evaluation protocols, ``Truth`` and ``Predictions``, and the steps that protocols share.
 
-All protocols take the same two tables. A row of ``Truth`` is one annotated person, a row of ``Predictions``
-one predicted person; ``frame`` says which image a row belongs to (any integers from 0, in any order, with
-gaps), and what is known per frame (camera, activity, sequence) lies in arrays indexed by it. Flat rows rather
-than one object per image, because then every protocol is a handful of array operations over all people of a
-data set at once. Points are millimetres in the camera frame (x right, y down, z forward) or pixels of the
-stored image.
+Those steps are errors of poses, averages of errors, matching of people with predictions, and average precision.
 
-The protocols themselves: ``strict.py`` (ours), ``protocols_panoptic.py`` and ``protocols_mupots.py``
-(published).
+All protocols take the same two tables. A row of ``Truth`` is one annotated person, a row of ``Predictions`` one
+predicted person; ``frame`` is the index of the row's image (any integers from 0, in any order, with gaps); values per
+frame (camera, activity, sequence) are arrays indexed by it. Rows are flat, not one object per image, so that a
+protocol is a few array operations over all people of a data set at once. Points are millimetres in the camera frame (x
+right, y down, z forward) or pixels of the stored image.
+
+The protocols themselves: ``strict.py`` (ours), ``panoptic.py``, ``mupots.py`` and ``coco.py`` (published).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Truth:
-    """Annotated people, one row each; the rows of one frame stand in annotation order.
+    """Annotated people, one row each; the rows of one frame are in annotation order.
 
     Attributes:
         frame: (T,) int, the row's frame.
@@ -39,7 +39,7 @@ class Truth:
         scored: (T, J) bool, the joints that count, by the protocol's own rule of visibility.
         joints_uv: (T, J, 2) px, for protocols that pair people in the image.
         bbox: (T, 4) px, x0 y0 x1 y1, for protocols that measure distances by the person's size.
-        ignore: (T,) bool, crowds and people whose detection neither helps nor harms; None: nobody.
+        ignore: (T,) bool, crowds and people whose detection is neither right nor wrong; None: no one is ignored.
 
     Raises:
         ValueError: naming the field whose shape disagrees or that holds a number that is not finite.
@@ -334,7 +334,7 @@ def hungarian(people: int, frame: np.ndarray, t: np.ndarray, p: np.ndarray, cost
         rows, row = np.unique(t[start:stop], return_inverse=True)
         columns, column = np.unique(p[start:stop], return_inverse=True)
         costs = cost[start:stop]
-        forbidden = 1.0 + costs.sum()  # dearer than all allowed pairs together: the last resort
+        forbidden = 1.0 + costs.sum()  # costs more than all allowed pairs together, so it is chosen last
         matrix = np.full((len(rows), len(columns)), forbidden)
         matrix[row, column] = costs
         i, j = linear_sum_assignment(matrix)
@@ -351,7 +351,7 @@ def root_average_precision(truth: Truth, predictions: Predictions, root: Sequenc
 
     AP-root at 25 cm as RootNet (Moon et al. 2019) names it: by falling score, over all frames, each
     prediction takes the nearest person of its frame who is still free; AP is the area under the
-    precision-recall curve, precision made monotone. Ignored people do not exist here. Returns a fraction 0 to
+    precision-recall curve, precision made monotone. Ignored people are left out. Returns a fraction 0 to
     1, NaN without people.
     """
     truth = truth.where(truth.counted(root))

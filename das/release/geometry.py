@@ -1,8 +1,8 @@
-"""What the official release adds to clean geometry, so that its numbers are met to the last digit.
+"""The official release's projection and its converter of CMU Panoptic, reproduced to the last digit.
 
-Nothing of the method needs this file: das/camera.py is the camera, and images enter through the pipeline's
-sources. It serves comparison with the release: its projection, with a constant in the division and two values
-that are overwritten too early, and its conversion of CMU Panoptic, which decided what the released model saw.
+Only comparisons with the release need this file; the method uses das/camera.py, and data enter through the pipeline's
+sources. The projection adds a constant to the depth and overwrites two values too early; the converter decided which
+people and joints the released model was trained on.
 
 Units here are the release's: centimetres, except where a name says mm.
 """
@@ -105,7 +105,7 @@ def convert_person(
     t: np.ndarray,
     distortion: np.ndarray,
 ) -> ConvertedPerson | None:
-    """One body of a Panoptic pose file as the converter writes it, or None where it gives the body up.
+    """One body of a Panoptic pose file as the converter writes it, or None where it rejects the body.
 
     Args:
         joints: (19, 4) or (15, 4) x, y, z in cm and confidence, world axes of the file.
@@ -156,7 +156,7 @@ def convert_train_image(
     t: np.ndarray,
     distortion: np.ndarray,
 ) -> list[ConvertedPerson] | None:
-    """Everybody in one training image, or None: one body given up drops the whole image.
+    """All people of one training image, or None: one rejected body drops the whole image.
 
     In test images only that body is left out.
     """

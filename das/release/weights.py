@@ -1,7 +1,7 @@
 """The official release's state dict and ours: the same tensors under other names.
 
-The backbone's names are equal. Elsewhere a table of prefixes suffices, but for the four scalars per level,
-which we keep in one tensor. The release's normalizing flows lie in its head; ours belong to the criterion,
+The backbone's names are equal. Elsewhere a table of prefixes suffices, except for the four scalars per level,
+which are one tensor here. The release's normalizing flows are part of its head; ours belong to the criterion,
 keyed by (prediction, dimension).
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
-from das.config import BACKBONE_NAMES, VARIANTS, DASConfig, Update
+from das.config import BACKBONE_NAMES, VARIANTS, DASConfig, PoseLikelihood, Update
 from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
@@ -32,7 +32,7 @@ class ModelChoice:
     """Recursive update: none, single, multi or release."""
     update_layers: int | None = None
     """Number of update layers, 0 to 3."""
-    pose_likelihood: Literal["l1", "rle", "rle_release"] | None = None
+    pose_likelihood: PoseLikelihood | None = None
     """Loss of the joint offsets."""
     center: Literal["root", "box"] | None = None
     """Center of a person, around which feature points are positives: the root, or the middle of the box."""
