@@ -1,15 +1,15 @@
 """Confidence intervals by the cluster bootstrap, for one model and for the difference of two on the same images.
 
 Neighbouring frames show nearly the same picture, so images are not independent and an interval that treats them as
-independent is far too narrow. Resamples draw clusters with replacement. A cluster is a contiguous block of at least
-5 s of frames of one sequence, with all cameras and people of that moment (``blocks``). Every score is a ratio of sums over
-images (``Ratio``), so a resample is one product of a matrix of how often each cluster was drawn with the clusters'
-sums.
+independent is far too narrow. Resamples draw clusters with replacement. A cluster is a contiguous block of at least 5
+s of frames of one sequence, with all cameras and people of that moment (``blocks``). Every score is a ratio of sums
+over images (``Ratio``), so a resample is one product of a matrix of how often each cluster was drawn with the
+clusters' sums.
 
 Intervals are studentised (bootstrap-t; Efron and Tibshirani 1993, chapter 12): quantiles of the resamples' distances
-from the score, each in units of its own delete-one-cluster standard error. With 40 skewed clusters they
-contain the true value in about 95 % of cases; percentile intervals (with or without bias correction and acceleration)
-are too short: on log-normal clusters 91.5 to 93 %.
+from the score, each in units of its own delete-one-cluster standard error. With 40 skewed clusters they contain the
+true value in about 95 % of cases; percentile intervals (with or without bias correction and acceleration) are too
+short: on log-normal clusters 91.5 to 93 %.
 
 They measure variation between clusters only. Without any (no person was missed anywhere, say) the interval is the
 number itself. Fewer than ``FEW`` clusters are not representative of other footage: their intervals are labelled

@@ -1,4 +1,4 @@
-"""Which feature points answer for which person."""
+"""Which feature points are positives for which person."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ RELEASE = release_panoptic()
 
 
 def people(roots, reach=40.0):
-    """One image; joint 0 of each person lies ``reach`` to the right of the root, all others on it."""
+    """One image; joint 0 of each person is ``reach`` to the right of the root, all others on it."""
     poses = np.zeros((len(roots), 63), np.float32)
     for pose, (u, v) in zip(poses, roots, strict=True):
         pose[:2] = u, v
@@ -105,7 +105,7 @@ def test_an_exact_range_end_belongs_to_both_levels():
     assert [len(p.person) for p in levels] == [9, 9, 0, 0]
 
 
-def test_nobody_visible_goes_to_the_finest_level():
+def test_a_person_without_visible_joints_goes_to_the_finest_level():
     batch = people([(100.0, 100.0)], reach=200.0)
     batch.visible[:] = False
     assert [len(p.person) > 0 for p in assign(batch, OURS)] == [True, False, False, False]

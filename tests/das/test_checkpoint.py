@@ -164,8 +164,8 @@ def test_missing_and_unknown_tensors_are_named(copy):
     tensors = load_file(path)
     name, value = next(iter(tensors.items()))
     del tensors[name]
-    save_file({**tensors, "stranger": torch.zeros(2)}, path)
-    refused(lambda: load_model(copy), f"{name}: found nothing, wanted {tuple(value.shape)}", "stranger")
+    save_file({**tensors, "unknown": torch.zeros(2)}, path)
+    refused(lambda: load_model(copy), f"{name}: found nothing, wanted {tuple(value.shape)}", "unknown")
 
 
 def test_a_truncated_weights_file_is_named(copy):

@@ -69,7 +69,7 @@ def test_people_scores_and_order_equal_the_release(golden):
 
 
 def empty_output(config, batch=1, height=128, width=192):
-    """Maps in which nobody is."""
+    """Maps without people."""
     levels, updates = [], []
     for stride in config.strides:
         h, w = height // stride, width // stride
@@ -110,7 +110,7 @@ NONE = torch.zeros(1, 5)
 
 
 @pytest.mark.parametrize("config", [small(), paper_resnet50(), RELEASE])
-def test_nobody_above_the_threshold_gives_empty_people(config):
+def test_without_candidates_above_the_threshold_people_are_empty(config):
     output = empty_output(config, batch=2)
     people = decode(output, config, K.repeat(2, 1, 1), NONE.repeat(2, 1))
     for shapes in people:
@@ -283,7 +283,7 @@ def test_soft_suppression_orders_by_decayed_scores(threshold):
     assert suppress(uv, scores, config).tolist() == naive_soft(uv, scores, threshold) != list(range(40))
 
 
-def test_soft_suppression_keeps_everybody_and_moves_duplicates_back():
+def test_soft_suppression_keeps_all_people_and_ranks_duplicates_last():
     one, other = person((60.0, 60.0), 1)[0], person((120.0, 60.0), 2)[0]
     uv = torch.stack([one, one + 0.1, other])
     config = dataclasses.replace(DASConfig(), suppression="soft")

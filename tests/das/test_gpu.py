@@ -21,7 +21,7 @@ def exact_gpu(gpu):
 
 
 def distance(found, wanted):
-    """Relative distance of two tensors as vectors, wherever they lie."""
+    """Relative distance of two tensors as vectors, on any device."""
     wanted = wanted.detach().double().cpu()
     return float((found.detach().double().cpu() - wanted).norm() / wanted.norm().clamp(min=1e-12))
 

@@ -170,13 +170,13 @@ def test_unsupervised_nonsense_reaches_neither_loss_nor_gradient(case, form):
     assert other.isfinite() and gradient.isfinite().all()
 
 
-def test_sums_over_nobody_are_zero_and_differentiable():
-    nobody = torch.zeros(0, 15, 3, requires_grad=True)
+def test_sums_without_positives_are_zero_and_differentiable():
+    no_people = torch.zeros(0, 15, 3, requires_grad=True)
     none = torch.zeros(0, 15, dtype=torch.bool)
     flows = RealNVP(2), RealNVP(3)
     for form in (rle_loss, rle_release_loss):
-        loss = form(nobody, nobody.detach(), nobody.detach() + 1, none, none, *flows)
+        loss = form(no_people, no_people.detach(), no_people.detach() + 1, none, none, *flows)
         loss.total.backward()
         assert loss.total == 0 and loss.joints == 0
-    assert l1_pose_loss(nobody, nobody.detach(), none, none).total == 0
+    assert l1_pose_loss(no_people, no_people.detach(), none, none).total == 0
     assert all(p.grad is not None and not p.grad.any() for f in flows for p in f.parameters())

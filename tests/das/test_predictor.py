@@ -43,7 +43,7 @@ def info(**changes) -> ModelInfo:
 
 
 class SpotFinder(nn.Module):
-    """Stands in for DAS: one person, root at the bright spot, the same in mm whatever the input size."""
+    """Replaces DAS: one person, root at the bright spot, the same in mm whatever the input size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,12 +163,12 @@ def test_an_unknown_camera_is_guessed_and_says_so(predictor):
     np.testing.assert_array_equal(guessed.K, intrinsics_from_fov(640, 360, 70))
     assert guessed.to_json()["camera"]["assumed"] and guessed.to_json()["camera"]["assumed_fov_degrees"] == 70
     assert not known.to_json()["camera"]["assumed"]
-    # The same picture through a longer lens lies farther away.
+    # The same picture through a longer lens is farther away.
     ratio = guessed.people.root_cam[0, 2] / known.people.root_cam[0, 2]
     assert ratio == pytest.approx(guessed.K[0, 0] / K[0, 0], rel=1e-6)
 
 
-def test_scores_below_the_threshold_are_nobody(predictor):
+def test_scores_below_the_threshold_give_no_people(predictor):
     image, K, _ = scene(640)
     score = predictor.predict(image, K).people.scores[0]
     assert score == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-3)
@@ -201,7 +201,7 @@ def test_joints_that_training_never_saw_are_left_out():
     np.testing.assert_allclose(person["joints_cam"], prediction.people.joints_cam[0, kept], atol=1e-3)
 
 
-def test_nobody_is_an_empty_list(predictor):
+def test_an_image_without_people_gives_an_empty_list(predictor):
     prediction = predictor.predict(np.zeros((90, 160, 3), np.uint8))
     assert len(prediction.people) == 0 and prediction.people.joints_cam.shape == (0, JOINTS, 3)
     assert prediction.to_json()["people"] == [] and predictor.predict_batch([]) == []

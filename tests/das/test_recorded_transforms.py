@@ -53,11 +53,11 @@ def recorded_coco(annotations, info):
     hips = list(COCO17.root_indices)
     kept = (joints[:, hips, 2] > 0).all(axis=1) & [not a["iscrowd"] for a in annotations]
     joints = joints[kept]
-    nobody = np.zeros(len(joints))
+    no_people = np.zeros(len(joints))
     return Sample(
         "recorded", COCO17, np.zeros((info["height"], info["width"], 3), np.uint8), np.eye(3), np.zeros(5),
-        joints[..., :2], np.zeros(joints.shape[:2]), joints[..., 2] > 0, joints[:, hips, :2].mean(axis=1), nobody,
-        nobody > 0,
+        joints[..., :2], np.zeros(joints.shape[:2]), joints[..., 2] > 0, joints[:, hips, :2].mean(axis=1), no_people,
+        no_people > 0,
     )  # fmt: skip
 
 

@@ -236,7 +236,7 @@ def test_coco_reaches_neck_and_root_of_both_models_on_request():
 
 
 def made_up(joints, skeleton, name):
-    """Distance (n,) of the real joints from the mixture that stands for them."""
+    """Distance (n,) of the real joints from the mixture that replaces them."""
     kind = {"neck": "neck"}.get(name, "mid_hip")
     joint, weights = SYNTHESIS[kind][skeleton.name]
     assert joint == name

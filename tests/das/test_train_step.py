@@ -1,4 +1,4 @@
-"""Model and criterion together: the recorded head, workers that see different people, one scene learned by heart."""
+"""Model and criterion together: the recorded head, workers with different people, training on one scene."""
 
 import dataclasses
 import json
@@ -108,8 +108,8 @@ def worker(rank, folder):
         optimizer = torch.optim.SGD(step.parameters(), lr=1e-3)
         before = {k: v.clone() for k, v in step.criterion.state_dict().items()}
         for i in range(5):
-            nobody = rank == 1 or i == 4
-            batch = scene([[], []] if nobody else [[((40, 30), False)], [((60, 30), False)]], seed=i)
+            no_people = rank == 1 or i == 4
+            batch = scene([[], []] if no_people else [[((40, 30), False)], [((60, 30), False)]], seed=i)
             totals = step.counts(batch)
             dist.all_reduce(totals)
             optimizer.zero_grad()
@@ -145,7 +145,7 @@ def two_workers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_workers_with_2d_people_and_with_nobody_stay_equal_and_nobody_waits(two_workers, name):
+def test_workers_with_2d_people_and_without_people_stay_equal_and_no_worker_waits(two_workers, name):
     ours, theirs = (results[f"{name}/weights"] for results in two_workers)
     for key, value in ours.items():
         assert torch.equal(value, theirs[key]) and value.isfinite().all(), key
@@ -205,8 +205,8 @@ def test_a_loss_that_is_not_finite_names_samples_and_losses():
     require_finite({"loss": torch.tensor(-3.0)}, ["a negative likelihood loss is no error"])
 
 
-def test_one_scene_is_learned_by_heart():
-    """Two overlapping people: both found and nobody else, placed within 2 px, with depths within 5 percent."""
+def test_training_on_one_scene_reproduces_it():
+    """Two overlapping people: both found and no one else, placed within 2 px, with depths within 5 percent."""
     config = dataclasses.replace(TINY, score_threshold=0.3, oks_threshold=0.6)
     # Fixed norms: the coarsest maps of one image have 6 cells, too few for running statistics.
     step, batch = frozen_norms(made(config)), scene([[((35, 32), True), ((62, 36), True)]], size=10.0)

@@ -336,10 +336,10 @@ def test_2d_samples_draw_from_the_ranges_without_depth():
 
 
 def test_an_image_without_people_is_dropped_or_kept_as_background():
-    nobody = sample(0)
+    no_people = sample(0)
     rng = np.random.default_rng(0)
-    assert train_transform(nobody, ours(), rng) == DroppedSample("test/a/b/1", "too few visible joints")
-    kept = train_transform(nobody, some_recipe(min_people=0, min_visible_joints=0), rng)
+    assert train_transform(no_people, ours(), rng) == DroppedSample("test/a/b/1", "too few visible joints")
+    kept = train_transform(no_people, some_recipe(min_people=0, min_visible_joints=0), rng)
     assert isinstance(kept, Sample) and len(kept.root_depth) == 0
     assert max(kept.image.shape[:2]) == 320
 
@@ -407,8 +407,8 @@ def test_missing_joints_are_invisible_and_the_root_stays():
     assert [PANOPTIC15.joints[k] for k in np.flatnonzero(~converted.visible[0])] == ["neck", "mid_hip"]
     np.testing.assert_array_equal(converted.root_uv, [[3, 2]])
     assert converted.skeleton is PANOPTIC15
-    nobody = convert_joints(coco.select(np.zeros(1, bool)), MUCO21, ours())
-    assert nobody.joints_uv.shape == (0, 21, 2)
+    no_people = convert_joints(coco.select(np.zeros(1, bool)), MUCO21, ours())
+    assert no_people.joints_uv.shape == (0, 21, 2)
 
 
 def test_converting_and_flipping_commute():

@@ -36,7 +36,7 @@ def test_assignment_fills_discs_by_centerness():
 
 
 def test_assignment_of_a_batch_can_be_drawn_as_it_comes():
-    """The positives of das.assign, picked for one image, lie around that person's root."""
+    """The positives of das.assign, picked for one image, are around that person's root."""
     config = small()
     rng = np.random.default_rng(0)
     uv = rng.uniform(-20, 20, (1, config.n_joints, 2)) + [60, 40]

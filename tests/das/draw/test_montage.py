@@ -24,7 +24,7 @@ def test_a_contact_sheet_holds_every_picture_in_order(count):
     assert sheet.shape[0] == top - 4
 
 
-def test_a_caption_stands_above_and_pictures_in_a_column_have_one_width():
+def test_a_caption_is_above_and_pictures_in_a_column_have_one_width():
     image = grey_image(50, 70)
     out = captioned(image, "a caption that is far too long for such a narrow picture")
     np.testing.assert_array_equal(out[-50:], image)

@@ -41,7 +41,7 @@ def test_joints_that_are_not_valid_or_not_finite_are_left_out():
         np.testing.assert_array_equal(draw_people(image, broken, STICK), only_left)
 
 
-def test_nobody_leaves_the_image_as_it_is():
+def test_without_people_the_image_is_unchanged():
     image = grey_image()
     for uv, labels in ((np.zeros((0, 3, 2)), []), (np.full((1, 3, 2), np.nan), ["0.9"])):
         np.testing.assert_array_equal(draw_people(image, uv, STICK, labels=labels), image)
@@ -57,7 +57,7 @@ def test_occluded_joints_are_rings():
     assert not changed(rings, discs)[far].any()
 
 
-def test_boxes_are_outlines_and_the_first_lies_on_top():
+def test_boxes_are_outlines_and_the_first_is_drawn_on_top():
     image = grey_image()
     boxes = np.array([[40.0, 30, 200, 180], [40, 30, 120, 220]])
     out = draw_boxes(image, boxes)
@@ -86,7 +86,7 @@ def test_ignored_areas_are_hatched_and_nothing_else():
     np.testing.assert_array_equal(draw_ignored(image, np.zeros((0, 4))), image)
 
 
-def test_the_first_person_lies_on_top():
+def test_the_first_person_is_drawn_on_top():
     image = grey_image()
     across = [[60, 120], [260, 120], [60, 120]]
     down = [[160, 20], [160, 220], [160, 20]]

@@ -68,7 +68,7 @@ def test_top_view_marks_what_the_camera_sees():
         assert (blind[v, u] != seeing[v, u]).any() == seen, x
 
 
-def test_top_view_of_nobody_is_an_empty_room():
+def test_top_view_without_people_is_an_empty_grid():
     out = top_view(np.zeros((0, 15, 3)), PANOPTIC15, size=200)
     assert out.shape == (200, 200, 3) and out.dtype == np.uint8
 

@@ -115,9 +115,9 @@ def strict(truth, predictions, mean_pose, threshold, root=2) -> dict[str, float]
     candidates = _by_frame(predictions)
     errors, baseline, missed, offsets = [], [], [], []
     people = matched = predicted = 0
-    for frame, everybody in _by_frame(truth).items():
-        rows = [t for t in everybody if truth.scored[t, root]]
-        others = [t for t in everybody if not truth.scored[t, root]]
+    for frame, all_rows in _by_frame(truth).items():
+        rows = [t for t in all_rows if truth.scored[t, root]]
+        others = [t for t in all_rows if not truth.scored[t, root]]
         people += len(rows)
         chosen = [p for p in candidates.get(frame, []) if predictions.scores[p] > threshold]
         cost = np.full((len(rows), len(chosen)), 1e9)

@@ -80,9 +80,9 @@ def test_a_similarity_counts_at_the_thresholds_below_it():
     assert np.isnan(found["ap_medium"]) and found["ap_large"] == pytest.approx(0.5)
 
 
-def test_nobody_found_is_zero_and_nobody_there_is_not_a_number():
+def test_no_person_found_is_zero_and_no_person_annotated_is_nan():
     truth, predictions, area = photos()
-    nobody = predictions.where(np.zeros(len(predictions), bool))
-    assert set(oks_average_precision(truth, nobody, area, SIGMAS, 7).values()) == {0.0}
+    no_people = predictions.where(np.zeros(len(predictions), bool))
+    assert set(oks_average_precision(truth, no_people, area, SIGMAS, 7).values()) == {0.0}
     empty = truth.where(np.zeros(len(truth), bool))
     assert np.isnan([*oks_average_precision(empty, predictions, area[:0], SIGMAS, 7).values()]).all()

@@ -28,7 +28,7 @@ PERCENT = 0.01  # tolerance, percentage points
 UNIT = 1e-3
 
 
-def nobody(table):
+def no_people(table):
     return table.where(np.zeros(len(table), bool))
 
 
@@ -383,11 +383,11 @@ def test_people_of_frames_without_predictions_are_missed(protocol):
     assert ((result.match == MISSED) == (truth.frame != 0)).all()
     assert result.relative.pck[:, -1].tolist() == [50, 0]
     matched = protocol(truth, exact.where(exact.frame == 0), sequence, everyone=False)
-    np.testing.assert_array_equal(matched.relative.pck[:, -1], [100, np.nan])  # TS2: nobody to score
+    np.testing.assert_array_equal(matched.relative.pck[:, -1], [100, np.nan])  # TS2: no person to score
     assert matched.relative.people.tolist() == [2, 0]
     assert matched.relative.mean_pck == 100  # over the sequences that have a score
-    assert protocol(truth, nobody(exact), sequence).absolute.mean_pck == 0
-    assert np.isnan(protocol(nobody(truth), exact, sequence).absolute.mean_pck)
+    assert protocol(truth, no_people(exact), sequence).absolute.mean_pck == 0
+    assert np.isnan(protocol(no_people(truth), exact, sequence).absolute.mean_pck)
 
 
 def test_release_leaves_out_predictions_at_depth_zero():
@@ -397,7 +397,7 @@ def test_release_leaves_out_predictions_at_depth_zero():
         assert mupots_release(scene.truth, flat, np.zeros(1, int)).match.tolist() == [MISSED]
 
 
-def test_joints_predicted_at_the_image_origin_agree_with_nobody():
+def test_joints_predicted_at_the_image_origin_agree_with_no_person():
     joints, uv = np.random.default_rng(0).normal(0, 200, (1, 17, 3)), np.full((1, 17, 2), 10.0)
     truth = Truth([0], joints, np.ones((1, 17), bool), uv)
     assert match_in_image(truth, Predictions([0], joints, [1.0], uv)).tolist() == [0]
@@ -407,7 +407,7 @@ def test_joints_predicted_at_the_image_origin_agree_with_nobody():
 def test_a_bone_without_length_makes_its_joints_wrong_not_right():
     scene = make_scene(4, frames=1, people=1, miss=0, extra=0)
     cam = scene.truth.joints_cam.copy()
-    cam[:, 4] = cam[:, 3]  # the right wrist lies on the elbow
+    cam[:, 4] = cam[:, 3]  # the right wrist is at the elbow
     prediction = Predictions(scene.truth.frame, cam, [1.0], scene.truth.joints_uv)
     result = mupots_matlab(scene.truth, prediction, np.zeros(1, int))
     assert dict(zip(COLUMNS, result.relative.pck[0], strict=True))["Wrist"] == 50

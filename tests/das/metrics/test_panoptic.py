@@ -35,7 +35,7 @@ def joint_pck(result, errors):
     return (result.found & (errors < 150)).sum(axis=0) / result.matched
 
 
-def nobody(table):
+def no_people(table):
     return table.where(np.zeros(len(table), bool))
 
 
@@ -202,14 +202,14 @@ def test_release_uses_the_mean_pose_seen_by_the_camera_where_nothing_is_predicte
     known = np.ones_like(truth.scored)
     mean = world_mean_pose(cam, known, scene.R[truth.frame])
     np.testing.assert_allclose(mean, scene.world_mean, atol=1e-9)
-    result = panoptic_release(truth, nobody(scene.predictions), mean, scene.R)
+    result = panoptic_release(truth, no_people(scene.predictions), mean, scene.R)
     assert result.mpjpe == pytest.approx(0, abs=1e-9)
-    assert panoptic_release(truth, nobody(scene.predictions), mean, scene.R[::-1]).mpjpe > 10
+    assert panoptic_release(truth, no_people(scene.predictions), mean, scene.R[::-1]).mpjpe > 10
 
 
 def test_release_without_people_is_not_a_number():
     scene = loops.make_scene(np.random.default_rng(1))
-    assert np.isnan(panoptic_release(nobody(scene.truth), scene.predictions, scene.world_mean, scene.R).mpjpe)
+    assert np.isnan(panoptic_release(no_people(scene.truth), scene.predictions, scene.world_mean, scene.R).mpjpe)
 
 
 def test_release_by_activity_leaves_dropped_people_out_of_mean_pose_and_score():
@@ -339,7 +339,7 @@ def test_smap_measures_annotated_joints_alone():
     wrong = replace(scene.truth, joints_cam=np.where(known[..., None], scene.truth.joints_cam, 0.0))
     result = panoptic_smap(wrong, scene.predictions, known=known)
     assert np.isnan(result.joint_mpjpe()[4]) and np.delete(result.joint_mpjpe(), 4).max() < 40
-    assert result.scores(wrong, 12)["mpjpe"].value < 40, "a joint that nobody annotated is no part of the mean"
+    assert result.scores(wrong, 12)["mpjpe"].value < 40, "a joint without annotations is not part of the mean"
 
 
 def test_smap_scales_every_image_by_itself():

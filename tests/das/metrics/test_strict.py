@@ -21,7 +21,7 @@ def exact(truth):
     return Predictions(truth.frame, truth.joints_cam, np.linspace(0.5, 1, len(truth)), truth.joints_uv)
 
 
-def nobody(table):
+def no_people(table):
     return table.where(np.zeros(len(table), bool))
 
 
@@ -137,13 +137,13 @@ def test_the_baseline_is_the_mean_pose_on_the_matched_people_and_misses_cost_it_
     assert (same.match == result.match).all() and 0 < found.sum() < result.people
     assert same.mpjpe == pytest.approx(result.baseline_mpjpe)
     assert same.mpjpe_with_misses == pytest.approx(
-        strict(scene.truth, nobody(scene.predictions), ROOT, scene.world_mean).mpjpe_with_misses
+        strict(scene.truth, no_people(scene.predictions), ROOT, scene.world_mean).mpjpe_with_misses
     )
 
 
-def test_without_predictions_everybody_is_missed():
+def test_without_predictions_all_people_are_missed():
     scene = loops.make_scene(np.random.default_rng(5))
-    result = strict(scene.truth, nobody(scene.predictions), ROOT, scene.world_mean)
+    result = strict(scene.truth, no_people(scene.predictions), ROOT, scene.world_mean)
     numbers = result.numbers()
     assert numbers["recall"] == numbers["f1"] == 0
     assert np.isnan([numbers["mpjpe"], numbers["precision"], numbers["root_error"]]).all()
@@ -156,7 +156,7 @@ def test_without_predictions_everybody_is_missed():
 
 def test_without_people_every_prediction_is_wrong():
     scene = loops.make_scene(np.random.default_rng(6))
-    numbers = strict(nobody(scene.truth), scene.predictions, ROOT, scene.world_mean).numbers()
+    numbers = strict(no_people(scene.truth), scene.predictions, ROOT, scene.world_mean).numbers()
     assert numbers["precision"] == 0 and numbers["people"] == 0
     assert np.isnan([numbers["recall"], numbers["mpjpe"]]).all()
 
@@ -211,7 +211,7 @@ def test_a_root_between_two_joints_keeps_both_in_the_error():
 
 
 @pytest.mark.parametrize("how", ["ignored", "root not labelled"])
-def test_finding_somebody_who_does_not_count_neither_helps_nor_harms(how):
+def test_finding_an_ignored_person_changes_no_number(how):
     truth, predictions = one_person(0)
     if how == "ignored":
         truth = replace(truth, ignore=np.array([True]))
@@ -257,8 +257,8 @@ def test_best_threshold_is_the_best_of_all(seed):
 
 def test_a_threshold_cannot_be_chosen_without_people():
     scene = loops.make_scene(np.random.default_rng(0))
-    assert best_threshold(nobody(scene.truth), scene.predictions, ROOT) is None
-    assert best_threshold(scene.truth, nobody(scene.predictions), ROOT) is None
+    assert best_threshold(no_people(scene.truth), scene.predictions, ROOT) is None
+    assert best_threshold(scene.truth, no_people(scene.predictions), ROOT) is None
 
 
 def test_missing_columns_and_wrong_mean_poses_are_named():

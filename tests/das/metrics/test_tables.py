@@ -192,6 +192,6 @@ def test_average_precision_of_perfect_and_of_no_predictions():
     truth = replace(truth, scored=np.ones_like(truth.scored))
     perfect = Predictions(truth.frame, truth.joints_cam, np.linspace(0, 1, len(truth)))
     assert root_average_precision(truth, perfect, (2,)) == 1
-    nobody = perfect.where(np.zeros(len(perfect), bool))
-    assert root_average_precision(truth, nobody, (2,)) == 0
+    no_people = perfect.where(np.zeros(len(perfect), bool))
+    assert root_average_precision(truth, no_people, (2,)) == 0
     assert np.isnan(root_average_precision(truth.where(np.zeros(len(truth), bool)), perfect, (2,)))

@@ -46,7 +46,7 @@ def test_the_clean_camera_equals_the_recorded_ones_to_a_ten_thousandth_pixel(gol
     for name in sorted({key.split("/")[0] for key in recorded.files}):
         K, R, t, X, pixel = (recorded[f"{name}/{key}"] for key in ("K", "R", "t", "X", "pixel"))
         points = transform(X.T, R, t[:, 0])
-        # The recorded points lie as close as 2 m; the release's 1e-5 cm moves them by u x 1e-5 / depth.
+        # The recorded points are as close as 2 m; the release's 1e-5 cm moves them by u x 1e-5 / depth.
         np.testing.assert_allclose(project(points, K), pixel[:2].T, atol=1e-4, rtol=0, err_msg=name)
         again = back_project(pixel[:2].T, pixel[2], K)
         np.testing.assert_allclose(again, recorded[f"{name}/camera"].T, atol=1e-9, rtol=0, err_msg=name)
