@@ -1,4 +1,4 @@
-"""The one list of data sources: who reads a source, who counts its files, and its split manifests by name.
+"""The one list of data sources: for each its reader, its inventory and its split manifests by name.
 
 A new source is a reader (sources/NAME.py), an inventory (check/NAME.py) and an entry here. `das prepare`, `das doctor
 data` and ``read_splits`` take their names from this list.

@@ -116,7 +116,7 @@ class Finding:
         lines += _section("missing", [*_grouped(found.absent), *_missing(found.cameras, self.config.names)])
         damaged = [line for camera in found.cameras for line in _damaged(camera, self.config.names)]
         lines += _section("cannot be used", [*(f"{p.path}: {p.what}" for p in found.problems), *damaged])
-        lines += _section("not in the split manifest", found.unknown)
+        lines += _section("unknown sequences", found.unknown)
         lines += _section("note", found.notes)
         images = sum(len(camera.images) for camera in found.cameras)
         checked = f"read {found.read}; {self.headers} image headers of {images}, decoded {self.decoded}"

@@ -14,7 +14,8 @@ TITLE = "COCO keypoints"
 LAYOUT = "annotations/person_keypoints_train2017.json, train2017, and the same of val2017"
 PAGE = "docs/data/coco.md"
 
-_PERSON = 1  # category_id
+# category_id of a person in COCO's own files; sources/coco.py looks it up by its name.
+_PERSON = 1
 
 
 def recognises(tree: Tree) -> bool:

@@ -62,6 +62,7 @@ class Tree:
             except (FileNotFoundError, NotADirectoryError, ValueError):
                 pass  # scandir raises ValueError for a name with a zero byte
             except OSError as error:
+                # An annotation may name a file that no disk can have: it is missing, not an error.
                 if error.errno == errno.ENAMETOOLONG:
                     return [], []
                 raise ValueError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error

@@ -21,6 +21,7 @@ def add_video(line: CameraInventory, tree: Tree, path: str, frames: list[int], s
         frames: numbers of the wanted frames, counted from 0, in order.
         size: (height, width) pixels that the annotation refers to; None if it is unknown.
     """
+    # The same decoder as in sources/video_frames.py, so that both see the same number of frames.
     capture = cv2.VideoCapture(str(tree.root / path), cv2.CAP_FFMPEG)
     try:
         length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0

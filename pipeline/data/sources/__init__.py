@@ -1,1 +1,1 @@
-"""Readers of original data sets, one module each; none imports Ray."""
+"""Readers of original data sets, one module (or a few of the same prefix) each; none imports Ray."""

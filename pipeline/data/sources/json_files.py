@@ -97,7 +97,7 @@ def _identity(place: str, entry: dict[str, Any], path: Path) -> int:
 def whole_number(entry: Mapping[str, Any], field: str, path: Path) -> int:
     """A field of an image or annotation that is a whole number; ValueError naming file, entry and field if not."""
     value = entry.get(field)
-    if type(value) is not int:
+    if type(value) is not int:  # isinstance would accept true and false
         raise _wrong(entry, field, path, "a whole number")
     return value
 

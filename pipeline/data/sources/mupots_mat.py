@@ -164,5 +164,5 @@ def fit_intrinsics(frames: FramesOrErrors) -> np.ndarray:
             focal[axis] = dx @ y[use] / (dx @ dx)
             centre[axis] = y[use].mean() - focal[axis] * x[use].mean()
             off = np.abs(focal[axis] * x + centre[axis] - y)
-            use = off <= 3 * np.median(off[use]) + 1e-9
+            use = off <= 3 * np.median(off[use]) + 1e-9  # exact labels have residuals of about 0 and stay
     return pinhole(np.round([*focal, *centre], 3))

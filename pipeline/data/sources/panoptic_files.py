@@ -125,7 +125,7 @@ def read_calibrated_camera(path: Path, name: str) -> PanopticCamera:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: wanted an object with a list `cameras` of named cameras") from error
     if name not in cameras:
-        some = ", ".join([*cameras][:3])
+        some = ", ".join(map(str, [*cameras][:3]))
         raise ValueError(f"{path}: no camera {name!r}; it has {len(cameras)}, such as {some}")
     camera = cameras[name]
     try:

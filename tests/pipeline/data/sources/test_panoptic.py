@@ -225,6 +225,9 @@ def test_a_malformed_calibration_is_named(tmp_path):
         file.write_text(content)
         with pytest.raises(ValueError, match="calibration_x.json: wanted an object with a list `cameras`"):
             panoptic_files.read_calibrated_camera(file, "00_16")
+    file.write_text(json.dumps({"cameras": [{"name": None}]}))
+    with pytest.raises(ValueError, match="calibration_x.json: no camera '00_16'; it has 1, such as None"):
+        panoptic_files.read_calibrated_camera(file, "00_16")
     file.write_text(json.dumps({"cameras": [camera("00_01")]}))
     with pytest.raises(ValueError, match="calibration_x.json: no camera '00_16'; it has 1, such as 00_01"):
         panoptic_files.read_calibrated_camera(file, "00_16")
