@@ -4,7 +4,7 @@ Every chunk writes its pictures and its part of the annotations; ``finish_layout
 that the data set's readers expect. Image numbers follow from the configuration, so the files do not depend on how the
 chunks are distributed. MuCo's unaugmented half shows people before a green screen; here every other take does.
 
-    panoptic  train, val, test   see layout.py
+    panoptic  train, val, test   see panoptic_layout.py
     muco      train sequences    MuCo-3DHP.json, {unaugmented_set,augmented_set}/SEQUENCE/CAMERA_%08d.jpg
     coco      train and val      annotations/person_keypoints_{train,val}2017.json, {train,val}2017/%012d.jpg
     mupots    test sequences     MuPoTS-3D.json, MultiPersonTestSet/TS%d/img_%06d.jpg

@@ -167,7 +167,9 @@ def pelvis_over_feet(
     return np.stack([pelvis_xz[:, 0], np.minimum(*heights), pelvis_xz[:, 1]], -1)
 
 
-def arms(rng: np.random.Generator, t: ndarray, pool: tuple[str, ...]) -> tuple[dict[str, ndarray], dict[str, ndarray]]:
+def arm_targets(
+    rng: np.random.Generator, t: ndarray, pool: tuple[str, ...]
+) -> tuple[dict[str, ndarray], dict[str, ndarray]]:
     """Wrist and elbow targets of both arms, side -> (T, 3), passing between arm poses of ``pool``.
 
     Both sides have the same distribution: motion must not reveal which side is which.
@@ -234,7 +236,7 @@ def stand(
     lean = 0.04 + abs(rng.normal(0, 0.05)) + 0.04 * smooth_noise(rng, t, 1, 3.0)[:, 0]
     pelvis_R, chest_R, head_R = _trunk_orientations(rng, t, yaws, lean)
     pelvis = pelvis_over_feet(person, ankles, pelvis_xz, yaws, rng.uniform(0.975, 0.996))
-    wrists, elbows = arms(rng, t, pool)
+    wrists, elbows = arm_targets(rng, t, pool)
     return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
 
 
@@ -261,7 +263,7 @@ def reach(rng: np.random.Generator, person: Person, t: ndarray, centre: ndarray,
     pelvis = pelvis_over_feet(person, ankles, pelvis_xz, yaws, 0.99)
     pelvis[:, 1] = np.minimum(pelvis[:, 1], person.ankle_height + person.leg * (1 - 0.72 * depth))
     pelvis_R, chest_R, head_R = _trunk_orientations(rng, t, yaws, lean)
-    wrists, elbows = arms(rng, t, RESTING[:4])
+    wrists, elbows = arm_targets(rng, t, RESTING[:4])
     busy = "lr" if rng.random() < 0.25 else str(rng.choice(["l", "r"]))
     for side in busy:
         wrists[side] = path[:, 2:] + 0.04 * smooth_noise(rng, t, 3, 1.5)
@@ -294,7 +296,7 @@ def sit(
     pool: tuple[str, ...] = ("lap", "lap", "lap", "crossed", "clasped", *TALKING)
     if table:
         pool = ("read", "talk", "talk_low", "offer", "chin", "talk_low", "offer")
-    wrists, elbows = arms(rng, t, pool)
+    wrists, elbows = arm_targets(rng, t, pool)
     return solve(person, MotionTargets(ankles, feet, pelvis, pelvis_R, chest_R, head_R, wrists, elbows))
 
 
@@ -365,7 +367,7 @@ def walk(rng: np.random.Generator, person: Person, t: ndarray, path: Walk) -> Po
     lean = np.full(len(t), 0.05 + speed / 3000)
     pelvis_R, chest_R, head_R = _trunk_orientations(rng, t, yaw, lean)
     chest_R = chest_R @ rotation("y", 0.10 * np.cos(beat))
-    wrists, elbows = arms(rng, t, ("hang",) if rng.random() < 0.75 else RESTING + ("talk_low", "phone", "read"))
+    wrists, elbows = arm_targets(rng, t, ("hang",) if rng.random() < 0.75 else RESTING + ("talk_low", "phone", "read"))
     swing = rng.uniform(0.25, 0.42) * np.cos(beat)
     for side in "lr":
         hanging = np.clip(-wrists[side][:, 1:2] - 0.55, 0, 0.4) / 0.4
