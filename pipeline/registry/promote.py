@@ -222,7 +222,7 @@ def _check_alone(candidate: _Candidate, version: Version, gate: Gate, scratch: P
         return _Registered(None, [], (Check("artefact", False, str(error)),))
     batch = fixed_batch(candidate.annotations, candidate.evidence, gate.batch_images)
     again = reproduction(files, batch, candidate.annotations, candidate.predictions, gate)
-    # Scores marked as train-fit are refused for that reason (Gate.incomparable); a second check would only repeat it.
+    # Scores that are marked as train-fit are refused for that reason already, see Gate.incomparable.
     train_fit = candidate.evidence.scores.train_fit
     disjoint = () if train_fit else (disjoint_from_training(files, candidate.annotations),)
     return _Registered(files, batch, (intact, again, *disjoint))
