@@ -17,6 +17,8 @@ from pipeline.infra.mlflow_client import MlflowStore, error_code
 
 FINGERPRINT_TAG = "das.model_fingerprint"
 """Tag of a version: ``fingerprint`` of its files."""
+FINISHED_FILE = "finished.json"
+"""Of a training, in the folder that contains its best checkpoint: MLflow run and metrics, written at the end."""
 QUEUE_TAG = "das.queue"
 """Tag of the registered models that hold no model but the tickets of ``registry.champion_lock``."""
 _UNREGISTERED = (TRAINING_STATE_FILE,)  # the training's progress, which a version does not contain

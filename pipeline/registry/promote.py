@@ -20,12 +20,13 @@ from pathlib import Path
 from das.checkpoint import ModelInfo, load_info
 from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, read_annotations
-from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
+from pipeline.evaluation.result import REPORT_FILE
 from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.infra.mlflow_client import MlflowStore
-from pipeline.models import fingerprint, resolve_model, run_file
+from pipeline.models import FINISHED_FILE, fingerprint, resolve_model, run_file
 from pipeline.registry.candidate_checks import disjoint_from_training, fixed_batch, latency, reproduction
 from pipeline.registry.champion_lock import champion_lock
 from pipeline.registry.config import PromoteConfig
@@ -35,7 +36,7 @@ from pipeline.registry.registered_model import RegisteredModel
 from pipeline.registry.tasks import TASKS
 from pipeline.registry.versions import Version
 
-_FILES = (SCORES_FILE, "report.json", "predictions.parquet")
+_FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE)
 
 
 @dataclass(frozen=True)
@@ -159,18 +160,18 @@ def _read(config: PromoteConfig, store: MlflowStore, scratch: Path) -> _Candidat
     if found != wanted:
         raise ValueError(f"the model predicts the joint set {found}, versions of {config.name} predict {wanted}")
     run_id = config.run or _training_run(config.model, folder)
-    data = config.data or read_json(files["report.json"])["data"]["folders"]
+    data = config.data or read_json(files[REPORT_FILE])["data"]["folders"]
     try:
         annotations = read_annotations([absolute_storage(place) for place in data], "test")
     except ValueError as error:
         raise ValueError(f"{error}; wanted the evaluated data, or --data with the folders where it is now") from error
-    predictions = PredictionSet.load(files["predictions.parquet"])
+    predictions = PredictionSet.load(files[PREDICTIONS_FILE])
     if predictions.provenance.model_fingerprint != digest:
         found = predictions.provenance.model_fingerprint[:12]
         raise ValueError(f"{config.scores}: its predictions are of model {found}")
     evidence = evidence_of(annotations, predictions)
     _same_scores(config.scores, scores, evidence.scores, predictions)
-    return _Candidate(folder, info, run_id, annotations, files["predictions.parquet"], predictions, evidence)
+    return _Candidate(folder, info, run_id, annotations, files[PREDICTIONS_FILE], predictions, evidence)
 
 
 def _evaluation(where: str, store: MlflowStore, scratch: Path) -> dict[str, Path]:
@@ -203,7 +204,7 @@ def _training_run(model: str, folder: Path) -> str:
     """The MLflow run that trained a checkpoint: named in its URI, or written beside it when training finished."""
     if model.startswith("runs:/"):
         return model.removeprefix("runs:/").split("/")[0]
-    note = folder.parent / "finished.json"
+    note = folder.parent / FINISHED_FILE
     if not note.is_file():
         raise ValueError(f"{model}: no {note.name} beside it that names its training run, wanted --run RUN_ID")
     return str(read_json(note)["run_id"])

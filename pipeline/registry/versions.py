@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import MlflowStore
@@ -27,7 +27,6 @@ from pipeline.registry.gate import Gate, Verdict
 PROMOTED_TAG, REPLACED_TAG = "das.promoted", "das.replaced"
 _SCORES, _EVALUATION, _GATE = "das.scores", "das.evaluation", "das.gate"
 _VERDICT, _VERDICT_TIME, _VERDICT_CODE = "das.verdict", "das.judged", "das.judged_by"
-_PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,9 @@ class Version:
         found = _hash(predictions)
         target = f"evaluations/{found[:16]}"
         with self.store.connected() as client, tempfile.TemporaryDirectory() as staging:
-            shutil.copy2(predictions, Path(staging) / _PREDICTIONS)
+            shutil.copy2(predictions, Path(staging) / PREDICTIONS_FILE)
             client.log_artifacts(self.run_id, staging, target)
-            evaluation = {"predictions": f"{target}/{_PREDICTIONS}", "sha256": found, "data": list(data)}
+            evaluation = {"predictions": f"{target}/{PREDICTIONS_FILE}", "sha256": found, "data": list(data)}
             for key, value in ((_EVALUATION, evaluation), (_SCORES, scores.to_json())):
                 client.set_model_version_tag(self.name, str(self.number), key, json.dumps(value))
 

@@ -14,9 +14,8 @@ from typing import Any
 from das.checkpoint import TRAINING_STATE_FILE
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
+from pipeline.models import FINISHED_FILE
 from pipeline.tracking.tracker import Tracker
-
-FINISHED_FILE = "finished.json"
 
 
 class RunFolder:

@@ -77,7 +77,7 @@ def test_every_backbone_fits_every_head(backbone):
 
 
 def test_an_unknown_backbone_is_refused_by_name(capsys):
-    with pytest.raises(ValueError, match="backbone = 'vgg', wanted one of resnet18, resnet34, resnet50, mspn, or None"):
+    with pytest.raises(ValueError, match=f"backbone = 'vgg', wanted one of {', '.join(BACKBONE_NAMES)}, or None"):
         ModelChoice(backbone="vgg")
     with pytest.raises(SystemExit):
         cli.main(["train-panoptic", "small", "--model.backbone", "vgg"])

@@ -1,16 +1,12 @@
 """Conversions killed at every step, and several at once into one folder, in real processes."""
 
-import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +31,9 @@ from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from tests.pipeline.data.original_layouts import write_panoptic
 from tests.pipeline.data.prepare.conversions import files
+from tests.pipeline.processes import in_a_process, status
 
 PROJECT = Path(__file__).resolve().parents[4]
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -52,27 +48,6 @@ def raw(tmp_path_factory) -> Path:
 
 def config(raw: Path, out: Path, **changes) -> ConvertConfig:
     return ConvertConfig("panoptic", str(raw), str(out), **{"allow_missing": True, "shard_mb": 0.04, **changes})
-
-
-def in_a_process(do: Callable[[], object]) -> multiprocessing.Process:
-    """Starts a fork of this process that calls ``do`` and ends with status 3 on a ValueError."""
-
-    def run() -> None:
-        try:
-            do()
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            os._exit(3)
-        os._exit(0)
-
-    process = FORK.Process(target=run)
-    process.start()
-    return process
-
-
-def status(process: multiprocessing.Process) -> int | None:
-    process.join(120)
-    return process.exitcode
 
 
 def killed_at(step: int, do: Callable[[], object]) -> Callable[[], None]:
@@ -223,70 +198,6 @@ def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline)
         else:  # each was refused because of the others: nothing is finished, and a rerun succeeds
             convert(config(raw, out))
             assert files(out) == alone[0]
-
-
-def test_a_claim_with_other_inputs_is_refused_naming_the_process_that_holds_it(tmp_path, capsys):
-    folder = str(tmp_path / "claims")
-    with claimed(folder, "a" * 64, "OUT"):
-        with pytest.raises(
-            ValueError, match=f"OUT: another conversion.*process {os.getpid()} on .*or delete .*claims/"
-        ):
-            with claimed(folder, "b" * 64, "OUT"):
-                raise AssertionError("the claim must be refused")
-        with claimed(folder, "a" * 64, "OUT") as second:
-            assert "its finished work is used" in capsys.readouterr().out and len(second.others()) == 1
-    assert not os.listdir(folder)
-    with claimed(folder, "b" * 64, "OUT") as alone:
-        assert alone.others() == []
-
-
-def test_claims_of_ended_processes_of_this_machine_are_removed_and_others_count(tmp_path):
-    folder = tmp_path / "claims"
-    ended = in_a_process(lambda: kill_while_claimed(folder, "a" * 64))
-    assert status(ended) == -signal.SIGKILL and len(os.listdir(folder)) == 1
-    (left,) = folder.iterdir()
-    content = json.loads(left.read_text())
-    elsewhere = folder / "elsewhere.json"
-    elsewhere.write_text(json.dumps({**content, "machine": "another boot, another container"}))
-    with pytest.raises(ValueError, match=r"another conversion.*elsewhere.json if it is not running any more"):
-        with claimed(str(folder), "b" * 64, "OUT"):
-            raise AssertionError("the claim must be refused")
-    elsewhere.unlink()
-    with claimed(str(folder), "b" * 64, "OUT") as alone:
-        assert alone.others() == [] and not left.exists()
-    # A process id that was given to another process since: its start time differs.
-    (folder / "reused.json").write_text(json.dumps({**content, "pid": os.getpid()}))
-    with claimed(str(folder), "b" * 64, "OUT"):
-        assert not (folder / "reused.json").exists()
-
-
-def kill_while_claimed(folder: Path, inputs: str) -> None:
-    with claimed(str(folder), inputs, "OUT"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_of_many_simultaneous_claims_at_most_one_is_held(tmp_path):
-    inside, most, entered = 0, 0, 0
-    lock, start = threading.Lock(), threading.Barrier(6)
-
-    def claim_repeatedly(i: int) -> None:
-        nonlocal inside, most, entered
-        for _ in range(5):
-            start.wait()
-            try:
-                with claimed(str(tmp_path / "claims"), f"{i}", "OUT"):
-                    with lock:
-                        inside, entered = inside + 1, entered + 1
-                        most = max(most, inside)
-                    time.sleep(0.005)
-                    with lock:
-                        inside -= 1
-            except ValueError as error:
-                assert "another conversion" in str(error)
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(claim_repeatedly, range(6)))
-    assert most <= 1 and not os.listdir(tmp_path / "claims")
 
 
 # ---- with Ray ----
