@@ -1,4 +1,4 @@
-"""The `das` command. Every subcommand is the function that the job script of the same name calls.
+"""The `das` command; every job script calls the subcommand of its name.
 
 A user's mistake (ValueError), a server that does not answer (ConnectionError) or a sweep without progress
 (TimeoutError) ends in one line on standard error and exit status 2. Any other exception is a bug and keeps its

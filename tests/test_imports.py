@@ -1,6 +1,8 @@
 """Imports run one way, jobs -> pipeline -> das, and heavy packages stay behind their one or two doors."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -190,6 +192,24 @@ def test_what_is_allowed_is_not_reported(tmp_path, file, line):
     path.parent.mkdir(parents=True)
     path.write_text(line + "\n")
     assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipeline.evaluation.score",
+        "pipeline.evaluation.rescore",
+        "pipeline.data.doctor",
+        "pipeline.data.browse.stats",
+        "pipeline.data.browse.show",
+        "pipeline.registry.promote",
+        "pipeline.registry.queries",
+        "pipeline.predict.predict",
+    ],
+)
+def test_work_without_a_cluster_imports_no_ray(module):
+    code = f"import sys, {module}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
 
 
 def test_a_way_through_another_module_is_found(tmp_path):

@@ -1,1 +1,1 @@
-"""Prepared data: rows, Parquet shards, manifests, splits; sources, conversion, checks and pictures below."""
+"""Prepared data: rows, Parquet shards, manifests, splits; the rooms below lead to them and show them."""

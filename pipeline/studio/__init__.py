@@ -1,4 +1,4 @@
-"""The studio: rendered people in a rendered room, written in the original layouts of recorded data. Licence-free.
+"""Rendered people in a rendered room, in the original layouts of recorded data; free of third-party rights.
 
 Film terms, used in all modules: the stage is the part of the room where people are; an actor is one person with an
 outfit and a motion; a take is a few seconds with the same actors; a moment is one point in time of a take; a shot is

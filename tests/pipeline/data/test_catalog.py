@@ -34,7 +34,7 @@ def test_a_folder_without_annotations_is_refused_with_the_file_it_lacks(name, tm
 
 
 def test_commands_refuse_an_unknown_source():
-    wanted = "source = 'panoptics', wanted one of panoptic, muco, mupots, coco, mpi_inf_3dhp, custom, synthetic"
+    wanted = f"source = 'panoptics', wanted one of {', '.join(CATALOG)}"
     with pytest.raises(ValueError, match=wanted):
         ConvertConfig("panoptics", "raw", "out")
     with pytest.raises(ValueError, match=wanted):
