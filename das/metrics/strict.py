@@ -281,17 +281,20 @@ def _within_reach(
 def _only_ignored(
     truth: Truth, predictions: Predictions, counted: np.ndarray, reachable: np.ndarray, root: Sequence[int]
 ) -> np.ndarray:
-    """(P,) bool: predictions whose root is in the box of a person who is not counted, and near no counted one.
+    """(P,) bool: predictions near no counted person, and in the box of one not counted or within reach of its root.
 
-    They are neither right nor wrong. Decided before the assignment, so that it does not depend on it.
+    The root of a person who is cut by the border is outside the image, and below or beside the box of what is visible.
+    Such predictions are neither right nor wrong. Decided before the assignment, so that it does not depend on it.
     """
-    bbox = required(truth.bbox, "Truth.bbox")
     uv = root_of(required(predictions.joints_uv, "Predictions.joints_uv"), root)
-    t, p = pairs_within_frames(truth.where(~counted), predictions)
-    box = bbox[~counted][t]
+    others = truth.where(~counted)
+    t, p = pairs_within_frames(others, predictions)
+    box = required(others.bbox, "Truth.bbox")[t]
     inside = ((uv[p] >= box[:, :2]) & (uv[p] <= box[:, 2:])).all(axis=1)
+    roots = root_of(required(others.joints_uv, "Truth.joints_uv"), root)[t]
+    near = others.placed(root)[t] & (distances(roots, uv[p]) < REACH * distances(box[:, 2:], box[:, :2]))
     lone = np.zeros(len(predictions), dtype=bool)
-    lone[p[inside]] = True
+    lone[p[inside | near]] = True
     lone[reachable] = False
     return lone
 

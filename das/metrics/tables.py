@@ -40,6 +40,7 @@ class Truth:
         joints_uv: (T, J, 2) px, for protocols that pair people in the image.
         bbox: (T, 4) px, x0 y0 x1 y1, for protocols that measure distances by the person's size.
         ignore: (T,) bool, crowds and people whose detection is neither right nor wrong; None: no one is ignored.
+        labelled: (T, J) bool, joints whose joints_uv is known, also outside the image; None: those that are scored.
 
     Raises:
         ValueError: naming the field whose shape disagrees or that holds a number that is not finite.
@@ -51,6 +52,7 @@ class Truth:
     joints_uv: np.ndarray | None = None
     bbox: np.ndarray | None = None
     ignore: np.ndarray | None = None
+    labelled: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, joints = _people_and_joints(self)
@@ -60,6 +62,7 @@ class Truth:
         _check(self, "joints_uv", np.float64, (rows, joints, 2))
         _check(self, "bbox", np.float64, (rows, 4))
         _check(self, "ignore", np.bool_, (rows,))
+        _check(self, "labelled", np.bool_, (rows, joints))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -72,6 +75,10 @@ class Truth:
         """(T,) bool: people who are not ignored and whose root joints are all scored."""
         known = np.all(self.scored[:, list(root)], axis=1)
         return known if self.ignore is None else known & ~self.ignore
+
+    def placed(self, root: Sequence[int]) -> np.ndarray:
+        """(T,) bool: people whose root has a known place in the image plane, inside the image or not."""
+        return np.all((self.scored if self.labelled is None else self.labelled)[:, list(root)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ The protocols differ in all three, so each has a function here. Frame i of a tab
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from das.camera import back_project
 from das.metrics.bootstrap import SECONDS, Clusters, blocks
 from das.metrics.panoptic import annotated, release_truth
-from das.metrics.tables import Predictions, Truth
+from das.metrics.tables import Predictions, Truth, required
 from das.predictor import Prediction
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
@@ -55,16 +56,18 @@ def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
     Raises:
         ValueError: if an image has no 3D joints; names its key.
     """
-    frame, cam, uv, scored, bbox, ignore = [], [], [], [], [], []
+    frame, cam, uv, scored, bbox, ignore, known = [], [], [], [], [], [], []
     for i, record in enumerate(records):
         if record.joints_cam is None:
             raise ValueError(f"{record.key}: 2D annotations only, the strict protocol needs joints_cam")
         index = np.array(conversion(skeleton_named(record.skeleton), skeleton).index)
-        labelled = (record.state > UNLABELLED) & inside(record.joints_uv, record.height, record.width)
+        labelled = record.state > UNLABELLED
+        visible = labelled & inside(record.joints_uv, record.height, record.width)
         frame.append(np.full(len(record), i))
         cam.append(record.joints_cam[:, index])
         uv.append(record.joints_uv[:, index])
-        scored.append(labelled[:, index] & (index >= 0))
+        scored.append(visible[:, index] & (index >= 0))
+        known.append(labelled[:, index] & (index >= 0))
         bbox.append(record.bbox)
         ignore.append(record.ignore | ~record.valid)
     return Truth(
@@ -74,6 +77,7 @@ def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
         joints_uv=_rows(uv, (len(skeleton), 2)),
         bbox=_rows(bbox, (4,)),
         ignore=_rows(ignore, ()),
+        labelled=_rows(known, (len(skeleton),)),
     )
 
 
@@ -146,6 +150,20 @@ def panoptic_truth(records: Sequence[Record]) -> PanopticTruth:
     )
     activity = np.array([record.activity or "no activity" for record in records])
     return PanopticTruth(truth, _rows(cam, (15, 3)), _rows(known, (15,)), np.array(R), activity)
+
+
+def pinhole_predictions(predictions: Predictions, records: Sequence[Record]) -> Predictions:
+    """Predictions as the release has them: its network gives u, v and Z, and the pinhole back-projects these.
+
+    Pixels of a distorting lens are back-projected as if there were no distortion, as in ``panoptic_truth``; so a
+    perfect network has an error of 0. Ours are undistorted; compared as they are, a perfect network would be about
+    10 mm off with the lenses of CMU Panoptic.
+    """
+    if not len(predictions):
+        return predictions
+    K = np.stack([required(record.K, "K") for record in records])[predictions.frame]
+    uv = required(predictions.joints_uv, "Predictions.joints_uv")
+    return replace(predictions, joints_cam=back_project(uv, predictions.joints_cam[..., 2], K))
 
 
 def in_panoptic_layout(record: Record) -> bool:

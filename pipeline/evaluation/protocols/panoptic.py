@@ -8,7 +8,7 @@ from das.metrics.bootstrap import Interval, Ratio, interval
 from das.metrics.panoptic import PanopticRelease, activity_mean, panoptic_smap, release_by_activity, smap_scale
 from das.metrics.tables import MISSED, Predictions
 from das.skeleton import PANOPTIC15
-from pipeline.evaluation.ground_truth import in_panoptic_layout, panoptic_truth, smap_truth
+from pipeline.evaluation.ground_truth import in_panoptic_layout, panoptic_truth, pinhole_predictions, smap_truth
 from pipeline.evaluation.scored import Scored
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
@@ -36,12 +36,13 @@ def _fits(scored: Scored) -> bool:
 def panoptic_release_numbers(scored: Scored) -> list[Numbers]:
     """The evaluator released with DAS, by activity; empty for other data or joints.
 
-    It chooses among the candidates above the architecture's threshold, not the model's own.
+    Both sides are pinhole back-projections of distorted pixels. It chooses among the candidates above the
+    architecture's threshold, not the model's own.
     """
     if not _fits(scored):
         return []
     records, provenance, clusters = scored.records, scored.provenance, scored.clusters
-    candidates = scored.release_candidates
+    candidates = pinhole_predictions(scored.release_candidates, records)
     given = panoptic_truth(records)
     rest = (given.activity, given.R, given.joints_cam, given.known)
     results = release_by_activity(given.truth, candidates, *rest)

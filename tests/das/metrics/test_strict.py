@@ -287,3 +287,20 @@ def test_a_wanted_recall_is_kept_where_any_threshold_gives_it():
     assert free.recall < 0.95 <= kept.recall
     assert kept.f1 <= free.f1
     assert best_threshold(truth, predictions, (0,), least_recall=1.1) == free  # nothing gives it: F1 alone decides
+
+
+def test_a_person_whose_root_is_outside_the_picture_is_neither_found_nor_a_false_positive():
+    """Two people of 100 x 200 px; the second is cut at the hips, so that its root is 30 px below its visible box."""
+    uv = np.array([[[50.0, 100.0], [50.0, 20.0]], [[250.0, 230.0], [250.0, 20.0]]])
+    cam = np.dstack([uv * 10, np.full((2, 2), 3000.0)])
+    scored = np.array([[True, True], [False, True]])
+    box = np.array([[0.0, 0, 100, 200], [200, 0, 300, 200]])
+    truth = Truth([0, 0], cam, scored, uv, box, labelled=np.ones((2, 2), bool))
+    perfect = Predictions([0, 0], cam, np.array([0.9, 0.8]), uv)
+    numbers = strict(truth, perfect, (0,), np.full((2, 3), np.nan)).numbers()
+    assert (numbers["recall"], numbers["precision"], numbers["predictions"]) == (1.0, 1.0, 1)
+    # Out of reach of that root, and without a root that is labelled, a prediction there is a false positive.
+    far = replace(perfect, joints_uv=uv + np.array([[[0.0, 0]], [[0, 40]]]))
+    assert strict(truth, far, (0,), np.full((2, 3), np.nan)).numbers()["precision"] == 0.5
+    unlabelled = replace(truth, labelled=scored)
+    assert strict(unlabelled, perfect, (0,), np.full((2, 3), np.nan)).numbers()["precision"] == 0.5
