@@ -3,11 +3,11 @@
 Camera frame: x right, y down, z forward, millimetres. World to camera: ``X_cam = R X_world + t``. Pixels: u
 right, v down, pixel (0, 0) is the centre of the top left pixel. ``K`` is any invertible 3x3 matrix whose last
 row is (0, 0, 1): after an image rotation it is not triangular, after a flip its first entry is negative, so
-nothing here reads fx and fy from it. ``distortion`` is (k1, k2, p1, p2, k3) in OpenCV's order; None means
-none.
+nothing here reads fx and fy from it. ``distortion`` is (k1, k2, p1, p2, k3) in OpenCV's order, or these and
+(k4, k5, k6, s1, s2, s3, s4), the rational and thin-prism terms; None means none.
 
 Every function takes NumPy arrays or torch tensors (same code, same results; geometry is meant for float64)
-and broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3) and distortion (..., 5).
+and broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3) and distortion (..., 5) or (..., 12).
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 ASSUMED_FOV_DEGREES = 60.0
-"""Horizontal field of view taken for an unknown camera: between a phone's main lens and a webcam."""
+"""Field of view of the longer side of an image of an unknown camera: between a phone's main lens and a webcam."""
 
 # Newton steps for inverting the distortion: quadratic, so 10 reach float64 precision wherever it is
 # invertible.
 _UNDISTORT_STEPS = 10
 _LONGEST_STEP = 0.5
+# Radii (tangents of the angle to the axis) at which a lens is tried for where it stops being one-to-one.
+_RADII = np.linspace(0.0, 4.0, 2049)[1:]
+# The least growth of the distorted radius with the ideal one that still counts as growing. At 0 a pixel's error would
+# become an infinite error of the ray.
+_LEAST_GROWTH = 0.05
 
 
 def _library(value: Any) -> Any:
@@ -42,10 +47,6 @@ def _library(value: Any) -> Any:
 
 def _stack(parts: Sequence[Any]) -> Any:
     return _library(parts[0]).stack(list(parts), -1)
-
-
-def _where(condition: Any, a: Any, b: Any) -> Any:
-    return _library(condition).where(condition, a, b)
 
 
 def transform(points: Array, R: Array, t: Array) -> Array:
@@ -77,47 +78,116 @@ def transform_intrinsics(A: Array, K: Array) -> Array:
     return _stack([top[..., 0, :], top[..., 1, :], K[..., 2, :]]).swapaxes(-1, -2)
 
 
+def lens_coefficients(values: Any) -> np.ndarray:
+    """A lens in one of OpenCV's forms, as (5,) float64, or (12,) where it has rational or thin-prism terms.
+
+    Args:
+        values: 4, 5, 8, 12 or 14 numbers in OpenCV's order, in any shape: cv2.calibrateCamera returns (1, 5).
+
+    Raises:
+        ValueError: another count, numbers that are not finite, or a tilted sensor (the last two of 14), which is not
+            modelled.
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size not in (4, 5, 8, 12, 14) or not np.isfinite(array).all():
+        raise ValueError(f"distortion = {array.tolist()}, wanted 4, 5, 8, 12 or 14 finite numbers in OpenCV's order")
+    if array[12:].any():
+        raise ValueError(f"distortion: tau_x, tau_y = {array[12:].tolist()}, wanted 0 (no tilted sensor)")
+    full = np.concatenate([array[:12], np.zeros(max(0, 12 - array.size))])
+    return full if full[5:].any() else full[:5]
+
+
+def _terms(distortion: Array) -> list[Any]:
+    """The 12 coefficients, each (..., 1) to go with M points; 0 for those that are not given."""
+    given: list[Any] = [distortion[..., i, None] for i in range(distortion.shape[-1])]
+    return [*given, *([0.0] * (12 - len(given)))]
+
+
+def _radial(r2: Any, terms: Sequence[Any]) -> tuple[Any, Any]:
+    """The radial factor at squared radius r2, and its derivative by r2."""
+    k1, k2, _, _, k3, k4, k5, k6 = terms[:8]
+    upper = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    lower = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    upper_slope = k1 + r2 * (2 * k2 + 3 * k3 * r2)
+    lower_slope = k4 + r2 * (2 * k5 + 3 * k6 * r2)
+    return upper / lower, (upper_slope * lower - upper * lower_slope) / (lower * lower)
+
+
 def distort(xy: Array, distortion: Array) -> Array:
     """Ideal to distorted normalised coordinates (z = 1), (..., M, 2), as OpenCV defines it."""
-    k1, k2, p1, p2, k3 = (distortion[..., i, None] for i in range(5))
+    terms = _terms(distortion)
+    p1, p2, (s1, s2, s3, s4) = terms[2], terms[3], terms[8:]
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    radial, _ = _radial(r2, terms)
     return _stack(
         [
-            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
         ]
     )
+
+
+def lens_radius(distortion: np.ndarray) -> np.ndarray:
+    """Largest radius at z = 1, (...), up to which the radial distortion (..., 5) or (..., 12) is one-to-one.
+
+    Beyond it the polynomial folds over: farther points of the scene would be seen nearer to the middle, which no lens
+    does. 4 (76 degrees) for a lens without a fold up to there.
+    """
+    flat, inverse = np.unique(distortion.reshape(-1, distortion.shape[-1]), axis=0, return_inverse=True)
+    r2 = _RADII**2
+    radial, slope = _radial(r2, _terms(flat))
+    growth = radial + 2 * r2 * slope  # d (r radial) / d r
+    folded = (growth <= _LEAST_GROWTH) | ~np.isfinite(growth)
+    first = np.where(folded.any(axis=-1), folded.argmax(axis=-1), len(_RADII))
+    return np.concatenate([[0.0], _RADII])[first][inverse.reshape(distortion.shape[:-1])]
 
 
 def undistort(xy: Array, distortion: Array) -> Array:
     """Distorted to ideal normalised coordinates, (..., M, 2): the inverse of ``distort`` by Newton's method.
 
-    Exact to rounding where the distortion is one-to-one, which a calibrated camera is inside its image. A
-    point far outside may have no ideal counterpart; it is returned as it is, so that the result is always
-    finite.
+    Exact to rounding where the distortion is one-to-one, which a calibrated camera is inside its image. A point
+    farther out has no ideal counterpart. It becomes one at ``lens_radius``, in its direction, so that the result is
+    finite and moves little when the point does.
     """
-    k1, k2, p1, p2, k3 = (distortion[..., i, None] for i in range(5))
-    x, y = xy[..., 0], xy[..., 1]
+    terms = _terms(distortion)
+    p1, p2, (s1, s2, s3, s4) = terms[2], terms[3], terms[8:]
+    library = _library(xy)
+    limit: Any = _lens_radius_like(xy, distortion)[..., None]
+
+    def within(x: Any, y: Any) -> tuple[Any, Any]:
+        shrink = limit / library.maximum((x * x + y * y) ** 0.5, limit)
+        return x * shrink, y * shrink
+
+    x, y = within(xy[..., 0], xy[..., 1])
     for _ in range(_UNDISTORT_STEPS):
         r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        slope = k1 + r2 * (2 * k2 + 3 * k3 * r2)  # d radial / d r2
-        ex = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) - xy[..., 0]
-        ey = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y - xy[..., 1]
-        a = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x  # d ex / dx
-        b = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y  # d ex / dy = d ey / dx
-        d = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x  # d ey / dy
-        det = a * d - b * b
-        # Steps are clipped: where the distortion folds over, det is nearly 0 and a full step would diverge.
-        x = x - ((d * ex - b * ey) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
-        y = y - ((a * ey - b * ex) / det).clip(-_LONGEST_STEP, _LONGEST_STEP)
-    ideal = _stack([x, y])
-    miss = abs(distort(ideal, distortion) - xy)
-    # Beyond the fold the equations have other, mirrored solutions, which are not the observed point.
-    found = (miss[..., 0] < 1e-4) & (miss[..., 1] < 1e-4) & (det > 0) & (radial > 0)
-    return _where(found[..., None], ideal, xy)
+        radial, slope = _radial(r2, terms)
+        ex = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2) - xy[..., 0]
+        ey = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4) - xy[..., 1]
+        prism_x, prism_y = s1 + 2 * s2 * r2, s3 + 2 * s4 * r2
+        a = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x + 2 * x * prism_x  # d ex / dx
+        b = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y + 2 * y * prism_x  # d ex / dy
+        c = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y + 2 * x * prism_y  # d ey / dx
+        d = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x + 2 * y * prism_y  # d ey / dy
+        det = a * d - b * c
+        # Steps are clipped: near the fold det is nearly 0 and a full step would lead far away.
+        x, y = within(
+            x - ((d * ex - b * ey) / det).clip(-_LONGEST_STEP, _LONGEST_STEP),
+            y - ((a * ey - c * ex) / det).clip(-_LONGEST_STEP, _LONGEST_STEP),
+        )
+    miss = abs(distort(_stack([x, y]), distortion) - xy)
+    solved = (miss[..., 0] < 1e-4) & (miss[..., 1] < 1e-4)
+    edge = limit / ((xy[..., 0] ** 2 + xy[..., 1] ** 2) ** 0.5).clip(1e-12)
+    # Where there is no solution Newton's last point has no meaning.
+    return _stack([library.where(solved, x, edge * xy[..., 0]), library.where(solved, y, edge * xy[..., 1])])
+
+
+def _lens_radius_like(xy: Any, distortion: Any) -> Any:
+    """``lens_radius`` in the library, type and place of ``xy``."""
+    if _library(xy) is np:
+        return lens_radius(np.asarray(distortion))
+    return _library(xy).as_tensor(lens_radius(distortion.detach().cpu().numpy())).to(xy)
 
 
 def project(points_cam: Array, K: Array, distortion: Array | None = None) -> Array:
@@ -142,12 +212,14 @@ def back_project(uv: Array, depth: Array, K: Array, distortion: Array | None = N
 
 
 def intrinsics_from_fov(width: int, height: int, fov_degrees: float) -> np.ndarray:
-    """A guess for an unknown camera: K (3, 3) float64 with this horizontal field of view, centred.
+    """A guess for an unknown camera: K (3, 3) float64, centred, with this field of view along the longer side.
+
+    A camera held upright has the same focal length as one held flat.
 
     Raises:
         ValueError: if the angle is not strictly between 0 and 180 degrees.
     """
     if not 0 < fov_degrees < 180:
         raise ValueError(f"fov_degrees must be between 0 and 180, found {fov_degrees}")
-    focal = 0.5 * width / np.tan(np.radians(fov_degrees) / 2)
+    focal = 0.5 * max(width, height) / np.tan(np.radians(fov_degrees) / 2)
     return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], dtype=np.float64)

@@ -88,7 +88,7 @@ def decode(
         output: what the model returned for B images.
         config: the model's configuration: units, threshold and suppression.
         K: (B, 3, 3) intrinsics of the network input, px.
-        distortion: (B, 5) of the network input, OpenCV order.
+        distortion: (B, 5) or (B, 12) of the network input, OpenCV order.
         image_transform: (B, 2, 3) original px to network-input px; None where they are the same.
         sizes: (B, 2) height and width of each network input before padding: points in the padding are no
             candidates. None for no padding.

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
+from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov, lens_coefficients
+from das.camera_check import check_intrinsics
 from das.checkpoint import ModelInfo, load_model
 from das.decode import People, decode
 from das.model import DAS, HeadOutput, channels_last
@@ -35,8 +36,8 @@ class Prediction:
         valid: (J,) bool, joints that training supervised; predictions of the others are noise and must not be shown.
         image_size: (height, width) in pixels.
         K: (3, 3) intrinsics that were used, pixels.
-        distortion: (5,) that was used.
-        assumed_fov: horizontal field of view in degrees that K was guessed from; None for a known camera.
+        distortion: (5,) or (12,) that was used (``lens_coefficients``).
+        assumed_fov: field of view of the longer side, in degrees, that K was guessed from; None for a known camera.
     """
 
     people: People[np.ndarray]
@@ -95,7 +96,7 @@ class Inputs:
     Attributes:
         images: (B, 3, H, W) uint8 RGB on the predictor's device, H and W multiples of 32.
         sizes: (B, 2) height and width before padding, pixels.
-        K: (B, 3, 3) float64 of the network input. distortion: (B, 5) float64.
+        K: (B, 3, 3) float64 of the network input. distortion: (B, 5) or (B, 12) float64.
         image_transform: (B, 2, 3) float64, original to network-input pixels.
     """
 
@@ -167,8 +168,8 @@ class Predictor:
             images: (H, W, 3) uint8 RGB each.
             Ks: (3, 3) intrinsics in pixels each; None where the camera is unknown: it is taken to see
                 ``fov_degrees``, with its centre in the middle.
-            distortions: (5,) OpenCV coefficients each, or None for none.
-            fov_degrees: horizontal field of view of unknown cameras.
+            distortions: OpenCV's coefficients each (``lens_coefficients``), or None for none.
+            fov_degrees: field of view of unknown cameras, along the image's longer side.
 
         Raises:
             ValueError: for an image, intrinsics or distortion of another type or shape.
@@ -181,8 +182,10 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(f"image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3)")
         guesses = (intrinsics_from_fov(image.shape[1], image.shape[0], fov_degrees) for image in images)
-        used = [_matrix("K", guess if K is None else K, (3, 3)) for K, guess in zip(Ks, guesses, strict=True)]
-        lenses = [np.zeros(5) if d is None else _matrix("distortion", d, (5,)) for d in distortions]
+        used = [
+            _intrinsics(guess if K is None else K, image) for K, guess, image in zip(Ks, guesses, images, strict=True)
+        ]
+        lenses = [np.zeros(5) if lens is None else lens_coefficients(lens) for lens in distortions]
         inputs = self.prepare(images, used, lenses)
         found = self.people(self.network(inputs), inputs)
         return [
@@ -206,9 +209,11 @@ class Predictor:
         Args:
             images: uint8 RGB each, of any size.
             Ks: (3, 3) intrinsics each, pixels of the given image.
-            distortions: (5,) each, OpenCV order.
+            distortions: (5,) or (12,) each, OpenCV order.
         """
         size = self.info.test_size
+        terms = max(len(lens) for lens in distortions)
+        lenses = [np.concatenate([lens, np.zeros(terms - len(lens))]) for lens in distortions]
         moved = [test_transform(image, K, size) for image, K in zip(images, Ks, strict=True)]
         resized, transforms, new_Ks = zip(*moved, strict=True)
         sizes = np.array([image.shape[:2] for image in resized])
@@ -220,7 +225,7 @@ class Predictor:
             images=torch.from_numpy(padded).permute(0, 3, 1, 2).to(self.device),
             sizes=torch.from_numpy(sizes).to(self.device),
             K=torch.from_numpy(np.stack(new_Ks)),
-            distortion=torch.from_numpy(np.stack(distortions)),
+            distortion=torch.from_numpy(np.stack(lenses)),
             image_transform=torch.from_numpy(np.stack(transforms)),
         )
 
@@ -239,8 +244,7 @@ class Predictor:
         return decode(output, self.info.model, K, distortion, A, sizes, self.threshold, valid)
 
 
-def _matrix(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(value, dtype=np.float64)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f"{name} = {array.tolist()}, wanted {' x '.join(map(str, shape))} finite numbers")
+def _intrinsics(K: np.ndarray, image: np.ndarray) -> np.ndarray:
+    array = np.asarray(K, dtype=np.float64)
+    check_intrinsics(array, (image.shape[0], image.shape[1]))
     return array

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from das.camera_check import intrinsics_fault
 from das.skeleton import skeleton_named
 from pipeline.data.encoded_image import image_size
 from pipeline.data.record import ARRAYS, COLUMN_TYPES, UNLABELLED, VISIBLE, Record, key_of
@@ -104,14 +105,8 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
 def _validate_camera(record: Record, refuse: Any) -> None:
     """Checks K, R and t_mm."""
     if record.K is not None:
-        K, longest = record.K, max(record.height, record.width)
-        if not np.array_equal(K[2], (0, 0, 1)):
-            refuse("K", f"last row {K[2].tolist()}", "0 0 1")
-        focals = K[0, 0], K[1, 1]
-        # From a field of view of 169 degrees to one of 0.6; intrinsics of normalised coordinates are far below.
-        if not (0.05 * longest <= min(focals) and max(focals) <= 100 * longest):
-            wanted = f"{0.05 * longest:g} to {100 * longest} px for an image {longest} px long"
-            refuse("K", f"focal lengths {focals[0]:g} and {focals[1]:g}", wanted)
+        if (fault := intrinsics_fault(record.K, (record.height, record.width))) is not None:
+            refuse("K", *fault)
     elif record.joints_cam is not None:
         refuse("K", "null beside joints_cam", "the camera of joints in 3D")
     if (record.R is None) != (record.t_mm is None):

@@ -1,16 +1,17 @@
-"""Reads the calibrated camera of a photo from a JSON file.
+"""The camera of a photo, from a file that a user gives.
 
-Two forms are accepted. One camera, the last three fields optional:
+Two forms are read. One camera as plain JSON, the last three fields optional; distortion in any of OpenCV's forms:
 
     {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "distortion": [k1, k2, p1, p2, k3], "width": 1920, "height": 1080}
 
-Or a CMU Panoptic calibration, {"cameras": [{"name", "K", "distCoef", "resolution", "R", ...}, ...]}, with
-several cameras. The camera is the one named by --camera-name; without it, the one whose name is the name of the
-photo's folder or begins the photo's name (00_16/00_16_00000123.jpg).
+Or a CMU Panoptic calibration, {"cameras": [{"name", "K", "distCoef", "resolution", "R", ...}, ...]}; one camera cut out
+of it is read too. Its cameras are selected by name: the one named in --camera-name, or the one that the names of the
+photo and its folder begin with (00_16/00_16_00000123.jpg).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from das.camera import lens_coefficients
+from das.camera_check import check_intrinsics, outside_remark
+from das.fields import check_fields
 from pipeline.infra.files import read_json
 
 
@@ -27,7 +31,7 @@ class PhotoCamera:
 
     Attributes:
         K: (3, 3) intrinsics, pixels.
-        distortion: (5,) k1, k2, p1, p2, k3, the order of OpenCV.
+        distortion: (5,) or (12,), the order of OpenCV (``das.camera.lens_coefficients``).
         size: (height, width) of its images in pixels; None if the file has no size.
         down: (3,) unit vector of gravity in the camera frame; None if unknown.
     """
@@ -51,31 +55,67 @@ def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> 
             the file has the name.
     """
     value = read_json(path)
-    if not isinstance(value, dict) or not ("K" in value or "cameras" in value):
+    if isinstance(value, dict) and "cameras" in value:
+        return _panoptic_camera(_select(value["cameras"], path, photo, name), path)
+    if not isinstance(value, dict) or "K" not in value:
         raise ValueError(f"{path}: wanted a JSON object with K, or with cameras (CMU Panoptic)")
-    if "K" in value:
-        size = (int(value["height"]), int(value["width"])) if {"height", "width"} <= set(value) else None
-        distortion = value.get("distortion") or [0.0] * 5
-        return PhotoCamera(
-            _array(path, value, "K", (3, 3)), _array(path, {"distortion": distortion}, "distortion", (5,)), size
-        )
+    if "distCoef" in value:
+        return _panoptic_camera(value, path)
+    check_fields(value, ("K",), str(path), ("distortion", "width", "height", "name"))
+    size = None
+    if {"height", "width"} & set(value):
+        size = _side(path, value, "height"), _side(path, value, "width")
+    return PhotoCamera(_intrinsics(path, value, size), _distortion(path, value, "distortion"), size)
 
-    cameras = {str(camera.get("name")): camera for camera in value["cameras"]}
+
+def _select(cameras: Any, path: str | Path, photo: Path, name: str | None) -> Mapping[str, Any]:
+    """The entry of a calibration that has the name, or else the one that fits the photo."""
+    if not isinstance(cameras, list) or not all(isinstance(camera, dict) for camera in cameras):
+        raise ValueError(f"{path}: cameras is {type(cameras).__name__}, wanted a list of objects (CMU Panoptic)")
+    named = {str(camera.get("name")): camera for camera in cameras}
     if name is None:
         # The longest name: 00_16_0001.jpg begins with 00_1 too.
-        named = sorted((n for n in cameras if photo.name.startswith(n) or photo.parent.name == n), key=len)
-        name = named[-1] if named else None
-    if name not in cameras:
-        few = ", ".join(list(cameras)[:8]) + (", ..." if len(cameras) > 8 else "")
+        fitting = sorted((n for n in named if photo.name.startswith(n) or photo.parent.name == n), key=len)
+        name = fitting[-1] if fitting else None
+    if name not in named:
+        few = ", ".join(list(named)[:8]) + (", ..." if len(named) > 8 else "")
         wanted = f"camera {name!r}" if name else f"a camera that the name of {photo} begins with"
         raise ValueError(f"{path}: {wanted} is not among {few}")
-    camera = cameras[name]
+    return named[name]
+
+
+def _panoptic_camera(camera: Mapping[str, Any], path: str | Path) -> PhotoCamera:
     width, height = _array(path, camera, "resolution", (2,)).astype(int)
-    R = _array(path, camera, "R", (3, 3))
+    size = int(height), int(width)
     # The y axis of the world points down in CMU Panoptic; R's second column is that axis in the camera frame.
-    return PhotoCamera(
-        _array(path, camera, "K", (3, 3)), _array(path, camera, "distCoef", (5,)), (int(height), int(width)), R[:, 1]
-    )
+    down = _array(path, camera, "R", (3, 3))[:, 1] if "R" in camera else None
+    return PhotoCamera(_intrinsics(path, camera, size), _distortion(path, camera, "distCoef"), size, down)
+
+
+def _intrinsics(path: str | Path, camera: Mapping[str, Any], size: tuple[int, int] | None) -> np.ndarray:
+    K = _array(path, camera, "K", (3, 3))
+    check_intrinsics(K, size, str(path))
+    if size is not None and (remark := outside_remark(K, size)):
+        print(f"{path}: {remark}", file=sys.stderr)
+    return K
+
+
+def _distortion(path: str | Path, camera: Mapping[str, Any], field: str) -> np.ndarray:
+    value = camera.get(field)
+    if value is None:
+        return np.zeros(5)
+    try:
+        return lens_coefficients(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _side(path: str | Path, value: Mapping[str, Any], field: str) -> int:
+    """A side of the image in pixels; both must be there."""
+    side = value.get(field)
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise ValueError(f"{path}: {field} = {side!r}, wanted a whole number of pixels, as width and height both")
+    return side
 
 
 def _array(path: str | Path, value: Mapping[str, Any], field: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -24,7 +24,7 @@ class PredictConfig:
     out: str = "predictions"
     """Folder for the results."""
     fov: float = ASSUMED_FOV_DEGREES
-    """Horizontal field of view in degrees, used where no camera file is given."""
+    """Field of view of the longer side in degrees, used where no camera file is given."""
     camera: str | None = None
     """Camera file: {"K": ..., "distortion": ...} or a CMU Panoptic calibration (pipeline/predict/camera_file.py)."""
     camera_name: str | None = None

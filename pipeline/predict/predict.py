@@ -69,7 +69,7 @@ def predict_photo(
         predictor: the model.
         photo: image file.
         out: folder of the results, created if needed.
-        fov_degrees: horizontal field of view in degrees, used without a camera.
+        fov_degrees: field of view of the longer side in degrees, used without a camera.
         camera: the photo's calibration.
         inside: name of a joint: also writes NAME_inside.png (see ``draw_levels``).
 
@@ -97,7 +97,7 @@ def predict_video(
         predictor: the model.
         video: video file.
         out: folder of the results, created if needed.
-        fov_degrees: horizontal field of view in degrees, used without a camera.
+        fov_degrees: field of view of the longer side in degrees, used without a camera.
         camera: the video's calibration.
 
     Returns:

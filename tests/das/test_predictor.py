@@ -213,9 +213,16 @@ def test_an_image_without_people_gives_an_empty_list(predictor):
         (np.zeros((9, 9), np.uint8), None, None, r"image is uint8 \(9, 9\)"),
         (np.zeros((9, 9, 3), np.float32), None, None, "image is float32"),
         (np.zeros((0, 9, 3), np.uint8), None, None, "image is uint8"),
-        (np.zeros((9, 9, 3), np.uint8), np.eye(2), None, "K = .*wanted 3 x 3"),
-        (np.zeros((9, 9, 3), np.uint8), np.full((3, 3), np.nan), None, "K = "),
-        (np.zeros((9, 9, 3), np.uint8), np.eye(3), np.zeros(4), "distortion = .*wanted 5"),
+        (np.zeros((9, 9, 3), np.uint8), np.eye(2), None, r"K has shape \(2, 2\), wanted 3 x 3"),
+        (np.zeros((9, 9, 3), np.uint8), np.full((3, 3), np.nan), None, "K has NaN"),
+        (np.zeros((9, 9, 3), np.uint8), np.diag([9, 9, 1.0]), np.zeros(3), "distortion = .*wanted 4, 5, 8, 12 or 14"),
+        (np.zeros((9, 9, 3), np.uint8), np.diag([0, 9, 1.0]), None, "focal lengths 0 and 9, wanted both above 0"),
+        (
+            np.zeros((9, 9, 3), np.uint8),
+            np.diag([0.01, 0.01, 1.0]),
+            None,
+            "focal lengths 0.01 and 0.01, wanted 0.45 to",
+        ),
     ],
 )
 def test_wrong_inputs_are_named(predictor, image, K, distortion, message):

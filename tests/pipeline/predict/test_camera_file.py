@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.infra.images import read_photo
 from pipeline.predict.camera_file import read_camera_file
@@ -48,9 +49,35 @@ def test_a_bad_camera_file_is_refused_with_file_and_field(predictor, photo, tmp_
     refused(with_content("[]"), "camera.json", "wanted a JSON object with K")
     refused(with_content('{"K": [1, 2]}'), "K has shape (2,)", "3 x 3")
     refused(with_content('{"K": "wide"}'), "K = 'wide'")
-    refused(with_content('{"K": [[1,0,0],[0,1,0],[0,0,1]], "distortion": [1]}'), "distortion has shape (1,)")
+    refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "distortion": [1]}'), "distortion = [1.0], wanted 4, 5, 8")
+    refused(with_content('{"K": [[0,0,160],[0,0,90],[0,0,1]]}'), "focal lengths 0 and 0", "above 0")
+    refused(with_content('{"K": [[9,0,0],[0,9,0],[4,5,1]]}'), "last row 4 5 1", "transpose", "wanted 0 0 1")
+    refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "distCoeffs": [1]}'), "unknown fields ['distCoeffs']")
+    refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "width": "9px", "height": 9}'), "width = '9px'")
+    refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "width": 9}'), "height = None", "width and height both")
     refused(with_content('{"cameras": [{"name": "00_16"}]}'), "resolution is missing")
+    refused(with_content('{"cameras": {"00_16": {"K": 1}}}'), "cameras is dict, wanted a list")
     K = [[1400.0, 0, 960], [0, 1400, 540], [0, 0, 1]]
     camera = with_content(json.dumps({"K": K, "width": 1920, "height": 1080}))()
     refused(lambda: predict_photo(predictor, photo, tmp_path / "out", camera=camera), photo.name, "160x90", "1920x1080")
     assert written(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "lens", [[[-0.3, 0.1, 0.001, 0.002, 0.05]], [-0.3, 0.1, 0.001, 0.002], [-0.3] + [0.01] * 7, [0.1] + [0] * 13]
+)
+def test_the_lens_is_read_as_opencv_writes_it(photo, tmp_path, lens):
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps({"K": [[100, 0, 80], [0, 100, 45], [0, 0, 1]], "distortion": lens}))
+    found = read_camera_file(path, photo).distortion
+    given = np.ravel(lens)
+    assert len(found) in (5, 12) and (np.pad(found, (0, 14 - len(found))) == np.pad(given, (0, 14 - len(given)))).all()
+
+
+def test_a_camera_cut_out_of_a_calibration_keeps_its_lens_and_resolution(photo, tmp_path, capsys):
+    path = tmp_path / "camera.json"
+    camera = {"name": "00_16", "K": [[100, 0, 300], [0, 100, 45], [0, 0, 1]], "distCoef": [-0.3, 0.1, 0, 0, 0]}
+    path.write_text(json.dumps({**camera, "resolution": [160, 90]}))
+    found = read_camera_file(path, photo)
+    assert found.size == (90, 160) and found.distortion[0] == -0.3 and found.down is None
+    assert "principal point (300, 45) is outside the image of 160x90 pixels" in capsys.readouterr().err
