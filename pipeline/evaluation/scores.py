@@ -14,17 +14,13 @@ if TYPE_CHECKING:  # configurations need this module, and scoring needs torch
     from pipeline.evaluation.score import ProtocolResults
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
-
-
 METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision")
 """Metrics that a gate can compare: errors in mm, where smaller is better, and shares, where larger is better."""
-
-
 SliceKind = Literal["activity", "sequence", "joint", "people", "distance", "overlap", "occlusion"]
-
-
 SLICES: tuple[SliceKind, ...] = ("activity", "sequence", "joint", "people", "distance", "overlap", "occlusion")
 """Kinds of subsets of the data; the last four are defined in subsets.py."""
+SCORES_FILE = "scores.json"
+"""Name of the file, and artifact of the evaluation run, that holds the ``Scores``."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +96,6 @@ class Evidence:
     clusters: Clusters
     metrics: Mapping[str, Ratio]
     slices: Mapping[str, Mapping[str, Slice]]
-
-
-SCORES_FILE = "scores.json"
-"""Name of the file, and artifact of the evaluation run, that holds the ``Scores``."""
 
 
 def gate_scores(results: ProtocolResults) -> Scores:
