@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The whole way on rendered data: render, prepare, train, evaluate, promote, predict.
 
-    python jobs/demo.py          # at most 10 minutes on 2 cores, what `make demo` runs
+    python jobs/demo.py          # at most 10 minutes on 2 idle cores, what `make demo` runs
     python jobs/demo.py --long   # at most 60 minutes
 
-It ends with a summary (also runs/demo/summary.json) and a picture.
+It ends with a summary (also runs/demo-data/summary.json) and a picture.
 """
 
 import sys

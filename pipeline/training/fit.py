@@ -31,8 +31,11 @@ from pipeline.training.batches import training_rows
 from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
 from pipeline.training.loop import train_loop
+from pipeline.training.lost_workers import LostWorkers
 from pipeline.training.run_folder import RunFolder, save_best
 from pipeline.training.validation import SELECT_BY
+
+_BAR = "{desc}: {n:.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         tracker.log_params(flat(config))
         for manifest, data in zip(job.manifests, job.config.data, strict=True):
             tracker.log_dataset(manifest.source, manifest.fingerprint, data, "train", manifest.split_manifest)
+        lost = LostWorkers(config.max_failures) if parent is None else None
+        callbacks = [*callbacks, lost] if lost else callbacks
         trainer = _trainer(replace(job, run=tracker.handle), cluster.storage, callbacks)
-        with _progress_bar(tracker, shown=parent is None):
+        with _progress_bar(tracker, lost):
             checkpoint, metrics = _best(_run(trainer))
         with checkpoint.as_directory() as local:
             save_best(local, folder.best, tracker)
@@ -142,19 +147,22 @@ def _run(trainer: TorchTrainer) -> Any:
 
 
 @contextmanager
-def _progress_bar(tracker: Tracker, shown: bool) -> Iterator[None]:
-    """Shows the share that is done and the latest numbers, read from MLflow, while the driver waits."""
-    if not shown:
+def _progress_bar(tracker: Tracker, lost: LostWorkers | None) -> Iterator[None]:
+    """Shows share, time and latest numbers, read from MLflow, and lost workers; with None it shows nothing."""
+    if lost is None:
         yield
         return
     ended = threading.Event()
 
     def update() -> None:
         names = ("train/loss", "val/mpjpe", "val/recall")
-        with tqdm(total=100, unit="%", desc="train", delay=2, bar_format="{desc}: {n:.0f}%|{bar}| {postfix}") as bar:
+        with tqdm(total=100, unit="%", desc="train", delay=2, bar_format=_BAR) as bar:
             while not ended.wait(3.0):
+                for line in lost.lines():
+                    tqdm.write(line)
                 latest = tracker.latest_metrics()
                 bar.n = 100 * latest.get("train/done", 0.0)
+                bar.initial = bar.initial or bar.n  # what an interrupted call has done says nothing about the speed
                 bar.set_postfix({name: f"{latest[name]:.4g}" for name in names if name in latest})
 
     thread = threading.Thread(target=update, daemon=True)

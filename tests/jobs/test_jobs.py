@@ -6,6 +6,7 @@ checkpoint: the epochs before it are not trained again.
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -127,6 +128,9 @@ def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp
     finally:
         driver.kill()
     check_continued(check_whole(tmp_path, "worker-killed", epochs=10, steps=40))
+    said = (tmp_path / "log").read_text()
+    wanted = r"worker 1 failed \(failure 1 of at most 3, the workers restart from the last checkpoint\): \S"
+    assert re.search(wanted, said), said
 
 
 def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):

@@ -10,7 +10,12 @@ from pipeline.registry.tasks import TASKS
 
 def test_every_task_of_this_project_is_in_the_table():
     joints = {name: task.skeleton.name for name, task in TASKS.items()}
-    assert joints == {"das-panoptic": "panoptic15", "das-mupots": "muco21", "das-demo": "panoptic15"}
+    assert joints == {
+        "das-panoptic": "panoptic15",
+        "das-mupots": "muco21",
+        "das-demo": "panoptic15",
+        "das-demo-long": "panoptic15",
+    }
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,0 +1,39 @@
+"""Tells the terminal about workers that failed and that Ray replaces."""
+
+from __future__ import annotations
+
+from ray.train import UserCallback
+from ray.util.queue import Empty, Queue
+
+
+class LostWorkers(UserCallback):
+    """Collects a line for every worker that failed.
+
+    Ray calls it in the process of its training controller; the lines reach the process that shows them through a queue.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        """``allowed``: failures after which Ray restarts the workers, -1: any number; one more ends the training."""
+        self._allowed = allowed
+        self._failures = 0
+        self._lines = Queue()
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        """Called by Ray after one or more workers have failed; their errors by rank."""
+        self._failures += 1
+        of = "" if self._allowed < 0 else f" of at most {self._allowed}"
+        then = f"failure {self._failures}{of}, the workers restart from the last checkpoint"
+        if 0 <= self._allowed < self._failures:
+            then = f"no restart after more than {self._allowed} failures"
+        for rank, error in sorted(worker_exceptions.items()):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._lines.put(f"worker {rank} failed ({then}): {reason[:300]}")
+
+    def lines(self) -> list[str]:
+        """The lines since the last call."""
+        found = []
+        try:
+            while True:
+                found.append(self._lines.get_nowait())
+        except Empty:
+            return found
