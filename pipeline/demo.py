@@ -7,6 +7,7 @@ continues an interrupted one.
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -149,7 +150,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "model_uri": uri,
         "promoted": candidate.champion,
     }
-    write_json(files / "summary.json", summary)
+    write_json(files / "summary.json", _nan_as_null(summary))
     print(_report(summary, manifest.splits["test"].images))
     if not candidate.champion:
         print(
@@ -214,6 +215,13 @@ def _picture(model: str, studio: StudioConfig, out: Path, tracking_uri: str) -> 
         )
     )
     return str(out / "predictions" / f"{_PHOTO_CAMERA}_{_PHOTO_FRAME:08d}_overlay.jpg")
+
+
+def _nan_as_null(value: Any) -> Any:
+    """The same values for JSON, which has no NaN: what was not measured, for want of matched people, is null."""
+    if isinstance(value, dict):
+        return {name: _nan_as_null(x) for name, x in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _report(summary: dict[str, Any], images: int) -> str:

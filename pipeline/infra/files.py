@@ -130,8 +130,8 @@ def read_json(uri: str | Path) -> Any:
 
 
 def write_json(uri: str | Path, value: Any) -> None:
-    """Writes indented JSON, whole or not at all."""
-    write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """Writes indented JSON, whole or not at all; ValueError for NaN and infinities, which JSON does not have."""
+    write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def refuse_other(uri: str | Path, **wanted: str) -> None:

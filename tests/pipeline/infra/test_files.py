@@ -29,6 +29,13 @@ def test_paths_and_file_uris_are_the_same_place(tmp_path, monkeypatch):
     assert names("a") == ["b.json"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_json_cannot_hold_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": value})
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_object_storage_is_a_uri_with_its_options_at_the_end():
     uri = "s3://bucket/data?region=eu-central-1&endpoint_override=localhost:9"
     shard = join(uri, "train", "shard-00000.parquet")
