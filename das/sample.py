@@ -24,7 +24,7 @@ class Sample:
         skeleton: the joint set of the J joints below.
         image: (H, W, 3) uint8, RGB.
         K: (3, 3) intrinsics of this image, pixels; general after image transforms.
-        distortion: (5,) OpenCV order k1 k2 p1 p2 k3; zeros for none.
+        distortion: (5,) or (12,) in OpenCV's order (``das.camera``); zeros for none.
         joints_uv: (N, J, 2) pixels in this (distorted) image; anything where not visible.
         joints_depth: (N, J) Z in mm, camera frame; anything where not visible or without depth.
         visible: (N, J) bool, joint is labelled (occluded joints included) and inside the image.
@@ -49,7 +49,7 @@ class Sample:
         n, j = self.visible.shape
         wanted = {
             "K": (3, 3),
-            "distortion": (5,),
+            "distortion": (12,) if len(self.distortion) == 12 else (5,),
             "joints_uv": (n, j, 2),
             "joints_depth": (n, j),
             "root_uv": (n, 2),
@@ -75,7 +75,7 @@ class Batch:
         keys: B sample keys.
         images: (B, 3, H, W) uint8 RGB, zero outside each image's own size; H and W are multiples of 32.
         sizes: (B, 2) int64, height and width of each image before padding.
-        K: (B, 3, 3) float32, pixels of the network input. distortion: (B, 5) float32.
+        K: (B, 3, 3) float32, pixels of the network input. distortion: (B, 5) float32, (B, 12) if a lens has 12.
         joints_uv: (B, N, J, 2) float32 pixels. joints_depth: (B, N, J) float32 mm. visible: (B, N, J) bool.
         root_uv: (B, N, 2) float32 pixels. root_depth: (B, N) float32 mm.
         has_depth: (B, N) bool. person_mask: (B, N) bool, False for padding.
@@ -121,6 +121,7 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
             out[i, : len(value)] = torch.from_numpy(np.nan_to_num(value)).to(dtype)
         return out
 
+    terms = max(len(s.distortion) for s in samples)
     mask = torch.zeros(b, n, dtype=torch.bool)
     for i, s in enumerate(samples):
         mask[i, : len(s.has_depth)] = True
@@ -129,7 +130,9 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         sizes=torch.tensor([s.image.shape[:2] for s in samples]),
         K=torch.stack([torch.from_numpy(s.K) for s in samples]).float(),
-        distortion=torch.stack([torch.from_numpy(s.distortion) for s in samples]).float(),
+        distortion=torch.from_numpy(
+            np.stack([np.pad(s.distortion, (0, terms - len(s.distortion))) for s in samples])
+        ).float(),
         joints_uv=people("joints_uv", (j, 2), torch.float32),
         joints_depth=people("joints_depth", (j,), torch.float32),
         visible=people("visible", (j,), torch.bool),

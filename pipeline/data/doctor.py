@@ -1,8 +1,9 @@
 """`das doctor data ROOT`: which files of a data set exist, which are missing or damaged, and the command to run next.
 
 The data set is recognised by the names of its files. Folders are listed and annotation files read; of the images,
-headers are read and a few are decoded, more on demand (pipeline/data/check/images.py). If the folder has no data, the
-folders above and below it are searched for a root.
+headers are read and a few are decoded, more on demand (pipeline/data/check/images.py), and a few frames are read as the
+conversion reads them (rows.py). If the folder has no data, the folders below it are searched for a root, and those
+above it are tried; none outside of it is listed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.check.base import CameraInventory, Inventory, Problem
 from pipeline.data.check.images import check_images
 from pipeline.data.check.listing import Tree
+from pipeline.data.check.panoptic import sequence_cameras
+from pipeline.data.check.rows import check_rows
+from pipeline.data.check.split_proposal import check_command, proposal
 from pipeline.data.sources.base import terms_of
 from pipeline.data.splits import SPLITS, Split, SplitManifest
 from pipeline.infra.configs import one_of
@@ -36,6 +40,8 @@ _ROW_BYTES = 2000
 _MAX_ROWS = 60
 # Where a root is searched for if the given folder is none: levels up, levels down, folders in all.
 _LEVELS_UP, _LEVELS_DOWN, _MAX_FOLDERS = 4, 3, 400
+# Files by which a folder above is recognised.
+_FILES_ABOVE = ("skeleton.json",)
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,9 @@ class DoctorConfig:
     headers: int = 20_000
     """Read at most this many image headers, evenly spaced; 0 reads every one."""
     decode: int = 8
-    """Decode this many images of each sequence and camera, evenly spaced."""
+    """Decode this many images of each sequence and camera, evenly spaced, and read as many rows."""
     decode_all: bool = False
-    """Decode every image and read every annotation file: hours for large data."""
+    """Decode every image and video, and read every annotation and row: hours for large data."""
     names: int = 3
     """Name at most this many missing and damaged files of each sequence and camera."""
     out: str = "prepared"
@@ -85,7 +91,7 @@ class Finding:
     Attributes:
         name: of the source. config: the configuration of the check.
         inventory: its files, images checked.
-        headers, decoded: how many image headers were read, and how many images were decoded.
+        headers, decoded, rows: how many image headers were read, images decoded, and frames read as for a conversion.
         needed, free: bytes that the conversion writes, and that are free on its disk (None for object storage).
         elsewhere: a folder that looks like a root of the same source, if this one has no usable image.
     """
@@ -95,6 +101,7 @@ class Finding:
     inventory: Inventory
     headers: int
     decoded: int
+    rows: int
     needed: int
     free: int | None
     elsewhere: Path | None
@@ -117,9 +124,15 @@ class Finding:
         damaged = [line for camera in found.cameras for line in _damaged(camera, self.config.names)]
         lines += _section("cannot be used", [*(f"{p.path}: {p.what}" for p in found.problems), *damaged])
         lines += _section("unknown sequences", found.unknown)
+        if unknown := self._unknown_sequences():
+            tree = Tree(_root(self.config))
+            cameras = sorted({camera for name in unknown for camera in sequence_cameras(tree, name)})
+            lines += _section("to convert unknown sequences", proposal(self.config.root, unknown, cameras))
         lines += _section("note", found.notes)
         images = sum(len(camera.images) for camera in found.cameras)
-        checked = f"read {found.read}; {self.headers} image headers of {images}, decoded {self.decoded}"
+        checked = (
+            f"read {found.read}; {self.headers} image headers of {images}, decoded {self.decoded}, {self.rows} rows"
+        )
         terms = f"terms: {terms_of(entry.source, _root(self.config))}"
         return "\n".join((*lines, "", checked, *self._summary(), terms, f"next: {self._next()}"))
 
@@ -135,10 +148,15 @@ class Finding:
         state = {COMPLETE: "complete", PARTIAL: "partial", NOTHING: "nothing to convert"}[self.status]
         yield f"{state}: {found.ready:,} of {found.wanted:,} wanted images are ready"
 
+    def _unknown_sequences(self) -> list[str]:
+        return [line.partition(":")[0] for line in self.inventory.unknown]
+
     def _next(self) -> str:
         page = CATALOG[self.name].inventory.PAGE
         if self.elsewhere is not None:
             return f"das doctor data {shlex.quote(str(self.elsewhere))}"
+        if self.status == NOTHING and (unknown := self._unknown_sequences()):
+            return check_command(self.config.root, unknown)
         if self.status == NOTHING:
             return f"das doctor data {shlex.quote(self.config.root)}   # again, with what is missing: {page} says where"
         command = ["das", "prepare", "--source", self.name, "--root", str(_root(self.config))]
@@ -186,7 +204,10 @@ def doctor(config: DoctorConfig) -> int:
 
 def recognised(root: Path) -> list[str]:
     """Names of the sources whose root this folder looks like, complete or not."""
-    tree = Tree(root)
+    return _sources_of(Tree(root))
+
+
+def _sources_of(tree: Tree) -> list[str]:
     return [name for name, entry in CATALOG.items() if entry.inventory.recognises(tree)]
 
 
@@ -201,11 +222,19 @@ def examine(name: str, config: DoctorConfig) -> Finding:
     known = tuple(f"{part.sequence}:" for part in splits.parts)
     found.unknown = [line for line in found.unknown if not line.startswith(known)]
     headers, decoded = check_images(root, found, config.headers or None, None if config.decode_all else config.decode)
+    rows = check_rows(Tree(root), entry.source, wanted, found, None if config.decode_all else config.decode)
     needed = sum(camera.bytes + camera.ready * _ROW_BYTES for camera in found.cameras if not camera.blocked)
     better = None
     if not found.ready:
-        better = next((place for place, names in nearby(root) if name in names), None)
-    return Finding(name, config, found, headers, decoded, needed, _free(config.out), better)
+        near = (place for place, names in nearby(root) if name in names)
+        better = next((place for place in near if root.is_relative_to(place) or _has_more(name, place, config)), None)
+    return Finding(name, config, found, headers, decoded, rows, needed, _free(config.out), better)
+
+
+def _has_more(name: str, place: Path, config: DoctorConfig) -> bool:
+    """Whether a folder has frames that are ready; sending to one without any would lead back here."""
+    splits = CATALOG[name].source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
+    return CATALOG[name].inventory.inventory(Tree(place), _narrowed(name, splits, config)).ready > 0
 
 
 def _narrowed(name: str, splits: SplitManifest, config: DoctorConfig) -> SplitManifest:
@@ -217,9 +246,12 @@ def _narrowed(name: str, splits: SplitManifest, config: DoctorConfig) -> SplitMa
 
 
 def nearby(root: Path) -> list[tuple[Path, list[str]]]:
-    """Folders above and below that look like the root of a data set, nearest first, and the names of its source."""
-    above = [folder for folder in list(root.parents)[:_LEVELS_UP] if folder.is_dir()]
-    found = [(folder, names) for folder in above if (names := recognised(folder))]
+    """Folders above and below that look like the root of a data set, nearest first, and the names of its source.
+
+    Folders above are not listed: what is in ``root`` must be enough to recognise them.
+    """
+    above = [Tree(folder, inside=root, names=_FILES_ABOVE) for folder in list(root.parents)[:_LEVELS_UP]]
+    found = [(tree.root, names) for tree in above if (names := _sources_of(tree))]
     level, looked = [root], 0
     for _ in range(_LEVELS_DOWN):
         level = [folder / name for folder in level for name in Tree(folder).folders() if not name.startswith(".")]
@@ -234,7 +266,7 @@ def nearby(root: Path) -> list[tuple[Path, list[str]]]:
 
 def _unknown(config: DoctorConfig, root: Path) -> str:
     """The rest of the report for a folder that is not a data set: roots near it, or a list of all data sets."""
-    near = nearby(root) if root.is_dir() else nearby(next(p for p in root.parents if p.is_dir()))
+    near = nearby(root) if root.is_dir() else []
     if near:
         titles = [" and ".join(CATALOG[name].inventory.TITLE for name in names) for _, names in near]
         lines = [f"  {folder} looks like {title}" for (folder, _), title in zip(near, titles, strict=True)]
@@ -304,7 +336,7 @@ def _counts(cameras: Sequence[CameraInventory]) -> list[float]:
         sum(camera.wanted for camera in cameras),
         sum(camera.ready for camera in cameras),
         sum(len(camera.missing) for camera in cameras),
-        sum(len(camera.damaged) for camera in cameras),
+        sum(len(camera.damaged) + len(camera.refused) for camera in cameras),
         sum(camera.unannotated for camera in cameras),
         sum(camera.bytes for camera in cameras) / 1e6,
     ]
@@ -324,10 +356,11 @@ def _missing(cameras: Sequence[CameraInventory], names: int) -> Iterator[str]:
 def _damaged(camera: CameraInventory, names: int) -> Iterator[str]:
     if camera.blocked:
         yield f"all of {camera.sequence} {camera.camera}: {camera.blocked}"
-    yield from (f"{problem.path}: {problem.what}" for problem in camera.damaged[:names])
-    if (more := len(camera.damaged) - names) > 0 and names:
+    problems = [*camera.damaged, *camera.refused]
+    yield from (f"{problem.path}: {problem.what}" for problem in problems[:names])
+    if (more := len(problems) - names) > 0 and names:
         where = f"{camera.sequence} {camera.camera} {camera.split}"
-        yield f"and {more} more of {where} (--names {len(camera.damaged)} names them)"
+        yield f"and {more} more of {where} (--names {len(problems)} names them)"
 
 
 def _some(paths: Sequence[str], names: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import cv2
 import numpy as np
 
@@ -19,6 +21,8 @@ def image_size(data: bytes) -> tuple[int, int]:
         if len(data) < 24 or b"IEND" not in data[-64:]:
             raise ValueError("a PNG that is cut short")
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        raise ValueError("a WebP image, wanted JPEG or PNG")
     if not data.startswith(b"\xff\xd8"):
         raise ValueError(f"bytes {data[:4].hex()} at the start")
     # Decoders fill the missing part of a cut JPEG with grey and succeed, so the end marker is looked for. It need not
@@ -37,6 +41,76 @@ def image_size(data: bytes) -> tuple[int, int]:
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise ValueError("a JPEG without frame header")
+
+
+_ORIENTATION = 0x0112  # EXIF tag
+_JPEG_QUALITY = 95
+
+
+def orientation(data: bytes) -> int:
+    """The orientation tag (EXIF) of an encoded JPEG or PNG: 1 to 8, 1 where there is none or it has no meaning.
+
+    The beginning of the file, up to its pixels, is enough. With 5 to 8 height and width change places.
+    """
+    try:
+        return _tag_of(_exif(data))
+    except (struct.error, IndexError):  # cut short or malformed: decoders ignore it too
+        return 1
+
+
+def _exif(data: bytes) -> bytes:
+    """The EXIF block, a TIFF without pixels; b"" if there is none."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = 8
+        while at + 8 <= len(data):
+            length, kind = struct.unpack(">I4s", data[at : at + 8])
+            if kind == b"eXIf":
+                return data[at + 8 : at + 8 + length]
+            at += 12 + length
+        return b""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # SOS: the pixels begin
+        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return data[at + 10 : at + 2 + length]
+        at += 1 if data[at + 1] == 0xFF else 2 + length
+    return b""
+
+
+def _tag_of(exif: bytes) -> int:
+    """The orientation in an EXIF block; 1 if it has none."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    (start,) = struct.unpack(order + "I", exif[4:8])
+    (count,) = struct.unpack(order + "H", exif[start : start + 2])
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack(order + "HHIH", exif[at : at + 10])
+        if tag == _ORIENTATION:
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def displayed(data: bytes) -> bytes:
+    """The image as programs display it: turned by its orientation tag and encoded again, without the tag.
+
+    Without a tag the bytes are returned unchanged.
+
+    Raises:
+        ValueError: it has a tag and cannot be decoded.
+    """
+    if orientation(data) == 1:
+        return data
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ValueError(f"an image that cannot be decoded ({error})") from error
+    if image is None:
+        raise ValueError("an image that cannot be decoded")
+    suffix = ".png" if data.startswith(b"\x89PNG") else ".jpg"
+    done, turned = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else [])
+    assert done, image.shape
+    return turned.tobytes()
 
 
 def decode_rgb(data: bytes, size: tuple[int, int]) -> np.ndarray:

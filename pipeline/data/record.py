@@ -29,7 +29,8 @@ class Record:
         skeleton: name of the joint set (das.skeleton) of the J joints.
         image: encoded JPEG or PNG bytes; empty when read without images. image_sha256: their SHA-256, in hex.
         height, width: of the image, pixels.
-        K: (3, 3) float64 intrinsics, pixels. distortion: (5,) float64 k1 k2 p1 p2 k3. R: (3, 3) and t_mm: (3,) float64
+        K: (3, 3) float64 intrinsics, pixels. distortion: (5,) float64 k1 k2 p1 p2 k3, or (12,) with
+            the rational and thin-prism terms k4 k5 k6 s1 s2 s3 s4. R: (3, 3) and t_mm: (3,) float64
             extrinsics, ``X_cam = R X_world + t``. Each may be None.
         person_id: (N,) int64.
         joints_uv: (N, J, 2) float32 pixels of the stored (distorted) image; any finite values where state is 0.
@@ -107,6 +108,8 @@ ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
     "valid": (np.bool_, ("N",)),
 }
 """NumPy type and shape of every array column, with N people and J joints."""
+LONG_LENS = 12
+"""Values of ``distortion`` where a lens has more terms than the usual five."""
 _LITTLE = {name: np.dtype(dtype).newbyteorder("<") for name, (dtype, _) in ARRAYS.items()}
 COLUMN_TYPES = {f.name: str(f.type) for f in fields(Record)}
 """Annotation of every field of ``Record`` as text, for example ``np.ndarray | None``."""

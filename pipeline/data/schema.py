@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.record import ARRAYS, Record
+from pipeline.data.record import ARRAYS, LONG_LENS, Record
 from pipeline.data.validate_record import fault, joint_count, validate
 
 VERSION = 2
@@ -67,7 +67,7 @@ COLUMNS = (
     Column("height", pa.int32(), "", "px", "image height", "image header"),
     Column("width", pa.int32(), "", "px", "image width", "image header"),
     Column("K", pa.list_(pa.float64()), "9", "px", "intrinsics, row by row", "all but COCO", True),
-    Column("distortion", pa.list_(pa.float64()), "5", "1", "k1 k2 p1 p2 k3", "Panoptic layout", True),
+    Column("distortion", pa.list_(pa.float64()), "5 or 12", "1", "k1 k2 p1 p2 k3, OpenCV", "Panoptic layout", True),
     Column("R", pa.list_(pa.float64()), "9", "1", "X_cam = R X_world + t", "Panoptic layout", True),
     Column("t_mm", pa.list_(pa.float64()), "3", "mm", "X_cam = R X_world + t", "Panoptic layout", True),
     Column("person_id", pa.list_(pa.int64()), "N", "", "the source's own id", "every source"),
@@ -198,6 +198,8 @@ def _listed(value: Any, where: str, key: str, column: str) -> list[Any]:
 def _array(name: str, value: Any, sizes: dict[str, int], where: str, key: str) -> np.ndarray:
     """The list of column ``name``, flat or one flat list per person, as an array of its type and shape."""
     dtype, letters = ARRAYS[name]
+    if name == "distortion" and np.size(value) == LONG_LENS:
+        letters = (LONG_LENS,)
     shape = tuple(sizes[x] if isinstance(x, str) else x for x in letters)
     per_person = letters[0] == "N" and len(shape) > 1
     entries, width = (shape[0], math.prod(shape[1:])) if per_person else (math.prod(shape), 1)

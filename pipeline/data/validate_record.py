@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from das.camera import lens_radius, project
 from das.camera_check import intrinsics_fault
 from das.skeleton import skeleton_named
 from pipeline.data.encoded_image import image_size
-from pipeline.data.record import ARRAYS, COLUMN_TYPES, UNLABELLED, VISIBLE, Record, key_of
+from pipeline.data.record import ARRAYS, COLUMN_TYPES, LONG_LENS, UNLABELLED, VISIBLE, Record, key_of
 
 _NULLABLE = {name for name, kind in COLUMN_TYPES.items() if kind.endswith("| None")}
+# How far a labelled joint's position in the image may be from the projection of its position in 3D, in lengths of the
+# image's longer side. Corrected labels of MuPoTS are up to half of it away (sources/mupots.py).
+MAX_MISFIT = 0.02
 _TEXTS = tuple(name for name, kind in COLUMN_TYPES.items() if kind == "str")
 
 
@@ -50,7 +54,8 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
     """Checks types, shapes, ranges of values, the key and the image bytes of a record.
 
     The ranges are wide enough for every camera and person, and narrow enough to find centimetres or metres in place of
-    millimetres: the longest bone in an image has 100 mm to 10 m, the farthest joint a depth of 0.5 to 200 m.
+    millimetres: the longest bone in an image has 100 mm to 10 m, the farthest joint a depth of 0.5 to 200 m. Where a
+    row has both, labelled joints in 3D must be projected to within 2 % of the image's longer side of joints_uv.
 
     Args:
         record: what to check.
@@ -91,6 +96,8 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
             refuse(name, getattr(value, "dtype", type(value).__name__), np.dtype(dtype).name)
         sizes = {"N": len(record.person_id), "J": joints}
         shape = tuple(sizes[x] if isinstance(x, str) else x for x in letters)
+        if name == "distortion" and value.shape == (LONG_LENS,):
+            shape = value.shape
         if value.shape != shape:
             refuse(name, f"shape {value.shape}", f"{shape}, J = {joints} joints of {record.skeleton}")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -98,6 +105,7 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
 
     _validate_camera(record, refuse)
     _validate_people(record, refuse)
+    _validate_projection(record, refuse)
     if with_image:
         _validate_image(record, refuse)
 
@@ -145,6 +153,46 @@ def _validate_people(record: Record, refuse: Any) -> None:
         longest = _longest_bone(record.skeleton, joints, labelled)
         if longest is not None and not 100 <= longest <= 10_000:
             refuse(name, f"a longest bone of {longest:g}", "100 to 10000 mm")
+
+
+def _validate_projection(record: Record, refuse: Any) -> None:
+    """Checks that joints_uv are where the camera images joints_cam.
+
+    Ignore areas are left out, and joints outside the lens, where its model has no meaning.
+    """
+    cam, K = record.joints_cam, record.K
+    if cam is None or K is None or not len(record):
+        return
+    lens = np.zeros(5) if record.distortion is None else record.distortion
+    depth = cam[..., 2]
+    compared = (record.state > UNLABELLED) & ~record.ignore[:, None] & (depth > 0)
+    x, y = (cam[..., i] / np.where(compared, depth, 1) for i in (0, 1))
+    compared &= np.hypot(x, y) < _lens_radius(lens.tobytes())
+    if not compared.any():
+        return
+    person, joint = np.nonzero(compared)
+    points, uv = cam[compared].astype(np.float64), record.joints_uv[compared]
+    misfit = _distances(points, uv, K, lens)
+    worst, longest = int(misfit.argmax()), max(record.height, record.width)
+    if misfit[worst] <= MAX_MISFIT * longest:
+        return
+    name = skeleton_named(record.skeleton).joints[joint[worst]]
+    found = f"{name} of person {record.person_id[person[worst]]} {misfit[worst]:.1f} px from its projected joints_cam"
+    up = _distances(points * (1, -1, 1), uv, K, lens).max() <= MAX_MISFIT * longest
+    hint = "joints_cam has y up, wanted y down" if up else "do K and joints_cam belong to this image?"
+    wanted = f"at most {MAX_MISFIT * longest:.1f} px, 2 % of {longest}: {hint}"
+    refuse("joints_uv", found, wanted)
+
+
+def _distances(points: np.ndarray, uv: np.ndarray, K: np.ndarray, lens: np.ndarray) -> np.ndarray:
+    """Distances (M,) in pixels of uv (M, 2) from the projections of camera-space points (M, 3) mm."""
+    return np.linalg.norm(project(points, K, lens) - uv, axis=-1)
+
+
+@lru_cache(maxsize=64)  # all frames of a camera have the same lens
+def _lens_radius(lens: bytes) -> float:
+    """``das.camera.lens_radius`` of coefficients (5,) or (12,) float64 as bytes."""
+    return float(lens_radius(np.frombuffer(lens)))
 
 
 @lru_cache(maxsize=64)

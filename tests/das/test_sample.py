@@ -79,6 +79,17 @@ def test_collate_pads_images_right_and_below_and_people_behind():
         np.testing.assert_allclose(batch.distortion[i], s.distortion, rtol=1e-6)
 
 
+def test_a_short_lens_is_padded_where_another_has_twelve_coefficients():
+    lens = np.linspace(0.01, 0.12, 12)
+    a, b = sample(1, seed=1), replace(sample(1, seed=2), distortion=lens)
+    batch = collate([a, b])
+    assert batch.distortion.shape == (2, 12)
+    np.testing.assert_allclose(batch.distortion[0], [*a.distortion, *[0] * 7], rtol=1e-6)
+    np.testing.assert_allclose(batch.distortion[1], lens, rtol=1e-6)
+    with pytest.raises(AssertionError):
+        replace(a, distortion=np.zeros(8))
+
+
 def test_collate_of_images_without_anybody():
     batch = collate([sample(0, seed=1), sample(0, seed=2)])
     assert batch.joints_uv.shape == (2, 0, 15, 2)

@@ -25,11 +25,13 @@ class ImageFile:
         path: relative to the root.
         bytes: its size on the disk.
         size: (height, width) pixels that its annotation refers to, None if that is unknown.
+        displayed: whether the conversion turns it by its orientation tag; otherwise a tag is ignored.
     """
 
     path: str
     bytes: int
     size: tuple[int, int] | None = None
+    displayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class VideoFile:
     Attributes:
         path: relative to the root.
         length: how many frames it has according to its header.
-        wanted: how many of those are converted.
+        wanted: how many of those can be converted, as far as it has been decoded.
         frame_bytes: size of its first frame as a JPEG, as the prepared rows have it.
     """
 
@@ -69,6 +71,7 @@ class CameraInventory:
         unannotated: number of images of this camera without annotation. Harmless, except for those in
         lost_annotations: images between annotated frames, whose annotation file must have been lost.
         damaged: images, or annotation files of single frames, that cannot be used.
+        refused: frames that the conversion would refuse for their annotation, found by reading some of them.
         blocked: why no frame can be converted, or "".
         video: the video that frames are read from instead of image files, or None.
     """
@@ -83,6 +86,7 @@ class CameraInventory:
     unannotated: int = 0
     lost_annotations: list[str] = field(default_factory=list)
     damaged: list[Problem] = field(default_factory=list)
+    refused: list[Problem] = field(default_factory=list)
     blocked: str = ""
     video: VideoFile | None = None
 
@@ -92,9 +96,9 @@ class CameraInventory:
         if self.blocked:
             return 0
         if self.video is not None:
-            return self.video.wanted
+            return max(0, self.video.wanted - len(self.refused))
         damaged = {problem.path for problem in self.damaged}
-        return sum(image.path not in damaged for image in self.images)
+        return max(0, sum(image.path not in damaged for image in self.images) - len(self.refused))
 
     @property
     def bytes(self) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from pipeline.data.check.base import CameraInventory, Inventory, Problem, archives, camera_inventory
-from pipeline.data.check.coco_like import images_below, read, size_of
+from pipeline.data.check.base import CameraInventory, Inventory, Problem, archives, camera_inventory, problem_of
+from pipeline.data.check.coco_like import images_below, size_of
 from pipeline.data.check.listing import Tree
-from pipeline.data.sources.coco import CAMERA, SPLITS, annotation_file
+from pipeline.data.sources.coco import CAMERA, SPLITS, annotation_file, photos_with_people
 from pipeline.data.splits import Part, SplitManifest
 
 TITLE = "COCO keypoints"
 LAYOUT = "annotations/person_keypoints_train2017.json, train2017, and the same of val2017"
 PAGE = "docs/data/coco.md"
-
-# category_id of a person in COCO's own files; sources/coco.py looks it up by its name.
-_PERSON = 1
 
 
 def recognises(tree: Tree) -> bool:
@@ -25,34 +23,35 @@ def recognises(tree: Tree) -> bool:
 
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
-    """The photos with an annotated person; the others are not converted."""
+    """The photos with an annotated person, as the source finds them; the others are not converted."""
     found = Inventory()
     read_files = []
     for part in splits.parts:
         path = annotation_file(part.sequence)
-        if tree.size(path) is None:
+        size = tree.size(path)
+        if size is None:
             photos = len(tree.names(part.sequence))
             what = "no such file: it is in annotations_trainval2017.zip"
             found.absent.append(Problem(f"{path} ({part.split})", f"{what}; {photos} photos are there"))
-        elif (content := read(tree, path, found)) is not None:
-            read_files.append(found.read)
-            found.cameras.append(_camera(tree, part, *content, splits))
-            if part.sequence not in tree.folders():
-                found.problems.append(Problem(part.sequence, f"no such folder: it is in {part.sequence}.zip"))
+            continue
+        try:
+            with_people = photos_with_people(tree.root / path)
+        except ValueError as error:
+            found.problems.append(problem_of(tree, error))
+            continue
+        read_files.append(f"{path} ({size / 1e6:.1f} MB)")
+        found.cameras.append(_camera(tree, part, with_people, splits))
+        if part.sequence not in tree.folders():
+            found.problems.append(Problem(part.sequence, f"no such folder: it is in {part.sequence}.zip"))
     found.read = ", ".join(read_files) or "no annotation file"
     found.notes += archives(tree, ("", "annotations"))
     return found
 
 
-def _camera(
-    tree: Tree,
-    part: Part,
-    images: dict[int, dict[str, Any]],
-    annotations: dict[int, list[dict[str, Any]]],
-    splits: SplitManifest,
-) -> CameraInventory:
-    with_people = sorted(i for i in images if any(a.get("category_id", 1) == _PERSON for a in annotations[i]))
-    names = {i: f"{part.sequence}/{images[i]['file_name']}" for i in with_people}
+def _camera(tree: Tree, part: Part, photos: dict[int, dict[str, Any]], splits: SplitManifest) -> CameraInventory:
+    names = {i: f"{part.sequence}/{photo['file_name']}" for i, photo in photos.items()}
     others = len(set(images_below(tree, part.sequence)) - set(names.values()))
-    sizes = {i: size_of(images[i]) for i in with_people}
-    return camera_inventory(tree, part, CAMERA, with_people, splits, names.__getitem__, sizes.__getitem__, others)
+    sizes = {i: size_of(photo) for i, photo in photos.items()}
+    line = camera_inventory(tree, part, CAMERA, list(photos), splits, names.__getitem__, sizes.__getitem__, others)
+    line.images = [replace(image, displayed=True) for image in line.images]
+    return line

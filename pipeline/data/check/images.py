@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.check.base import ImageFile, Inventory, Problem, evenly_spaced
-from pipeline.data.encoded_image import image_size
+from pipeline.data.encoded_image import image_size, orientation
 
 # Threads that read files: on a network disk most of the time is latency.
 _READERS = 8
@@ -45,47 +45,71 @@ def check_images(root: Path, inventory: Inventory, headers: int | None, decoded:
         # Empty files are known from the listing: all of them are reported.
         chosen |= {i for i, image in enumerate(camera.images) if image.bytes == 0}
         todo += ((at, camera.images[i], i in full) for i in sorted(chosen))
+    turned: list[str] = []
     bar = tqdm(total=len(todo), unit=" images", desc="check", delay=1)
     with bar, ThreadPoolExecutor(_READERS) as pool:
-        reasons = pool.map(lambda job: _fault(root, job[1], job[2]), todo)
+        reasons = pool.map(lambda job: _fault(root, job[1], job[2], turned), todo)
         for (at, image, _), reason in zip(todo, reasons, strict=True):
             bar.update()
             if reason:
                 inventory.cameras[at].damaged.append(Problem(image.path, reason))
+    inventory.notes += _notes_on_turned([image for _, image, _ in todo if image.path in set(turned)])
     return len(todo), sum(full for _, _, full in todo)
 
 
-def _fault(root: Path, image: ImageFile, decode: bool) -> str:
-    """What is wrong with an image file; "" if nothing is."""
+def _notes_on_turned(images: list[ImageFile]) -> list[str]:
+    """One note on the images with an orientation tag that is applied, and one on those whose tag is not."""
+    notes = []
+    for applied in (True, False):
+        if some := sorted(image.path for image in images if image.displayed == applied):
+            what = (
+                "turned by it, because annotations refer to the photo as it is displayed"
+                if applied
+                else "not turned, because annotations refer to the stored pixels"
+            )
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            notes.append(f"{some[0]}{more} with an EXIF orientation tag: {what}")
+    return notes
+
+
+def _fault(root: Path, image: ImageFile, decode: bool, turned: list[str]) -> str:
+    """What is wrong with an image file, or ""; the path of one with an orientation tag is added to ``turned``."""
     try:
-        size = _decoded_size(root / image.path) if decode else _header_size(root / image.path)
+        size, tag = _decoded_size(root / image.path) if decode else _header_size(root / image.path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except ValueError as error:
         return str(error)
-    if image.size is not None and size != image.size:
+    if tag != 1:
+        turned.append(image.path)
+    sizes = [size, size[::-1]] if image.displayed and tag >= 5 else [size]
+    if image.size is not None and image.size not in sizes:
         return f"{size[1]}x{size[0]} pixels, its annotation says {image.size[1]}x{image.size[0]}"
     return ""
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file from its beginning and end; ValueError if it is not a complete image."""
+def _header_size(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) and orientation of an image file from its beginning and end.
+
+    Raises:
+        ValueError: it is not a complete image.
+    """
     with path.open("rb") as file:
         head = file.read(_HEAD)
         rest = path.stat().st_size - len(head)
         if rest <= 0:
-            return image_size(head)
+            return image_size(head), orientation(head)
         file.seek(-min(rest, _TAIL), 2)
         ends = head + file.read()
     try:
-        return image_size(ends)
+        return image_size(ends), orientation(head)
     except ValueError:
         # Large previews and colour profiles may precede the header.
-        return image_size(path.read_bytes())
+        return image_size(path.read_bytes()), orientation(head)
 
 
-def _decoded_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the decoded pixels; ValueError if the file cannot be decoded."""
+def _decoded_size(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) of the decoded pixels, as stored, and orientation; ValueError if the file cannot be decoded."""
     data = path.read_bytes()
     image_size(data)
     try:
@@ -94,4 +118,4 @@ def _decoded_size(path: Path) -> tuple[int, int]:
         raise ValueError(f"cannot be decoded ({error})") from error
     if image is None:
         raise ValueError("cannot be decoded")
-    return int(image.shape[0]), int(image.shape[1])
+    return (int(image.shape[0]), int(image.shape[1])), orientation(data)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
@@ -12,11 +13,17 @@ from tqdm import tqdm
 class Tree:
     """Names and sizes below ``root``. Paths are relative to it, with ``/``; the root itself is ``""``.
 
-    Every folder is listed once and kept in memory; later changes on the disk are not seen.
+    Every folder is listed once and kept in memory; later changes on the disk are not seen. Folders outside of ``root``,
+    which an annotation may name, are empty. With ``inside``, a folder below ``root``, those above it are not listed
+    either: they have the next folder on the way to it, and of ``names`` those files that exist.
     """
 
-    def __init__(self, root: Path, progress: tqdm | None = None) -> None:
+    def __init__(
+        self, root: Path, progress: tqdm | None = None, inside: Path | None = None, names: Sequence[str] = ()
+    ) -> None:
         self.root = root
+        self._inside = () if inside is None else inside.relative_to(root).parts
+        self._known = names
         self._progress = progress
         self._names: dict[str, tuple[list[str], list[str]]] = {}
         self._files: dict[str, dict[str, int]] = {}
@@ -52,6 +59,14 @@ class Tree:
         return name in self.names(folder) or name in self.folders(folder)
 
     def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        parts = PurePosixPath(folder).parts
+        if ".." in parts or folder.startswith("/"):
+            return [], []
+        if self._inside and parts[: len(self._inside)] != self._inside:
+            if parts != self._inside[: len(parts)]:
+                return [], []
+            known = [name for name in self._known if (self.root / folder / name).is_file()]
+            return [self._inside[len(parts)]], known
         if folder not in self._names:
             folders: list[str] = []
             files: list[str] = []

@@ -62,7 +62,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         if not by_camera:
             found.absent.append(Problem(f"{part.sequence} ({part.split})", "no annotation of it"))
         for camera, pieces in by_camera.items():
-            line = _camera(tree, part, camera, [frame for chunk in pieces for frame in chunk.frames])
+            line = _camera(tree, part, camera, [f for chunk in pieces for f in chunk.frames], thorough)
             if problem := _camera_problem(tree, line):
                 line.blocked = f"{problem.path}: {problem.what}"
                 if problem not in found.problems:
@@ -76,7 +76,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
     return found
 
 
-def _camera(tree: Tree, part: Part, camera: str, frames: list[int]) -> CameraInventory:
+def _camera(tree: Tree, part: Part, camera: str, frames: list[int], thorough: bool) -> CameraInventory:
     """The inventory of one camera; ``frames`` are those that the split manifest takes."""
     # The source has chosen the frames already, so a manifest that takes all of them is used here.
     every = SplitManifest("every", (whole := replace(part, split="train", start=0.0, stop=1.0),))
@@ -92,7 +92,7 @@ def _camera(tree: Tree, part: Part, camera: str, frames: list[int]) -> CameraInv
     line = replace(camera_inventory(tree, whole, camera, frames, every, path, lambda _: None), split=part.split)
     video = video_file(part.sequence, camera)
     if original and tree.size(video) is not None and not tree.names(image_folder(part.sequence, camera)):
-        add_video(line, tree, video, frames, None)
+        add_video(line, tree, video, frames, None, thorough)
     return line
 
 

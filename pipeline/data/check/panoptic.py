@@ -16,7 +16,7 @@ from pipeline.data.check.videos import add_video
 from pipeline.data.sources.panoptic_files import (
     POSE_FORMATS,
     calibration_file,
-    image_file,
+    existing_image,
     image_folder,
     imaged_frames,
     pose_file,
@@ -35,6 +35,10 @@ PAGE = "docs/data/panoptic.md"
 _POSES_READ = 16
 # Sequences of the studio have the same layout and are another source.
 _STUDIO = "studio_"
+# Endings of images that are not read.
+_OTHER_ENDINGS = (".webp", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+# Folders of a sequence.
+_PARTS = ("hdImgs", "hdVideos", *(form.folder for form in POSE_FORMATS))
 
 
 def recognises(tree: Tree) -> bool:
@@ -44,9 +48,10 @@ def recognises(tree: Tree) -> bool:
 
 def is_sequence(tree: Tree, folder: str) -> bool:
     """Whether a folder has parts of a sequence."""
-    parts = ("hdImgs", "hdVideos", *(form.folder for form in POSE_FORMATS))
+    if folder in _PARTS:
+        return False  # a folder of poses that was unpacked into another of the same name
     calibrated = calibration_file(folder).rpartition("/")[2] in tree.names(folder)
-    return calibrated or any(name in parts for name in tree.folders(folder))
+    return calibrated or any(name in _PARTS for name in tree.folders(folder))
 
 
 def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inventory:
@@ -55,6 +60,10 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
     found = inventory_of_sequences(tree, splits, here, thorough)
     for part in splits.parts:
         if part.sequence not in here:
+            if part.sequence in tree.folders(part.sequence):
+                inner = f"{part.sequence}/{part.sequence}"
+                found.problems.append(Problem(part.sequence, f"unpacked too deep: {_move(inner, part.sequence)}"))
+                continue
             how = f"no folder; the toolbox's scripts/getData.sh {part.sequence} 0 31 gets it"
             found.absent.append(Problem(f"{part.sequence} ({part.split})", how))
     return found
@@ -72,7 +81,7 @@ def inventory_of_sequences(tree: Tree, splits: SplitManifest, here: list[str], t
         frames, unusable, looked = _poses(tree, part.sequence, found, thorough)
         read += looked
         for camera in splits.cameras:
-            found.cameras.append(_camera(tree, part, camera, frames, unusable, splits, found))
+            found.cameras.append(_camera(tree, part, camera, frames, unusable, splits, found, thorough))
         found.notes += archives(tree, [part.sequence])
     found.read = f"{read} pose files"
     return found
@@ -88,7 +97,10 @@ def _poses(tree: Tree, sequence: str, found: Inventory, thorough: bool) -> tuple
     files = tree.files(folder)
     frames = posed_frames(files)
     if not frames:
-        found.problems.append(Problem(folder, "no body3DScene_*.json in it"))
+        below = (f"{folder}/{name}" for name in tree.folders(folder) if posed_frames(tree.names(f"{folder}/{name}")))
+        deep = next(below, None)
+        why = "no body3DScene_*.json in it" + (f"; unpacked too deep: {_move(deep, folder)}" if deep else "")
+        found.problems.append(Problem(folder, why))
     empty = [frame for frame in frames if not files[pose_file(frame)]]
     unusable = {frame: Problem(f"{folder}/{pose_file(frame)}", "empty file") for frame in empty}
     read = frames if thorough else [frames[i] for i in evenly_spaced(len(frames), _POSES_READ)]
@@ -101,6 +113,10 @@ def _poses(tree: Tree, sequence: str, found: Inventory, thorough: bool) -> tuple
     return frames, unusable, len(read)
 
 
+def _move(inner: str, folder: str) -> str:
+    return f"they are in {inner}: move its content to {folder}"
+
+
 def _camera(
     tree: Tree,
     part: Part,
@@ -109,10 +125,15 @@ def _camera(
     unusable: dict[int, Problem],
     splits: SplitManifest,
     found: Inventory,
+    thorough: bool,
 ) -> CameraInventory:
     """The inventory of one camera of a sequence; problems of the whole sequence are added to ``found``."""
     folder, video = image_folder(part.sequence, camera), video_file(part.sequence, camera)
     imaged = imaged_frames(tree.names(folder), camera)
+
+    def image(frame: int) -> str:
+        return existing_image(part.sequence, camera, frame, lambda path: tree.size(path) is not None)
+
     size = _resolution(tree, part.sequence, camera, found)
     line = camera_inventory(
         tree,
@@ -120,30 +141,41 @@ def _camera(
         camera,
         frames,
         splits,
-        lambda frame: image_file(part.sequence, camera, frame),
+        image,
         lambda _: size,
         len(imaged - set(frames)),
     )
     # The cameras run before and after what is annotated; in between every image has its pose file.
     between = (f for f in sorted(imaged - set(frames)) if frames and frames[0] < f < frames[-1])
-    line.lost_annotations = [image_file(part.sequence, camera, frame) for frame in between]
+    line.lost_annotations = [image(frame) for frame in between]
     taken = splits.select(part, frames)
     lost = {frame: unusable[frame] for frame in taken if frame in unusable}
     line.damaged += lost.values()
-    without_pose = {image_file(part.sequence, camera, frame) for frame in lost}
-    line.images = [image for image in line.images if image.path not in without_pose]
+    without_pose = {image(frame) for frame in lost}
+    line.images = [file for file in line.images if file.path not in without_pose]
     if tree.size(video) is not None:
         if camera in tree.folders(f"{part.sequence}/hdImgs"):
             found.notes.append(f"{part.sequence} has images and a video of {camera}: the images are read")
         else:
-            add_video(line, tree, video, [frame for frame in taken if frame not in lost], size)
+            add_video(line, tree, video, [frame for frame in taken if frame not in lost], size, thorough)
             gaps = sorted({*range(min(frames, default=0), max(frames, default=0))} - {*frames})
             line.lost_annotations = [f"{video} (frame {frame})" for frame in gaps]
     if size is None:
         line.blocked = "no calibration of the camera: nothing can be projected"
-    if not imaged and any(n.endswith(".png") for n in tree.names(folder)):
-        found.problems.append(Problem(folder, "PNG files; wanted the JPEG files that hdImgsExtractor.sh makes"))
+    if not imaged and tree.size(video) is None:
+        others = [name for name in tree.names(folder) if name.lower().endswith(_OTHER_ENDINGS)]
+        deep = next((f for f in _below(tree, part.sequence, camera) if imaged_frames(tree.names(f), camera)), None)
+        if deep:
+            found.problems.append(Problem(folder, f"no images in it; unpacked too deep: {_move(deep, folder)}"))
+        elif others:
+            found.problems.append(Problem(f"{folder}/{others[0]}", f"wanted {camera}_00000000.jpg or .png"))
     return line
+
+
+def _below(tree: Tree, sequence: str, camera: str) -> list[str]:
+    """Folders in which a camera's images may lie that were unpacked too deep."""
+    folder, images = image_folder(sequence, camera), f"{sequence}/hdImgs"
+    return [*(f"{folder}/{name}" for name in tree.folders(folder)), f"{images}/hdImgs/{camera}"]
 
 
 def _resolution(tree: Tree, sequence: str, camera: str, found: Inventory) -> tuple[int, int] | None:
@@ -157,8 +189,14 @@ def _resolution(tree: Tree, sequence: str, camera: str, found: Inventory) -> tup
         return None
 
 
+def sequence_cameras(tree: Tree, sequence: str) -> list[str]:
+    """Names of the cameras of which a sequence has a folder of images or a video."""
+    videos = [name for name in tree.names(f"{sequence}/hdVideos") if name.startswith("hd_") and name.endswith(".mp4")]
+    return sorted({*tree.folders(f"{sequence}/hdImgs"), *(name[3:-4] for name in videos)})
+
+
 def _contents(tree: Tree, sequence: str) -> str:
     """The contents of a sequence that is in no split."""
     poses = sum(len(tree.names(f"{sequence}/{form.folder}")) for form in POSE_FORMATS)
-    cameras = tree.folders(f"{sequence}/hdImgs")
+    cameras = sequence_cameras(tree, sequence)
     return f"{poses} pose files, images of {len(cameras)} cameras; not in the split manifest, so not converted"

@@ -30,7 +30,7 @@ from pipeline.infra.files import exists, join, read_json, write_json
 from pipeline.infra.prefetch import prefetched
 
 # To be raised whenever the same original data would give other rows.
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 
 REPORTS = "_parts"
 """Folder of reports, in the prepared folder; removed when the conversion is finished."""

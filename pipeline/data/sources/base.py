@@ -295,7 +295,7 @@ def make_record(
         skeleton: joint set of the people.
         people: may be empty; an optional field must be given for all of them or for none.
         K: (3, 3) pixels, or None for an unknown camera.
-        distortion: (5,) k1 k2 p1 p2 k3, or None.
+        distortion: (5,) or (12,) in OpenCV's order, or None.
         R: (3, 3) world to camera, or None for sources without a world frame.
         t_mm: (3,) with R, mm.
     """

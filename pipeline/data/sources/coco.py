@@ -3,7 +3,11 @@
     ROOT/annotations/person_keypoints_{train,val}2017.json
     ROOT/{train,val}2017/%012d.jpg
 
-Cameras are unknown and there is no depth. Crowds and people without labelled joints become ignore areas.
+Cameras are unknown and there is no depth. Crowds, people without labelled joints and boxes without keypoints become
+ignore areas. The person category is found by its name. An absent ``iscrowd`` is 0, an absent size is that of the photo.
+
+Annotations refer to the photo as programs display it, so a photo with an orientation tag (EXIF) is turned by it and
+encoded again. Its size may be given as displayed or as stored.
 """
 
 from __future__ import annotations
@@ -18,13 +22,20 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import COCO17, Skeleton
+from pipeline.data.encoded_image import displayed, image_size
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
+    IMAGE_DAMAGED,
+    IMAGE_OTHER_SIZE,
     Chunk,
     DroppedFrame,
+    EncodedImage,
+    NoImage,
     Person,
+    drop_frame,
     make_chunks,
     make_record,
+    read_image,
     require_file,
     require_folder,
 )
@@ -59,10 +70,9 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         path = folder / annotation_file(part.sequence)
         if not path.is_file():
             continue
-        coco = _load(path)
-        ids = sorted(coco.getImgIds(catIds=coco.getCatIds(catNms=["person"])))
-        taken = splits.select(part, ids)
-        images = [folder / part.sequence / coco.imgs[i]["file_name"] for i in taken]
+        photos = photos_with_people(path)
+        taken = splits.select(part, list(photos))
+        images = [folder / part.sequence / photos[i]["file_name"] for i in taken]
         found += make_chunks("coco", folder, part, CAMERA, taken, images)
     return found
 
@@ -79,13 +89,48 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         image = coco.imgs[i]
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
-        file = Path(chunk.root) / chunk.sequence / image["file_name"]
-        yield make_record(chunk, i, file, size_of(image, path), COCO17, people)
+        size = photo_size(image, path)
+        photo = _photo(Path(chunk.root) / chunk.sequence / image["file_name"], size)
+        if isinstance(photo, NoImage):
+            yield drop_frame(chunk, i, photo)
+        else:
+            yield make_record(chunk, i, photo, photo.size, COCO17, people)
 
 
 def annotation_file(photos: str) -> str:
     """Path, relative to the root, of the annotations of train2017 or val2017."""
     return f"annotations/person_keypoints_{photos}.json"
+
+
+def photos_with_people(path: Path) -> dict[int, dict[str, Any]]:
+    """The entries of photos with an annotated person, by image id in order; these are converted.
+
+    Raises:
+        ValueError: the annotation file is missing or malformed.
+    """
+    coco = _load(path)
+    return {i: coco.imgs[i] for i in sorted(coco.getImgIds(catIds=coco.getCatIds(catNms=["person"])))}
+
+
+def photo_size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
+    """(height, width) of a photo's entry in pixels, None if it has neither; ValueError naming file, entry and field."""
+    return size_of(image, path) if "height" in image or "width" in image else None
+
+
+def _photo(file: Path, size: tuple[int, int] | None) -> EncodedImage | NoImage:
+    """A photo as it is displayed, or why it cannot be used; ``size`` (height, width) is what its annotation says."""
+    stored = read_image(file)
+    if isinstance(stored, NoImage):
+        return stored
+    try:
+        data = displayed(stored.data)
+    except ValueError as error:
+        return NoImage(IMAGE_DAMAGED, file, str(error))
+    photo = stored if data is stored.data else EncodedImage(data, image_size(data))
+    if size is not None and size not in (photo.size, stored.size):
+        sizes = f"found {photo.size[1]}x{photo.size[0]} pixels, wanted {size[1]}x{size[0]}"
+        return NoImage(IMAGE_OTHER_SIZE, file, sizes)
+    return photo
 
 
 def _load(path: Path) -> Any:
@@ -114,7 +159,8 @@ def _loaded(path: Path, changed: int) -> Any:
 
 
 def _person(annotation: dict[str, Any], path: Path) -> Person:
-    keypoints = numbers(annotation, "keypoints", (17, 3), path)
+    # Tools write [] or null for a box without keypoints.
+    keypoints = numbers(annotation, "keypoints", (17, 3), path) if annotation.get("keypoints") else np.zeros((17, 3))
     state = keypoints[:, 2]
     if not np.isin(state, (UNLABELLED, OCCLUDED, VISIBLE)).all():
         found = sorted({*state.tolist()})
@@ -124,5 +170,5 @@ def _person(annotation: dict[str, Any], path: Path) -> Person:
         joints_uv=keypoints[:, :2],
         state=state.astype(np.uint8),
         bbox=box_of(annotation, path),
-        ignore=flag(annotation, "iscrowd", path) or not state.any(),
+        ignore=flag({"iscrowd": 0, **annotation}, "iscrowd", path) or not state.any(),
     )

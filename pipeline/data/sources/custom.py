@@ -9,7 +9,7 @@ A line:
 
     image       path of a JPEG or PNG, relative to ROOT
     K           [fx, fy, cx, cy] or 3 x 3, pixels of that image; null if the camera is unknown
-    distortion  k1 k2 p1 p2 k3 (OpenCV); may be absent
+    distortion  k1 k2 p1 p2 k3, or 4, 8, 12 or 14 numbers in OpenCV's order; may be absent
     people      a list; empty if the image shows no person
 
 and each of its people:
@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from das.camera import lens_coefficients
 from das.skeleton import Skeleton, read_skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
@@ -97,7 +98,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             yield drop_frame(chunk, frame, image)
             continue
         K = _intrinsics(line, path)
-        distortion = None if line.get("distortion") is None else numbers(line, "distortion", (5,), path)
+        distortion = _distortion(line, path)
         people = [_person(entry, i, line, skeleton, image.size, path) for i, entry in enumerate(line["people"])]
         in_3d = {person.joints_cam is not None for person in people}
         if len(in_3d) == 2 or (in_3d == {True} and K is None):
@@ -173,6 +174,17 @@ def _intrinsics(line: dict[str, Any], path: Path) -> np.ndarray | None:
         return None
     four = isinstance(K, list) and len(K) == 4
     return pinhole(numbers(line, "K", (4,), path)) if four else numbers(line, "K", (3, 3), path)
+
+
+def _distortion(line: dict[str, Any], path: Path) -> np.ndarray | None:
+    """(5,) or (12,), see ``das.camera.lens_coefficients``; None if it is absent."""
+    if line.get("distortion") is None:
+        return None
+    try:
+        return lens_coefficients(line["distortion"])
+    except (ValueError, TypeError, OverflowError) as error:
+        what = str(error).removeprefix("distortion: ")
+        raise ValueError(f"{path}: {line['id']}: distortion: {what}") from error
 
 
 def _person(

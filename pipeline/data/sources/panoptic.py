@@ -2,7 +2,7 @@
 
     ROOT/<sequence>/calibration_<sequence>.json                      cameras, centimetres
     ROOT/<sequence>/hdPose3d_stage1_coco19/body3DScene_%08d.json     19 joints; older: hdPose3d_stage1, 15
-    ROOT/<sequence>/hdImgs/<camera>/<camera>_%08d.jpg                HD frames, distorted
+    ROOT/<sequence>/hdImgs/<camera>/<camera>_%08d.jpg                HD frames, distorted; .png is read too
     ROOT/<sequence>/hdVideos/hd_<camera>.mp4                         or the videos that they are extracted from
 
 A camera without a folder of images is read from its video (video_frames.py): pose file n belongs to the video's n-th
@@ -42,6 +42,7 @@ from pipeline.data.sources.panoptic_files import (
     PanopticCamera,
     PoseFormat,
     calibration_file,
+    existing_image,
     image_file,
     image_folder,
     imaged_frames,
@@ -148,7 +149,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
         taken = splits.select(part, frames)
         for camera in splits.cameras:
             if _video(folder, part.sequence, camera) is None:
-                images: list[Path] | int = [folder / image_file(part.sequence, camera, frame) for frame in taken]
+                images: list[Path] | int = _images(folder, part.sequence, camera, taken)
                 if (folder / video_file(part.sequence, camera)).is_file():
                     print(f"{source}: {part.sequence}: images of camera {camera} are read, its video is not")
             else:
@@ -179,7 +180,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
                 break
         people = iter(people_in(camera, [body for frame in bodies for body in frame]))
         for frame, here in zip(frames, bodies, strict=False):
-            image = video_frame(video, frame) if video else root / image_file(sequence, chunk.camera, frame)
+            image = video_frame(video, frame) if video else _image(root, sequence, chunk.camera, frame)
             yield make_record(
                 chunk,
                 frame,
@@ -194,6 +195,17 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             )
         if malformed is not None:
             raise malformed
+
+
+def _image(root: Path, sequence: str, camera: str, frame: int) -> Path:
+    return root / existing_image(sequence, camera, frame, lambda path: (root / path).is_file())
+
+
+def _images(root: Path, sequence: str, camera: str, frames: Sequence[int]) -> list[Path]:
+    """Paths of the images of these frames, all with the ending of the first that exists: asking for each is slow."""
+    some = (_image(root, sequence, camera, frame) for frame in frames[:: max(1, len(frames) // 8)])
+    ending = next((path.suffix for path in some if path.is_file()), ".jpg")
+    return [root / image_file(sequence, camera, frame, ending) for frame in frames]
 
 
 def _video(root: Path, sequence: str, camera: str) -> Path | None:
@@ -269,10 +281,13 @@ def unannotated_images(
         between = range(min(posed, default=0), max(posed, default=-1))
         for camera in splits.cameras:
             video = _video(folder, part.sequence, camera)
-            names = (path.name for path in (folder / image_folder(part.sequence, camera)).glob("*.jpg"))
+            names = (path.name for path in (folder / image_folder(part.sequence, camera)).glob("*"))
             imaged = set(between) if video else imaged_frames(names, camera)
             for frame in sorted(imaged - set(posed)):
                 if frame in between:
-                    file = video_file(part.sequence, camera) if video else image_file(part.sequence, camera, frame)
+                    if video:
+                        file = video_file(part.sequence, camera)
+                    else:
+                        file = _image(folder, part.sequence, camera, frame).relative_to(folder).as_posix()
                     missing = f"no {poses}/{pose_file(frame)}"
                     yield DroppedFrame(key_of(source, part.sequence, camera, frame), ANNOTATION_MISSING, file, missing)

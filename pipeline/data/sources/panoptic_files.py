@@ -6,7 +6,7 @@ Lengths are centimetres in the files and millimetres in what the functions here 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,10 @@ from pipeline.data.sources.json_files import load_json
 
 _MM_PER_CM = 10.0
 _POSE_FILE = re.compile(r"body3DScene_(\d{8})\.json")
+
+
+IMAGE_ENDINGS = (".jpg", ".png")
+"""Endings of image files, as `extractAll.sh SEQUENCE jpg` and `png` write them; the first wins where both exist."""
 
 
 class PoseFormat(NamedTuple):
@@ -52,9 +56,15 @@ def image_folder(sequence: str, camera: str) -> str:
     return f"{sequence}/hdImgs/{camera}"
 
 
-def image_file(sequence: str, camera: str, frame: int) -> str:
+def image_file(sequence: str, camera: str, frame: int, ending: str = ".jpg") -> str:
     """Path of the image of one frame."""
-    return f"{image_folder(sequence, camera)}/{camera}_{frame:08d}.jpg"
+    return f"{image_folder(sequence, camera)}/{camera}_{frame:08d}{ending}"
+
+
+def existing_image(sequence: str, camera: str, frame: int, exists: Callable[[str], bool]) -> str:
+    """Path of the image of one frame with the first of ``IMAGE_ENDINGS`` that exists; ``.jpg`` if none does."""
+    paths = (image_file(sequence, camera, frame, ending) for ending in IMAGE_ENDINGS)
+    return next(filter(exists, paths), image_file(sequence, camera, frame))
 
 
 def video_file(sequence: str, camera: str) -> str:
@@ -74,7 +84,7 @@ def posed_frames(names: Iterable[str]) -> list[int]:
 
 def imaged_frames(names: Iterable[str], camera: str) -> set[int]:
     """Numbers of the frames whose images of this camera are among these file names."""
-    pattern = re.compile(rf"{re.escape(camera)}_(\d{{8}})\.jpg")
+    pattern = re.compile(rf"{re.escape(camera)}_(\d{{8}})(?:{'|'.join(map(re.escape, IMAGE_ENDINGS))})")
     return {int(match[1]) for name in names if (match := pattern.fullmatch(name))}
 
 

@@ -62,6 +62,17 @@ def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
     return _failure(path, frame, video) if pixels is None else jpeg_of(pixels)
 
 
+def decodable_frames(path: Path, limit: int) -> int:
+    """How many of the first ``limit`` frames of a video can be decoded: to its end, or to the first damaged frame."""
+    video = _OpenVideo(open_video(path))
+    try:
+        while video.next < limit and not video.ended:
+            video.take(video.next)
+        return video.next
+    finally:
+        video.capture.release()
+
+
 def _failure(path: Path, frame: int, video: _OpenVideo) -> NoImage:
     """Why a frame was not decoded: the video is shorter, or damaged where decoding ended."""
     counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # from the header
@@ -73,11 +84,16 @@ def _failure(path: Path, frame: int, video: _OpenVideo) -> NoImage:
 
 @lru_cache(maxsize=1)  # one decoder a process: each holds a few uncompressed frames
 def _opened(path: Path, changed: int) -> _OpenVideo:
+    return _OpenVideo(open_video(path))
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """A video at its first frame, in the pixels as they are stored."""
     # One thread: every CPU already runs a reading process.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
     # Annotations refer to the stored pixels, so a rotation tag is not applied.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-    return _OpenVideo(capture)
+    return capture
 
 
 def jpeg_of(pixels: np.ndarray) -> EncodedImage:

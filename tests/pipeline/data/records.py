@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 
+from das.camera import project
 from das.skeleton import MUPOTS17
 from pipeline.data.record import Record, key_of
 
@@ -25,6 +26,8 @@ def record(skeleton=MUPOTS17, people: int = 2, seed: int = 0, in_3d: bool = True
     cam = (rng.normal(0, 400, (n, j, 3)) + (0, 0, 4000)).astype(np.float32)
     corner = rng.uniform(0, 30, (n, 2)).astype(np.float32)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    K = np.array([[70.0, 0, 32], [0, 71, 24], [0, 0, 1]])
+    distortion = rng.normal(0, 0.1, 5) if extras else None
     return Record(
         key=key_of("source", "sequence", "00_16", 7),
         source="source",
@@ -38,12 +41,12 @@ def record(skeleton=MUPOTS17, people: int = 2, seed: int = 0, in_3d: bool = True
         image_sha256=hashlib.sha256(image).hexdigest(),
         height=HEIGHT,
         width=WIDTH,
-        K=np.array([[70.0, 0, 32], [0, 71, 24], [0, 0, 1]]) if in_3d else None,
-        distortion=rng.normal(0, 0.1, 5) if extras else None,
+        K=K if in_3d else None,
+        distortion=distortion,
         R=turn * np.sign(np.linalg.det(turn)) if extras else None,
         t_mm=rng.normal(0, 1000, 3) if extras else None,
         person_id=rng.integers(0, 2**40, n),
-        joints_uv=rng.uniform(0, 40, (n, j, 2)).astype(np.float32),
+        joints_uv=project(cam.astype(np.float64), K, distortion).astype(np.float32),
         joints_cam=cam if in_3d else None,
         joints_cam_univ=(cam * 1.1).astype(np.float32) if in_3d and extras else None,
         confidence=rng.uniform(-1, 1, (n, j)).astype(np.float32) if extras else None,

@@ -1,10 +1,13 @@
 """`das doctor data`: its counts agree with what the source reads, and every report ends with a command that works."""
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -39,6 +42,7 @@ from tests.pipeline.data.original_layouts import (
     write_mupots,
     write_panoptic,
 )
+from tests.pipeline.data.test_encoded_image import tagged
 from tests.pipeline.data.videos import write_video
 
 
@@ -461,3 +465,129 @@ def test_reports_on_the_real_samples(das_data, capsys):
     assert status == NOTHING and "160906_band1: 20 pose files" in report
     status, report = report_on(capsys, das_data)
     assert status == NOTHING and f"das doctor data {das_data.resolve() / 'coco'}" in report
+
+
+def test_rows_that_the_conversion_refuses_are_reported(tmp_path, capsys):
+    lines = [json.loads(line) for line in write_custom(tmp_path, 3)]
+    K = [300, 300, WIDTH / 2, HEIGHT / 2]
+    cam = [[0, 0, 3000], [0, -500, 3000]]
+    uv = [[160, 90], [160, 40]]
+    lines[0].update(K=K, people=[{"joints_uv": uv, "joints_cam": cam, "state": [2, 2]}])
+    lines[1].update(K=[1500, 1500, 960, 540], people=lines[0]["people"])
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, report = report_on(capsys, tmp_path)
+    assert status == PARTIAL and "partial: 2 of 3" in report and "3 rows" in report
+    assert (
+        "custom/train/0/00000001: column joints_uv: found " in report and "px from its projected joints_cam" in report
+    )
+    assert next_command(report)[-1] == "--allow-missing"
+
+
+def test_coco_of_other_tools_is_counted_as_it_is_read(tmp_path, capsys):
+    root = write_coco(tmp_path)
+    file = root / "annotations" / "person_keypoints_train2017.json"
+    content = json.loads(file.read_text())
+    content["categories"][0]["id"] = 0
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 0
+        del annotation["iscrowd"]
+    file.write_text(json.dumps(content))
+    status, report = report_on(capsys, root)
+    assert status == COMPLETE and "complete: 3 of 3" in report and readable("coco", root) == 3
+    content["annotations"][0]["keypoints"] = [1] * 50
+    file.write_text(json.dumps(content))
+    status, report = report_on(capsys, root)
+    assert status == PARTIAL and "entry 1: keypoints: found size 50" in report and "partial: 2 of 3" in report
+
+
+def test_orientation_tags_are_counted_and_named(tmp_path, capsys):
+    root = write_coco(tmp_path / "coco")
+    upright = root / "train2017" / "000000000001.jpg"
+    upright.write_bytes(tagged(jpeg(WIDTH, HEIGHT), 6))
+    status, report = report_on(capsys, root)
+    assert status == COMPLETE
+    assert "train2017/000000000001.jpg with an EXIF orientation tag: turned by it" in report
+    own = tmp_path / "own"
+    write_custom(own, 2)
+    (own / "1.jpg").write_bytes(tagged(jpeg(HEIGHT, WIDTH), 3))
+    status, report = report_on(capsys, own)
+    assert status == COMPLETE and "1.jpg with an EXIF orientation tag: not turned" in report
+
+
+def test_png_frames_are_counted_and_other_names_refused(tmp_path, capsys):
+    root = write_panoptic(tmp_path, "160906_pizza1", range(2))
+    first, second = (root / "160906_pizza1" / "hdImgs" / camera for camera in ("00_16", "00_30"))
+    for file in [*first.iterdir()]:
+        cv2.imwrite(str(file.with_suffix(".png")), cv2.imread(str(file)))
+        file.unlink()
+    only = {"splits": ("test",), "sequences": ("160906_pizza1",)}
+    status, report = report_on(capsys, root, **only)
+    assert status == COMPLETE and "complete: 4 of 4" in report and readable("panoptic", root) == 4
+    for file in [*second.iterdir()]:
+        file.rename(file.with_suffix(".webp"))
+    status, report = report_on(capsys, root, **only)
+    assert status == PARTIAL and "00_30_00000000.webp: wanted 00_30_00000000.jpg or .png" in report
+
+
+@pytest.mark.parametrize("deep", ["hdPose3d_stage1_coco19", "hdImgs/00_16", "hdImgs"])
+def test_folders_unpacked_too_deep_are_named_and_nobody_is_sent_in_a_circle(deep, tmp_path, capsys):
+    sequence = write_panoptic(tmp_path, "160906_pizza1", range(2)) / "160906_pizza1"
+    folder = sequence / deep
+    folder.rename(sequence / "away")
+    folder.mkdir()
+    (sequence / "away").rename(folder / folder.name)
+    only = {"splits": ("test",), "sequences": ("160906_pizza1",)}
+    _, report = report_on(capsys, tmp_path, **only)
+    inner = f"160906_pizza1/{deep}/{folder.name}"
+    assert f"unpacked too deep: they are in {inner}" in report
+    assert not str(parsed(report).root).startswith(str(sequence))
+    _, report = report_on(capsys, sequence)
+    assert parsed(report).root == str(tmp_path), "the folder of all sequences"
+
+
+def test_a_sequence_outside_the_split_manifest_can_be_converted_by_what_the_report_says(tmp_path, capsys, monkeypatch):
+    root = write_panoptic(tmp_path / "with space", "171204_pose1_sample", [1])
+    monkeypatch.chdir(tmp_path)
+    status, report = report_on(capsys, root)
+    assert status == NOTHING and "not in the split manifest" in report
+    (line,) = [line for line in report.splitlines() if "printf" in line]
+    subprocess.run(line, shell=True, check=True)
+    again = parsed(report)
+    assert again.split_manifest == "171204_pose1_sample.json" and doctor(again) == COMPLETE
+    tasks = plan_conversion(parsed(capsys.readouterr().out)).tasks
+    assert sum(task.frames for task in tasks) == 2
+
+
+def test_cut_videos_are_counted_to_their_last_good_frame_on_demand(tmp_path, capsys):
+    sequence = write_panoptic(tmp_path, "160906_pizza1", range(20, 36)) / "160906_pizza1"
+    shutil.rmtree(sequence / "hdImgs")
+    for camera in ("00_16", "00_30"):
+        write_video(sequence / "hdVideos" / f"hd_{camera}.mp4", 60)
+    video = sequence / "hdVideos" / "hd_00_16.mp4"
+    data = bytearray(video.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    video.write_bytes(data)
+    only = {"splits": ("test",), "sequences": ("160906_pizza1",)}
+    assert report_on(capsys, tmp_path, **only)[0] == COMPLETE
+    status, report = report_on(capsys, tmp_path, decode_all=True, **only)
+    found = examine("panoptic", DoctorConfig(str(tmp_path), decode_all=True, **only)).inventory
+    assert status == PARTIAL and found.ready == readable("panoptic", tmp_path) < 32
+    assert "hd_00_16.mp4: " in report and "of 60 can be decoded" in report
+    assert next_command(report)[-1] == "--allow-missing"
+
+
+def test_no_folder_outside_the_root_is_listed(tmp_path, capsys, monkeypatch):
+    root = write_muco(tmp_path / "muco", [f"unaugmented_set/{i}.jpg" for i in range(2)])
+    write_custom(tmp_path / "beside", 1)
+    content = json.loads((root / "MuCo-3DHP.json").read_text())
+    content["images"][1]["file_name"] = "unaugmented_set/../../beside/0.jpg"
+    (root / "MuCo-3DHP.json").write_text(json.dumps(content))
+    listed = []
+    scan = os.scandir
+    monkeypatch.setattr("pipeline.data.check.listing.os.scandir", lambda path: listed.append(Path(path)) or scan(path))
+    status, report = report_on(capsys, root)
+    assert status == PARTIAL and "1 of 2 images" in report
+    report_on(capsys, root / "unaugmented_set")
+    report_on(capsys, tmp_path / "absent")
+    assert listed and all(path.is_relative_to(root) and ".." not in path.parts for path in listed)

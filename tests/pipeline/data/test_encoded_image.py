@@ -1,11 +1,15 @@
-"""The size in the header of JPEG and PNG files."""
+"""The size and orientation in the header of JPEG and PNG files."""
+
+import struct
+import zlib
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.encoded_image import image_size
+from pipeline.data.encoded_image import displayed, image_size, orientation
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([".jpg", ".png"]), st.booleans())
@@ -23,3 +27,48 @@ def test_any_bytes_give_a_size_or_are_refused(data, start):
     except ValueError:
         return
     assert height >= 0 and width >= 0
+
+
+def tagged(data: bytes, tag: int, order: str = ">") -> bytes:
+    """A JPEG or PNG with an EXIF block of one entry, its orientation."""
+    head = (b"MM" if order == ">" else b"II") + struct.pack(order + "HI", 42, 8)
+    exif = head + struct.pack(order + "HHHIHHI", 1, 0x0112, 3, 1, tag, 0, 0)
+    if data.startswith(b"\xff\xd8"):
+        block = b"Exif\0\0" + exif
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+    chunk = b"eXIf" + exif
+    return data[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+
+
+def dots(suffix: str) -> bytes:
+    """A black picture of 32 x 16 with a white block at its left top."""
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :8] = 255
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_an_orientation_tag_is_found_and_applied_as_opencv_does(tag, order, suffix):
+    data = tagged(dots(suffix), tag, order)
+    assert orientation(data) == tag and image_size(data) == (16, 32)
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    turned = displayed(data)
+    assert orientation(turned) == 1 and (turned is data) == (tag == 1)
+    stored = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert stored.shape == shown.shape and np.abs(stored.astype(int) - shown).max() < 12
+    assert image_size(turned) == ((32, 16) if tag >= 5 else (16, 32))
+
+
+@given(st.binary(max_size=100))
+def test_a_malformed_tag_is_none(data):
+    exif = b"Exif\0\0MM\0\x2a" + data
+    file = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    assert 1 <= orientation(file) <= 8 and 1 <= orientation(data) <= 8
+
+
+def test_webp_is_refused_by_its_name():
+    data = cv2.imencode(".webp", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    with pytest.raises(ValueError, match="a WebP image, wanted JPEG or PNG"):
+        image_size(data)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from das.camera import project
 from das.skeleton import COCO19
 from pipeline.data.record import Record
 from pipeline.data.schema import to_table
-from pipeline.data.validate_record import validate
+from pipeline.data.validate_record import RowError, validate
 from tests.pipeline.data.records import encoded, record
 
 
@@ -79,4 +80,49 @@ def test_a_face_alone_is_not_taken_for_centimetres():
     state = np.zeros((1, 19), np.uint8)
     state[0, [COCO19.index(j) for j in ("nose", "l_eye", "r_eye", "l_ear", "r_ear")]] = 2
     cam = np.full((1, 19, 3), 2000, np.float32) + np.arange(19, dtype=np.float32)[None, :, None]
-    validate(replace(record(COCO19, people=1, extras=False), state=state, joints_cam=cam))
+    a = record(COCO19, people=1, extras=False)
+    uv = project(cam.astype(np.float64), a.K).astype(np.float32)
+    validate(replace(a, state=state, joints_cam=cam, joints_uv=uv))
+
+
+def labelled(**changes) -> Record:
+    """A record with every joint labelled and no ignore area."""
+    whole = {"state": np.full((2, 17), 2, np.uint8), "ignore": np.zeros(2, bool)}
+    return replace(record(seed=3), **{**whole, **changes})
+
+
+@pytest.mark.parametrize("lens", [None, np.array([-0.3, 0.1, 0, 0, -0.02])])
+def test_2d_joints_are_compared_with_the_projection_of_3d_joints(lens):
+    a = labelled(distortion=lens)
+    uv = project(a.joints_cam.astype(np.float64), a.K, lens).astype(np.float32)
+    uv[1, 4] += (0, 1.2)  # 2 % of 64 px are 1.28 px
+    validate(replace(a, joints_uv=uv))
+    uv[1, 4] += (0, 0.2)
+    with pytest.raises(
+        RowError, match=r"joints_uv: found .* 1\.4 px from .* wanted at most 1\.3 px, 2 % of 64"
+    ) as caught:
+        validate(replace(a, joints_uv=uv))
+    assert f"of person {a.person_id[1]} " in str(caught.value) and caught.value.column == "joints_uv"
+    for unused in ({"ignore": np.array([False, True])}, {"state": np.where(np.arange(17) == 4, 0, a.state)}):
+        validate(replace(a, joints_uv=uv, **{k: v.astype(getattr(a, k).dtype) for k, v in unused.items()}))
+
+
+def test_a_wrong_camera_and_y_up_are_told_apart():
+    a = labelled()
+    with pytest.raises(ValueError, match="joints_uv: found .* do K and joints_cam belong to this image"):
+        validate(replace(a, K=a.K * 2 - np.diag([0, 0, 1])))
+    up = a.joints_cam * np.array([1, -1, 1], np.float32)
+    with pytest.raises(ValueError, match="joints_cam has y up, wanted y down"):
+        validate(replace(a, joints_cam=up))
+
+
+def test_joints_outside_the_lens_are_not_compared():
+    lens = np.array([-0.3, 0.0, 0, 0, 0])  # folds over at a radius of 1.05
+    a = labelled(distortion=lens)
+    uv = project(a.joints_cam.astype(np.float64), a.K, lens).astype(np.float32)
+    cam = a.joints_cam.copy()
+    cam[0, 9] = (5000, 0, 4000)
+    validate(replace(a, joints_cam=cam, joints_uv=uv))
+    cam[0, 9] = (2000, 0, 4000)
+    with pytest.raises(ValueError, match="joints_uv"):
+        validate(replace(a, joints_cam=cam, joints_uv=uv))

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from pipeline.data.record import decode_image
 from pipeline.data.samples import to_sample
 from pipeline.data.sources import coco
 from tests.pipeline.data.original_layouts import COCO_PERSON, HEIGHT, WIDTH, jpeg, read
+from tests.pipeline.data.test_encoded_image import tagged
 
 
 def test_the_real_coco_photos_load(das_data):
@@ -74,3 +77,46 @@ def test_a_malformed_coco_file_is_named(tmp_path):
         (root / "annotations" / "person_keypoints_val2017.json").write_text(content)
         with pytest.raises(ValueError, match=f"person_keypoints_val2017.json: {reason}"):
             read(coco, root, "val")
+
+
+def change(root: Path, edit) -> None:
+    file = root / "annotations" / "person_keypoints_val2017.json"
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+
+def test_fields_that_other_tools_leave_out_have_their_meaning(tmp_path):
+    people = [coco_person(5, [20, 30, 2] * 17), coco_person(6, []), coco_person(7, [])]
+    root = write_one_photo(tmp_path, "val2017", people)
+
+    def edit(content):
+        for person in content["annotations"]:
+            person["category_id"] = 0
+            del person["iscrowd"]
+        del content["annotations"][2]["keypoints"]
+        content["categories"] = [{"id": 1, "name": "dog"}, {**COCO_PERSON, "id": 0}]
+        del content["images"][0]["width"], content["images"][0]["height"]
+
+    change(root, edit)
+    (item,) = read(coco, root, "val")
+    assert item.person_id.tolist() == [5, 6, 7] and item.ignore.tolist() == [False, True, True]
+    assert (item.height, item.width) == (HEIGHT, WIDTH) and item.bbox[2].tolist() == [10, 20, 40, 60]
+
+
+@pytest.mark.parametrize("given_as", ["displayed", "stored"])
+def test_a_photo_with_an_orientation_tag_is_turned_and_its_annotation_kept(tmp_path, given_as):
+    """Annotations refer to displayed pixels, whichever size the tool wrote."""
+    root = write_one_photo(tmp_path, "val2017", [coco_person(5, [100.5, 60, 2] * 17)])
+    upright = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    upright[56:65, 96:106] = 255
+    stored = cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE)  # tag 6: turned clockwise for display
+    (root / "val2017" / "000000000009.jpg").write_bytes(tagged(cv2.imencode(".jpg", stored)[1].tobytes(), 6))
+    if given_as == "stored":
+        change(root, lambda content: content["images"][0].update(width=HEIGHT, height=WIDTH))
+    (item,) = read(coco, root, "val")
+    assert (item.height, item.width) == (HEIGHT, WIDTH) and item.joints_uv[0, 0].tolist() == [100.5, 60]
+    assert decode_image(item)[60, 100].min() > 200 and decode_image(item)[60, 140].max() < 50
+    change(root, lambda content: content["images"][0].update(width=WIDTH + 1))
+    (drop,) = read(coco, root, "val")
+    assert drop.reason == "image size differs from annotation" and drop.file == "val2017/000000000009.jpg"

@@ -17,6 +17,7 @@ from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
 from pipeline.data.record import Record
 from pipeline.data.samples import to_sample
+from pipeline.data.schema import from_row, to_table
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import custom
 from pipeline.data.sources.base import DroppedFrame
@@ -86,6 +87,17 @@ def test_a_line_becomes_a_record_with_its_joint_set(tmp_path):
     assert to_sample(first)[0].skeleton == TOY
 
 
+@pytest.mark.parametrize("count", [4, 5, 8, 12, 14])
+def test_a_lens_in_any_of_opencvs_forms_is_read_and_stored(count, tmp_path):
+    lens = [-0.1, 0.01, 0.001, 0.002, 0.003, 0.02, 0.01, 0.004, 1e-3, 2e-3, 3e-3, 4e-3, 0, 0][:count]
+    (item,) = read(write(tmp_path, [image(distortion=[lens])]))
+    assert len(item.distortion) == (5 if count <= 5 else 12)
+    assert np.array_equal(item.distortion[:count], lens[:12])
+    (row,) = to_table([item]).to_pylist()
+    assert np.array_equal(from_row(row).distortion, item.distortion)
+    assert len(to_sample(item)[0].distortion) == len(item.distortion)
+
+
 def test_missing_and_damaged_images_become_dropped_frames(tmp_path):
     root = write(tmp_path, [image(0), image(1), image(2)])
     (root / "images/0.jpg").unlink()
@@ -110,7 +122,7 @@ BAD_LINES = [
     (image(K=["300", "301", "160", "90"]), "K: found values that are no numbers"),
     (image(K=[[300, 0, 160], [0, 301], [0, 0, 1]]), "K: found lists of different lengths"),
     (image(K={"fx": 300}), "K: found size 1"),
-    (image(distortion=[1]), "distortion: found size 1"),
+    (image(distortion=[1]), r"distortion: distortion = \[1.0\], wanted 4, 5, 8, 12 or 14 finite numbers"),
     (image(people=[3]), "person 1: found int, wanted an object"),
     (image(people=[person(), person(joints_uv=[[1, 2]] * 4)]), "person 2: joints_uv: found size 8, wanted .*3, 2"),
     (image(people=[person(joints_cam=[[1, 2, float("nan")]] * 3)]), "person 1: joints_cam: found NaN"),

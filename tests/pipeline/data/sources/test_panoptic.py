@@ -306,3 +306,21 @@ def test_panoptic2coco_frames_joints_and_depths_agree_with_the_official_converte
             wanted = np.array(person["joints3d_img"])
             assert np.abs(item.joints_cam[k, :15, 2] - 10 * wanted[:, 2])[visible].max() < 0.02
             assert np.abs(item.joints_uv[k, :15] - wanted[:, :2])[visible].max() < 0.2
+
+
+def test_png_frames_are_read_as_jpeg_frames_are(tmp_path):
+    root = write_panoptic(tmp_path, "160906_pizza1", range(4))
+    as_jpeg = read(panoptic, root, "test")
+    folder = root / "160906_pizza1" / "hdImgs" / "00_16"
+    for file in sorted(folder.iterdir())[:3]:
+        pixels = cv2.imread(str(file))
+        cv2.imwrite(str(file.with_suffix(".png")), pixels)
+        file.unlink()
+    found = read(panoptic, root, "test")
+    assert [item.key for item in found] == [item.key for item in as_jpeg]
+    pngs = [item.image.startswith(b"\x89PNG") for item in found]
+    assert pngs == [item.camera == "00_16" and item.frame < 3 for item in found]
+    assert all(chunk.image_bytes > 0 for chunk in panoptic.chunks(root, "test"))
+    (root / "160906_pizza1" / "hdPose3d_stage1_coco19" / "body3DScene_00000001.json").unlink()
+    lost = [drop.file for drop in panoptic.unannotated_images(root, "test")]
+    assert lost == [f"160906_pizza1/hdImgs/{c}/{c}_00000001.{e}" for c, e in (("00_16", "png"), ("00_30", "jpg"))]

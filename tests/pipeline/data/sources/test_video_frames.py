@@ -11,7 +11,7 @@ from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import panoptic
 from pipeline.data.sources import video_frames as frames_module
 from pipeline.data.sources.base import EncodedImage, NoImage
-from pipeline.data.sources.video_frames import JPEG_QUALITY, jpeg_of, video_frame
+from pipeline.data.sources.video_frames import JPEG_QUALITY, decodable_frames, jpeg_of, video_frame
 from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import CAMERAS, write_panoptic
 from tests.pipeline.data.videos import number_of, write_video
@@ -77,6 +77,8 @@ def test_a_video_ends_at_its_first_damaged_part(video, tmp_path, step):
     damaged = [item for n, item in zip(numbers, found, strict=True) if numbers[good] <= n < 100]
     assert {item.reason for item in damaged} == {"image damaged"} and " of 100 can be decoded" in damaged[0].detail
     assert [item.reason for item in found if item not in found[:good] + damaged] == ["image missing"] * (2 // step)
+    assert decodable_frames(broken, 102) <= good * step < decodable_frames(broken, 102) + step
+    assert decodable_frames(video, 102) == 100 and decodable_frames(video, 7) == 7
 
 
 def test_frames_become_jpegs_of_the_stated_quality():
