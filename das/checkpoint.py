@@ -6,13 +6,18 @@
     training_state.pt        optimiser, schedule, epoch, raw weights, random state: plain values and tensors
 
 Each file is written under a temporary name and renamed, so a reader never sees an incomplete one.
+
+A checkpoint may come from anywhere, so its files are bounded before they are read, and config.json is compared with
+the names and shapes in the header of model.safetensors before a network is built: memory is taken for what the file
+holds, not for what a config.json asks for.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,10 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CRITERION_FILE = "criterion.safetensors"
 TRAINING_STATE_FILE = "training_state.pt"
+MAX_CONFIG_BYTES = 1 << 22
+"""Largest config.json that is read. Ours have a few kB; lists of sources and fingerprints could make them longer."""
+MAX_HEADER_BYTES = 1 << 23
+"""Longest header of a safetensors file that is read. Ours have about 100 bytes a tensor and below 2000 tensors."""
 _DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
 
 
@@ -109,11 +118,14 @@ def load_model(folder: str | Path) -> tuple[DAS, ModelInfo]:
 
     Raises:
         ValueError: no such folder, a file missing or unreadable, config.json of another format or with wrong
-            fields, or weights that are not of the architecture it states (first differing tensor named).
+            fields, or weights that are not of the architecture it states (first differing tensor named). A
+            config.json that asks for another network than the file holds is refused before that network is built.
     """
     info = load_info(folder)
+    path = Path(folder) / WEIGHTS_FILE
+    _check_architecture(path, info.model)
     model = DAS(info.model)
-    load_tensors(Path(folder) / WEIGHTS_FILE, model)
+    load_tensors(path, model)
     return model.eval(), info
 
 
@@ -121,9 +133,13 @@ def load_info(folder: str | Path) -> ModelInfo:
     """config.json alone; ValueError as in ``load_model``."""
     path = _existing(folder, CONFIG_FILE)
     try:
+        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
+            raise ValueError(f"found {size} bytes, wanted at most {MAX_CONFIG_BYTES}")
         return ModelInfo.from_json(json.loads(path.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: found lists in lists too deep to read, wanted the fields of a model") from error
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, OSError) as error:
+        raise ValueError(f"{path}: {(str(error) or type(error).__name__)[:500]}") from error
 
 
 def save_criterion(folder: str | Path, criterion: nn.Module) -> None:
@@ -184,24 +200,70 @@ def load_tensors(path: str | Path, module: nn.Module, fresh: Collection[str] = (
         ValueError: unreadable file, or tensors that are missing, unknown or of another shape; the first ones
             are named with what was found and what was wanted.
     """
-    path = Path(path)
+    path, wanted = Path(path), module.state_dict()
+    _compare_shapes(path, _shapes(path), {name: tuple(value.shape) for name, value in wanted.items()}, fresh)
+    found = load_file(path)
+    module.load_state_dict({name: (wanted if name in fresh else found)[name] for name in wanted})
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a safetensors file, from its header; ValueError for a file that is none.
+
+    The header is checked against the length of the file: shapes that it states are there.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
-        found = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes, wanted at most {MAX_HEADER_BYTES}")
+        with safetensors.safe_open(path, "pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
-    wanted = module.state_dict()
 
-    def shape(tensors: dict[str, Tensor], name: str) -> str:
-        return str(tuple(tensors[name].shape)) if name in tensors else "nothing"
 
+def _check_architecture(path: Path, config: DASConfig) -> None:
+    """Compares the network of a configuration with the header of a safetensors file, without memory for either.
+
+    Raises:
+        ValueError: the file is unreadable or is of another architecture.
+    """
+    found = _shapes(path)
+    # Every width is the size of some tensor's axis, and every level has tensors. Tensors without elements take no place
+    # in the file, so their axes prove nothing.
+    widest = max((size for shape in found.values() if math.prod(shape) for size in shape), default=0)
+    bounds = {
+        "backbone_width": (config.backbone_width, widest),
+        "fpn_channels": (config.fpn_channels, widest),
+        "update_samples": (config.update_samples if config.update in ("multi", "release") else 0, widest),
+        "skeleton": (config.n_joints, widest),
+        "strides": (len(config.strides), len(found)),
+    }
+    for name, (width, most) in bounds.items():
+        if width > most:
+            raise ValueError(f"{path} is of another architecture: config.json has {name} of {width}, found {most}")
+    with torch.device("meta"):  # shapes alone
+        try:
+            wanted = DAS(config).state_dict()
+        except RuntimeError as error:  # a tensor of more bytes than 64 bits count
+            asked = f"backbone_width {config.backbone_width}, fpn_channels {config.fpn_channels}"
+            raise ValueError(f"{path} is of another architecture: config.json has {asked}") from error
+    _compare_shapes(path, found, {name: tuple(value.shape) for name, value in wanted.items()})
+
+
+def _compare_shapes(
+    path: Path,
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    fresh: Collection[str] = (),
+) -> None:
+    """ValueError names the first tensors, ``fresh`` ones left out, that differ between a file and a network."""
     names = [*wanted, *(name for name in found if name not in wanted)]
-    wrong = [name for name in names if name not in fresh and shape(found, name) != shape(wanted, name)]
+    wrong = [name for name in names if name not in fresh and found.get(name) != wanted.get(name)]
     if wrong:
-        first = "; ".join(f"{n}: found {shape(found, n)}, wanted {shape(wanted, n)}" for n in wrong[:3])
-        raise ValueError(f"{path} is of another architecture, {len(wrong)} tensors differ: {first}")
-    module.load_state_dict({name: (wanted if name in fresh else found)[name] for name in wanted})
+        said = [f"{n[:100]}: found {found.get(n, 'nothing')}, wanted {wanted.get(n, 'nothing')}" for n in wrong[:3]]
+        raise ValueError(f"{path} is of another architecture, {len(wrong)} tensors differ: {'; '.join(said)}")
 
 
 def _write_tensors(path: Path, module: nn.Module) -> None:

@@ -104,13 +104,14 @@ class DASConfig:
     def __post_init__(self) -> None:
         check_types(self)
         levels, ends = len(self.strides), self.range_ends
+        powers = tuple(8 << i for i in range(min(levels, 10)))
         rising = all(a < b for a, b in zip((0.0, *ends), ends))
         checks = (
             ("skeleton", len(self.skeleton.root) == 1, "a skeleton whose root is one of its joints"),
             ("backbone", self.backbone in BACKBONE_NAMES, f"one of {', '.join(BACKBONE_NAMES)}"),
             ("backbone_width", self.backbone_width >= 8 and self.backbone_width % 8 == 0, "a multiple of 8"),
             ("mspn_stages", 1 <= self.mspn_stages <= 4, "1 to 4"),
-            ("strides", self.strides == tuple(8 << i for i in range(levels)) != (), "8, 16, 32, ..."),
+            ("strides", self.strides == powers != (), "8, 16, 32, ... (at most 10)"),
             ("range_ends", len(ends) == levels - 1 and rising, f"{levels - 1} rising values above 0"),
             ("fpn_channels", self.fpn_channels % 32 == 0 and self.fpn_channels > 0, "a multiple of 32"),
             ("update_layers", 0 <= self.update_layers <= 3, "0 to 3"),

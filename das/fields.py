@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+NAME = "1 to 200 letters, digits, _ - . : and spaces, the first one no point or space"
+"""What ``check_name`` wants, for messages."""
 
 
 def check_types(config: object) -> None:
@@ -67,9 +71,20 @@ def check_threshold(config: object, name: str = "threshold") -> None:
 
 
 def check_name(config: object, name: str = "name") -> None:
-    """Refuses a name that would be a path; None, where the field may have it, passes."""
+    """Refuses a name that is no name of a folder; None, where the field may have it, passes.
+
+    A name becomes a folder in the storage, or an object in it, and is part of a search expression of MLflow. So it is
+    at most 200 of the characters that mean the same to all of them, and does not begin with a point: ``..`` is the
+    folder above, and names that begin with one are hidden.
+    """
     value = getattr(config, name)
-    check_values(config, (name, value is None or (bool(value) and "/" not in value), "a name without '/'"))
+    good = value is None or is_name(value)
+    check_values(config, (name, good, NAME))
+
+
+def is_name(value: object) -> bool:
+    """Whether a value may be the name of a folder, see ``check_name``."""
+    return isinstance(value, str) and re.fullmatch(r"[\w\-:][\w\-.: ]{0,199}", value, re.ASCII) is not None
 
 
 def check_fields(found: Iterable[str], wanted: Iterable[str], what: str = "", optional: Iterable[str] = ()) -> None:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from pipeline.infra.redaction import redacted
+
 Config = TypeVar("Config")
 
 
@@ -230,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())
+    return " ".join(redacted(str(error)).split())
 
 
 def _refuse(message: str) -> int:

@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 
 from das.checkpoint import TRAINING_STATE_FILE, load_info
 from pipeline.infra.mlflow_client import MlflowStore, error_code
+from pipeline.infra.redaction import redacted
 
 FINGERPRINT_TAG = "das.model_fingerprint"
 """Tag of a version: ``fingerprint`` of its files."""
@@ -74,9 +75,8 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
     )
     if form is None:
         if re.match(r"\w+:/", uri):
-            raise ValueError(
-                f"model {uri!r}, wanted models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a folder"
-            )
+            wanted = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a folder"
+            raise ValueError(f"model {redacted(uri)!r}, wanted {wanted}")
         load_info(uri)
         return Path(uri).resolve()
     if tracking_uri is None:
@@ -139,7 +139,7 @@ def _artifact_folder(client: Any, run_id: str, path: str, cache: Path, cached_as
 
 def require_run(client: Any, run_id: str) -> None:
     """ValueError where the client's store has no such run."""
-    with _absence_as(f"run {run_id!r} is not in {client.tracking_uri}"):
+    with _absence_as(f"run {run_id!r} is not in {redacted(client.tracking_uri)}"):
         client.get_run(run_id)
 
 

@@ -7,13 +7,30 @@ import struct
 import cv2
 import numpy as np
 
+MAX_PIXELS = 1 << 27
+"""Most pixels of an image that is decoded. A photo of 108 megapixels has fewer; its pixels take 400 MB. A PNG of one
+colour packs 900 megapixels, 2.7 GB, in 1 MB."""
+MAX_IMAGE_BYTES = 1 << 28
+"""Largest image file that is read, bytes: 2 for each of ``MAX_PIXELS``, which is more than any JPEG has."""
 
-def image_size(data: bytes) -> tuple[int, int]:
+
+def image_size(data: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) in pixels of an encoded JPEG or PNG, read from its header; also checks that its end is there.
 
+    Args:
+        data: the encoded image.
+        most: largest number of pixels that it may have.
+
     Raises:
-        ValueError: the bytes are empty, not a JPEG or PNG, or cut short.
+        ValueError: the bytes are empty, not a JPEG or PNG, cut short, or have more pixels.
     """
+    height, width = _size_in_header(data)
+    if height * width > most:
+        raise ValueError(f"{width}x{height} pixels, wanted at most {most / 1e6:.0f} million")
+    return height, width
+
+
+def _size_in_header(data: bytes) -> tuple[int, int]:
     if not data:
         raise ValueError("no bytes")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from das.fields import at_least
+from das.fields import NAME, at_least, is_name
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -43,6 +43,7 @@ class Part:
     """End (exclusive), as a fraction of the sequence's frames."""
 
     def __post_init__(self) -> None:
+        _check_folder("sequence", self.sequence)
         if self.split not in SPLITS:
             raise ValueError(f"{self.sequence}: split = {self.split!r}, wanted one of {', '.join(SPLITS)}")
         if not 0 <= self.start < self.stop <= 1:
@@ -68,6 +69,8 @@ class SplitManifest:
     """All parts, if ``parts`` is a selection of them (``narrowed``); otherwise empty."""
 
     def __post_init__(self) -> None:
+        for camera in self.cameras:
+            _check_folder("cameras", camera)
         at_least(self, step=1, test_frames=1)
 
     @property
@@ -145,6 +148,12 @@ class SplitManifest:
         if wanted >= len(frames):
             return tuple(frames)
         return tuple(frames[int(i)] for i in np.linspace(0, len(frames) - 1, wanted))
+
+
+def _check_folder(field: str, name: str) -> None:
+    """Refuses a name that becomes a folder of the data and a part of keys, and would lead elsewhere."""
+    if not is_name(name):
+        raise ValueError(f"split manifest: {field}: found {name!r}, wanted {NAME}")
 
 
 def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> dict[str, Any]:

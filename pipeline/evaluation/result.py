@@ -11,6 +11,7 @@ from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.files import join
+from pipeline.infra.redaction import redacted
 from pipeline.infra.text_tables import Table
 
 REPORT_FILE = "report.json"
@@ -89,7 +90,7 @@ class EvaluationResult:
         if self.out:
             run = f" (MLflow run {self.run_id})" if self.run_id else ""
             pictures = f", {PAGE_FILE}, {len(self.overlays)} overlays" if self.strict_scores is not None else ""
-            lines.append(f"{self.out}{run}: {REPORT_FILE}{pictures}")
+            lines.append(f"{redacted(self.out)}{run}: {REPORT_FILE}{pictures}")
         return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.infra.files import delete, join, names, read_json, write_json
+from pipeline.infra.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def claimed(folder: str, inputs: str, what: str, job: str = "conversion") -> Ite
                     f"{what}: another {job}, from other files or with other options, is running there ({by}): "
                     f"choose another folder, or delete {path} if it is not running any more"
                 )
-            print(f"{what}: the same {job} is running or was interrupted there ({by}); its finished work is used")
+            state = f"the same {job} is running or was interrupted there ({by}); its finished work is used"
+            print(f"{redacted(what)}: {state}")
         yield claim
     finally:
         delete(join(folder, claim.name))

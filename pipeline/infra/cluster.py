@@ -22,6 +22,7 @@ import yaml
 
 from das.fields import at_least
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
+from pipeline.infra.redaction import redacted
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -207,7 +208,7 @@ def _refuse_local_on_many(name: str, storage: str, tracking_uri: str, alive: int
     size = f"{alive} nodes" if alive > 1 else "an autoscaler that adds nodes"
     if "://" not in storage:
         raise ValueError(
-            f"{name} = {storage!r} is a folder of one machine, but the cluster has {size}: "
+            f"{name} = {redacted(storage)!r} is a folder of one machine, but the cluster has {size}: "
             "wanted object storage such as s3://bucket/path, or shared_storage if the folder is mounted on all"
         )
     if tracking_uri and MlflowStore(tracking_uri).database is not None:

@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from pipeline.infra.redaction import redacted
+
 STAGED = ".staged-"
 """Prefix of the names of unfinished files; a killed process leaves such files."""
 
@@ -34,7 +36,7 @@ def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
     try:
         return fs.FileSystem.from_uri(str(uri))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri}: not a place that can be read or written ({error})") from error
+        raise ValueError(redacted(f"{uri}: not a place that can be read or written ({error})")) from error
 
 
 def join(uri: str | Path, *names: str) -> str:
@@ -81,7 +83,7 @@ def local_copy(uri: str, folder: str | Path) -> Path:
     """
     if "://" not in uri:
         if not Path(uri).exists():
-            raise ValueError(f"{uri}: no such file or folder")
+            raise ValueError(f"{redacted(uri)}: no such file or folder")
         return Path(uri)
     target = Path(folder) / locate(uri)[1].rpartition("/")[2]
     if is_folder(uri):
@@ -100,7 +102,7 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     source_system, source_path = locate(source)
     target_system, target_path = locate(target)
     if source_system.get_file_info(source_path).type != fs.FileType.Directory:
-        raise ValueError(f"{source}: no such folder")
+        raise ValueError(f"{redacted(str(source))}: no such folder")
     target_system.create_dir(target_path, recursive=True)
     fs.copy_files(source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system)
 
@@ -112,7 +114,7 @@ def read_bytes(uri: str | Path) -> bytes:
         with filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{uri}: no such file") from error
+        raise ValueError(f"{redacted(str(uri))}: no such file") from error
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -126,7 +128,7 @@ def read_json(uri: str | Path) -> Any:
     try:
         return json.loads(read_bytes(uri))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{uri}: not JSON ({error})") from error
+        raise ValueError(f"{redacted(str(uri))}: not JSON ({error})") from error
 
 
 def write_json(uri: str | Path, value: Any) -> None:
@@ -139,7 +141,9 @@ def refuse_other(uri: str | Path, **wanted: str) -> None:
     held = read_json(uri) if exists(uri) else wanted
     for name, value in wanted.items():
         if (found := str(held.get(name))) != value:
-            raise ValueError(f"{uri} has {name} {found[:12]}, wanted {value[:12]}: choose another --name")
+            raise ValueError(
+                f"{redacted(str(uri))} has {name} {found[:12]}, wanted {value[:12]}: choose another --name"
+            )
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.infra.redaction import redacted
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -44,7 +46,7 @@ def absolute_tracking_uri(uri: str | None, storage: str) -> str:
     if uri is None:
         if "://" in storage:
             raise ValueError(
-                f"tracking_uri is not set and storage = {storage!r} cannot hold a database: "
+                f"tracking_uri is not set and storage = {redacted(storage)!r} cannot hold a database: "
                 "wanted an MLflow server such as http://HEAD:5000"
             )
         return f"sqlite:///{storage}/mlflow.db"
@@ -52,7 +54,9 @@ def absolute_tracking_uri(uri: str | None, storage: str) -> str:
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().resolve()}"
     if re.match(r"(https?|postgresql|mysql|mssql)(\+\w+)?://.", uri):
         return uri.rstrip("/")
-    raise ValueError(f"tracking_uri = {uri!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address")
+    raise ValueError(
+        f"tracking_uri = {redacted(uri)!r}, wanted sqlite:///PATH, http://HOST:PORT or a database's address"
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class MlflowStore:
         except Exception as error:
             if not is_loss(error):
                 raise
-            raise ConnectionError(f"MLflow does not answer at {self.uri}: {first_line(error)}") from error
+            raise ConnectionError(f"MLflow does not answer at {redacted(self.uri)}: {first_line(error)}") from error
 
 
 def error_code(error: BaseException) -> str | None:
@@ -132,6 +136,6 @@ def is_loss(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; the name of its type where the message is empty."""
-    lines = str(error).splitlines()
+    """The first line of an error's message, redacted; the name of its type where the message is empty."""
+    lines = redacted(str(error)).splitlines()
     return lines[0] if lines else type(error).__name__

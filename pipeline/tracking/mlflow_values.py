@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from pipeline.infra.configs import flat
+from pipeline.infra.redaction import redacted, redacted_values
 
 PARAM_LENGTH = 500
 """Longest value of a parameter, characters; a longer one is cut and ends in its hash. MLflow allows 6000, its tables
@@ -22,7 +23,7 @@ _NAME_LENGTH = 240  # MLflow allows 250
 def parameters(values: Any) -> dict[str, str]:
     """A configuration as MLflow parameters: ``a.b.c`` -> text.
 
-    Lists become JSON, other values their ``str``; texts over PARAM_LENGTH are cut.
+    Lists become JSON, other values their ``str``; addresses are redacted, and texts over PARAM_LENGTH cut.
 
     Args:
         values: a dataclass or dict, nested or flat.
@@ -44,4 +45,6 @@ def cut(text: str, length: int) -> str:
 
 
 def _text(value: object) -> str:
-    return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return json.dumps(redacted_values(value), default=str)
+    return redacted(str(value))

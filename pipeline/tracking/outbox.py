@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipeline.infra.redaction import redacted
+
 
 class Journal:
     """The events of one writer: one process may write at a time, others may read.
@@ -65,5 +67,5 @@ class Journal:
 def journal_folder(folder: str) -> Path:
     """``tracking/`` in the run's folder; below the home folder for runs on object storage, which cannot append."""
     if "://" in folder:
-        return Path("~/.cache/das/tracking").expanduser() / re.sub(r"\W+", "_", folder)
+        return Path("~/.cache/das/tracking").expanduser() / re.sub(r"\W+", "_", redacted(folder))
     return Path(folder) / "tracking"

@@ -29,8 +29,10 @@ def find_or_create_run(store: MlflowStore, experiment: str, identity: str, paren
         ConnectionError: the server does not answer.
     """
     # The identity is part of a filter expression, in which MLflow has no way to escape a quote.
-    if not re.fullmatch(r"[\w\-./: ]{1,200}", identity, flags=re.ASCII):
-        raise ValueError(f"name = {identity!r}, wanted up to 200 letters, digits and _ - . / : or spaces")
+    if not re.fullmatch(r"[\w\-./: ]{1,250}", identity, flags=re.ASCII):
+        raise ValueError(f"name = {identity!r}, wanted up to 250 letters, digits and _ - . / : or spaces")
+    if not (experiment.strip() and experiment.isprintable() and len(experiment) <= 200):  # becomes a folder's name
+        raise ValueError(f"experiment = {experiment!r}, wanted 1 to 200 characters that can be printed")
     with store.connected(must_exist=False) as client:
         experiment_id = _experiment(client, store, experiment)
         same = f"tags.`{IDENTITY_TAG}` = '{identity}'"

@@ -1,7 +1,8 @@
 """Sends the events of a run's journals to MLflow, and tries again later when the server is lost.
 
 Nothing is sent without being written first: every event goes to the journal (outbox.py), and from there to the server.
-Events have their own time, so sending one twice changes nothing.
+Events have their own time, so sending one twice changes nothing. They are redacted before they are written; what is
+needed to read a file of the run from object storage is taken from the address of the run's folder.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.infra.files import local_copy
+from pipeline.infra.files import join, local_copy
 from pipeline.infra.mlflow_client import MlflowStore, first_line, is_loss
+from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.tracking.mlflow_values import valid_name
 from pipeline.tracking.outbox import Journal, journal_folder
 
@@ -43,12 +45,16 @@ class Sender:
     def __init__(self, store: MlflowStore, run_id: str, folder: str, writer: str) -> None:
         self._store, self._run_id = store, run_id
         self._retry_at = 0.0  # monotonic seconds; 0 while the server answers
+        self._run_folder = folder
+        self._addresses: dict[str, str] = {}  # redacted addresses of artifacts to their own, of this process
         self.folder = journal_folder(folder)
         self.journal = Journal(self.folder / f"{run_id}.{writer}.jsonl")
 
     def add(self, event: dict[str, Any]) -> None:
         """Writes an event with the present time, and sends all that is waiting unless the server was lost just now."""
-        self.journal.append({**event, "time_ms": int(time.time() * 1000)})
+        if "artifact" in event:
+            self._addresses[redacted(event["artifact"])] = event["artifact"]
+        self.journal.append(redacted_values({**event, "time_ms": int(time.time() * 1000)}))
         if time.monotonic() >= self._retry_at:
             self._send_pending(self.journal)
 
@@ -69,7 +75,7 @@ class Sender:
         if not events:
             return True
         try:
-            send_events(self._store, self._run_id, events)
+            send_events(self._store, self._run_id, [self._with_address(event) for event in events])
         except Exception as error:
             if not is_loss(error):
                 raise
@@ -82,6 +88,19 @@ class Sender:
             _log.warning("MLflow is back: %d events sent", len(events))
             self._retry_at = 0.0
         return True
+
+    def _with_address(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The event with the artifact's own address, as far as this process or the run's folder has it."""
+        source = event.get("artifact", "")
+        if "***" not in source:
+            return event
+        if source in self._addresses:
+            return {**event, "artifact": self._addresses[source]}
+        place = redacted(self._run_folder).partition("?")[0].rstrip("/")
+        if not source.startswith(place + "/"):
+            return event
+        name = source.removeprefix(place + "/").partition("?")[0]
+        return {**event, "artifact": join(self._run_folder, name)}
 
 
 def send_events(store: MlflowStore, run_id: str, events: Iterable[dict[str, Any]]) -> None:
@@ -167,10 +186,10 @@ def _send_artifact(client: MlflowClient, run_id: str, source: str, target: str |
         try:
             path = local_copy(source, copies)
         except ValueError as error:
-            _log.warning("cannot be sent to MLflow any more: %s", error)  # the file was deleted since
+            _log.warning("cannot be sent to MLflow any more: %s", redacted(str(error)))  # the file was deleted since
             return
         except OSError as error:  # the storage does not answer: treated as a lost server, so it is tried again
-            raise ConnectionError(f"{source} cannot be read: {first_line(error)}") from error
+            raise ConnectionError(f"{redacted(source)} cannot be read: {first_line(error)}") from error
         if path.is_dir():
             client.log_artifacts(run_id, str(path), target)
         else:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join
 from pipeline.infra.mlflow_client import MlflowStore, first_line, is_loss
+from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.tracking.mlflow_values import NOTE_LENGTH, TAG_LENGTH, cut, parameters, valid_name
 from pipeline.tracking.run_description import HEADLINE_TAG, SUMMARY_TAG, read_run
 from pipeline.tracking.run_lookup import find_or_create_run
@@ -157,8 +158,8 @@ class Tracker:
         return dict(run.data.metrics)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Tags of the run, values cut at TAG_LENGTH; a later value replaces an earlier one."""
-        self._sender.add({"tags": {valid_name(k): cut(str(v), TAG_LENGTH) for k, v in tags.items()}})
+        """Tags of the run, values redacted and cut at TAG_LENGTH; a later value replaces an earlier one."""
+        self._sender.add({"tags": {valid_name(k): cut(redacted(str(v)), TAG_LENGTH) for k, v in tags.items()}})
 
     def describe(self, summary: str, headline: Sequence[str] = ()) -> None:
         """The run's result in Markdown, for the first lines of its description in MLflow (run_description.py).
@@ -195,7 +196,7 @@ class Tracker:
         """
         source = str(path) if "://" in str(path) else str(Path(path).resolve())
         if not exists(source):
-            raise ValueError(f"{source} does not exist, wanted a file or folder to log")
+            raise ValueError(f"{redacted(source)} does not exist, wanted a file or folder to log")
         self._sender.add({"artifact": source, "to": artifact_path})
 
     def log_files(self, folder: str, names: Iterable[str]) -> None:
@@ -206,10 +207,10 @@ class Tracker:
                 self.log_artifact(source, name if is_folder(source) else None)
 
     def log_json(self, name: str, value: Any) -> None:
-        """A value as the JSON artifact ``name`` (for example scores.json); the file stays beside the journal."""
+        """A value, redacted, as the JSON artifact ``name``, such as scores.json; the file stays beside the journal."""
         path = self._sender.folder / self.handle.run_id / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, indent=2, default=str) + "\n")
+        path.write_text(json.dumps(redacted_values(value), indent=2, default=str) + "\n")
         parent = Path(name).parent
         self.log_artifact(path, None if parent == Path() else str(parent))
 
@@ -235,7 +236,7 @@ class Tracker:
         if not complete:
             _log.warning(
                 "MLflow at %s is lost: the end of run %s is kept in %s and sent when the run is opened again",
-                self.handle.tracking_uri,
+                redacted(self.handle.tracking_uri),
                 self.handle.run_id,
                 self._sender.folder,
             )

@@ -26,6 +26,7 @@ from pipeline.data.ray_rows import read_split
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join
+from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.batches import training_rows
 from pipeline.training.config import TrainConfig
@@ -59,7 +60,7 @@ class TrainResult:
         head = "finished before, nothing to do" if self.finished_before else "finished"
         shown = {k: v for k, v in self.metrics.items() if k.startswith("val/") or k in ("epoch", "step")}
         rows = (f"  {name} {value:.4g}" for name, value in sorted(shown.items()))
-        return "\n".join((f"training {head}: {self.checkpoint} (MLflow run {self.run_id})", *rows))
+        return "\n".join((f"training {head}: {redacted(self.checkpoint)} (MLflow run {self.run_id})", *rows))
 
 
 def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:

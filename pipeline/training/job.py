@@ -20,6 +20,7 @@ from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join
+from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import check_initial_weights, is_checkpoint
@@ -137,7 +138,7 @@ def _val_keys(config: TrainConfig, skeleton: Skeleton) -> list[str]:
     if config.val is not None:
         raise ValueError(f"val = {folder}: {fault}, wanted people in 3D")
     if split:
-        print(f"{folder}: {fault}; training goes without validation (see --val)", file=sys.stderr)
+        print(f"{redacted(folder)}: {fault}; training goes without validation (see --val)", file=sys.stderr)
     return []
 
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, join
+from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.fit import fit, worker_resources
@@ -55,7 +56,7 @@ class SweepResult:
         """A table of the trials, and the best one's checkpoint."""
         head = "finished before, nothing to do" if self.finished_before else "finished"
         rows = (f"  {trial.line()}" for trial in self.trials)
-        best = f"best trial {self.trials[0].name}: {self.checkpoint}"
+        best = f"best trial {self.trials[0].name}: {redacted(self.checkpoint)}"
         return "\n".join((f"sweep {head} (MLflow run {self.run_id}), by {SELECT_BY}", *rows, best))
 
 

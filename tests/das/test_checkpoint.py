@@ -1,7 +1,10 @@
 """Checkpoints come back as written, are readable by people, and every fault is named in one line."""
 
 import json
+import resource
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from das.checkpoint import (
+    MAX_CONFIG_BYTES,
+    MAX_HEADER_BYTES,
     ModelInfo,
     fresh_tensors,
     load_criterion,
@@ -275,3 +280,100 @@ def test_a_start_of_another_architecture_is_refused_whatever_its_joints(saved):
     wider = replace(tiny(skeleton=MUCO21), backbone_width=16)
     fresh = fresh_tensors(folder, wider)
     refused(lambda: load_tensors(folder / "model.safetensors", DAS(wider), fresh), "another architecture", "backbone.")
+
+
+MEMORY = 1 << 30  # a refusal takes less, bytes
+
+
+def refused_at_once(folder, *parts):
+    """``load_model`` refuses the folder in one line, in 2 s and 1 GB of address space more than the process has."""
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits, began = resource.getrlimit(resource.RLIMIT_AS), time.monotonic()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, limits[1]))
+    try:
+        refused(lambda: load_model(folder), *parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone_width": 1_000_000},
+        {"backbone_width": 8 * 10**300},
+        {"backbone_width": 512},
+        {"fpn_channels": 32 * 10**6},
+        {"update_samples": 10**9},
+        {"backbone": "mspn", "mspn_stages": 4, "backbone_width": 80_000},
+        {"strides": [8 << i for i in range(2000)], "range_ends": [float(i + 1) for i in range(1999)]},
+        {"strides": [8] * 100_000, "range_ends": [float(i + 1) for i in range(99_999)]},
+    ],
+)
+def test_a_network_that_the_weights_do_not_prove_is_refused_before_it_is_built(copy, change):
+    edit(copy, lambda v: v["model"].update(change))
+    refused_at_once(copy)
+
+
+def test_thousands_of_joints_are_refused_before_they_are_built(copy):
+    joints = [f"j{i}" for i in range(10_000)]
+    skeleton = {"name": "many", "joints": joints, "bones": [], "root": ["j0"]}
+    edit(copy, lambda v: (v["model"].update(skeleton=skeleton), v.update(mean_pose=[[0.0] * 3] * 10_000)))
+    edit(copy, lambda v: v.update(unsupervised_joints=[]))
+    refused_at_once(copy, "model.safetensors is of another architecture", "skeleton of 10000")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[" * 200_000, "too deep"),
+        ('{"format": 1, "recipe": ' + "[" * 100_000, "too deep"),
+        (" " * (MAX_CONFIG_BYTES + 1), f"wanted at most {MAX_CONFIG_BYTES}"),
+        ('{"format": ' + "1" * 5000 + "}", "config.json"),
+        ('{"format": "' + "x" * 1_000_000 + '"}', "checkpoint format"),
+    ],
+)
+def test_a_huge_or_deeply_nested_config_is_refused(copy, text, part):
+    (copy / "config.json").write_text(text)
+    refused_at_once(copy, part)
+    with pytest.raises(ValueError) as caught:
+        load_model(copy)
+    assert len(str(caught.value)) < 1000
+
+
+def test_numbers_beyond_a_float_are_refused(copy):
+    edit(copy, lambda v: v["mean_pose"][0].__setitem__(0, 10**400))
+    refused_at_once(copy, "config.json")
+
+
+def header_of(path, header, content=b"", length=None):
+    text = json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + content)
+
+
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        ({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}, None),
+        ({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 4]}}, None),
+        ({}, 1 << 40),
+        ({}, MAX_HEADER_BYTES + 1),
+        ({}, 1 << 20),
+    ],
+)
+def test_weights_whose_header_claims_more_than_the_file_holds_are_refused(copy, header, length):
+    header_of(copy / "model.safetensors", header, b"\0" * 4, length)
+    refused_at_once(copy, "model.safetensors is no safetensors file")
+
+
+def test_tensors_without_elements_prove_no_width(copy):
+    header_of(copy / "model.safetensors", {"a": {"dtype": "F32", "shape": [0, 10**6], "data_offsets": [0, 0]}})
+    edit(copy, lambda v: v["model"].update(backbone_width=1_000_000))
+    refused_at_once(copy, "backbone_width of 1000000, found 0")
+
+
+def test_a_width_that_one_tensor_has_and_others_have_not_is_refused_before_the_network_is_built(copy):
+    header = {"a": {"dtype": "U8", "shape": [1_000_000], "data_offsets": [0, 1_000_000]}}
+    header_of(copy / "model.safetensors", header, b"\0" * 1_000_000)
+    edit(copy, lambda v: v["model"].update(backbone_width=1_000_000))
+    refused_at_once(copy, "another architecture")

@@ -58,6 +58,7 @@ from pipeline.data.splits import SPLITS, SplitManifest
 from pipeline.infra.claims import claimed
 from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.files import exists, join
+from pipeline.infra.redaction import redacted
 
 
 def convert(config: ConvertConfig) -> Manifest:
@@ -112,7 +113,7 @@ def _change_splits(own: SplitManifest, config: ConvertConfig) -> SplitManifest:
 def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
     """Does the part of the plan that is not done yet, holding a claim on the prepared folder."""
     if (done := _finished_before(config, plan)) is not None and not exists(join(config.out, REPORTS)):
-        print(f"{config.out}: converted before, nothing to do")
+        print(f"{redacted(config.out)}: converted before, nothing to do")
         return done
     if done is None:
         check_only_own_files(config.out)

@@ -11,8 +11,10 @@ of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,13 +24,18 @@ from typing import Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.data.encoded_image import image_size
+from pipeline.data.encoded_image import MAX_IMAGE_BYTES, image_size
 from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.redaction import redacted
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
+MAX_ANNOTATION_BYTES = 1 << 32
+"""Largest annotation file that is read, bytes: several times those of MuCo-3DHP and COCO, the largest known."""
+MAX_TERMS_BYTES = 1 << 16
+"""Largest terms.txt that is read, bytes: a sentence or two."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +175,14 @@ def terms_of(source: Source, root: str | Path) -> str:
     if not os.path.lexists(path):
         return source.TERMS
     try:
-        words = path.read_text(encoding="utf-8").split()
+        words = read_file(path, MAX_TERMS_BYTES).decode().split()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: found bytes that are not UTF-8, wanted a sentence or two") from error
     except OSError as error:
         raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
     if not words:
         raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
-    text = " ".join(words)
+    text = redacted(" ".join(words))
     return text if text == RENDERED_TERMS else f"{source.TERMS}: {text}"
 
 
@@ -254,10 +261,45 @@ def _within(file: Path, root: str) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
-def read_image(path: Path) -> EncodedImage | NoImage:
-    """An image file's bytes, unchanged, or why they cannot be used."""
+def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> Path:
+    """The path of a file that may be opened; every source opens files through it.
+
+    A file's name may be content of the data (an image's in a list of annotations), and a link may lead anywhere.
+    Opening a pipe waits for ever, and a device has no end.
+
+    Args:
+        path: of the file.
+        most: its size at most, bytes.
+        root: folder that it must lie in after all links are followed; None for names that are no content of the data.
+
+    Raises:
+        OSError: it does not exist, leads out of ``root``, is no regular file or is larger.
+    """
+    if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise OSError(errno.EACCES, f"leads out of {root}", str(path))
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or device, wanted a regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size} bytes, wanted at most {most}", str(path))
+    return path
+
+
+def read_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> bytes:
+    """Content of a file; arguments and OSError as ``regular_file``."""
+    with regular_file(path, most, root).open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:  # files of the system that state no size
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return data
+
+
+def read_image(path: Path, root: str | Path, most: int = MAX_IMAGE_BYTES) -> EncodedImage | NoImage:
+    """An image file's bytes, unchanged, or why they cannot be used; ``root`` and ``most`` as in ``regular_file``."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, most, root)
         return EncodedImage(data, image_size(data))
     except (FileNotFoundError, NotADirectoryError):
         return NoImage(IMAGE_MISSING, path, "a link to a file that does not exist" if path.is_symlink() else "")
@@ -302,7 +344,7 @@ def make_record(
     key = key_of(chunk.source, chunk.sequence, chunk.camera, frame)
     file = image if isinstance(image, Path) else None
     if isinstance(image, Path):
-        image = read_image(image)
+        image = read_image(image, chunk.root)
     if isinstance(image, NoImage):
         return drop_frame(chunk, frame, image)
     if image.size != size:

@@ -93,7 +93,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     skeleton, path = _skeleton(folder), folder / annotation_file(chunk.sequence)
     for frame in chunk.frames:
         line = _line(path, frame)
-        image = read_image(folder / line["image"])
+        image = read_image(folder / line["image"], folder)
         if isinstance(image, NoImage):
             yield drop_frame(chunk, frame, image)
             continue

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.sources.base import unread
+from pipeline.data.sources.base import read_file, unread
 
 
 def load_json(path: Path) -> Any:
-    """Content of a JSON file; ValueError naming the file when it is missing, unreadable or not JSON."""
+    """Content of a JSON file; ValueError naming the file when it is missing, unreadable, too large or not JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except OSError as error:

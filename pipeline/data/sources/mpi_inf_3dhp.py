@@ -41,6 +41,7 @@ from pipeline.data.sources.base import (
     make_record,
     pinhole,
     read_image,
+    regular_file,
     require_folder,
 )
 from pipeline.data.splits import Part, SplitManifest
@@ -127,7 +128,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         uv, cam = arrays.uv[row], arrays.cam[row]
         if not (np.isfinite(uv).all() and np.isfinite(cam).all()):
             raise ValueError(f"{arrays.path}: {arrays.names[row]}: found NaN or infinity, wanted numbers")
-        image = read_image(_image(folder, arrays.names[row]))
+        image = read_image(_image(folder, arrays.names[row]), folder)
         if isinstance(image, NoImage):
             yield drop_frame(chunk, frame, image)
             continue
@@ -165,7 +166,7 @@ def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
 @lru_cache(maxsize=2)  # the chunks that one process reads share the files, train and test
 def _read_arrays(path: Path, changed: int) -> _Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(regular_file(path), allow_pickle=False) as file:
             names = tuple(str(name).rsplit("/", 1)[-1] for name in file["imgname"])
             uv = np.asarray(file["part"], np.float64).reshape(len(names), 17, 3)
             cam = np.asarray(file["S"], np.float64).reshape(len(names), 17, 4)
@@ -197,7 +198,7 @@ def read_intrinsics(folder: Path, sequence: str, camera: str) -> np.ndarray:
     path = arrays.with_name(f"cameras_{kind}.pkl")
     name = sequence if kind == "test" else f"{sequence}_Cam{camera}"
     try:
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             found = _PlainUnpickler(file).load()[name]
         return pinhole([*np.asarray(found["f"], float).reshape(2), *np.asarray(found["c"], float).reshape(2)])
     except FileNotFoundError as error:

@@ -30,6 +30,8 @@ from pipeline.data.sources.base import (
     clipped_box,
     make_chunks,
     make_record,
+    read_file,
+    regular_file,
     require_file,
 )
 from pipeline.data.sources.video_frames import video_frame
@@ -142,7 +144,7 @@ def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]
     import scipy.io  # here: the command line lists all sources before it reads any
 
     try:
-        content = scipy.io.loadmat(path, variable_names=["annot2", "annot3"])
+        content = scipy.io.loadmat(regular_file(path), variable_names=["annot2", "annot3"])
         uv, cam = (
             np.stack([np.asarray(cell, np.float64).reshape(-1, len(_ALL), width) for cell in content[name].ravel()])
             for name, width in (("annot2", 2), ("annot3", 3))
@@ -167,7 +169,7 @@ def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]
     cameras: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
     name, entry = "", dict[str, list[str]]()
     try:
-        for line in [*path.read_text(encoding="ascii").splitlines(), "name end"]:
+        for line in [*read_file(path).decode("ascii").splitlines(), "name end"]:
             field, *values = line.split() or [""]
             if field == "name":
                 if name:

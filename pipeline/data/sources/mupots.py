@@ -113,7 +113,7 @@ def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
     K = _intrinsics(folder, chunk.sequence, frames)
     for frame in chunk.frames:
         entries = mupots_mat.people_of(frames[frame])
-        image = read_image(_image(folder, chunk.sequence, frame))
+        image = read_image(_image(folder, chunk.sequence, frame), folder)
         if isinstance(image, NoImage):
             yield drop_frame(chunk, frame, image)
             continue

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import MUPOTS17
-from pipeline.data.sources.base import pinhole
+from pipeline.data.sources.base import pinhole, regular_file
 from pipeline.data.sources.json_files import load_json, numbers
 
 _SPINE = MUPOTS17.index("spine")
@@ -97,7 +97,7 @@ def _table(path: Path, name: str) -> np.ndarray:
     import scipy.io  # here: the command line lists all sources before it reads any
 
     try:
-        shapes = {found: shape for found, shape, _ in scipy.io.whosmat(path)}
+        shapes = {found: shape for found, shape, _ in scipy.io.whosmat(regular_file(path))}
         if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:
             raise ValueError(f"{name} of shape {shapes[name]}, more than the file can hold")
         table = scipy.io.loadmat(path, variable_names=[name])[name]

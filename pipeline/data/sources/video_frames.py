@@ -15,10 +15,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.data.sources.base import IMAGE_DAMAGED, IMAGE_MISSING, IMAGE_UNREADABLE, EncodedImage, NoImage
+from pipeline.data.sources.base import (
+    IMAGE_DAMAGED,
+    IMAGE_MISSING,
+    IMAGE_UNREADABLE,
+    EncodedImage,
+    NoImage,
+    regular_file,
+)
 
 JPEG_QUALITY = 95
 """Quality of the JPEGs made from video frames, 0 to 100 (libjpeg): adds little to the losses of the video."""
+
+MAX_VIDEO_BYTES = 1 << 38
+"""Largest video that is opened, bytes: it is read piece by piece, so this only stops files without an end."""
 
 
 @dataclass
@@ -49,7 +59,7 @@ def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
     decoded up to it, or the file is missing or unreadable.
     """
     try:
-        changed = path.stat().st_mtime_ns
+        changed = regular_file(path, MAX_VIDEO_BYTES).stat().st_mtime_ns
     except FileNotFoundError:
         return NoImage(IMAGE_MISSING, path, "no such video")
     except OSError as error:

@@ -31,6 +31,7 @@ from pipeline.infra.cluster import absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
+from pipeline.infra.redaction import redacted
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
 
@@ -98,7 +99,7 @@ class BenchmarkResult:
 
     def summary(self) -> str:
         """Headline and places of the results, for the terminal."""
-        return f"{self.headline()}\n{self.out} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"
+        return f"{self.headline()}\n{redacted(self.out)} (MLflow run {self.run_id}): {PAGE_FILE}, {NUMBERS_FILE}"
 
 
 def benchmark(config: BenchmarkConfig) -> BenchmarkResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from das.fields import at_least, check_threshold, check_values
+from das.fields import at_least, check_name, check_threshold, check_values
 from pipeline.data.splits import Split
 from pipeline.infra.cluster import ClusterConfig
 
@@ -52,5 +52,4 @@ class BenchmarkConfig:
             ("devices", bool(devices) and len(set(devices)) == len(devices), "cpu, gpu or both"),
         )
         check_threshold(self)
-        if self.name is not None and (not self.name or "/" in self.name):
-            raise ValueError(f"name = {self.name!r}, wanted a name without '/'")
+        check_name(self)

@@ -1,5 +1,6 @@
 """The size and orientation in the header of JPEG and PNG files."""
 
+import resource
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.encoded_image import displayed, image_size, orientation
+from pipeline.data.encoded_image import decode_rgb, displayed, image_size, orientation
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([".jpg", ".png"]), st.booleans())
@@ -72,3 +73,31 @@ def test_webp_is_refused_by_its_name():
     data = cv2.imencode(".webp", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
     with pytest.raises(ValueError, match="a WebP image, wanted JPEG or PNG"):
         image_size(data)
+
+
+def png_of_one_colour(height, width):
+    """A small file whose pixels take height x width x 3 bytes."""
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((1, 0, 0, 0, 0))  # one bit a pixel
+    pixels = zlib.compress(bytes(1 + -(-width // 8)) * height, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_more_pixels_than_the_limit_are_refused_before_decoding():
+    data = png_of_one_colour(30_000, 30_000)
+    assert len(data) < 2e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for call in (lambda: image_size(data), lambda: decode_rgb(data, (30_000, 30_000))):
+        with pytest.raises(ValueError, match="30000x30000 pixels, wanted at most 134 million"):
+            call()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_the_limit_of_pixels_is_a_parameter():
+    data = png_of_one_colour(30, 40)
+    assert image_size(data, most=1200) == (30, 40)
+    with pytest.raises(ValueError, match="40x30 pixels"):
+        image_size(data, most=1199)

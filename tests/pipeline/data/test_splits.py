@@ -83,3 +83,11 @@ def test_a_file_puts_every_frame_into_one_split_only():
         SplitManifest.from_json(json.loads(json.dumps(SplitManifest("x", parts).to_json())))
     adjoining = SplitManifest("x", (replace(parts[0], stop=0.5), parts[1]))
     assert SplitManifest.from_json(json.loads(json.dumps(adjoining.to_json()))) == adjoining
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/b", ".hidden", "a\n", "~", "a" * 201])
+def test_names_of_sequences_and_cameras_cannot_lead_out_of_the_data(name):
+    with pytest.raises(ValueError, match="split manifest: sequence: found .*, wanted 1 to 200 letters"):
+        SplitManifest.from_json({"name": "mine", "parts": [{"sequence": name, "split": "train"}]})
+    with pytest.raises(ValueError, match="split manifest: cameras: found .*, wanted 1 to 200 letters"):
+        replace(PANOPTIC, cameras=(name,))

@@ -50,3 +50,16 @@ def test_a_lost_server_is_one_line_and_other_errors_pass(tmp_path):
             raise TimeoutError("first\nsecond")
     with pytest.raises(KeyError), store.connected(must_exist=False):
         raise KeyError
+
+
+def test_a_lost_server_is_named_without_its_password():
+    store = MlflowStore("http://user:hunter2@host:5000")
+    with pytest.raises(
+        ConnectionError, match=r"MLflow does not answer at http://\*\*\*@host:5000: at http://\*\*\*@b$"
+    ):
+        with store.connected():
+            raise TimeoutError("at http://a:hunter2@b")
+    with pytest.raises(ValueError, match=r"tracking_uri = 'ftp://\*\*\*@host', wanted"):
+        absolute_tracking_uri("ftp://user:hunter2@host", "/runs")
+    with pytest.raises(ValueError, match=r"storage = 's3://\*\*\*@bucket' cannot"):
+        absolute_tracking_uri(None, "s3://KEY:SECRET@bucket")

@@ -20,3 +20,10 @@ def test_runs_on_object_storage_keep_their_journal_at_home(tmp_path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     assert journal_folder("s3://bucket/runs/a").is_relative_to(tmp_path)
     assert journal_folder("/runs/a").as_posix() == "/runs/a/tracking"
+
+
+def test_the_name_of_a_journals_folder_has_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = journal_folder("s3://KEY:SECRET@bucket/runs/a?session_token=TOKEN")
+    assert "bucket_runs_a" in folder.name
+    assert not any(secret in folder.name for secret in ("KEY", "SECRET", "TOKEN"))

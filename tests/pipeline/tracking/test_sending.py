@@ -119,3 +119,45 @@ def test_a_request_that_the_server_refuses_is_raised(store, tmp_path):
     MlflowStore(store).client().delete_run(tracker.handle.run_id)
     with pytest.raises(Exception, match="must be in the 'active' state"):
         tracker.log_metrics({"loss": 1.0}, step=1)
+
+
+SECRETS = ("AKIAKEY", "SECRET1", "hunter2")
+STORAGE = "s3://AKIAKEY:SECRET1@bucket/runs/a?region=eu"
+
+
+def test_no_secret_of_an_address_reaches_the_journal_or_mlflow(store, tmp_path):
+    tracker = start(store, "secret", tmp_path, tags={"das.from": STORAGE})
+    database = "postgresql://user:hunter2@host/db"
+    cluster = {"tracking_uri": database}
+    tracker.log_params({"data": [STORAGE, "/plain"], "cluster": cluster, "long": "x" * 480 + STORAGE})
+    tracker.log_dataset("panoptic", "d" * 64, STORAGE, "train")
+    tracker.describe(f"from {STORAGE}")
+    tracker.log_json("some/numbers.json", {"source": STORAGE, "n": [1.5, None]})
+    tracker.finish("FAILED", ConnectionError(f"{STORAGE} and {database} do not answer"))
+    run = run_of(tracker)
+    files = b"".join(path.read_bytes() for path in (tmp_path / "tracking").rglob("*") if path.is_file())
+    said = f"{run.data.params} {run.data.tags} {run.inputs.to_dictionary() if run.inputs else ''} {files.decode()}"
+    assert not any(secret in said for secret in SECRETS)
+    assert run.data.params["data"] == '["s3://***@bucket/runs/a?region=eu", "/plain"]'
+    assert run.data.params["cluster.tracking_uri"] == "postgresql://***@host/db"
+    assert run.data.tags["das.error"].startswith("ConnectionError: s3://***@bucket/runs/a?region=eu and")
+
+
+def test_a_file_of_object_storage_is_read_with_the_address_that_the_journal_does_not_hold(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read = []
+
+    def copy(uri, folder):
+        read.append(uri)
+        raise OSError("away") if len(read) < 3 else ValueError("deleted")
+
+    monkeypatch.setattr(sending, "local_copy", copy)
+    monkeypatch.setattr("pipeline.tracking.tracker.exists", lambda uri: True)
+    tracker = start(store, "addresses", STORAGE)
+    tracker.log_artifact("s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu")
+    again = start(store, "addresses", STORAGE)  # another process: it has the folder's address only
+    again.finish()
+    assert set(read) == {"s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu"} and len(read) >= 2
+    journals = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
+    assert "s3://***@bucket/runs/a/best/x.json?region=eu" in journals
+    assert not any(secret in journals for secret in SECRETS)

@@ -36,7 +36,8 @@ def test_fields_that_are_not_swept_keep_their_values():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"name": "a/b"}, "name = 'a/b', wanted a name without '/'"),
+        ({"name": "a/b"}, "name = 'a/b', wanted 1 to 200 letters"),
+        ({"name": ".."}, "name = '..', wanted 1 to 200 letters"),
         ({"trials": 0}, "trials = 0, wanted at least 1"),
         ({"pose_weight": (0.0, 1.0)}, r"pose_weight = \(0.0, 1.0\), wanted 0 < low < high, or None"),
         ({"root_weight": (2.0, 1.0)}, r"root_weight = \(2.0, 1.0\)"),

@@ -1,6 +1,7 @@
 """Frames of videos: exact frame numbers in any order of reading, and the reasons for missing frames."""
 
 import json
+import os
 from dataclasses import replace
 
 import cv2
@@ -126,3 +127,9 @@ def test_any_camera_of_the_calibration_can_be_read(tmp_path):
     wanted = [("00_07", 0), ("00_07", 2), ("00_16", 0), ("00_16", 2)]
     assert [(item.camera, item.frame) for item in found] == wanted
     assert [number_of(decode_image(item)) for item in found[:2]] == [0, 2]
+
+
+def test_a_pipe_in_place_of_a_video_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "hd_00_16.mp4")
+    found = video_frame(tmp_path / "hd_00_16.mp4", 0)
+    assert isinstance(found, NoImage) and found.detail == "a pipe or device, wanted a regular file"
