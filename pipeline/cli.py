@@ -187,7 +187,8 @@ def predict(argv: Sequence[str]) -> None:
 
     from pipeline.predict.predict import predict
 
-    predict(config)
+    if predict(config):
+        sys.exit(1)
 
 
 def demo(argv: Sequence[str]) -> None:

@@ -7,26 +7,87 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+_SENSOR_BITS = (8, 10, 12, 14, 16)
+"""Depths of sensors; a 16-bit file is taken to hold the smallest of them that its brightest value fits."""
+_KINDS = {
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"<svg": "SVG",
+    b"<?xml": "XML",
+    b"%pdf": "PDF",
+    b"pk\x03\x04": "a ZIP archive",
+    b"gif8": "GIF",
+    b"8bps": "Photoshop",
+    b"fujifilmccd-raw": "a raw file of a camera",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+"""First bytes, in lower case, of files that come under an image's name."""
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"crx ": "raw (CR3)"}
+"""Brands of ISO media files that are pictures; others are videos."""
+
 
 def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
+    """An image file as (H, W, 3) uint8 RGB; 16-bit files are scaled as in ``read_photo_bits``.
 
     Args:
-        path: of any format that OpenCV decodes.
-        stored_pixels: ignore the EXIF orientation. Intrinsics refer to the pixels as stored.
+        path: of any format that OpenCV decodes, 8 or 16 bits a value.
+        stored_pixels: ignore the EXIF orientation; by default pixels are as displayed.
 
     Raises:
         ValueError: no such file, or not an image.
     """
+    return read_photo_bits(path, stored_pixels)[0]
+
+
+def read_photo_bits(path: str | Path, stored_pixels: bool = False) -> tuple[np.ndarray, int | None]:
+    """As ``read_photo``, with the depth of values that do not fill a 16-bit file.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and the depth that 16-bit values were scaled by, 8, 10, 12 or 14, such as 12-bit greys in
+        a 16-bit file. None where nothing is to be said: 8-bit files, and 16-bit files whose values need 16 bits.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    flags = cv2.IMREAD_COLOR_RGB | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
     data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, flags) if len(data) else None
+    try:
+        image = cv2.imdecode(data, flags) if len(data) else None
+    except cv2.error as error:  # more pixels than OpenCV takes
+        raise ValueError(f"{path}: OpenCV cannot read it ({error.err or error})") from error
     if image is None:
-        raise ValueError(f"{path}: no image that OpenCV can read ({len(data)} bytes)")
-    return image
+        kind = kind_of(data[:64].tobytes())
+        raise ValueError(f"{path}: no image that OpenCV can read ({kind}), wanted JPEG, PNG, WebP or TIFF")
+    if image.dtype == np.uint8:
+        return image, None
+    if image.dtype != np.uint16:
+        raise ValueError(f"{path}: an image of {image.dtype} values, wanted 8 or 16 bits a value")
+    scaled, bits = eight_bits(image)
+    return scaled, bits if bits < 16 else None
+
+
+def eight_bits(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """16-bit values as 8-bit ones, divided by their true range.
+
+    Args:
+        image: uint16, any shape.
+
+    Returns:
+        uint8 of the same shape, and the depth of the values: 8, 10, 12, 14 or 16.
+    """
+    brightest = int(image.max(initial=0))
+    bits = next(bits for bits in _SENSOR_BITS if brightest < 1 << bits)
+    return (image >> (bits - 8)).astype(np.uint8), bits
+
+
+def kind_of(start: bytes) -> str:
+    """What a file is, in a word or two, by its first bytes; for messages about files that are no image."""
+    if not start:
+        return "an empty file"
+    if start[4:8] == b"ftyp":
+        return _BRANDS.get(start[8:12], "a video")
+    begin = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    return next((kind for magic, kind in _KINDS.items() if begin.startswith(magic)), "damaged or of an unknown kind")
 
 
 def encode_image(image: np.ndarray, ending: str) -> bytes:

@@ -28,6 +28,13 @@ _MIN_WIDTH = 640
 """A narrower network input is enlarged by a whole factor to at least this width, pixels."""
 
 
+def check_joint(predictor: Predictor, joint: str) -> None:
+    """Raises ValueError when the model does not predict the joint."""
+    names = predictor.skeleton.joints
+    if joint not in names:
+        raise ValueError(f"joint = {joint!r}, wanted one of {', '.join(names)}")
+
+
 def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarray:
     """One row per pyramid level, finest first: scores, initial offsets of one joint, and its offsets after the updates.
 
@@ -43,9 +50,8 @@ def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarr
     Raises:
         ValueError: the model does not predict the joint.
     """
+    check_joint(predictor, joint)
     names = predictor.skeleton.joints
-    if joint not in names:
-        raise ValueError(f"joint = {joint!r}, wanted one of {', '.join(names)}")
     # Scores and offsets in pixels do not depend on the camera: any K will do.
     inputs = predictor.prepare([image], [np.eye(3)], [np.zeros(5)])
     output = predictor.network(inputs)

@@ -1,14 +1,16 @@
 """People on photos and videos: `das predict`.
 
-Writes into one folder, each file complete or absent. For a photo: NAME.json (joints in mm in the camera frame and in
-pixels, scores, the camera and whether it was assumed), NAME_overlay.jpg and NAME_top.png. For a video: NAME.jsonl with
-one such object per frame, and NAME_overlay.mp4.
+Writes into one folder. For a photo: NAME.json (joints in mm in the camera frame and in pixels, scores, the camera and
+whether it was assumed), NAME_overlay.jpg and NAME_top.png, each complete or absent. For a video: NAME.jsonl with one
+such object per frame and its time, written as the frames come, and NAME_overlay.mp4.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +20,73 @@ from das.camera import ASSUMED_FOV_DEGREES
 from das.draw.montage import side_by_side
 from das.predictor import Prediction, Predictor
 from pipeline.infra.cluster import absolute_storage
-from pipeline.infra.files import write_bytes
-from pipeline.infra.images import encode_image, read_photo
+from pipeline.infra.images import read_photo_bits
 from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.models import resolve_model
 from pipeline.predict.camera_file import PhotoCamera, read_camera_file
 from pipeline.predict.config import PredictConfig
-from pipeline.predict.explain import draw_levels, draw_residual_density
-from pipeline.predict.results import PhotoResult, draw_prediction, write_photo_result
-from pipeline.predict.videos import VideoFile, is_video, read_frames
+from pipeline.predict.explain import check_joint, draw_levels, draw_residual_density
+from pipeline.predict.own_files import OutputError, check_folder, refuse_foreign, signed, writing
+from pipeline.predict.results import (
+    PhotoResult,
+    VideoResult,
+    draw_prediction,
+    result_files,
+    write_photo_result,
+    write_picture,
+)
+from pipeline.predict.videos import VideoFile, is_video, read_frames, read_times
 
 
-def predict(config: PredictConfig) -> None:
-    """Runs `das predict`; prints one line per file.
+def predict(config: PredictConfig) -> int:
+    """Runs `das predict`; prints one line per file, and at the end one on standard error per file that was not done.
+
+    Returns:
+        Number of files that were not done, or of which a part could not be read.
 
     Raises:
-        ValueError: a model, file, camera or setting that cannot be used, in one line.
+        ValueError: a model, camera file, setting or output that cannot be used, in one line; nothing is computed
+            before models, cameras and outputs are checked.
     """
+    out, files = Path(config.out), [Path(file) for file in config.files]
+    check_folder(out)
+    residuals_file = out / "residuals.png"
+    results = [path for file in files for path in result_files(file, out, bool(config.inside))]
+    refuse_foreign(results + ([residuals_file] if config.inside else []))
+    cameras = [read_camera_file(config.camera, file, config.camera_name) if config.camera else None for file in files]
     storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
     tracking_uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     folder = resolve_model(config.model, absolute_tracking_uri(tracking_uri, storage))
     predictor = Predictor.from_folder(folder, config.device, threshold=config.threshold)
-    # Drawn before the first photo: a checkpoint without its flows is refused before anything is written.
-    residuals = draw_residual_density(folder, predictor) if config.inside else None
-    for file in map(Path, tqdm(config.files, disable=len(config.files) < 2, unit="file")):
-        camera = read_camera_file(config.camera, file, config.camera_name) if config.camera else None
-        if is_video(file):
-            frames, overlay = predict_video(predictor, file, config.out, config.fov, camera)
-            line = f"{frames} frames: {overlay}"
+    residuals = None
+    if config.inside:
+        check_joint(predictor, config.inside)
+        residuals = draw_residual_density(folder, predictor)
+    faults: list[str] = []
+    bar = tqdm(files, disable=len(files) < 2, unit="file")
+    for file, camera in zip(bar, cameras, strict=True):
+        try:
+            if is_video(file):
+                video = predict_video(predictor, file, out, config.fov, camera)
+                faults += [video.shortfall] if video.shortfall else []
+                line = video.summary()
+            else:
+                line = predict_photo(predictor, file, out, config.fov, camera, config.inside).summary()
+        except OutputError:
+            raise
+        except (ValueError, OSError) as error:
+            # Without a fault of its own in the middle of the bar: all of them are named together at the end.
+            faults.append(str(error) if str(file) in str(error) else f"{file}: {error}")
         else:
-            line = predict_photo(predictor, file, config.out, config.fov, camera, config.inside).summary()
-        tqdm.write(f"{file}: {line}")
+            tqdm.write(f"{file}: {line}")
     if residuals is not None:
-        write_bytes(Path(config.out) / "residuals.png", encode_image(residuals, ".png"))
+        write_picture(residuals_file, residuals, ".png")
     for terms in dict.fromkeys(predictor.info.data["terms"]):
         print(f"terms of the model's training data: {terms}")
+    sys.stdout.flush()
+    for fault in faults:
+        print(f"das: {' '.join(fault.split())}", file=sys.stderr)
+    return len(faults)
 
 
 def predict_photo(
@@ -77,11 +111,16 @@ def predict_photo(
         ValueError: the file is no image, its size is not the calibration's, or the model has no joint ``inside``.
     """
     photo = Path(photo)
-    # OpenCV would rotate by the orientation tag, but K and distortion belong to the pixels as stored.
-    image = read_photo(photo, stored_pixels=camera is not None)
-    prediction = _predict_image(predictor, image, fov_degrees, camera, photo)
+    image, bits = read_photo_bits(photo)
+    size = image.shape[:2]
+    stored = False
+    if camera is not None and camera.size not in (None, size):
+        turned = read_photo_bits(photo, stored_pixels=True)[0]
+        stored = _stored_pixels(photo, camera, size, turned.shape[:2])
+        image = turned
+    prediction = _predict_image(predictor, image, fov_degrees, camera)
     maps = draw_levels(predictor, image, inside) if inside else None
-    return write_photo_result(photo, Path(out), image, prediction, camera, maps)
+    return write_photo_result(photo, Path(out), image, prediction, camera, maps, stored, bits)
 
 
 def predict_video(
@@ -90,8 +129,11 @@ def predict_video(
     out: str | Path,
     fov_degrees: float = ASSUMED_FOV_DEGREES,
     camera: PhotoCamera | None = None,
-) -> tuple[int, Path]:
+) -> VideoResult:
     """Predicts every frame independently and writes NAME.jsonl and NAME_overlay.mp4 (overlay beside top view).
+
+    A video that is cut is read to its last good frame, which the result's ``shortfall`` says. The overlay has a
+    constant rate; where the video has not, frames are repeated, so that both last as long.
 
     Args:
         predictor: the model.
@@ -100,42 +142,63 @@ def predict_video(
         fov_degrees: field of view of the longer side in degrees, used without a camera.
         camera: the video's calibration.
 
-    Returns:
-        Number of frames, and the overlay's path.
-
     Raises:
         ValueError: the file is no video, or its size is not the calibration's.
+        OutputError: a result cannot be written, or exists and was not written by `das predict`.
     """
     video, out = Path(video), Path(out)
-    overlay = out / f"{video.stem}_overlay.mp4"
-    lines: list[str] = []
-    drawn = VideoFile(overlay)
+    jsonl, overlay = result_files(video, out)
+    refuse_foreign((jsonl, overlay))
+    times = read_times(video)
+    stored = False
+    if camera is not None and camera.size not in (None, times.size):
+        stored = _stored_pixels(video, camera, times.size, times.stored_size)
+    pixels = "stored" if stored else "displayed"
+    with writing(jsonl):
+        out.mkdir(parents=True, exist_ok=True)
+    drawn = VideoFile(overlay, times.rate)
     try:
-        for image, rate in read_frames(video):
-            prediction = _predict_image(predictor, image, fov_degrees, camera, video)
-            drawn.write(side_by_side(*draw_prediction(image, prediction, camera)), rate)
-            lines.append(json.dumps({"video": video.name, "frame": len(lines), **prediction.to_json()}))
-        if not lines:
-            raise ValueError(f"{video}: no video that OpenCV can read")
-        drawn.finish()
+        with writing(jsonl), jsonl.open("w") as lines, closing(read_frames(video, times, stored)) as frames:
+            for frame, image in enumerate(frames):
+                prediction = _predict_image(predictor, image, fov_degrees, camera)
+                about = {"video": video.name, "frame": frame, "time_ms": times.times[frame], "pixels": pixels}
+                lines.write(json.dumps(signed({**about, **prediction.to_json()})) + "\n")
+                lines.flush()
+                picture = side_by_side(*draw_prediction(image, prediction, camera))
+                drawn.write(picture, times.repeats(frame))
+        finished = drawn.finish()
     finally:
         drawn.discard()
-    write_bytes(out / f"{video.stem}.jsonl", ("\n".join(lines) + "\n").encode())
-    return len(lines), overlay
+    faults = []
+    if times.missing:
+        faults.append(f"{len(times.times)} of {times.announced} frames could be read, the rest is cut or damaged")
+    if not finished:
+        faults.append(f"OpenCV could not write {overlay}; {jsonl} is complete")
+    shortfall = f"{video}: {'; '.join(faults)}" if faults else None
+    return VideoResult(len(times.times), jsonl, overlay if finished else None, stored, shortfall)
+
+
+def _stored_pixels(path: Path, camera: PhotoCamera, displayed: tuple[int, int], stored: tuple[int, int]) -> bool:
+    """True when a calibration does not have the displayed size but the one before the orientation tag is applied.
+
+    Raises:
+        ValueError: it has neither; names ``path`` and all sizes.
+    """
+    if camera.size == stored:
+        return True
+    assert camera.size is not None
+    found = _size_text(displayed) + (f" (stored {_size_text(stored)})" if stored != displayed else "")
+    raise ValueError(f"{path} has {found} pixels, but its camera is calibrated for {_size_text(camera.size)}")
+
+
+def _size_text(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def _predict_image(
-    predictor: Predictor, image: np.ndarray, fov_degrees: float, camera: PhotoCamera | None, path: Path
+    predictor: Predictor, image: np.ndarray, fov_degrees: float, camera: PhotoCamera | None
 ) -> Prediction:
-    """The prediction with the calibrated camera, or with one of the assumed field of view.
-
-    Raises:
-        ValueError: the image does not have the size that the calibration is for; names ``path``.
-    """
+    """The prediction with the calibrated camera, or with one of the assumed field of view."""
     if camera is None:
         return predictor.predict(image, fov_degrees=fov_degrees)
-    if camera.size is not None and camera.size != image.shape[:2]:
-        height, width = camera.size
-        found = f"{image.shape[1]}x{image.shape[0]}"
-        raise ValueError(f"{path} has {found} pixels, but its camera is calibrated for {width}x{height}")
     return predictor.predict(image, camera.K, camera.distortion)

@@ -1,4 +1,4 @@
-"""The drawing of a prediction, and the files that `das predict` writes for one photo."""
+"""The drawing of a prediction, and the files that `das predict` writes for one photo or video."""
 
 from __future__ import annotations
 
@@ -13,6 +13,35 @@ from das.predictor import Prediction
 from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image
 from pipeline.predict.camera_file import PhotoCamera
+from pipeline.predict.own_files import refuse_foreign, sign_picture, signed, writing
+from pipeline.predict.videos import is_video
+
+STORED_NOTE = ", pixels as stored (not turned), because the calibration has their size"
+"""Said of a photo or video whose orientation tag was not applied."""
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What was written for one video.
+
+    Attributes:
+        frames: number of frames read, a line each in NAME.jsonl.
+        jsonl: NAME.jsonl.
+        overlay: NAME_overlay.mp4; None if OpenCV could not write it.
+        stored_pixels: as in ``PhotoResult``.
+        shortfall: why not all was done, in one line; None if all was.
+    """
+
+    frames: int
+    jsonl: Path
+    overlay: Path | None
+    stored_pixels: bool = False
+    shortfall: str | None = None
+
+    def summary(self) -> str:
+        """One line for the terminal."""
+        note = STORED_NOTE if self.stored_pixels else ""
+        return f"{self.frames} frames{note}: {self.jsonl}" + (f", {self.overlay}" if self.overlay else "")
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,8 @@ class PhotoResult:
         overlay: NAME_overlay.jpg, the photo with the people drawn on it.
         top: NAME_top.png, the people from above.
         inside: NAME_inside.png, the model's maps (see ``explain.draw_levels``); None if not requested.
+        stored_pixels: whether the pixels are as stored, as the calibration's size says, and not as displayed.
+        bits: depth that the values of a 16-bit file were scaled by, see ``infra.images.read_photo_bits``.
     """
 
     prediction: Prediction
@@ -32,12 +63,25 @@ class PhotoResult:
     overlay: Path
     top: Path
     inside: Path | None
+    stored_pixels: bool = False
+    bits: int | None = None
 
     def summary(self) -> str:
         """One line for the terminal: number of people, an assumed camera, and the files."""
         note = f", camera assumed: {self.prediction.assumed_fov:g} degrees" if self.prediction.assumed_camera else ""
+        note += STORED_NOTE if self.stored_pixels else ""
+        note += f", {self.bits}-bit values in a 16-bit file, scaled by {2**self.bits - 1}" if self.bits else ""
         files = (self.json, self.overlay, self.top, *([self.inside] if self.inside else []))
         return f"{len(self.prediction.people)} people{note}: {', '.join(map(str, files))}"
+
+
+def result_files(file: Path, out: Path, inside: bool = False) -> list[Path]:
+    """The files that are written for a photo or video."""
+    if is_video(file):
+        endings = [".jsonl", "_overlay.mp4"]
+    else:
+        endings = [".json", "_overlay.jpg", "_top.png", *(["_inside.png"] if inside else [])]
+    return [out / f"{file.stem}{ending}" for ending in endings]
 
 
 def write_photo_result(
@@ -47,6 +91,8 @@ def write_photo_result(
     prediction: Prediction,
     camera: PhotoCamera | None = None,
     maps: np.ndarray | None = None,
+    stored_pixels: bool = False,
+    bits: int | None = None,
 ) -> PhotoResult:
     """Writes the files of one photo into a folder; each file is complete or absent.
 
@@ -57,21 +103,29 @@ def write_photo_result(
         prediction: the people on it.
         camera: its calibration, for the direction of gravity in the top view.
         maps: (h, w, 3) uint8 RGB for NAME_inside.png; None writes no such file.
+        stored_pixels: whether the orientation tag was not applied.
+        bits: depth of the file's values, for the summary.
+
+    Raises:
+        OutputError: a file cannot be written, or exists and was not written by `das predict`.
     """
+    paths = result_files(photo, out, inside=maps is not None)
+    refuse_foreign(paths)
     overlay, above = draw_prediction(image, prediction, camera)
-    result = PhotoResult(
-        prediction,
-        json=out / f"{photo.stem}.json",
-        overlay=out / f"{photo.stem}_overlay.jpg",
-        top=out / f"{photo.stem}_top.png",
-        inside=None if maps is None else out / f"{photo.stem}_inside.png",
-    )
-    write_json(result.json, {"photo": photo.name, **prediction.to_json()})
-    write_bytes(result.overlay, encode_image(overlay, ".jpg"))
-    write_bytes(result.top, encode_image(above, ".png"))
-    if result.inside is not None and maps is not None:
-        write_bytes(result.inside, encode_image(maps, ".png"))
-    return result
+    pictures = [(overlay, ".jpg"), (above, ".png")] + ([] if maps is None else [(maps, ".png")])
+    pixels = "stored" if stored_pixels else "displayed"
+    with writing(paths[0]):
+        write_json(paths[0], signed({"photo": photo.name, "pixels": pixels, **prediction.to_json()}))
+    for path, (picture, ending) in zip(paths[1:], pictures, strict=True):
+        write_picture(path, picture, ending)
+    inside = paths[3] if maps is not None else None
+    return PhotoResult(prediction, paths[0], paths[1], paths[2], inside, stored_pixels, bits)
+
+
+def write_picture(path: Path, picture: np.ndarray, ending: str) -> None:
+    """Writes (H, W, 3) uint8 RGB as a picture with the mark of `das predict`; OutputError if that fails."""
+    with writing(path):
+        write_bytes(path, sign_picture(encode_image(picture, ending)))
 
 
 def draw_prediction(

@@ -1,18 +1,31 @@
-"""Reading a video frame by frame, and writing one that is complete or absent."""
+"""Reading a video frame by frame with its time stamps, and writing one that is complete or absent."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.infra.images import kind_of
+from pipeline.predict.own_files import sign_video, writing
+
 _ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+_INDEXED = {".mp4", ".avi", ".mov", ".m4v"}
+"""Containers whose header counts the frames; of others OpenCV multiplies duration and rate, which may be wrong."""
 _DEFAULT_RATE = 25.0
-"""Frames per second where the container states none."""
+"""Frames per second of a video of one frame whose container states no rate."""
+_RATES = (1.0, 240.0)
+"""Frames per second that a rate in a header is believed within."""
+_MAX_SIDE = 1920
+"""Longest side of an overlay, pixels: MPEG-4 takes at most 8191, and time to write VP9 grows with the area."""
+_MIN_SIDE = 16
 
 
 def is_video(file: Path) -> bool:
@@ -20,21 +33,126 @@ def is_video(file: Path) -> bool:
     return file.suffix.lower() in _ENDINGS
 
 
-def read_frames(video: Path) -> Iterator[tuple[np.ndarray, float]]:
-    """Yields every frame as (H, W, 3) uint8 RGB with the video's frames per second; none if OpenCV cannot read it."""
+@dataclass(frozen=True)
+class VideoTimes:
+    """What a first pass over a video finds, without an image in memory.
+
+    Attributes:
+        times: time stamps of all frames that can be read, ms, increasing.
+        announced: number of frames that the container states; None if it states none.
+        missing: whether the video ends before what the container announces.
+        size: (height, width) of its frames as displayed, pixels.
+        rotated: whether its stored pixels are displayed turned by a quarter.
+        rate: frames per second of an overlay.
+    """
+
+    times: tuple[float, ...]
+    announced: int | None
+    missing: bool
+    size: tuple[int, int]
+    rotated: bool
+    rate: float
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of its frames as stored, pixels."""
+        return (self.size[1], self.size[0]) if self.rotated else self.size
+
+    @property
+    def interval(self) -> float:
+        """The usual time from one frame to the next, ms; of a single frame 1000 / rate."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1000 / self.rate
+
+    def repeats(self, frame: int) -> int:
+        """How often the frame stands in an overlay of constant rate, so that it is shown as long as in the video."""
+        end = self.times[frame + 1] if frame + 1 < len(self.times) else self.times[-1] + self.interval
+        begin = self.times[frame] - self.times[0]
+        return round((end - self.times[0]) * self.rate / 1000) - round(begin * self.rate / 1000)
+
+
+def read_times(video: Path) -> VideoTimes:
+    """Decodes a video once for its time stamps.
+
+    Raises:
+        ValueError: OpenCV can read no frame of it.
+    """
+    times: list[float] = []
     capture = cv2.VideoCapture(str(video))
     try:
-        rate = capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_RATE
-        count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        with tqdm(total=count or None, unit="frame", leave=False) as bar:
-            while True:
-                good, frame = capture.read()
-                if not good:
-                    return
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), rate
-                bar.update()
+        stated = capture.get(cv2.CAP_PROP_FPS)
+        step = 1000 / (stated if _RATES[0] <= stated <= _RATES[1] else _DEFAULT_RATE)
+        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        while capture.grab():
+            time = capture.get(cv2.CAP_PROP_POS_MSEC)
+            # Containers without time stamps (raw streams in AVI) give 0 for every frame.
+            times.append(round(time if not times or time > times[-1] else times[-1] + step, 3))
+        size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        rotated = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
     finally:
         capture.release()
+    if not times:
+        with video.open("rb") as file:
+            kind = kind_of(file.read(64))
+        found = "cut or damaged" if kind == "a video" else kind
+        raise ValueError(f"{video}: no video that OpenCV can read ({found})")
+    if announced <= 0:
+        return VideoTimes(tuple(times), None, False, size, rotated, _overlay_rate(times, 1000 / step))
+    missing = len(times) < announced
+    if missing and not _counts_frames(video):
+        usual = np.median(np.diff(times)) if len(times) > 1 else step
+        duration = 1000 * announced / (stated or 1000 / step)
+        missing = times[-1] + 1.5 * usual < duration
+        announced = round(duration / usual) if missing else len(times)
+    return VideoTimes(tuple(times), announced, missing, size, rotated, _overlay_rate(times, 1000 / step))
+
+
+def read_frames(video: Path, times: VideoTimes, stored_pixels: bool = False) -> Generator[np.ndarray, None, None]:
+    """Yields the frames that ``read_times`` found as (H, W, 3) uint8 RGB.
+
+    Args:
+        video: video file.
+        times: of ``read_times``.
+        stored_pixels: ignore the rotation tag.
+    """
+    capture = cv2.VideoCapture(str(video))
+    try:
+        if stored_pixels:
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        for _ in tqdm(times.times, unit="frame", leave=False):
+            good, frame = capture.read()
+            if not good:
+                raise ValueError(f"{video}: it changed while it was read")
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def _overlay_rate(times: list[float], stated: float) -> float:
+    """Frames per second at which the frames keep their times; of variable rates that of the closest frames."""
+    if len(times) < 2:
+        return stated
+    intervals = np.diff(times)
+    even = intervals.max() < 1.5 * np.median(intervals) and intervals.min() > 0.5 * np.median(intervals)
+    rate = 1000 / (intervals.mean() if even else np.percentile(intervals, 10))
+    return float(np.clip(rate, _RATES[0], _RATES[1] if even else 60))
+
+
+def _counts_frames(video: Path) -> bool:
+    """Whether the container counts its frames: AVI does, MP4 does unless it is written in fragments (moof)."""
+    if video.suffix.lower() not in _INDEXED:
+        return False
+    with video.open("rb") as file:
+        while len(head := file.read(8)) == 8 and video.suffix.lower() != ".avi":
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind == b"moof":
+                return False
+            skipped = 8
+            if length == 1:
+                length, skipped = int.from_bytes(file.read(8), "big"), 16
+            if length < skipped:
+                break
+            file.seek(length - skipped, os.SEEK_CUR)
+    return True
 
 
 class VideoFile:
@@ -43,35 +161,66 @@ class VideoFile:
     OpenCV writes to local paths only, so ``infra.files.staged`` cannot be used here.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, rate: float) -> None:
         self._path = path
+        self._rate = rate
         # OpenCV takes the container from the ending, so the hidden name keeps it.
         self._hidden = path.with_name(f".{os.getpid()}-{path.name}")
         self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
 
-    def write(self, image: np.ndarray, rate: float) -> None:
-        """Appends a frame.
+    def write(self, image: np.ndarray, repeats: int = 1) -> None:
+        """Appends a frame; the first one decides the size, which is at most ``_MAX_SIDE``.
 
         Args:
-            image: (H, W, 3) uint8 RGB, of the same size for all frames; an odd last row or column is cut off.
-            rate: frames per second; the first frame decides.
+            image: (H, W, 3) uint8 RGB.
+            repeats: how often it is appended.
         """
-        # MPEG-4 subsamples colour by 2 in both directions and refuses odd sides.
-        image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         if self._writer is None:
-            size = (image.shape[1], image.shape[0])
-            self._writer = cv2.VideoWriter(str(self._hidden), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            scale = min(1.0, _MAX_SIDE / max(image.shape[:2]))
+            # Both codecs subsample colour by 2 in both directions and refuse odd sides.
+            height, width = (max(_MIN_SIDE, int(side * scale) // 2 * 2) for side in image.shape[:2])
+            self._size = (width, height)
+            code = cv2.VideoWriter.fourcc(*overlay_codec())
+            self._writer = cv2.VideoWriter(str(self._hidden), code, self._rate, self._size)
+        cut = image[: self._size[1], : self._size[0]]
+        if (image.shape[0] - cut.shape[0] > 1) or (image.shape[1] - cut.shape[1] > 1):
+            cut = image
+        if cut.shape[1::-1] != self._size:
+            cut = cv2.resize(cut, self._size, interpolation=cv2.INTER_AREA)
+        frame = cv2.cvtColor(cut, cv2.COLOR_RGB2BGR)
+        for _ in range(repeats):
+            self._writer.write(frame)
 
-    def finish(self) -> None:
-        """Closes the file and gives it its name; at least one frame must have been written."""
+    def finish(self) -> bool:
+        """Closes the file and gives it its name; False, without a file, if OpenCV could not write it."""
         assert self._writer is not None, self._path
+        good = self._writer.isOpened()
         self._writer.release()
-        self._hidden.replace(self._path)
+        capture = cv2.VideoCapture(str(self._hidden))
+        good = good and capture.grab()
+        capture.release()
+        if not good:
+            return False
+        with writing(self._path):
+            sign_video(self._hidden)
+            self._hidden.replace(self._path)
+        return True
 
     def discard(self) -> None:
         """Closes and removes the unfinished file; after ``finish`` it does nothing."""
         if self._writer is not None:
             self._writer.release()
         self._hidden.unlink(missing_ok=True)
+
+
+@cache
+def overlay_codec() -> str:
+    """vp09, which browsers play, where this OpenCV can write it in MP4, else mp4v; tried once in a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "try.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), 25.0, (64, 64))
+        good = writer.isOpened()
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+        writer.release()
+        return "vp09" if good and path.is_file() and path.stat().st_size else "mp4v"

@@ -1,9 +1,11 @@
-"""An untrained model's configuration, a calibration, and how tests read folders and refusals."""
+"""An untrained model, a calibration, turned photos and videos, and how tests read folders and refusals."""
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -33,4 +35,31 @@ def panoptic_calibration(folder: Path) -> Path:
     ]  # fmt: skip
     path = folder / "calibration.json"
     path.write_text(json.dumps({"calibDataSource": "x", "cameras": cameras}))
+    return path
+
+
+def jpeg_with_orientation(image: np.ndarray, orientation: int) -> bytes:
+    """A JPEG file of BGR pixels with an EXIF orientation tag; 6 is displayed turned a quarter clockwise."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + data[2:]
+
+
+def write_video(path: Path, frames: int = 4, size: tuple[int, int] = (90, 160), rate: float = 12.0) -> Path:
+    """An MP4 video of grey frames, each brighter than the one before."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size[::-1])
+    for i in range(frames):
+        writer.write(np.full((*size, 3), 10 + 200 * i // frames, np.uint8))
+    writer.release()
+    return path
+
+
+def turned_video(path: Path, frames: int = 4) -> Path:
+    """As ``write_video``, with the rotation tag of a phone held upright: the matrix of the track header is a turn."""
+    data = bytearray(write_video(path, frames).read_bytes())
+    place = data.index(b"tkhd") + 4
+    matrix = place + (40 if data[place] == 0 else 52)
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 90 << 16, 0, 1 << 30)
+    path.write_bytes(data)
     return path

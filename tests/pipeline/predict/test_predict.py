@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 import tyro
 
+from pipeline.cli import main
+from pipeline.predict import predict as module
+from pipeline.predict.camera_file import read_camera_file
 from pipeline.predict.config import PredictConfig
-from pipeline.predict.predict import predict, predict_photo
-from tests.pipeline.predict.prediction_cases import panoptic_calibration, refused, written
+from pipeline.predict.predict import predict, predict_photo, predict_video
+from tests.pipeline.predict.prediction_cases import (
+    jpeg_with_orientation,
+    panoptic_calibration,
+    refused,
+    turned_video,
+    write_video,
+    written,
+)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is a text", b"\xff\xd8\xff\xe0 broken", None])
@@ -76,3 +86,91 @@ def test_real_hd_frames_with_their_real_calibration(checkpoint, das_data, tmp_pa
             uv = cv2.projectPoints(points, zero, zero, np.array(camera["K"]), np.array(camera["distCoef"]))[0][:, 0]
             inside = (np.array(person["joints_uv"]) > 0).all(1) & (np.array(person["joints_uv"]) < [1920, 1080]).all(1)
             np.testing.assert_allclose(uv[inside], np.array(person["joints_uv"])[inside], atol=0.02)
+
+
+def test_one_bad_file_does_not_stop_the_others(checkpoint, photo, tmp_path, capsys):
+    page, video, second = tmp_path / "page.jpg", tmp_path / "walk.mp4", tmp_path / "second.png"
+    page.write_bytes(b"<!doctype html><html></html>")
+    video.write_bytes(b"no video")
+    second.write_bytes(photo.read_bytes())
+    arguments = ["predict", *map(str, (photo, page, video, second)), "--model", str(checkpoint)]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1 and len(written(tmp_path / "out")) == 6
+    said = capsys.readouterr()
+    assert str(second) in said.out and "page.jpg" not in said.out
+    faults = [line for line in said.err.splitlines() if line.startswith("das: ")]
+    assert len(faults) == 2 and f"{page}: no image" in faults[0] and "HTML" in faults[0] and f"{video}: no" in faults[1]
+
+
+def test_a_bad_model_or_camera_file_is_status_2_before_any_result(checkpoint, photo, tmp_path, capsys):
+    (tmp_path / "K.json").write_text("{")
+    for options in (["--model", "nowhere"], ["--model", str(checkpoint), "--camera", str(tmp_path / "K.json")]):
+        with pytest.raises(SystemExit) as ended:
+            main(["predict", str(photo), "--out", str(tmp_path / "out"), *options])
+        assert ended.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_are_never_replaced_and_own_results_are(checkpoint, photo, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    config = PredictConfig((str(photo),), str(checkpoint), str(out))
+    assert predict(config) == 0 and predict(config) == 0
+    for name in written(out):
+        (out / name).rename(out / "kept")
+        cv2.imwrite(str(out / "other.png"), np.zeros((9, 9, 3), np.uint8))
+        (out / "other.png").rename(out / name)
+        before = (out / name).read_bytes()
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "resolve_model", lambda *_: pytest.fail("computed before the refusal"))
+            refused(lambda: predict(config), str(out / name), "not written by das predict")
+        assert (out / name).read_bytes() == before
+        (out / "kept").rename(out / name)
+    assert predict(config) == 0
+
+
+def test_an_output_that_cannot_be_written_is_one_line(checkpoint, photo, tmp_path, monkeypatch):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    refused(lambda: predict(PredictConfig((str(photo),), str(checkpoint), str(taken))), "taken", "cannot be written")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.predict.results.write_bytes", full)
+    config = PredictConfig((str(photo),), str(checkpoint), str(tmp_path / "out"))
+    refused(lambda: predict(config), "00_16_0001_overlay.jpg", "No space left on device")
+
+
+def camera_file(folder, width, height):
+    path = folder / f"K_{width}.json"
+    K = [[130.0, 0, width / 2], [0, 130, height / 2], [0, 0, 1]]
+    path.write_text(json.dumps({"K": K, "width": width, "height": height}))
+    return str(path)
+
+
+def test_photo_and_video_of_one_phone_are_read_the_same_way_round(checkpoint, tmp_path, capsys):
+    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (90, 160, 3), np.uint8), (0, 0), 8)
+    photo, video, out = tmp_path / "photo.jpg", turned_video(tmp_path / "video.mp4"), tmp_path / "out"
+    photo.write_bytes(jpeg_with_orientation(image, 6))
+    config = PredictConfig((str(photo), str(video)), str(checkpoint), str(out))
+
+    def sizes():
+        lines = [json.loads((out / "photo.json").read_text()), json.loads((out / "video.jsonl").open().readline())]
+        return [(line["pixels"], line["image"]["width"], line["image"]["height"]) for line in lines]
+
+    assert predict(config) == 0 and sizes() == [("displayed", 90, 160)] * 2
+    assert predict(replace(config, camera=camera_file(tmp_path, 90, 160))) == 0
+    assert sizes() == [("displayed", 90, 160)] * 2 and "as stored" not in capsys.readouterr().out
+    assert predict(replace(config, camera=camera_file(tmp_path, 160, 90))) == 0
+    assert sizes() == [("stored", 160, 90)] * 2 and capsys.readouterr().out.count("pixels as stored") == 2
+    assert predict(replace(config, camera=camera_file(tmp_path, 320, 180))) == 2
+    faults = [line for line in capsys.readouterr().err.splitlines() if line.startswith("das: ")]
+    assert all("90x160 (stored 160x90) pixels" in line and "calibrated for 320x180" in line for line in faults)
+
+
+def test_an_unturned_video_of_another_shape_is_refused(predictor, tmp_path):
+    video = write_video(tmp_path / "walk.mp4")
+    camera = read_camera_file(camera_file(tmp_path, 90, 160), video)
+    refused(lambda: predict_video(predictor, video, tmp_path / "out", camera=camera), "walk.mp4 has 160x90", "90x160")
+    assert written(tmp_path / "out") == []

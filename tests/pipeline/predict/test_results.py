@@ -18,7 +18,12 @@ def test_a_photo_gives_json_overlay_and_top_view(predictor, photo, tmp_path):
     image = read_photo(photo)
     expected = predictor.predict(image, fov_degrees=50)
     assert len(expected.people) > 0
-    assert json.loads(result.json.read_text()) == {"photo": photo.name, **expected.to_json()}
+    assert json.loads(result.json.read_text()) == {
+        "written_by": "das predict",
+        "photo": photo.name,
+        "pixels": "displayed",
+        **expected.to_json(),
+    }
     overlay, top = read_photo(result.overlay), read_photo(result.top)
     assert overlay.shape == image.shape and top.shape[0] == top.shape[1]
     assert "camera assumed: 50 degrees" in result.summary() and str(result.top) in result.summary()
@@ -41,3 +46,12 @@ def test_colour_channels_are_read_and_written_in_order(checkpoint, tmp_path):
     strict = Predictor.from_folder(checkpoint, threshold=0.99)
     overlay = read_photo(predict_photo(strict, tmp_path / "red.png", tmp_path / "out").overlay)
     assert (np.abs(overlay.astype(int) - [255, 0, 0]) < 6).all()
+
+
+def test_a_16_bit_file_of_12_bits_is_read_as_bright_as_it_is_and_said(predictor, photo, tmp_path):
+    deep = tmp_path / "deep.png"
+    assert cv2.imwrite(str(deep), cv2.imread(str(photo)).astype(np.uint16) * 16)
+    bright = predict_photo(predictor, photo, tmp_path / "out")
+    result = predict_photo(predictor, deep, tmp_path / "out")
+    np.testing.assert_array_equal(result.prediction.people.joints_cam, bright.prediction.people.joints_cam)
+    assert "12-bit values in a 16-bit file, scaled by 4095" in result.summary() and bright.bits is None

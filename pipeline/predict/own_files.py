@@ -1,0 +1,127 @@
+"""Which files `das predict` wrote: each carries a mark, and only files with the mark are replaced.
+
+JSON and JSON lines begin with the field written_by. Pictures and videos hold the mark where their format has room for a
+comment: a COM segment in JPEG, a tEXt chunk in PNG, a free box at the end of MP4.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_AUTHOR = "das predict"
+_JSON_START = re.compile(rb'\{\s*"written_by": "das predict"')
+_PNG_END = 12
+"""Bytes of the last chunk of a PNG file, IEND."""
+
+
+class OutputError(ValueError):
+    """A result cannot be written; the next file would fail in the same way."""
+
+
+def signed(value: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object with the mark as its first field."""
+    return {"written_by": _AUTHOR, **value}
+
+
+def sign_picture(data: bytes) -> bytes:
+    """The bytes of a JPEG (JFIF, as OpenCV writes it) or PNG file with the mark."""
+    place = _picture_mark_place(data)
+    assert place is not None, data[:4]
+    mark = _jpeg_mark() if data[:2] == b"\xff\xd8" else _png_mark()
+    return data[:place] + mark + data[place:]
+
+
+def sign_video(path: Path) -> None:
+    """Appends the mark to an MP4 file."""
+    with path.open("ab") as file:
+        file.write(_mp4_mark())
+
+
+def is_own(path: Path) -> bool:
+    """Whether the file carries the mark."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if path.suffix in (".json", ".jsonl"):
+            return _JSON_START.match(file.read(100)) is not None
+        if path.suffix == ".mp4":
+            file.seek(max(0, path.stat().st_size - len(_mp4_mark())))
+            return file.read() == _mp4_mark()
+        data = file.read()
+    if path.suffix == ".png":
+        return data[:-_PNG_END].endswith(_png_mark())
+    place = _picture_mark_place(data)
+    return place is not None and data[place:].startswith(_jpeg_mark())
+
+
+def refuse_foreign(paths: Iterable[Path]) -> None:
+    """Refuses to replace files that `das predict` did not write.
+
+    Raises:
+        OutputError: some exist without the mark; names them.
+    """
+    foreign = []
+    for path in paths:
+        with writing(path):
+            if os.path.lexists(path) and not is_own(path):
+                foreign.append(path)
+    if foreign:
+        few = ", ".join(map(str, foreign[:4])) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
+        verb = "exists and was" if len(foreign) == 1 else "exist and were"
+        raise OutputError(f"{few} {verb} not written by das predict; choose another --out")
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that files can be written in the folder; a folder that was created for this is removed again.
+
+    Raises:
+        OutputError: a file of that name, or a place that cannot be written.
+    """
+    with writing(folder):
+        missing = [p for p in (folder, *folder.parents) if not os.path.lexists(p)]
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}-das-predict"
+        try:
+            probe.write_bytes(b"das")
+        finally:
+            probe.unlink(missing_ok=True)
+            for created in missing:
+                created.rmdir()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failure of the file system into an OutputError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _picture_mark_place(data: bytes) -> int | None:
+    """Where the mark of a picture begins; None if it is neither JPEG with a JFIF header nor PNG."""
+    if data[:4] == b"\xff\xd8\xff\xe0":
+        return 4 + int.from_bytes(data[4:6], "big")
+    return len(data) - _PNG_END if data[:4] == b"\x89PNG" else None
+
+
+def _jpeg_mark() -> bytes:
+    text = _AUTHOR.encode()
+    return b"\xff\xfe" + struct.pack(">H", 2 + len(text)) + text
+
+
+def _png_mark() -> bytes:
+    content = b"tEXt" + b"Software\0" + _AUTHOR.encode()
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+def _mp4_mark() -> bytes:
+    text = _AUTHOR.encode()
+    return struct.pack(">I", 8 + len(text)) + b"free" + text
