@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the 3D poses of the people on photos with a trained or promoted model.
 
-    python jobs/predict.py photo.jpg --model models:/das-demo@champion
+    python jobs/predict.py photo.jpg --model models:/das-demo@champion --storage runs/demo
 
 Seconds a photo: JSON (camera space in mm, pixels, scores), an overlay and a view from above.
 """

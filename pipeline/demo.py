@@ -36,7 +36,8 @@ class DemoConfig:
     """The short or the long demonstration."""
 
     long: bool = False
-    """Render and train about ten times as much: at most 60 minutes on 2 cores instead of 10."""
+    """Render 4.5 times as many pictures to train on and train a model of twice the width: at most 60 minutes on 2 cores
+    instead of 10."""
     out: str | None = None
     """Folder for all results; default runs/demo, or runs/demo-long."""
 
