@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from das.predictor import Prediction, Predictor
     from das.train_step import TrainStep
 
+__version__ = "0.1.0"
+
 __all__ = [
     "COCO17",
     "COCO19",

@@ -247,7 +247,8 @@ def read_skeleton(path: str | Path) -> Skeleton:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}), wanted a skeleton as JSON") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: cannot be read ({reason}), wanted a skeleton as JSON") from error
     if not text.lstrip().startswith("{"):
         raise ValueError(f"{path}: wanted a JSON object with name, joints, bones and root")
     try:

@@ -2,7 +2,7 @@
 r"""Train DAS for MuPoTS-3D on MuCo-3DHP (21 joints), with COCO beside it.
 
     ray job submit --working-dir . -- python jobs/train_mupots.py release \
-        --data /data/prepared/muco /data/prepared/coco --workers 4 --gpu --name mupots-release
+        --data /data/prepared/muco /data/prepared/coco --workers 4 --device cuda --name mupots-release
 
 The paper reports 82.7 % PCK_rel and 39.2 % PCK_abs for all ground truths (Table 3).
 """

@@ -2,7 +2,7 @@
 r"""Train DAS on CMU Panoptic (15 joints), with COCO beside it.
 
     ray job submit --working-dir . -- python jobs/train_panoptic.py release \
-        --data /data/prepared/panoptic /data/prepared/coco --workers 4 --gpu --name panoptic-release
+        --data /data/prepared/panoptic /data/prepared/coco --workers 4 --device cuda --name panoptic-release
     python jobs/train_panoptic.py small --data data/prepared/studio --optim.max-minutes 6
 
 The same --name resumes after any interruption; a finished training is a no-op. The release took 22 epochs of

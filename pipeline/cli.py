@@ -1,64 +1,27 @@
 """The `das` command; every job script calls the subcommand of its name.
 
-A user's mistake (ValueError), a server that does not answer (ConnectionError) or a sweep without progress
-(TimeoutError) ends in one line on standard error and exit status 2. Any other exception is a bug and keeps its
-traceback. Options are parsed before Ray, MLflow and torch are imported, so that help and mistakes in flags are quick.
+A user's mistake (ValueError), a file that cannot be read or written, a full disk, a server that does not answer or a
+sweep without progress (all OSError) ends in one line on standard error and exit status 2, a closed pipe in status 2
+alone, an interruption in one line and 130. Any other exception is a bug and keeps its traceback. Options are parsed
+before Ray, MLflow and torch are imported, so that help and mistakes in flags are quick.
 """
 
 from __future__ import annotations
 
-import io
-import re
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-import tyro
-
+from pipeline.infra.flags import choose_command, choose_preset, did_you_mean, parse
 from pipeline.infra.redaction import redacted
-
-Config = TypeVar("Config")
-
-
-def _parse(name: str, config: type[Config], argv: Sequence[str]) -> Config:
-    with _mistakes_in_flags():
-        return tyro.cli(config, prog=f"das {name}", args=argv)
-
-
-def _choose(name: str, presets: dict[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
-    """A preset by name, every field of it open to change by a flag."""
-    with _mistakes_in_flags():
-        return tyro.extras.overridable_config_cli(presets, prog=f"das {name}", args=argv)
-
-
-def _subcommand(name: str, configs: dict[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
-    """The configuration of one of a command's own commands, such as `das data show`."""
-    with _mistakes_in_flags():
-        return tyro.extras.subcommand_cli_from_dict(configs, prog=f"das {name}", args=argv)
-
-
-@contextmanager
-def _mistakes_in_flags() -> Iterator[None]:
-    """Tyro draws a box round a mistake in a flag; here it is a ValueError, one line like all others."""
-    drawn = io.StringIO()
-    try:
-        with redirect_stderr(drawn):
-            yield
-    except SystemExit as end:
-        if end.code != 2:
-            raise
-        # Title, message, further parts; in a pipe the box is drawn with - and |.
-        lines = [line.strip("│| ") for line in drawn.getvalue().splitlines()[1:-1]]
-        parts = (part.strip(" .") for part in re.split(r"[─-]{5,}", " ".join(lines)))
-        raise ValueError(". ".join(part for part in parts if part and not part.startswith("Argument"))) from None
 
 
 def render(argv: Sequence[str]) -> None:
     """Render licence-free people in the original layout of Panoptic, MuCo, MuPoTS or COCO."""
     from pipeline.studio.render_config import RenderConfig
 
-    config = _parse("render", RenderConfig, argv)
+    config = parse("das render", RenderConfig, argv)
 
     from pipeline.studio.render_job import render_with_ray
 
@@ -69,14 +32,14 @@ def doctor(argv: Sequence[str]) -> None:
     """Say what is there of original data (`doctor data ROOT`), what is missing or broken, and what to type next."""
     from pipeline.data.doctor import DoctorConfig, doctor
 
-    sys.exit(doctor(_subcommand("doctor", {"data": DoctorConfig}, argv)))
+    sys.exit(doctor(choose_command("das doctor", {"data": DoctorConfig}, argv)))
 
 
 def prepare(argv: Sequence[str]) -> None:
     """Convert original data to checked Parquet shards with a manifest."""
     from pipeline.data.prepare.config import ConvertConfig
 
-    config = _parse("prepare", ConvertConfig, argv)
+    config = parse("das prepare", ConvertConfig, argv)
 
     from pipeline.data.prepare.convert import convert
 
@@ -87,7 +50,7 @@ def data(argv: Sequence[str]) -> None:
     """Show prepared data: `data stats` for tables and plots, `data show` for pictures."""
     from pipeline.data.browse.config import ShowConfig, StatsConfig
 
-    config = _subcommand("data", {"stats": StatsConfig, "show": ShowConfig}, argv)
+    config = choose_command("das data", {"stats": StatsConfig, "show": ShowConfig}, argv)
 
     if isinstance(config, ShowConfig):
         from pipeline.data.browse.show import show
@@ -103,7 +66,7 @@ def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
     from pipeline.training.presets import panoptic_presets
 
-    config = _choose("train-panoptic", panoptic_presets(), argv)
+    config = choose_preset("das train-panoptic", panoptic_presets(), argv)
 
     from pipeline.training.fit import fit
 
@@ -114,7 +77,7 @@ def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
     from pipeline.training.presets import mupots_presets
 
-    config = _choose("train-mupots", mupots_presets(), argv)
+    config = choose_preset("das train-mupots", mupots_presets(), argv)
 
     from pipeline.training.fit import fit
 
@@ -125,7 +88,7 @@ def sweep(argv: Sequence[str]) -> None:
     """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
     from pipeline.training.trials import sweep_presets
 
-    config = _choose("sweep", sweep_presets(), argv)
+    config = choose_preset("das sweep", sweep_presets(), argv)
 
     from pipeline.training.sweep import sweep
 
@@ -136,7 +99,7 @@ def evaluate(argv: Sequence[str]) -> None:
     """Score a model or predictions under every protocol; tables, overlays and an HTML report, all into MLflow."""
     from pipeline.evaluation.config import EvaluateConfig
 
-    config = _parse("evaluate", EvaluateConfig, argv)
+    config = parse("das evaluate", EvaluateConfig, argv)
 
     from pipeline.evaluation.command import run_evaluation
 
@@ -147,7 +110,7 @@ def benchmark(argv: Sequence[str]) -> None:
     """Measure latency, throughput, memory, cost of each stage, parameters and FLOPs of a model."""
     from pipeline.evaluation.benchmark.config import BenchmarkConfig
 
-    config = _parse("benchmark", BenchmarkConfig, argv)
+    config = parse("das benchmark", BenchmarkConfig, argv)
 
     from pipeline.evaluation.benchmark.benchmark import benchmark
 
@@ -158,7 +121,7 @@ def promote(argv: Sequence[str]) -> None:
     """Register a checkpoint; a paired statistical gate decides whether it becomes champion."""
     from pipeline.registry.config import PromoteConfig
 
-    config = _parse("promote", PromoteConfig, argv)
+    config = parse("das promote", PromoteConfig, argv)
 
     from pipeline.registry.promote import promote
 
@@ -170,9 +133,10 @@ def promote(argv: Sequence[str]) -> None:
 
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history, the difference of two versions or its gate; roll back its champion."""
-    from pipeline.registry.config import RegistryConfig
+    from pipeline.registry.config import DefaultGate, Diff, History, RegistryConfig, Rollback
 
-    config = _parse("registry", RegistryConfig, argv)
+    commands = {"history": History, "diff": Diff, "rollback": Rollback, "gate": DefaultGate}
+    config = RegistryConfig(choose_command("das registry", commands, argv))
 
     from pipeline.registry.queries import run_command
 
@@ -183,7 +147,7 @@ def predict(argv: Sequence[str]) -> None:
     """Find people on photos and videos: JSON, overlay and a view from above."""
     from pipeline.predict.config import PredictConfig
 
-    config = _parse("predict", PredictConfig, argv)
+    config = parse("das predict", PredictConfig, argv)
 
     from pipeline.predict.predict import predict
 
@@ -195,7 +159,7 @@ def demo(argv: Sequence[str]) -> None:
     """Run all of it on rendered data, from rendering to a promoted model and a picture."""
     from pipeline.demo import DemoConfig, demo
 
-    demo(_parse("demo", DemoConfig, argv))
+    demo(parse("das demo", DemoConfig, argv))
 
 
 GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
@@ -211,31 +175,82 @@ COMMANDS = {f.__name__.replace("_", "-"): f for group in GROUPS.values() for f i
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = ["usage: das COMMAND [OPTIONS]   (das COMMAND --help lists its options)"]
+    lines = ["usage: das COMMAND [OPTIONS]   (das COMMAND --help lists its options; das --version)"]
     for group, functions in GROUPS.items():
         lines += ["", group]
         lines += [f"  {f.__name__.replace('_', '-'):<{width}}  {(f.__doc__ or '').strip()}" for f in functions]
     return "\n".join(lines)
 
 
+def version() -> str:
+    """Release and code: a commit, or a hash of the sources."""
+    from das import __version__
+    from pipeline.infra.code_version import code_version
+
+    return f"das {__version__} ({code_version()})"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `das` and of every job script; exits with 2 on a user's mistake."""
     args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            _run(args)
+        finally:
+            _flush()
+    except KeyboardInterrupt:
+        sys.exit(_refuse("interrupted", 130))
+    except Exception as error:
+        cause = _cause(error)
+        if isinstance(cause, BrokenPipeError):  # the reader of a pipe, such as `head`, has seen enough
+            sys.exit(2)
+        if not isinstance(cause, (ValueError, OSError)):
+            raise
+        sys.exit(_refuse(_one_line(cause)))
+
+
+def _run(args: Sequence[str]) -> None:
+    """Carries out one command."""
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
-        return
-    if args[0] not in COMMANDS:
-        sys.exit(_refuse(f"unknown command {args[0]!r}, wanted one of {', '.join(COMMANDS)}"))
-    try:
+    elif args[0] in ("-V", "--version"):
+        print(version())
+    elif args[0] in COMMANDS:
         COMMANDS[args[0]](args[1:])
-    except (ValueError, ConnectionError, TimeoutError) as error:
-        sys.exit(_refuse(_one_line(error)))
+    else:
+        near = did_you_mean(args[0], COMMANDS)
+        raise ValueError(f"unknown command {args[0]!r}, wanted one of {', '.join(COMMANDS)}{near}")
 
 
-def _one_line(error: Any) -> str:
-    return " ".join(redacted(str(error)).split())
+def _cause(error: BaseException) -> BaseException:
+    """The exception itself, or the one that ended a task of Ray: Ray wraps it and keeps it in ``cause``."""
+    cause = getattr(error, "cause", None)
+    return _cause(cause) if isinstance(cause, BaseException) and cause is not error else error
 
 
-def _refuse(message: str) -> int:
-    print(f"das: {message}", file=sys.stderr)
-    return 2
+def _flush() -> None:
+    """Writes what standard output holds, here where a full disk or a closed pipe can still be said.
+
+    Raises:
+        OSError: it cannot be written; it is sent nowhere from now on, or Python would try again at its end.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _one_line(error: BaseException) -> str:
+    """The message; of a file that cannot be read or written, its name and the reason."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(redacted(text).split())
+
+
+def _refuse(message: str, status: int = 2) -> int:
+    with suppress(OSError):
+        print(f"das: {message}", file=sys.stderr)
+    return status

@@ -39,7 +39,8 @@ class DemoConfig:
     """The short or the long demonstration."""
 
     long: bool = False
-    """Render four times as many pictures and train a wider model: at most 60 minutes on 2 idle cores instead of 10."""
+    """Render 4.5 times as many pictures to train on and train a model of twice the width: at most 60 minutes on 2 idle
+    cores instead of 10."""
     out: str | None = None
     """Storage of all results, with the mlflow.db of runs and models; default $DAS_STORAGE, else ./runs."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from pipeline.demo import next_commands
+from pipeline.demo import DemoConfig, next_commands, plan
 
 PROJECT = Path(__file__).resolve().parents[1]
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
@@ -61,18 +61,59 @@ def understood(monkeypatch):
     return parse
 
 
-def documented() -> list[list[str]]:
-    """Arguments of `das` in every command that the jobs' docstrings, the README and the pages in docs/ show."""
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+RAY_JOB = r"ray job submit (?:--address \S+ )?--working-dir \. -- "
+"""The form that Ray passes on whole: without its own --, it takes the options of the job for its own."""
+
+
+def shown() -> list[str]:
+    """Lines of the commands that the jobs' docstrings, and fenced blocks and inline code of the pages, show."""
     texts = [ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{job}.py").read_text())) for job in JOBS]
-    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))):
+    for page in PAGES:
         texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
-    found = []
-    for line in "\n".join(texts).replace("\\\n", " ").splitlines():
-        command = re.match(r"\s*(?:ray job submit .*-- )?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", line)
-        if command:
-            name = (command[1] or command[2]).replace("_", "-")
-            found.append([name, *shlex.split(command[3].split(" > ")[0], comments=True)])
-    return found
+        texts += re.findall(r"(?<!`)`(ray job submit [^`]+)`(?!`)", page.read_text())
+    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if re.match(r"\s*(?:ray job submit |python jobs/|das |make )", line)]
+
+
+def command(line: str) -> list[str] | None:
+    """The arguments of `das` in a line; None for a line of which Ray or a shell would make something else."""
+    found = re.fullmatch(rf"(?:{RAY_JOB})?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", re.sub(r"  +(?!#)", " ", line))
+    return found and [
+        (found[1] or found[2]).replace("_", "-"),
+        *shlex.split(found[3].split(" > ")[0], comments=True),
+    ]
+
+
+def documented() -> list[list[str]]:
+    """Arguments of `das` in every command that is shown."""
+    return [arguments for line in shown() if (arguments := command(line))]
+
+
+def test_every_command_shown_has_a_form_that_can_be_read():
+    targets = re.findall(r"^([\w.-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    for line in shown():
+        made = re.match(r"make (\S+)", line)
+        assert made[1] in targets if made else command(line), line
+    assert sum("ray job submit" in line for line in shown()) >= 10
+
+
+def test_a_job_whose_options_ray_would_take_for_its_own_is_no_command():
+    assert command("ray job submit --working-dir . -- python jobs/train_panoptic.py small --data a")
+    for line in (
+        "ray job submit jobs/train_panoptic.py small --data a",
+        "ray job submit --working-dir . python jobs/train_panoptic.py small --data a",
+        "ray job submit -- python jobs/train_panoptic.py small --data a",
+    ):
+        assert command(line) is None
+
+
+def test_the_long_demo_is_as_much_larger_as_readme_and_help_say():
+    short, long = (plan(DemoConfig(long=long)) for long in (False, True))
+    times = f"{long.studio.train_frames / short.studio.train_frames:g} times as many pictures to train on"
+    assert times in " ".join((PROJECT / "README.md").read_text().split())
+    assert times in " ".join(inspect.getsource(DemoConfig).split())
+    assert long.model.build().backbone_width == 2 * short.model.build().backbone_width
 
 
 @pytest.mark.parametrize("arguments", documented(), ids=" ".join)
@@ -175,19 +216,41 @@ cli.main({arguments})
     ("arguments", "line"),
     [
         (["fly"], "unknown command 'fly', wanted one of render, doctor, prepare"),
-        (["train-panoptic"], "Expected one of {release, ours, paper, small}"),
-        (["train-panoptic", "huge"], "Unrecognized options: huge. Available subcommands: release, ours, paper, small"),
-        (["train-panoptic", "small", "--wings", "2"], "Unrecognized options: --wings, 2"),
-        (["train-panoptic", "small", "--workers", "two"], "Error parsing --workers: invalid literal"),
-        (["train-panoptic", "small", "--workers", "0"], "workers = 0, wanted at least 1"),
+        (["train-panoptik"], "did you mean train-panoptic?"),
+        (["train-panoptic"], "wanted das train-panoptic followed by one of release, ours, paper, small"),
+        (["train-panoptic", "smal"], "unknown 'smal', wanted das train-panoptic followed by one of"),
+        (["train-panoptic", "smal"], "did you mean small?"),
+        (["train-panoptic", "--data", "a"], "followed by one of release, ours, paper, small before --data"),
+        (["train-panoptic", "small", "small"], "unexpected 'small', wanted options only"),
+        (["train-panoptic", "small", "--wings", "2"], "unknown option --wings (das train-panoptic small --help)"),
+        (["train-panoptic", "small", "--optim.ammp=x"], "unknown option --optim.ammp; did you mean --optim.amp?"),
+        (
+            ["train-panoptic", "small", "--optim.amp", "bf61"],
+            "wanted one of none, auto, bf16, fp16; did you mean bf16?",
+        ),
+        (["train-panoptic", "small", "--workers", "two"], "--workers = 'two', wanted a whole number"),
+        (["train-panoptic", "small", "--workers"], "--workers has no value, wanted a whole number"),
+        (["train-panoptic", "small", "--workers", "0"], "das: workers = 0, wanted at least 1"),
         (["train-panoptic", "small", "--model.joints", "coco99"], "unknown joint set 'coco99'; known: panoptic15"),
         (["train-panoptic", "small", "--optim.lr", "-1"], "lr = -1.0, wanted above 0"),
         (["sweep", "small", "--trials", "0"], "trials = 0, wanted at least 1"),
-        (["prepare", "--source", "films", "--root", "a", "--out", "b"], "invalid choice 'films'"),
-        (["render"], "--out"),
-        (["doctor"], "Expected one of {data}"),
-        (["data"], "Expected one of {stats, show}"),
-        (["data", "draw"], "draw"),
+        (["prepare", "--source", "panoptik", "--root", "a", "--out", "b"], "did you mean panoptic?"),
+        (["render"], "das: --out is required (das render --help)"),
+        (["promote"], "das: --model, --scores, --name are required (das promote --help)"),
+        (["predict", "--model", "m"], "das: files is empty, wanted at least one photo or video"),
+        (["predict", "x.jpg", "--model", "m"], "das: x.jpg: no such file"),
+        (["predict", "x.jpg", "--modle", "m"], "unknown option --modle; did you mean --model?"),
+        (["predict", "x.jpg", "--model", "m", "--fov", "wide"], "--fov = 'wide', wanted a number"),
+        (["evaluate", "--model", "m", "--threshold", "high"], "--threshold = 'high', wanted a number"),
+        (["evaluate"], "das: model = '' and predictions = None, wanted one of the two"),
+        (["registry", "histroy", "das-demo"], "did you mean history?"),
+        (["registry", "history"], "das: NAME is required (das registry history --help)"),
+        (["registry", "history", "das"], "NAME = 'das', wanted one of das-panoptic, das-mupots, das-demo"),
+        (["registry", "history", "das-demo", "--cluster.num-cpus", "2"], "unknown option --cluster.num-cpus"),
+        (["doctor"], "wanted das doctor followed by data"),
+        (["doctor", "data"], "das: ROOT is required (das doctor data --help)"),
+        (["data"], "wanted das data followed by one of stats, show"),
+        (["data", "draw"], "unknown 'draw'"),
         (["doctor", "data", "a", "--names", "-1"], "names = -1, wanted at least 0"),
         (["data", "show", "a", "--count", "0"], "count = 0, wanted at least 1"),
         (["data", "stats", "a", "--assigned", "-1"], "assigned = -1, wanted at least 0"),
@@ -198,4 +261,175 @@ def test_a_mistake_in_the_flags_is_one_line_and_status_2(understood, capsys, arg
         cli.main(arguments)
     (error,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and error.startswith("das: ") and line in error
-    assert not set(error) & set("╭╮╰╯│─")
+    assert not set(error) & set("╭╮╰╯│─") and not re.search(r"tyro|[A-Z]\w+Config", error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train-panoptic", "small", "--data", "a", "--model.joints", "{missing}"],
+        ["train-panoptic", "small", "--data", "a", "--model.joints", "{broken}"],
+        ["prepare", "--source", "coco", "--root", "{folder}", "--out", "{folder}-out", "--split-manifest", "{missing}"],
+        ["prepare", "--source", "coco", "--root", "{folder}", "--out", "{folder}-out", "--split-manifest", "{broken}"],
+        ["promote", "--model", "m", "--scores", "s", "--name", "das-demo", "--gate", "{missing}"],
+        ["promote", "--model", "m", "--scores", "s", "--name", "das-demo", "--gate", "{broken}"],
+        ["predict", "{photo}", "--model", "{folder}", "--camera", "{broken}"],
+        ["predict", "{photo}", "--model", "{folder}"],
+    ],
+    ids=lambda arguments: f"{arguments[0]} {' '.join(arguments[-2:])}",
+)
+def test_a_message_names_its_file_once(tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    names = {"missing": "nowhere.json", "broken": "broken.json", "photo": "photo.png", "folder": "folder"}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken.json").write_text('{"no end')
+    (tmp_path / "photo.png").write_bytes(b"no photo")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([word.format(**names) for word in arguments])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and "[Errno" not in error
+    assert max(error.count(name) for name in names.values() if name != "folder") <= 1, error
+
+
+# Where each option that is required stands in the help of its command.
+REQUIRED = {
+    "render": ["--out"],
+    "doctor data": ["ROOT"],
+    "prepare": ["--source", "--root", "--out"],
+    "data stats": ["PREPARED"],
+    "train-panoptic small": ["--data"],
+    "evaluate": ["--data"],
+    "benchmark": ["--model", "--data"],
+    "promote": ["--model", "--scores", "--name"],
+    "registry diff": ["(required)"],
+    "predict": ["PHOTO", "--model"],
+}
+# Commands whose every help has been asked for: those above and the others with options of their own.
+HELPS = [*FUNCTIONS, "train-mupots ours", "sweep small", "registry history", "registry rollback", "registry gate"]
+
+
+def help_of(name: str, capsys) -> str:
+    """The help of a command, without boxes and line breaks."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*name.split(), "--help"])
+    assert not ended.value.code
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("name", "options"), REQUIRED.items(), ids=REQUIRED)
+def test_help_says_which_options_are_required(capsys, name, options):
+    text = help_of(name, capsys)
+    for option in options:
+        # Up to the next option there is no other default.
+        assert re.search(rf"{re.escape(option)}(?:(?!\(default:).)*\(required\)", text) or option == "(required)", text
+
+
+@pytest.mark.parametrize("name", [*dict.fromkeys([*HELPS, *REQUIRED])])
+def test_help_has_neither_names_of_classes_nor_of_the_parser(capsys, name):
+    assert not re.search(r"tyro|[A-Z]\w+Config", help_of(name, capsys))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["promote", "registry history", "registry diff", "registry rollback", "predict", "doctor data", "data stats"],
+)
+def test_only_commands_that_start_ray_have_options_of_a_cluster(capsys, name):
+    for option in ("num-cpus", "num-gpus", "object-store", "dashboard", "address", "worker-logs", "shared-storage"):
+        assert option not in help_of(name, capsys)
+
+
+@pytest.mark.parametrize("name", ["train-panoptic small", "evaluate", "benchmark", "predict"])
+def test_every_command_with_a_device_calls_it_device(capsys, name):
+    text = help_of(name, capsys)
+    assert re.search(r"--device,? .*\{cpu,cuda\}", text) and "gpu," not in text.replace("num-gpus", "")
+
+
+def test_older_spellings_of_the_device_are_understood(understood):
+    for words, gpu in ((["--gpu"], True), (["--no-gpu"], False), (["--device", "cuda"], True), ([], False)):
+        assert understood(["evaluate", "--model", "m", *words]).gpu is gpu
+        assert understood(["train-panoptic", "small", "--data", "a", *words]).gpu is gpu
+    assert understood(["sweep", "ours", "--train.data", "a", "--train.no-gpu"]).train.gpu is False
+    for words in (["--devices", "cpu", "gpu"], ["--device", "cpu", "cuda"]):
+        assert understood(["benchmark", "--model", "m", "--data", "d", *words]).devices == ("cpu", "gpu")
+
+
+def test_the_version_is_said_without_torch():
+    code = "import sys, das; from pipeline import cli; cli.main(['--version']); "
+    code += "print(das.__version__, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    version, line = done.stdout.splitlines()
+    assert version == cli.version() and line == "0.1.0 False"
+    assert re.fullmatch(r"das 0\.1\.0 \(0\.1\.0\+(git|src)\.\w+(\.dirty)?\)", version)
+
+
+TYPED = {
+    "render": ["render", "--out", "o"],
+    "doctor data": ["doctor", "data", "a"],
+    "prepare": ["prepare", "--source", "coco", "--root", "a", "--out", "b"],
+    "data stats": ["data", "stats", "a"],
+    "data show": ["data", "show", "a"],
+    "train-panoptic": ["train-panoptic", "small", "--data", "a"],
+    "train-mupots": ["train-mupots", "small", "--data", "a"],
+    "evaluate": ["evaluate", "--model", "m", "--data", "a"],
+    "promote": ["promote", "--model", "m", "--scores", "s", "--name", "das-demo"],
+    "registry": ["registry", "history", "das-demo"],
+    "predict": ["predict", "photo.jpg", "--model", "m"],
+    "sweep": ["sweep", "small", "--train.data", "a"],
+    "benchmark": ["benchmark", "--model", "m", "--data", "a"],
+    "demo": ["demo"],
+}
+
+
+class InTask(Exception):
+    """As Ray hands on what a task raised: wrapped, with the exception in ``cause``."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("a traceback of many lines")
+        self.cause = cause
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (PermissionError(13, "Permission denied", "out/x.json"), 2, "das: out/x.json: Permission denied\n"),
+        (OSError(28, "No space left on device", "out/x.json"), 2, "das: out/x.json: No space left on device\n"),
+        (InTask(NotADirectoryError(20, "Not a directory", "a/b")), 2, "das: a/b: Not a directory\n"),
+        (ConnectionError("no server at\nhttp://head"), 2, "das: no server at http://head\n"),
+        (BrokenPipeError(32, "Broken pipe"), 2, ""),
+        (KeyboardInterrupt(), 130, "das: interrupted\n"),
+    ],
+    ids=["permission", "full", "task", "server", "pipe", "interrupt"],
+)
+def test_what_a_machine_refuses_is_one_line(monkeypatch, capsys, tmp_path, name, error, status, line):
+    def fail(*_):
+        raise error
+
+    module, _, function = FUNCTIONS[name].rpartition(".")
+    monkeypatch.setattr(importlib.import_module(module), function, fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(TYPED[name])
+    assert ended.value.code == status and capsys.readouterr().err == line
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("pipeline.demo.demo", lambda config: {}["no such key"])
+    with pytest.raises(KeyError):
+        cli.main(["demo"])
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "error"),
+    [
+        ("{das} --help > /dev/full", 2, "das: standard output: No space left on device\n"),
+        ("{das} predict --help > /dev/full", 2, "das: standard output: No space left on device\n"),
+        ("exec 3> >(exec true); sleep 1; exec {das} --help >&3", 2, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_one_line(shell, status, error):
+    das = f"{shlex.quote(sys.executable)} -c 'from pipeline.cli import main; main()'"
+    done = subprocess.run(["bash", "-c", shell.format(das=das)], cwd=PROJECT, capture_output=True, text=True)
+    # With PYTHONUNBUFFERED it is the printing itself that fails, which does not know the name of what it prints to.
+    assert done.returncode == status and done.stderr in (error, error.replace("standard output: ", ""))

@@ -73,7 +73,7 @@ def read_splits(name: str) -> SplitManifest:
     try:
         manifest = SplitManifest.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
     if manifest.name in MANIFESTS:
         raise ValueError(f"{name}: its name {manifest.name!r} is taken by another manifest")
     return manifest

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from das.fields import at_least, check_name, check_threshold
 from pipeline.data.splits import Split
 from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.configs import device_flag
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class EvaluateConfig:
 
     model: str = ""
     """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(required)")] = ()
     """Prepared data folders (or URIs), scored together."""
     split: Split = "test"
     """Which of their splits."""
@@ -36,8 +40,10 @@ class EvaluateConfig:
     """Score also images that the model was trained on; every number is then marked train-fit and passes no gate."""
     workers: int = 0
     """Processes that predict; 0 takes one for every CPU (or GPU) of the cluster, less one CPU for reading."""
-    gpu: bool = False
-    """One GPU for every worker; otherwise CPUs."""
+    gpu: Annotated[
+        bool, device_flag(cpu=False, cuda=True), tyro.conf.FlagConversionOff, tyro.conf.arg(name="device")
+    ] = False
+    """cuda: one GPU for every worker."""
     batch_size: int = 8
     """Images that a worker predicts at once."""
     overlays: int = 8

@@ -37,7 +37,26 @@ _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by ``ray job submit`` around 
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
+class StoreConfig:
+    """Where results, runs and registered models are; what needs no Ray needs nothing more."""
+
+    storage: str | None = None
+    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else ./runs."""
+    tracking_uri: str | None = None
+    """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+
+    def locations(self) -> tuple[str, str]:
+        """Absolute storage and tracking URI, with defaults from the environment; starts nothing.
+
+        Raises:
+            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database.
+        """
+        storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
+        return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
+
+
+@dataclass(frozen=True)
+class ClusterConfig(StoreConfig):
     """Where a job runs and where its results go. The defaults start a local Ray on this machine."""
 
     address: str | None = None
@@ -54,13 +73,9 @@ class ClusterConfig:
     through it."""
     worker_logs: bool = False
     """Print the output of workers. Otherwise it is in Ray's log files only; errors reach the driver in any case."""
-    storage: str | None = None
-    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else ./runs."""
     shared_storage: bool = False
     """The storage folder (of `prepare`: --out) is mounted at the same path on all nodes. A cluster of several nodes
     takes a folder only with this option."""
-    tracking_uri: str | None = None
-    """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
 
     def __post_init__(self) -> None:
         at_least(self, num_cpus=1, num_gpus=0, object_store_mb=80)
@@ -68,15 +83,6 @@ class ClusterConfig:
             raise ValueError(
                 f"address = {self.address!r}, wanted auto, local or HOST:PORT (Ray Client is not used: submit a job)"
             )
-
-    def locations(self) -> tuple[str, str]:
-        """Absolute storage and tracking URI, with defaults from the environment; starts nothing.
-
-        Raises:
-            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database.
-        """
-        storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
-        return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Helpers for configuration dataclasses: choices of the command line, and flat parameters for tracking."""
+"""Helpers for configuration dataclasses: choices of the command line, its device, and flat parameters for tracking."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def one_of(names: Iterable[str]) -> Any:
         is_instance=lambda value: isinstance(value, str),
         str_from_instance=lambda value: [value],
         choices=choices,
+    )
+
+
+def device_flag(cpu: Any, cuda: Any) -> Any:
+    """Annotation of a field that ``--device cpu`` or ``--device cuda`` sets to one of two values; gpu means cuda.
+
+    A field of another name takes ``tyro.conf.arg(name="device")`` too, a bool ``tyro.conf.FlagConversionOff``.
+    """
+    values = {"cpu": cpu, "cuda": cuda, "gpu": cuda}
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{cpu,cuda}",
+        instance_from_str=lambda words: values[words[0]],
+        is_instance=lambda value: value in (cpu, cuda),
+        str_from_instance=lambda value: ["cpu" if value == cpu else "cuda"],
+        choices=tuple(values),
     )
 
 

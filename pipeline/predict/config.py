@@ -10,6 +10,7 @@ import tyro
 
 from das.camera import ASSUMED_FOV_DEGREES
 from das.fields import check_threshold, check_values
+from pipeline.infra.configs import device_flag
 from pipeline.predict.videos import is_video
 
 
@@ -17,7 +18,11 @@ from pipeline.predict.videos import is_video
 class PredictConfig:
     """The photos and videos, the model, and the camera."""
 
-    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO [PHOTO ...]")]
+    files: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="PHOTO [PHOTO ...]", help_behavior_hint="(required)"),
+    ]
     """Photos (anything that OpenCV reads) or videos."""
     model: str
     """Checkpoint folder, or a registered model such as models:/das-demo@champion."""
@@ -34,7 +39,7 @@ class PredictConfig:
     inside: str | None = None
     """Name of a joint: also writes NAME_inside.png, each pyramid level's scores and offsets to that joint before and
     after the recursive updates, and residuals.png, the learned density of the errors in the image."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Annotated[Literal["cpu", "cuda"], device_flag(cpu="cpu", cuda="cuda")] = "cpu"
     """Device of the network."""
     storage: str | None = None
     """Folder of runs with the mlflow.db of registered models; default $DAS_STORAGE, else ./runs."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import tyro
 
-from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.cluster import StoreConfig
 from pipeline.registry.tasks import ModelName
 
 
@@ -28,8 +27,8 @@ class PromoteConfig:
     prints."""
     data: tuple[str, ...] = ()
     """Prepared folders of the evaluation, if they have moved; by default those that its report.json names."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where runs and registry are: only storage and tracking_uri are used, Ray is not started."""
+    cluster: StoreConfig = field(default_factory=StoreConfig)
+    """Where runs and registry are."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class History:
 
     name: tyro.conf.Positional[ModelName]
     """Registered model."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
+    cluster: StoreConfig = field(default_factory=StoreConfig)
+    """Where the registry is."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Diff:
     """The version or alias to compare it with."""
     data: tuple[str, ...] = ()
     """Prepared folders of their evaluations, if they have moved."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
+    cluster: StoreConfig = field(default_factory=StoreConfig)
+    """Where the registry is."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Rollback:
     """A former champion; by default the one that the champion replaced."""
     reason: str = "not given"
     """Reason, shown in the history."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """Where the registry is: only storage and tracking_uri are used."""
+    cluster: StoreConfig = field(default_factory=StoreConfig)
+    """Where the registry is."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,5 @@ class DefaultGate:
 class RegistryConfig:
     """One of the commands of `das registry`."""
 
-    command: tyro.conf.OmitSubcommandPrefixes[
-        History | Diff | Rollback | Annotated[DefaultGate, tyro.conf.subcommand("gate")]
-    ]
+    command: History | Diff | Rollback | DefaultGate
     """What to do."""

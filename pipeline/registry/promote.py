@@ -133,8 +133,9 @@ def read_gate(config: PromoteConfig) -> Gate:
     default = TASKS[config.name].gate
     if config.gate is None:
         return default
+    fields = read_json(config.gate)
     try:
-        return default.changed_by(read_json(config.gate))
+        return default.changed_by(fields)
     except ValueError as error:
         raise ValueError(f"{config.gate}: {error}") from error
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
+import tyro
+
 from das.config import BACKBONE_NAMES, VARIANTS, DASConfig, PoseLikelihood, Update
 from das.fields import at_least, check_name, check_values
 from das.recipe import RECIPES, RecipeConfig, small_recipe
 from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
-from pipeline.infra.configs import one_of
+from pipeline.infra.configs import device_flag, one_of
 from pipeline.training.optim_config import OptimConfig
 
 
@@ -113,7 +115,7 @@ class IngestConfig:
 class TrainConfig:
     """One training. The same `name` in the same `storage` resumes; a finished one is a no-op."""
 
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(required)")] = ()
     """Prepared data folders (or URIs), trained on together."""
     repeat: tuple[int, ...] = ()
     """How often each folder's rows appear in an epoch; empty means once each."""
@@ -134,9 +136,11 @@ class TrainConfig:
     pretrained: str | None = None
     """File or URL with torchvision ImageNet weights of the ResNet, or a checkpoint folder to start from."""
     workers: int = 1
-    """Training processes; each takes one GPU when `gpu` is set."""
-    gpu: bool = False
-    """Train on GPUs with nccl; otherwise on CPUs with gloo."""
+    """Training processes; each takes one GPU with `--device cuda`."""
+    gpu: Annotated[
+        bool, device_flag(cpu=False, cuda=True), tyro.conf.FlagConversionOff, tyro.conf.arg(name="device")
+    ] = False
+    """cuda: a GPU for each worker, with nccl; cpu: CPUs, with gloo."""
     cpus_per_worker: float = 1.0
     """CPUs reserved for each worker."""
     threads: int = 0

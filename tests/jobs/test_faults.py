@@ -205,7 +205,7 @@ CASES = {
     parquet_without_a_column: [".parquet: column joints_uv is missing, wanted"],
     rows_of_an_unknown_joint_set: [".parquet", "synthetic/", "coco99", "panoptic15"],
     model_of_an_unknown_joint_set: ["unknown joint set 'coco99'", "panoptic15"],
-    misspelt_flag: ["das: Unrecognized options: --optim.learning-rate"],
+    misspelt_flag: ["das: unknown option --optim.learning-rate"],
     initial_weights_of_another_architecture: ["model.safetensors is of another architecture", "found", "wanted"],
     initial_weights_that_are_missing: ["weights.pth' does not exist, wanted a checkpoint folder, a file or a URL"],
     too_little_data_for_a_step: ["data has 32 training images, wanted at least one step of 100"],

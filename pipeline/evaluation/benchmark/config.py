@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from das.fields import at_least, check_name, check_threshold, check_values
 from pipeline.data.splits import Split
 from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.configs import device_flag
 
 Device = Literal["cpu", "gpu"]
 
@@ -22,8 +25,11 @@ class BenchmarkConfig:
     """Prepared data folders (or URIs) whose images are used; annotations are not read."""
     split: Split = "test"
     """Split of these folders."""
-    devices: tuple[Device, ...] = ("cpu",)
-    """Devices to measure on, one after the other: cpu, gpu or both."""
+    devices: Annotated[
+        tuple[Annotated[Device, device_flag(cpu="cpu", cuda="gpu")], ...],
+        tyro.conf.arg(name="device"),
+    ] = ("cpu",)
+    """Devices to measure on, one after the other: cpu, cuda or both."""
     threads: int = 1
     """CPU threads; the same number of CPUs is reserved."""
     bf16: bool = False
