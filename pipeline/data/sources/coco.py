@@ -90,7 +90,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[i], catIds=coco.getCatIds(catNms=["person"])))
         people = [_person(annotation, path) for annotation in annotations]
         size = photo_size(image, path)
-        photo = _photo(Path(chunk.root) / chunk.sequence / image["file_name"], size)
+        photo = _photo(Path(chunk.root) / chunk.sequence / image["file_name"], chunk.root, size)
         if isinstance(photo, NoImage):
             yield drop_frame(chunk, i, photo)
         else:
@@ -117,9 +117,9 @@ def photo_size(image: dict[str, Any], path: Path) -> tuple[int, int] | None:
     return size_of(image, path) if "height" in image or "width" in image else None
 
 
-def _photo(file: Path, size: tuple[int, int] | None) -> EncodedImage | NoImage:
+def _photo(file: Path, root: str | Path, size: tuple[int, int] | None) -> EncodedImage | NoImage:
     """A photo as it is displayed, or why it cannot be used; ``size`` (height, width) is what its annotation says."""
-    stored = read_image(file)
+    stored = read_image(file, root)
     if isinstance(stored, NoImage):
         return stored
     try:
