@@ -2,7 +2,8 @@
 
 A person is assigned to the pyramid level whose range contains r_max, the distance from the center to the farthest
 visible joint. On that level the feature points around the center are positives. A point near several people is a
-positive of the one with the nearest center. All other points are background, padding included, as in the release.
+positive of the one with the nearest center. All other points are background, padding included, as in the release;
+those inside ``Batch.masked`` are neither (``masked_points``).
 
 Two choices differ between paper and release (``DASConfig.positives``): the N_pos nearest points, or the points
 strictly within 1.5 strides on both axes (9 at most). The center is the root, or the middle of the tight box of the
@@ -112,6 +113,20 @@ def assign(batch: Batch, config: DASConfig) -> list[Positives]:
         cells = FeaturePoints(image, index // columns, index % columns)
         centerness = centerness_target(closest[image, index], stride, config.positive_radius)
         levels.append(Positives(cells, person[image, index], points[index], centerness))
+    return levels
+
+
+def masked_points(batch: Batch, config: DASConfig) -> list[Tensor]:
+    """Which feature points of every level lie in an area that is no background (``Batch.masked``): (B, h * w) bool.
+
+    Where such a point is a positive of another person, it stays one.
+    """
+    height, width = batch.images.shape[-2:]
+    low, high = batch.masked[:, :, None, :2], batch.masked[:, :, None, 2:]  # (B, M, 1, 2)
+    levels = []
+    for stride in config.strides:
+        points = feature_points(*level_shape(height, width, stride), stride, batch.masked.device)
+        levels.append(((points >= low) & (points <= high)).all(-1).any(1))
     return levels
 
 

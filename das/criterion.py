@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from das.assign import Positives, assign
+from das.assign import Positives, assign, masked_points
 from das.camera import mean_focal
 from das.codec import PoseCodec
 from das.config import DASConfig
@@ -134,7 +134,9 @@ class Criterion(nn.Module):
                 mask[tuple(positive.cells)] = True
                 is_positive.append(mask.flatten(1))
                 confidence.append(level.confidence.flatten(1))
-            sums = {"cls": focal_loss(torch.cat(confidence, 1).float(), torch.cat(is_positive, 1))[0]}
+            positive_points = torch.cat(is_positive, 1)
+            counted = positive_points | ~torch.cat(masked_points(batch, self.config), 1)
+            sums = {"cls": focal_loss(torch.cat(confidence, 1).float(), positive_points, counted)[0]}
 
             cells = [p.cells for p in positives]
             centerness = _read([level.centerness for level in output.levels], cells)[:, 0]  # (P,)

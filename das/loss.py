@@ -1,7 +1,8 @@
 """The terms of the objective (Eq. 10) as pure functions; each returns a sum and the count that divides it.
 
 Sum and count are returned separately because the count is that of the whole global batch: counts are added over all
-workers and accumulation steps before they divide the sums, so N workers train exactly as one does.
+workers and accumulation steps before they divide the sums. So the objective does not depend on the number of workers;
+its gradient does where batch norm computes over one worker's images, unless that is frozen or synchronised.
 
 ``POSE_LOSSES`` and ``ROOT_DEPTH_LOSSES`` at the end hold the forms that a ``DASConfig`` can name. A new form is a
 function and an entry here, and its name in das/config.py. ``rle_loss`` is Eq. 9 as written, ``rle_release_loss`` is
@@ -51,12 +52,13 @@ class PoseLoss(NamedTuple):
     nll_flow: Tensor
 
 
-def focal_loss(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+def focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sigmoid focal loss of the center confidence (Eq. 1), alpha 0.25 and gamma 2.
 
     Args:
         logits: (B, M) of all feature points.
         positive: (B, M) bool.
+        counted: (B, M) bool, points that add to the sum; None: all.
 
     Returns:
         The sum, and positives + images: with the images added, a batch with few people does not get a huge loss.
@@ -66,7 +68,8 @@ def focal_loss(logits: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     wrong = torch.where(positive, 1 - probability, probability)
     weight = torch.where(positive, _FOCAL_ALPHA, 1 - _FOCAL_ALPHA) * wrong**_FOCAL_GAMMA
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (weight * cross_entropy).sum(), positive.sum() + len(logits)
+    losses = weight * cross_entropy
+    return (losses if counted is None else losses.where(counted, 0.0)).sum(), positive.sum() + len(logits)
 
 
 def centerness_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from das.config import DASConfig
 from das.fpn import FPN
 from das.head import Head, LevelOutput
 from das.loss import POSE_LOSSES, Likelihood
-from das.recursive_update import RecursiveUpdate, UpdateState
+from das.recursive_update import INITIAL_GAIN, RecursiveUpdate, UpdateState
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -101,9 +101,9 @@ class DAS(nn.Module):
         """Initialises a new model to predict the mean root (3,) and the mean pose (J, 3), both in network units.
 
         They become the biases of the last convolutions: a root depth of dozens of units, as in small images with short
-        focal lengths, would otherwise take many steps of the learning rate. The updates of Eq. 6 and 7 add the map to
-        itself, so each layer doubles a constant map: there the bias is the mean pose divided by 2 per layer, and the
-        updated offsets start at the mean.
+        focal lengths, would otherwise take many steps of the learning rate. An untrained update changes a constant map
+        by a known factor per layer (``INITIAL_GAIN``); the bias is the mean pose divided by it, so that the updated
+        offsets start at the mean, whatever the update.
         """
         for name, value, wanted in (
             ("mean_root", mean_root, (3,)),
@@ -111,12 +111,12 @@ class DAS(nn.Module):
         ):
             if tuple(value.shape) != wanted:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, wanted {wanted}")
-        doublings = self.config.layers if self.config.update in ("single", "multi") else 0
+        gain = mean_offsets.new_tensor(INITIAL_GAIN[self.config.update]) ** self.config.layers  # (3,)
         with torch.no_grad():
             for out, value in (
                 (self.head.root_xy.out, mean_root[:2]),
                 (self.head.root_depth.out, mean_root[2:]),
-                (self.head.joints.out, mean_offsets / 2**doublings),
+                (self.head.joints.out, mean_offsets / gain),
             ):
                 assert out.bias is not None
                 out.bias.copy_(value.flatten())

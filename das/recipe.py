@@ -93,6 +93,9 @@ class RecipeConfig:
     """Images with fewer people left after augmentation are dropped; 0 keeps background (release: 2)."""
     keep_images_with_invalid_people: bool = True
     """Keep the other people of an image in which the source marks one as invalid; the release drops the image."""
+    mask_people_without_root: bool = True
+    """The area of a visible person who is not taught, as no root is labelled or inside the image, is no background: the
+    tight box of the visible joints is left out of the confidence loss. In the release it is background."""
     coco19_nose_is_head: bool = True
     """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
     synthesised_joints: tuple[Synthesised, ...] = ()
@@ -125,7 +128,11 @@ class RecipeConfig:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RecipeConfig:
-        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
+        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields.
+
+        Recipes of checkpoints without ``mask_people_without_root`` are of a time when nothing was masked.
+        """
+        value = {"mask_people_without_root": False, **value}
         check_json(cls, value, cls.__name__)
         parts = {"test_size": InputSize, "with_depth": Augmentation, "without_depth": Augmentation}
         for name, part in parts.items():
@@ -165,6 +172,7 @@ def _as_released(recipe: RecipeConfig) -> RecipeConfig:
         min_visible_joints=6,
         min_people=2,
         keep_images_with_invalid_people=False,
+        mask_people_without_root=False,
         coco19_nose_is_head=False,
         depth_scaled_for="first_person",
     )

@@ -33,6 +33,16 @@ from das.config import Update
 from das.grid import sampling_grid
 from das.head import ConvBlock, init_small, predict
 
+# What one untrained layer makes of offsets that are the same in every cell, per dimension. Single and multi add the map
+# to itself. The release's gate lets half of it through, fresh offsets being 0; half of its samples lie at the target,
+# which adds the gated u, v once more, the other half at the source.
+INITIAL_GAIN: dict[Update, tuple[float, float, float]] = {
+    "none": (1.0, 1.0, 1.0),
+    "single": (2.0, 2.0, 2.0),
+    "multi": (2.0, 2.0, 2.0),
+    "release": (0.75, 0.75, 0.5),
+}
+
 
 class FeaturePoints(NamedTuple):
     """P cells of one level, each field (P,) int64: which image of the batch, which row, which column."""

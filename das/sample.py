@@ -6,7 +6,7 @@ never do: ``visible`` for joints, ``has_depth`` for people annotated in 2D only,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Sample:
         root_uv: (N, 2) pixels; the skeleton's root joint, or the mean of both hips.
         root_depth: (N,) Z of the root in mm.
         has_depth: (N,) bool, person is annotated in 3D.
+        masked: (M, 4) pixels, x0 y0 x1 y1: areas of visible people who are not among the N; no background either.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Sample:
     root_uv: np.ndarray
     root_depth: np.ndarray
     has_depth: np.ndarray
+    masked: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
     def __post_init__(self) -> None:
         n, j = self.visible.shape
@@ -55,6 +57,7 @@ class Sample:
             "root_uv": (n, 2),
             "root_depth": (n,),
             "has_depth": (n,),
+            "masked": (len(self.masked), 4),
         }
         for name, shape in wanted.items():
             assert getattr(self, name).shape == shape, (self.key, name, getattr(self, name).shape, shape)
@@ -79,6 +82,7 @@ class Batch:
         joints_uv: (B, N, J, 2) float32 pixels. joints_depth: (B, N, J) float32 mm. visible: (B, N, J) bool.
         root_uv: (B, N, 2) float32 pixels. root_depth: (B, N) float32 mm.
         has_depth: (B, N) bool. person_mask: (B, N) bool, False for padding.
+        masked: (B, M, 4) float32 pixels, x0 y0 x1 y1, areas that are no background; padding contains no point.
     """
 
     keys: list[str]
@@ -93,6 +97,7 @@ class Batch:
     root_depth: Tensor
     has_depth: Tensor
     person_mask: Tensor
+    masked: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
@@ -125,6 +130,10 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
     mask = torch.zeros(b, n, dtype=torch.bool)
     for i, s in enumerate(samples):
         mask[i, : len(s.has_depth)] = True
+    boxes = max(len(s.masked) for s in samples)
+    masked = torch.tensor([torch.inf, torch.inf, -torch.inf, -torch.inf]).repeat(b, boxes, 1)
+    for i, s in enumerate(samples):
+        masked[i, : len(s.masked)] = torch.from_numpy(s.masked)
     return Batch(
         keys=[s.key for s in samples],
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -140,4 +149,5 @@ def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
         root_depth=people("root_depth", (), torch.float32),
         has_depth=people("has_depth", (), torch.bool),
         person_mask=mask,
+        masked=masked,
     )

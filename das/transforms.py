@@ -193,8 +193,24 @@ def inside(uv: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.all((uv >= -0.5) & (uv < np.array([width, height]) - 0.5), axis=-1)
 
 
+def tight_boxes(uv: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Boxes x0 y0 x1 y1 of the visible (N, J) joints (N, J, 2) of every person who has any: (M, 4) pixels."""
+    seen = visible.any(axis=1)
+    hidden = ~visible[seen][..., None]
+    low = np.where(hidden, np.inf, uv[seen]).min(axis=1)
+    high = np.where(hidden, -np.inf, uv[seen]).max(axis=1)
+    return np.hstack([low, high])
+
+
+def move_boxes(boxes: np.ndarray, A: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes (M, 4) seen through A (2, 3): those around the moved corners, cut to the new image, without empty ones."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ A[:, :2].T + A[:, 2]
+    low, high = corners.min(axis=1).clip(min=-0.5), corners.max(axis=1).clip(max=np.array([width, height]) - 0.5)
+    return np.hstack([low, high])[(low <= high).all(axis=1)]
+
+
 def move(sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool = False) -> Sample:
-    """The sample seen through A (2, 3): image and positions move, ``K' = A K``, depths stay.
+    """The sample seen through A (2, 3): image, positions and masked boxes move, ``K' = A K``, depths stay.
 
     Joints that leave the new image of height x width pixels become invisible; people stay, wherever they are.
     ``mirrored`` says that A mirrors the picture: left and right names are swapped.
@@ -209,6 +225,7 @@ def move(sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool 
         joints_depth=sample.joints_depth[:, names],
         visible=sample.visible[:, names] & inside(joints_uv, height, width),
         root_uv=sample.root_uv @ A[:, :2].T + A[:, 2],
+        masked=move_boxes(sample.masked, A, height, width),
     )
 
 
@@ -259,7 +276,10 @@ def draw(recipe: RecipeConfig, has_depth: bool, height: int, width: int, rng: np
 
 
 def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | DroppedSample:
-    """The sample under one drawn augmentation; people whose root leaves the image are removed."""
+    """The sample under one drawn augmentation; people whose root leaves the image are removed.
+
+    Where they are still visible, their area is masked, if the recipe masks at all.
+    """
     (h, w), (height, width) = sample.image.shape[:2], drawn.size
     A = drawn.matrix(h, w)
     stay = inside(sample.root_uv @ A[:, :2].T + A[:, 2], height, width)
@@ -268,7 +288,8 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Dropp
     moved = move(sample, A, height, width, drawn.flip)
     if recipe.depth_scaled_for == "first_person":
         moved = _scale_first_person_only(moved, drawn.scale)
-    moved = moved.select(stay)
+    masked = np.concatenate([moved.masked, tight_boxes(moved.joints_uv[~stay], moved.visible[~stay])])
+    moved = replace(moved.select(stay), masked=masked[: None if recipe.mask_people_without_root else 0])
     image = jitter_colour(moved.image, drawn.brightness, drawn.contrast, drawn.saturation, drawn.hue)
     if image is not moved.image:
         # Pixels outside the source image keep the border colour: they carry no information and must not vary.

@@ -9,7 +9,7 @@ import numpy as np
 from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
 from das.sample import Sample
 from das.skeleton import skeleton_named
-from das.transforms import inside
+from das.transforms import inside, tight_boxes
 from pipeline.data.record import UNLABELLED, Record, decode_image, left_out
 
 
@@ -18,7 +18,8 @@ def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, 
 
     A joint is visible when it is labelled (occluded joints are) and inside the image. The root is the mean of the
     skeleton's root joints. People have depth when the record has ``joints_cam``. An image without K gets intrinsics
-    with a field of view of ``ASSUMED_FOV_DEGREES``.
+    with a field of view of ``ASSUMED_FOV_DEGREES``. Of people who are left out, the tight boxes of visible joints
+    are ``masked``.
 
     Args:
         record: the stored row.
@@ -37,6 +38,7 @@ def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, 
     root = list(skeleton.root_indices)
     reasons = left_out(record)
     keep = reasons == ""
+    seen = labelled & inside(record.joints_uv, record.height, record.width)
     uv = record.joints_uv[keep].astype(np.float64)
     cam, K = record.joints_cam, record.K
     if K is None:
@@ -51,9 +53,10 @@ def to_sample(record: Record, image: np.ndarray | None = None) -> tuple[Sample, 
         distortion=np.zeros(5) if record.distortion is None else record.distortion,
         joints_uv=uv,
         joints_depth=depth,
-        visible=labelled[keep] & inside(uv, record.height, record.width),
+        visible=seen[keep],
         root_uv=uv[:, root].mean(axis=1),
         root_depth=depth[:, root].mean(axis=1),
         has_depth=np.full(len(uv), cam is not None),
+        masked=tight_boxes(record.joints_uv[~keep].astype(np.float64), seen[~keep]),
     )
     return sample, Counter(reasons[~keep].tolist())

@@ -83,6 +83,8 @@ class IngestConfig:
     """Strength of recipe small's augmentation, 0 to 1; less for trainings of one or two passes."""
     synthesise: tuple[Synthesised, ...] = ()
     """Joints computed from others where the data lack them, such as COCO's neck (docs/joint_sets.md)."""
+    mask_people_without_root: bool = True
+    """Leave visible people without a usable root out of the confidence loss, where the recipe does (release: never)."""
     batch_size: int = 4
     """Images per worker and step."""
     accumulate: int = 1
@@ -108,7 +110,8 @@ class IngestConfig:
             recipe = small_recipe(self.width, self.height, self.augmentation)
         else:
             recipe = RECIPES[self.recipe]()
-        return replace(recipe, synthesised_joints=self.synthesise)
+        masking = recipe.mask_people_without_root and self.mask_people_without_root
+        return replace(recipe, synthesised_joints=self.synthesise, mask_people_without_root=masking)
 
 
 @dataclass(frozen=True)

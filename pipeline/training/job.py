@@ -25,6 +25,7 @@ from pipeline.tracking.tracker import RunHandle
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import check_initial_weights, is_checkpoint
 from pipeline.training.pose_statistics import pose_statistics
+from pipeline.training.validation import SELECT_BY
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TrainJob:
         index: columns key and image_sha256 of all images that the model will have learned from, written into every
             checkpoint; None where they are not known.
         manifests: of the training data, one per folder.
+        validated_on: source and fingerprint of the data whose val split is scored; None without validation.
         run: the MLflow run that the loop logs to; None until the driver has opened it.
     """
 
@@ -48,13 +50,17 @@ class TrainJob:
     val_keys: list[str]
     index: dict[str, list[str]] | None
     manifests: list[Manifest]
+    validated_on: str | None = None
     run: RunHandle | None = None
 
     def settings(self) -> dict[str, Any]:
         """What must be equal for a later call of the same name to continue this training, as JSON.
 
-        Model, recipe, optimisation, data, seed and initial weights; not where or on how many workers it runs.
+        Model, recipe, optimisation, images of a step, data, seed, initial weights, and how the best epoch is chosen;
+        not where it runs. The number of workers may change where batch_size x accumulate x workers stays the same:
+        steps are then of as many images as before, and the schedule, which counts steps, goes on where it was.
         """
+        ingest = self.config.ingest
         return {
             "model": self.info.model.to_json(),
             "recipe": self.info.recipe,
@@ -63,6 +69,10 @@ class TrainJob:
             "repeat": list(self.config.repeat),
             "seed": self.config.seed,
             "pretrained": self.config.pretrained,
+            "batch_size x accumulate x workers": ingest.batch_size * ingest.accumulate * self.config.workers,
+            "val": self.validated_on,
+            "val_images": self.config.val_images,
+            "select": SELECT_BY if self.val_keys else None,
         }
 
 
@@ -106,7 +116,10 @@ def training_job(config: TrainConfig) -> TrainJob:
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    return TrainJob(config, info, rows, val_keys, _training_index(config.data, config.pretrained), manifests)
+    validated = load_manifest(config.val or config.data[0]) if val_keys else None
+    validated_on = f"{validated.source} {validated.fingerprint}" if validated is not None else None
+    index = _training_index(config.data, config.pretrained)
+    return TrainJob(config, info, rows, val_keys, index, manifests, validated_on)
 
 
 def _images(manifest: Manifest, split: str) -> int:

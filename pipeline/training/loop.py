@@ -1,7 +1,10 @@
 """What every training worker runs: load, forward, backward, step, report; after each epoch validate and save.
 
 The counts that divide a step's losses, and the clock of the budget, are summed over all workers before the backward
-pass; they depend on targets alone. So N workers compute the gradient of one that sees the same global batch.
+pass; they depend on targets alone. So N workers compute the gradient of one that sees the same global batch, as far as
+norms allow it: with norms that compute over one image (group norm) or are frozen the two are equal. Batch norm in
+training computes over the images of one worker's batch, as it does over one of several accumulated batches, so there
+they are close only. Its running statistics are rank 0's before validation and in checkpoints.
 """
 
 from __future__ import annotations
@@ -115,6 +118,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
 
         metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.transform.left_out.items()}}
         info = job.info
+        if worker.world > 1:
+            state.share_buffers()
         if validate is not None:
             scores, threshold = validate(state.best_weights)
             metrics |= scores

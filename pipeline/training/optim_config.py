@@ -42,7 +42,8 @@ class OptimConfig:
     ema_decay: float | None = 0.999
     """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
     start_at_mean: bool = True
-    """A new model predicts the mean root and the mean pose of its first batches; off: zeros, as in the release."""
+    """A new model predicts the mean root and the mean pose of its first batches, after the update of any kind; off:
+    zeros, as in the release."""
 
     def __post_init__(self) -> None:
         at_least(self, weight_decay=0, warmup_steps=0, epochs=1)

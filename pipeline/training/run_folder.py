@@ -17,6 +17,11 @@ from pipeline.infra.files import copy_folder, exists, join, read_json, write_jso
 from pipeline.models import FINISHED_FILE
 from pipeline.tracking.tracker import Tracker
 
+# Settings of a training that older runs did not write.
+_ADDED_LATER = frozenset({"batch_size x accumulate x workers", "val", "val_images", "select"})
+# Settings that older runs did not write either, with the value that they were trained with.
+_ONCE = {"recipe.mask_people_without_root": False}
+
 
 class RunFolder:
     """One run's folder, a path or a URI of object storage.
@@ -37,12 +42,18 @@ class RunFolder:
         self._result = join(path, FINISHED_FILE)
 
     def check_settings(self, wanted: dict[str, Any]) -> None:
-        """ValueError naming the first setting in which an earlier run in this folder differs from ``wanted``."""
+        """ValueError naming the first setting in which an earlier run in this folder differs from ``wanted``.
+
+        Settings that an older version of this code did not write, because it did not compare them, are not compared.
+        """
         if not exists(self._settings):
             return
         # Through JSON, as the file's settings went: tuples become lists.
         earlier, now = flat(read_json(self._settings)), flat(json.loads(json.dumps(wanted)))
-        for name in sorted(earlier | now):
+        missing = {name: name.removeprefix("train.") for name in now.keys() - earlier.keys()}
+        unknown = {name for name, field in missing.items() if field in _ADDED_LATER}
+        earlier |= {name: _ONCE[field] for name, field in missing.items() if field in _ONCE}
+        for name in sorted((earlier | now).keys() - unknown):
             if earlier.get(name) != now.get(name):
                 raise ValueError(
                     f"{self._settings}: this run has {name} = {earlier.get(name)!r}, the new call {now.get(name)!r}: "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -28,7 +29,10 @@ from pipeline.training.progress import TrainingProgress
 
 @dataclass
 class TrainingState:
-    """Model, criterion, optimiser and counters of one worker; equal on all workers after every step.
+    """Model, criterion, optimiser and counters of one worker.
+
+    Weights are equal on all workers after every step. Running statistics of batch norm are each worker's own until
+    ``share_buffers``.
 
     Attributes:
         step: model and criterion with the weights of the last step.
@@ -90,6 +94,16 @@ class TrainingState:
             self.average.update_parameters(self.step.model)
         self.progress.step += 1
         return norm
+
+    def share_buffers(self) -> None:
+        """Copies rank 0's buffers to all workers; all of them must call it together.
+
+        Batch norm's running statistics are those of each worker's own images. Rank 0's are saved, so they are the ones
+        to validate with: in the model of the last step, and in the moving average.
+        """
+        modules = [self.step] if self.average is None else [self.step, self.average]
+        for buffer in (buffer for module in modules for buffer in module.buffers()):
+            dist.broadcast(buffer, src=0)
 
     def save(self, folder: str | Path, info: ModelInfo) -> None:
         """Writes a whole checkpoint: the model that is kept, the criterion, and what `restore` needs beyond them."""

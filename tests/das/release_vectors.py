@@ -72,6 +72,7 @@ def batch_of(people, height, width):
         root_depth=root_depth,
         has_depth=(uvd[..., 2] != 0).any(-1),
         person_mask=mask,
+        masked=torch.zeros(b, 0, 4),
     )
 
 

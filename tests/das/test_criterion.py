@@ -249,6 +249,29 @@ def test_without_any_positive_background_is_learned_except_by_the_release():
         assert all(losses[k] == 0 for k in ("centerness", "root", "pose"))
 
 
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_masked_areas_are_neither_person_nor_background(config):
+    """Of all confidences, those inside a box and of no positive have no gradient, and only the cls loss changes."""
+    batch, output = random_scene(config)
+    plain = losses_of(Criterion(config), output, batch)
+    positives = das.criterion.assign(batch, config)
+    boxes = torch.tensor([[[20.0, 20, 180, 140], [150, 100, 260, 200]], [[torch.inf] * 2 + [-torch.inf] * 2] * 2])
+    masked = dataclasses.replace(batch, masked=boxes)
+    losses = losses_of(Criterion(config), output, masked)
+    losses["cls"].backward()
+    found = 0
+    for stride, level, positive in zip(config.strides, output.levels, positives, strict=True):
+        y, x = torch.meshgrid(*(torch.arange(n) for n in level.confidence.shape[2:]), indexing="ij")
+        u, v = stride * x + stride // 2, stride * y + stride // 2
+        inside = (u >= 20) & (u <= 180) & (v >= 20) & (v <= 140) | (u >= 150) & (u <= 260) & (v >= 100) & (v <= 200)
+        wanted = torch.stack([~inside, torch.ones_like(inside)])
+        found += int(wanted[tuple(positive.cells)].logical_not().sum())
+        wanted[tuple(positive.cells)] = True
+        assert ((level.confidence.grad[:, 0] != 0) == wanted).all()
+    assert found, "some positives must lie inside the boxes"
+    assert losses["cls"] < plain["cls"] and all(losses[k] == plain[k] for k in ("centerness", "root"))
+
+
 def test_counts_are_those_of_the_losses():
     for config in VARIANTS.values():
         batch, _ = random_scene(config)

@@ -61,6 +61,10 @@ def test_focal_loss_is_its_formula():
         expected += -0.25 * (1 - p) ** 2 * math.log(p) if y else -0.75 * p**2 * math.log(1 - p)
     assert total.item() == pytest.approx(expected, rel=1e-9)
     assert count.item() == positive.sum() + 2
+    half = torch.arange(100).view(2, 50) % 2 == 0
+    some, same_count = focal_loss(logits, positive, half)
+    torch.testing.assert_close(some + focal_loss(logits, positive, ~half)[0], total)
+    assert some < total and same_count == count
 
 
 @given(x=st.floats(-200, 200))

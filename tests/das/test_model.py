@@ -175,7 +175,7 @@ def test_sigma_of_a_model_without_it_is_refused():
 # Pose prior, normalisation
 
 
-@pytest.mark.parametrize("update", ["none", "single", "multi"])
+@pytest.mark.parametrize("update", ["none", "single", "multi", "release"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_an_untrained_model_predicts_its_priors(update, layers):
     torch.manual_seed(0)

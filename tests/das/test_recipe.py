@@ -44,6 +44,7 @@ def test_ours_differs_from_the_release_only_in_corrected_errors():
         "min_people",
         "min_visible_joints",
         "keep_images_with_invalid_people",
+        "mask_people_without_root",
         "depth_scaled_for",
         "coco19_nose_is_head",
     }
@@ -93,6 +94,7 @@ BAD = [
     (RecipeConfig, {"min_people": 0}, "min_visible_joints"),
     (RecipeConfig, {"coco19_nose_is_head": "yes"}, "coco19_nose_is_head"),
     (RecipeConfig, {"keep_images_with_invalid_people": 1}, "keep_images_with_invalid_people"),
+    (RecipeConfig, {"mask_people_without_root": None}, "mask_people_without_root"),
     (RecipeConfig, {"synthesised_joints": ("tail",)}, "synthesised_joints"),
     (RecipeConfig, {"depth_scaled_for": "nobody"}, "depth_scaled_for"),
 ]
@@ -107,6 +109,12 @@ def test_bad_recipes_are_refused_by_field_and_value(cls, change, name):
 def test_every_field_of_a_recipe_has_its_bad_value_above():
     for cls in (InputSize, Augmentation, RecipeConfig):
         assert {key for c, change, _ in BAD if c is cls for key in change} == {f.name for f in fields(cls)}
+
+
+@pytest.mark.parametrize("make", [ours, release_panoptic_recipe])
+def test_a_recipe_written_before_people_without_root_were_masked_reads_as_one_that_masks_nobody(make):
+    older = {name: value for name, value in make().to_json().items() if name != "mask_people_without_root"}
+    assert RecipeConfig.from_json(older) == replace(make(), mask_people_without_root=False)
 
 
 def test_json_of_another_form_is_refused_by_name():

@@ -40,6 +40,15 @@ def test_select_keeps_the_chosen_people_in_order_and_the_image():
     assert len(three.select(np.zeros(3, bool)).root_depth) == 0
 
 
+def test_collate_keeps_masked_boxes_and_pads_with_boxes_that_contain_no_point():
+    box = np.array([[3.0, 4, 20, 30]])
+    batch = collate([replace(sample(seed=1), masked=box), sample(seed=2)])
+    assert batch.masked.shape == (2, 1, 4) and batch.masked[0].tolist() == box.tolist()
+    low, high = batch.masked[1, 0, :2], batch.masked[1, 0, 2:]
+    assert (low > high).all()
+    assert collate([sample()]).masked.shape == (1, 0, 4)
+
+
 @pytest.mark.parametrize("name", ["K", "distortion", *(n for n in PER_PERSON if n != "visible")])
 def test_a_field_of_another_shape_is_a_broken_belief(name):
     good = sample()

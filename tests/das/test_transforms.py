@@ -262,8 +262,34 @@ def test_joints_that_leave_the_image_become_invisible_and_people_without_root_le
     assert not result.visible.all() and len(result.has_depth) == root_in.sum()
 
 
+def test_who_loses_the_root_and_is_still_visible_is_masked_except_by_the_release():
+    s = replace(sample(4, seed=1), masked=np.array([[300.0, 100, 420, 260], [2, 2, 9, 9]]))
+    drawn = Draw((180, 320), scale=0.5, shift=(0.4, 0.0))
+    A = drawn.matrix(360, 640)
+    uv = s.joints_uv @ A[:, :2].T + A[:, 2]
+    seen = inside(uv, 180, 320) & s.visible
+    cut = [k for k in range(4) if not inside(uv[k, 2], 180, 320) and seen[k].any()]
+    assert cut, "the case must cut some people off"
+    result = augment(s, drawn, some_recipe(min_people=0, min_visible_joints=0))
+    corner = np.array([[300.0, 100], [420, 260]]) @ A[:, :2].T + A[:, 2]
+    wanted = [corner.clip(-0.5, [319.5, 179.5]).ravel()]  # the other box leaves the image
+    wanted += [np.concatenate([uv[k][seen[k]].min(0), uv[k][seen[k]].max(0)]) for k in cut]
+    np.testing.assert_allclose(result.masked, wanted)
+    off = some_recipe(min_people=0, min_visible_joints=0, mask_people_without_root=False)
+    assert augment(s, drawn, off).masked.shape == (0, 4)
+    assert not release_panoptic_recipe().mask_people_without_root and ours().mask_people_without_root
+
+
+def test_a_turned_box_still_contains_what_it_contained():
+    A = window_matrix(360, 640, 1.1, 0.15, (0.02, -0.03))
+    box = np.array([[200.0, 120, 300, 260]])
+    moved = move(replace(sample(), masked=box), A, 360, 640).masked
+    points = np.random.default_rng(0).uniform(box[0, :2], box[0, 2:], (500, 2)) @ A[:, :2].T + A[:, 2]
+    assert moved.shape == (1, 4) and (points >= moved[0, :2]).all() and (points <= moved[0, 2:]).all()
+
+
 def test_flipping_twice_is_the_identity():
-    s = sample()
+    s = replace(sample(), masked=np.array([[10.0, 20, 60, 90]]))
     once = move(s, flip_matrix(640), 360, 640, mirrored=True)
     assert np.linalg.det(once.K) < 0
     np.testing.assert_array_equal(once.image, s.image[:, ::-1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from das.skeleton import COCO17, MUPOTS17, skeleton_named
+from das.transforms import inside
 from pipeline.data.record import decode_image
 from pipeline.data.samples import to_sample
 from pipeline.data.validate_record import validate
@@ -56,6 +57,9 @@ def test_to_sample_leaves_out_unusable_people_and_counts_the_reasons():
     assert np.array_equal(sample.root_uv, a.joints_uv[[2, 4], 14])
     assert np.array_equal(sample.root_depth, a.joints_cam[[2, 4], 14, 2])
     assert sample.has_depth.all() and sample.key == a.key and np.array_equal(sample.K, a.K)
+    seen = (state > 0) & inside(a.joints_uv, HEIGHT, WIDTH)
+    boxes = [np.concatenate([a.joints_uv[k][seen[k]].min(0), a.joints_uv[k][seen[k]].max(0)]) for k in (0, 1, 3)]
+    assert np.array_equal(sample.masked, boxes), "people who are left out are no background either"
 
 
 def test_a_joint_is_visible_when_it_is_labelled_and_inside_the_image():

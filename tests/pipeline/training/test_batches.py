@@ -19,7 +19,7 @@ from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.columns import read_columns
 from pipeline.training.batches import CollateRows, RowTransform, TrainingBatches, fill_gaps, training_rows
 from pipeline.training.config import IngestConfig
-from tests.pipeline.training.ray_train_stand_in import Rows
+from tests.pipeline.training.ray_train_stand_in import Rows, Shard
 
 RECIPE = small_recipe(96, 54)
 INGEST = IngestConfig(recipe="small", width=96, height=54, batch_size=8, shuffle_rows=16)
@@ -113,6 +113,25 @@ def test_a_batch_without_a_usable_row_is_replaced_by_a_neighbour(rows):
     with pytest.raises(ValueError, match="not one sample in 2 batches"):
         list(fill_gaps([None, None]))
     assert list(fill_gaps([])) == []
+
+
+def test_the_order_of_the_rows_is_drawn_from_the_seed_and_the_epoch(rows):
+    seeds = []
+
+    class Recorded(Shard):
+        def iter_torch_batches(self, **options):
+            seeds.append(options["local_shuffle_seed"])
+            return super().iter_torch_batches(**options)
+
+    def order(epoch, seed=5):
+        batches = TrainingBatches(Recorded(rows[:16]), INGEST, PANOPTIC15, RECIPE, seed)
+        return [key for batch in batches(epoch) for key in batch.keys]
+
+    orders = [order(0), order(1), order(2), order(0, seed=9)]
+    assert all(sorted(found) == sorted(orders[0]) for found in orders)
+    assert len({tuple(found) for found in orders}) == 4, "every epoch and every seed has its own order"
+    assert order(1) == orders[1]
+    assert seeds == [5, 6, 7, 9, 6]
 
 
 # ---- through Ray Data ----

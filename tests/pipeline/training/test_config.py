@@ -8,7 +8,7 @@ import pytest
 from das.backbone import ResNet
 from das.config import BACKBONE_NAMES
 from das.model import DAS
-from das.recipe import RecipeConfig
+from das.recipe import RECIPES, RecipeConfig
 from pipeline import cli
 from pipeline.training.config import IngestConfig, ModelChoice
 from tests.pipeline.training.training_cases import TINY
@@ -29,6 +29,12 @@ from tests.pipeline.training.training_cases import TINY
 def test_bad_values_of_a_training_are_refused_by_name(change, reason):
     with pytest.raises(ValueError, match=reason):
         dataclasses.replace(TINY, data=("a",), **{"repeat": (), **change})
+
+
+def test_masking_is_a_flag_and_never_of_the_release():
+    masks = {recipe: IngestConfig(recipe=recipe).build().mask_people_without_root for recipe in RECIPES}
+    assert masks == {recipe: not recipe.startswith("release") for recipe in RECIPES}
+    assert not IngestConfig(mask_people_without_root=False).build().mask_people_without_root
 
 
 def test_synthesised_joints_are_part_of_the_recipe_that_a_checkpoint_holds():

@@ -16,9 +16,10 @@ from das.checkpoint import load_info, load_model, load_training_state, save_mode
 from das.model import DAS
 from das.train_step import TrainStep
 from pipeline.infra.columns import read_columns
+from pipeline.training import loop
 from pipeline.training.config import ModelChoice, TrainConfig
 from pipeline.training.job import training_job
-from pipeline.training.validation import SELECT_BY
+from pipeline.training.validation import SELECT_BY, Validator
 from tests.pipeline.training.ray_train_stand_in import StandIn
 from tests.pipeline.training.training_cases import TINY, tiny, tiny_optim, train
 
@@ -194,6 +195,44 @@ def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(pr
         for key in wanted:
             if key.startswith(("/model/", "/average/")):
                 torch.testing.assert_close(found[key], wanted[key], atol=2e-4, rtol=1e-3, msg=f"{name} {key} differs")
+
+
+def free_norms_worker(rank, prepared, folder):
+    """One of two workers whose batch norm trains; keeps every model that it validates and every report."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=300)
+    )
+    shared = same_start(Path(prepared), Path(folder))
+    for name, ema_decay in (("average", 0.9), ("raw", None)):
+        validated = []
+
+        class Recorded(Validator):
+            def __call__(self, model, kept=validated):
+                kept.append({key: value.clone() for key, value in model.state_dict().items()})
+                return super().__call__(model)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "Validator", Recorded)
+            optim = dataclasses.replace(shared.optim, ema_decay=ema_decay, epochs=1)
+            run_in = StandIn(prepared, Path(folder) / name, rank, 2)
+            train(run_in, dataclasses.replace(shared, optim=optim, workers=2))
+        torch.save(validated, Path(folder) / f"{name}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_all_workers_validate_the_model_that_is_saved_running_statistics_included(prepared, tmp_path):
+    same_start(prepared, tmp_path)
+    torch.multiprocessing.spawn(free_norms_worker, (str(prepared), str(tmp_path)), nprocs=2)
+    start, _ = load_model(tmp_path / "start")
+    for name in ("average", "raw"):
+        saved = load_model(tmp_path / name / "checkpoint-001")[0].state_dict()
+        statistics = [key for key in saved if key.endswith(("running_mean", "running_var"))]
+        assert len(statistics) > 10 and not any(torch.equal(saved[k], start.state_dict()[k]) for k in statistics)
+        for rank in range(2):
+            (validated,) = torch.load(tmp_path / f"{name}-{rank}.pt")
+            assert validated.keys() == saved.keys()
+            assert all(torch.equal(validated[key], saved[key]) for key in saved), f"{name}: rank {rank}"
 
 
 # ---- losses and gradients that are not finite ----

@@ -128,6 +128,15 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
     assert average.module.norm.num_batches_tracked == 29 and not average.module.weight.grad_fn
 
 
+@pytest.mark.parametrize(("updates", "decay"), [(1, 2 / 11), (10, 11 / 20), (90, 91 / 100), (10**6, 0.999)])
+def test_the_decay_warms_up_with_the_number_of_updates(updates, decay):
+    average = averaged(Little(), 0.999)
+    average.module.weight.data.fill_(1.0)
+    average.n_averaged.fill_(updates)
+    average.update_parameters(Little())  # weights of 0: what is left of 1 is the decay
+    torch.testing.assert_close(average.module.weight.data, torch.full((2,), decay))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -41,7 +41,7 @@ def test_real_poses_project_as_opencv_projects_them(das_data):
                 assert np.allclose(person.joints_cam, (world @ R.T + 10 * t.T) * (confidence > 0)[:, None])
                 assert np.array_equal(labelled, confidence > 0.1)
                 compared += labelled.sum()
-    assert len(files) == 20 and compared > 2000
+    assert compared > 100 * len(files) > 0
 
 
 def test_a_real_sequence_without_images_gives_dropped_frames(das_data):
