@@ -85,7 +85,7 @@ def test_the_status_is_how_the_block_ended(store, tmp_path, error, status):
     )
 
 
-@pytest.mark.parametrize("identity", ["", "it's", "a`b", "x" * 201])
+@pytest.mark.parametrize("identity", ["", "it's", "a`b", "x" * 251])
 def test_an_identity_that_cannot_be_searched_for_is_refused(store, tmp_path, identity):
     with pytest.raises(ValueError, match="name = "):
         start(store, identity, tmp_path)
