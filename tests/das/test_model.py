@@ -187,7 +187,9 @@ def test_an_untrained_model_predicts_its_priors(update, layers):
         torch.nn.init.zeros_(branch.out.weight)  # the random part around the prior
     output = model(torch.randn(1, 3, 128, 128))
     updated = update_dense(output.updates[0])[0, :, :, 8, 8]  # away from the zeros outside the map
-    torch.testing.assert_close(updated, mean, atol=0.1, rtol=0)
+    # The gates of an untrained release update are close to one half, not equal to it; without the gain in the bias the
+    # updated mean pose would be off by half of z, more than 0.5 here.
+    torch.testing.assert_close(updated, mean, atol=0.25 if update == "release" else 0.1, rtol=0)
     torch.testing.assert_close(output.levels[0].root[0, :, 8, 8], root)
 
 
