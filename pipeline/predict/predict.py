@@ -45,8 +45,8 @@ def predict(config: PredictConfig) -> int:
         Number of files that were not done, or of which a part could not be read.
 
     Raises:
-        ValueError: a model, camera file, setting or output that cannot be used, in one line; nothing is computed
-            before models, cameras and outputs are checked.
+        ValueError: a model, camera file, setting or output that cannot be used, or no file at all that could be; in one
+            line. Nothing is computed before models, cameras and outputs are checked.
     """
     out, files = Path(config.out), [Path(file) for file in config.files]
     check_folder(out)
@@ -63,6 +63,7 @@ def predict(config: PredictConfig) -> int:
         check_joint(predictor, config.inside)
         residuals = draw_residual_density(folder, predictor)
     faults: list[str] = []
+    done = 0
     bar = tqdm(files, disable=len(files) < 2, unit="file")
     for file, camera in zip(bar, cameras, strict=True):
         try:
@@ -78,7 +79,10 @@ def predict(config: PredictConfig) -> int:
             # Without a fault of its own in the middle of the bar: all of them are named together at the end.
             faults.append(str(error) if str(file) in str(error) else f"{file}: {error}")
         else:
+            done += 1
             tqdm.write(f"{file}: {line}")
+    if not done:
+        raise ValueError("; ".join(faults))
     if residuals is not None:
         write_picture(residuals_file, residuals, ".png")
     for terms in dict.fromkeys(predictor.info.data["terms"]):
