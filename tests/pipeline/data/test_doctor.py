@@ -31,6 +31,7 @@ from pipeline.data.record import Record
 from pipeline.data.sources import mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.sources.panoptic import SPLITS as PANOPTIC
+from pipeline.infra.flags import choose_command, parse
 from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mpi_original, write_mupots_mats
 from tests.pipeline.data.original_layouts import (
     HEIGHT,
@@ -63,9 +64,9 @@ def parsed(report: str) -> ConvertConfig | DoctorConfig:
     das, command, *words = next_command(report)
     assert das == "das"
     if command == "doctor":
-        return cli._subcommand("doctor", {"data": DoctorConfig}, words)
+        return choose_command("das doctor", {"data": DoctorConfig}, words)
     assert command == "prepare"
-    config = cli._parse("prepare", ConvertConfig, words)
+    config = parse("das prepare", ConvertConfig, words)
     plan = plan_conversion(config)
     chunks = [chunk for task in plan.tasks for chunk in task.chunks]
     assert chunks and {chunk.sequence for chunk in chunks} <= {part.sequence for part in plan.splits.parts}
@@ -421,9 +422,7 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
     status, report = report_on(capsys, root)
     assert status == PARTIAL and "studio.json: missing: rendering has not finished" in report
     copy = tmp_path / "copy"
-    copy.mkdir()
-    for sequence in (prepared.parent / "raw").iterdir():
-        (copy / sequence.name).symlink_to(sequence)
+    shutil.copytree(prepared.parent / "raw", copy)
     names = {
         "train": ["studio_train_haggling1", "studio_train_mafia1"],
         "val": ["studio_val_mafia1"],
@@ -433,7 +432,7 @@ def test_a_rendered_set_is_complete_when_rendering_has_finished(prepared, tmp_pa
     (copy / "studio.json").write_text(json.dumps({"config": config, "pictures": 42}))
     status, report = report_on(capsys, copy)
     assert status == COMPLETE and "complete: 42 of 42" in report
-    (copy / "studio_val_mafia1").unlink()
+    shutil.rmtree(copy / "studio_val_mafia1")
     status, report = report_on(capsys, copy)
     assert status == PARTIAL and "studio_val_mafia1 (val): no folder" in report
 

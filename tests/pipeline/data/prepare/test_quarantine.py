@@ -260,18 +260,18 @@ def test_a_fault_of_the_whole_source_is_refused_and_leaves_no_file(raw, tmp_path
 
 
 def test_files_that_cannot_be_read_or_are_deleted_meanwhile_are_entries(raw, tmp_path, inline, monkeypatch):
-    read = Path.read_bytes
+    opened = Path.open
 
-    def refused(path):
+    def refused(path, *arguments, **named):
         if path == image(raw, 2):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         if path == image(raw, 4, "00_30"):
             raise OSError(errno.EIO, "Input/output error", str(path))
         if path == pose(raw, 0):
             path.unlink(missing_ok=True)
-        return read(path)
+        return opened(path, *arguments, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "open", refused)
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="4 frames in quarantine: 2 x annotation unreadable"):
         convert(ConvertConfig("panoptic", str(raw), str(out)))
@@ -348,12 +348,10 @@ def test_a_wrong_field_of_moons_file_is_an_entry_that_names_file_record_and_fiel
 
 
 COCO_FIELDS = [
-    ({"keypoints": ...}, "keypoints: found nothing"),
     ({"keypoints": [9, 9, 2] * 16}, "keypoints: found size 48"),
     ({"keypoints": [9, 9, 3] * 17}, r"keypoints: found v = \[3.0\], wanted 0, 1 or 2"),
     ({"keypoints": [9, 9, None] * 17}, "keypoints: found values that are no numbers"),
     ({"bbox": ...}, "bbox: found nothing"),
-    ({"iscrowd": ...}, "iscrowd: found nothing, wanted 0 or 1"),
     ({"iscrowd": 2}, "iscrowd: found 2, wanted 0 or 1"),
 ]
 
