@@ -117,7 +117,7 @@ def assign(batch: Batch, config: DASConfig) -> list[Positives]:
 
 
 def masked_points(batch: Batch, config: DASConfig) -> list[Tensor]:
-    """Which feature points of every level lie in an area that is no background (``Batch.masked``): (B, h * w) bool.
+    """Which feature points of every level are in an area that is no background (``Batch.masked``): (B, h * w) bool.
 
     Where such a point is a positive of another person, it stays one.
     """

@@ -34,7 +34,7 @@ from das.grid import sampling_grid
 from das.head import ConvBlock, init_small, predict
 
 # What one untrained layer makes of offsets that are the same in every cell, per dimension. Single and multi add the map
-# to itself. The release's gate lets half of it through, fresh offsets being 0; half of its samples lie at the target,
+# to itself. The release's gate lets half of it through, fresh offsets being 0; half of its samples are at the target,
 # which adds the gated u, v once more, the other half at the source.
 INITIAL_GAIN: dict[Update, tuple[float, float, float]] = {
     "none": (1.0, 1.0, 1.0),

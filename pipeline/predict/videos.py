@@ -64,7 +64,7 @@ class VideoTimes:
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1000 / self.rate
 
     def repeats(self, frame: int) -> int:
-        """How often the frame stands in an overlay of constant rate, so that it is shown as long as in the video."""
+        """How often an overlay of constant rate repeats the frame, so that it is shown as long as in the video."""
         end = self.times[frame + 1] if frame + 1 < len(self.times) else self.times[-1] + self.interval
         begin = self.times[frame] - self.times[0]
         return round((end - self.times[0]) * self.rate / 1000) - round(begin * self.rate / 1000)

@@ -1,4 +1,4 @@
-"""Tells the terminal about workers that failed and that Ray replaces."""
+"""Lines for the terminal about workers that failed and that Ray replaces."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _camera(
 
 
 def _below(tree: Tree, sequence: str, camera: str) -> list[str]:
-    """Folders in which a camera's images may lie that were unpacked too deep."""
+    """Folders that hold a camera's images if they were unpacked too deep."""
     folder, images = image_folder(sequence, camera), f"{sequence}/hdImgs"
     return [*(f"{folder}/{name}" for name in tree.folders(folder)), f"{images}/hdImgs/{camera}"]
 

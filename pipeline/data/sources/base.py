@@ -270,7 +270,7 @@ def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path 
     Args:
         path: of the file.
         most: its size at most, bytes.
-        root: folder that it must lie in after all links are followed; None for names that are no content of the data.
+        root: folder that must contain it after all links are followed; None for names that are no content of the data.
 
     Raises:
         OSError: it does not exist, leads out of ``root``, is no regular file or is larger.

@@ -529,7 +529,7 @@ def test_png_frames_are_counted_and_other_names_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("deep", ["hdPose3d_stage1_coco19", "hdImgs/00_16", "hdImgs"])
-def test_folders_unpacked_too_deep_are_named_and_nobody_is_sent_in_a_circle(deep, tmp_path, capsys):
+def test_folders_unpacked_too_deep_are_named_and_the_next_command_is_another(deep, tmp_path, capsys):
     sequence = write_panoptic(tmp_path, "160906_pizza1", range(2)) / "160906_pizza1"
     folder = sequence / deep
     folder.rename(sequence / "away")
