@@ -164,9 +164,9 @@ def test_photo_and_video_of_one_phone_are_read_the_same_way_round(checkpoint, tm
     assert sizes() == [("displayed", 90, 160)] * 2 and "as stored" not in capsys.readouterr().out
     assert predict(replace(config, camera=camera_file(tmp_path, 160, 90))) == 0
     assert sizes() == [("stored", 160, 90)] * 2 and capsys.readouterr().out.count("pixels as stored") == 2
-    assert predict(replace(config, camera=camera_file(tmp_path, 320, 180))) == 2
-    faults = [line for line in capsys.readouterr().err.splitlines() if line.startswith("das: ")]
-    assert all("90x160 (stored 160x90) pixels" in line and "calibrated for 320x180" in line for line in faults)
+    with pytest.raises(ValueError, match="calibrated for 320x180") as caught:
+        predict(replace(config, camera=camera_file(tmp_path, 320, 180)))
+    assert str(caught.value).count("90x160 (stored 160x90) pixels") == 2
 
 
 def test_an_unturned_video_of_another_shape_is_refused(predictor, tmp_path):
