@@ -186,8 +186,8 @@ def test_an_untrained_model_predicts_its_priors(update, layers):
     for branch in (model.head.root_xy, model.head.root_depth, model.head.joints):
         torch.nn.init.zeros_(branch.out.weight)  # the random part around the prior
     for layer in model.update.layers:
-        if isinstance(layer, ReleaseLayer):  # its gates are one half and its fresh offsets 0, but for a random part
-            for out in (layer.update_weight, layer.update_offset_value, layer.sampling_conf):
+        if isinstance(layer, ReleaseLayer):  # the random part of gates, fresh offsets and displacements
+            for out in (layer.update_weight, layer.update_offset_value, layer.sampling_offset, layer.sampling_conf):
                 torch.nn.init.zeros_(out.weight)
     output = model(torch.randn(1, 3, 128, 128))
     updated = update_dense(output.updates[0])[0, :, :, 8, 8]  # away from the zeros outside the map
