@@ -129,7 +129,8 @@ def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp
         driver.kill()
     check_continued(check_whole(tmp_path, "worker-killed", epochs=10, steps=40))
     said = (tmp_path / "log").read_text()
-    wanted = r"worker 1 failed \(failure 1 of at most 3, the workers restart from the last checkpoint\): \S"
+    # Which rank the killed process had is Ray's choice.
+    wanted = r"worker [01] failed \(failure 1 of at most 3, the workers restart from the last checkpoint\): \S"
     assert re.search(wanted, said), said
 
 
