@@ -105,7 +105,9 @@ def save_model(folder: str | Path, model: DAS, info: ModelInfo) -> None:
 
     ``model`` holds the weights for inference: the moving average where ``info.weights`` is ema.
     """
-    assert model.config == info.model, "the weights belong to the architecture that config.json states"
+    # Val may have chosen another suppression than the network was built with; no weight depends on it.
+    suppressed = replace(model.config, oks_threshold=info.model.oks_threshold)
+    assert suppressed == info.model, "the weights belong to the architecture that config.json states"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / WEIGHTS_FILE, model)

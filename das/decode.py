@@ -9,7 +9,8 @@ not depend on that transform; pixels are mapped back, so everything in ``People`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Generic
 
 import numpy as np
@@ -99,12 +100,29 @@ def decode(
         B ``People``, best score first; under soft suppression, best decayed score first. An image without candidates
         has arrays of length 0.
     """
+    everything = (output, config, K, distortion, image_transform, sizes, score_threshold, valid)
+    return decode_at([config.oks_threshold], *everything)[0]
+
+
+def decode_at(
+    oks_thresholds: Sequence[float],
+    output: HeadOutput,
+    config: DASConfig,
+    K: Tensor,
+    distortion: Tensor,
+    image_transform: Tensor | None = None,
+    sizes: Tensor | None = None,
+    score_threshold: float | None = None,
+    valid: Tensor | None = None,
+) -> list[list[People[Tensor]]]:
+    """What ``decode`` gives with each of several ``oks_threshold``; the other arguments as there."""
     threshold = config.score_threshold if score_threshold is None else score_threshold
     found = find_candidates(output, config, threshold, sizes)
     shown = slice(None) if valid is None else valid.cpu()
+    placed = place_candidates(found, config, K, distortion, image_transform)
     return [
-        people.select(suppress(people.joints_uv[:, shown], people.scores, config))
-        for people in place_candidates(found, config, K, distortion, image_transform)
+        [people.select(suppress(people.joints_uv[:, shown], people.scores, with_oks)) for people in placed]
+        for with_oks in (replace(config, oks_threshold=oks) for oks in oks_thresholds)
     ]
 
 

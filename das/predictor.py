@@ -18,7 +18,7 @@ from torch import Tensor
 from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov, lens_coefficients
 from das.camera_check import check_intrinsics
 from das.checkpoint import ModelInfo, load_model
-from das.decode import People, decode
+from das.decode import People, decode_at
 from das.model import DAS, HeadOutput, channels_last
 from das.skeleton import Skeleton
 from das.transforms import test_transform
@@ -178,14 +178,7 @@ class Predictor:
         distortions = [None] * len(images) if distortions is None else distortions
         if not images:
             return []
-        for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise ValueError(f"image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3)")
-        guesses = (intrinsics_from_fov(image.shape[1], image.shape[0], fov_degrees) for image in images)
-        used = [
-            _intrinsics(guess if K is None else K, image) for K, guess, image in zip(Ks, guesses, images, strict=True)
-        ]
-        lenses = [np.zeros(5) if lens is None else lens_coefficients(lens) for lens in distortions]
+        used, lenses = self.cameras(images, Ks, distortions, fov_degrees)
         inputs = self.prepare(images, used, lenses)
         found = self.people(self.network(inputs), inputs)
         return [
@@ -200,6 +193,27 @@ class Predictor:
             )
             for people, image, K, lens, given in zip(found, images, used, lenses, Ks, strict=True)
         ]
+
+    def cameras(
+        self,
+        images: Sequence[np.ndarray],
+        Ks: Sequence[np.ndarray | None],
+        distortions: Sequence[np.ndarray | None],
+        fov_degrees: float = ASSUMED_FOV_DEGREES,
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Intrinsics (3, 3) and lens (5,) or (12,) of every image, checked or guessed; arguments as ``predict_batch``.
+
+        Raises:
+            ValueError: for an image, intrinsics or distortion of another type or shape.
+        """
+        for image in images:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(f"image is {image.dtype} {image.shape}, wanted uint8 (H, W, 3)")
+        guesses = (intrinsics_from_fov(image.shape[1], image.shape[0], fov_degrees) for image in images)
+        used = [
+            _intrinsics(guess if K is None else K, image) for K, guess, image in zip(Ks, guesses, images, strict=True)
+        ]
+        return used, [np.zeros(5) if lens is None else lens_coefficients(lens) for lens in distortions]
 
     def prepare(
         self, images: Sequence[np.ndarray], Ks: Sequence[np.ndarray], distortions: Sequence[np.ndarray]
@@ -239,9 +253,15 @@ class Predictor:
 
     def people(self, output: HeadOutput, inputs: Inputs) -> list[People[Tensor]]:
         """Decodes B images' maps: each one's people, in original pixels and in mm in its camera's frame."""
+        return self.people_at(output, inputs, [self.info.model.oks_threshold])[0]
+
+    def people_at(
+        self, output: HeadOutput, inputs: Inputs, oks_thresholds: Sequence[float]
+    ) -> list[list[People[Tensor]]]:
+        """What ``people`` gives with each of several OKS thresholds of suppression."""
         K, distortion, A, sizes = inputs.K, inputs.distortion, inputs.image_transform, inputs.sizes
         valid = torch.from_numpy(self.valid)
-        return decode(output, self.info.model, K, distortion, A, sizes, self.threshold, valid)
+        return decode_at(oks_thresholds, output, self.info.model, K, distortion, A, sizes, self.threshold, valid)
 
 
 def _intrinsics(K: np.ndarray, image: np.ndarray) -> np.ndarray:

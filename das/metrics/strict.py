@@ -101,6 +101,16 @@ class Strict:
         return self._number("mpjpe_with_misses")
 
     @property
+    def baseline_mpjpe_with_misses(self) -> float:
+        """Error of the mean pose over all people, mm: what ``mpjpe_with_misses`` is if nobody is found."""
+        return self._number("baseline_mpjpe_with_misses")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision."""
+        return f1(int(self.found.sum()), self.people, self.predictions)
+
+    @property
     def root_error(self) -> float:
         """Mean distance of predicted and true root over matched people, mm."""
         return self._number("root_error")
@@ -118,7 +128,7 @@ class Strict:
         return {
             **{name: ratio(above.sum(), below.sum()) for name, (above, below) in self._sums().items()},
             "precision": self.precision,
-            "f1": f1(int(self.found.sum()), self.people, self.predictions),
+            "f1": self.f1,
             "people": float(self.people),
             "matched": float(self.found.sum()),
             "predictions": float(self.predictions),
@@ -195,6 +205,7 @@ class Strict:
             "baseline_mpjpe": baseline,
             "mpjpe_over_baseline": (mpjpe[0], baseline[0]),
             "mpjpe_with_misses": over(with_misses, self._joints(everyone) & known),
+            "baseline_mpjpe_with_misses": over(self.baseline_errors, self._joints(everyone) & known),
             "pa_mpjpe": over(self.aligned_errors, there & np.isfinite(self.aligned_errors)),
             "pck_150mm": over(self.errors < _NEAR, there),
             "recall": (found, everyone),
@@ -306,27 +317,33 @@ def f1(matched: int, people: int, predictions: int) -> float:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A score threshold and what it gives: fractions 0 to 1."""
+    """A score threshold and what the predictions above it give: fractions 0 to 1.
 
+    ``score`` is the lowest of the predictions that are kept, ``threshold`` the highest of those that are dropped, or
+    just below the lowest of all if none is.
+    """
+
+    score: float
     threshold: float
     f1: float
     recall: float
     precision: float
 
 
-def best_threshold(
-    truth: Truth, predictions: Predictions, root: Sequence[int], least_recall: float = 0.0
-) -> OperatingPoint | None:
-    """The score threshold with the best F1 under the strict protocol; to be chosen on val.
+def best_threshold(truth: Truth, predictions: Predictions, root: Sequence[int]) -> OperatingPoint | None:
+    """The score threshold with the best F1 under the strict protocol, the highest of equally good ones.
 
-    None where there are no people, or no predictions of people who count, to choose by.
+    To be chosen on val. None where there are no people, or no predictions of people who count, to choose by.
+    """
+    return max(operating_points(truth, predictions, root), key=lambda point: point.f1, default=None)
 
-    Thresholds with a recall below ``least_recall`` are considered only if there is no other.
 
-    Exact over all thresholds in one sweep. F1 needs only the number of matches, and that is the size of a
+def operating_points(truth: Truth, predictions: Predictions, root: Sequence[int]) -> list[OperatingPoint]:
+    """Every score threshold that makes a difference, the highest first; none without people or predictions that count.
+
+    Exact for all thresholds in one sweep. The numbers need only the number of matches, and that is the size of a
     maximum matching: with predictions entering by falling score it grows by one exactly when the newcomer
-    finds an augmenting path (Berge). The threshold is the highest score that is dropped (just below the
-    lowest score if none is); of equally good ones the highest is taken.
+    finds an augmenting path (Berge).
     """
     counted = truth.counted(root)
     t, p, _ = _within_reach(truth, predictions, counted, root)
@@ -334,7 +351,7 @@ def best_threshold(
     people, order = int(counted.sum()), np.argsort(-predictions.scores, kind="stable")
     order = order[~lone[order]]
     if not people or not len(order):
-        return None
+        return []
 
     reach: list[list[int]] = [[] for _ in range(len(predictions))]
     for person, candidate in zip(t.tolist(), p.tolist(), strict=True):
@@ -351,18 +368,15 @@ def best_threshold(
         return False
 
     matched = np.cumsum([place(candidate, set()) for candidate in order.tolist()])
-    kept = np.arange(1, len(order) + 1)
     scores = predictions.scores[order]
     following = np.append(scores[1:], np.nextafter(scores[-1], -np.inf))
-    value = 2 * matched / (people + kept)
-    value[scores == following] = -1.0  # no threshold separates equal scores
-    enough = matched >= least_recall * people
-    if (enough & (value >= 0)).any():
-        value[~enough] = -1.0
-    best = int(np.argmax(value))
-    return OperatingPoint(
-        threshold=float(following[best]),
-        f1=float(value[best]),
-        recall=float(matched[best] / people),
-        precision=float(matched[best] / kept[best]),
-    )
+    return [
+        OperatingPoint(
+            score=float(scores[i]),
+            threshold=float(following[i]),
+            f1=f1(int(matched[i]), people, i + 1),
+            recall=float(matched[i] / people),
+            precision=float(matched[i] / (i + 1)),
+        )
+        for i in np.flatnonzero(scores != following).tolist()  # no threshold separates equal scores
+    ]

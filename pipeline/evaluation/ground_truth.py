@@ -5,17 +5,17 @@ The protocols differ in all three, so each has a function here. Frame i of a tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from das.camera import back_project
+from das.decode import People
 from das.metrics.bootstrap import SECONDS, Clusters, blocks
 from das.metrics.panoptic import annotated, release_truth
 from das.metrics.tables import Predictions, Truth, required
-from das.predictor import Prediction
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
@@ -81,9 +81,8 @@ def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
     )
 
 
-def predicted(predictions: Iterable[Prediction], n_joints: int) -> Predictions:
-    """People predicted on images, one Prediction per image; frame i is the i-th."""
-    people = [p.people for p in predictions]
+def predicted(people: Sequence[People[np.ndarray]], n_joints: int) -> Predictions:
+    """People predicted on images; frame i is the i-th image, people[i]."""
     return Predictions(
         frame=_rows([np.full(len(p.scores), i) for i, p in enumerate(people)], ()),
         joints_cam=_rows([p.joints_cam for p in people], (n_joints, 3)),

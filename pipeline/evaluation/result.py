@@ -101,5 +101,5 @@ def strict_headline(scores: Scores, threshold: float) -> str:
     mean_pose = "" if math.isnan(baseline) else f" (mean pose {baseline:.1f} mm)"
     return (
         f"{mark}{scores.split}: strict MPJPE {scores.mpjpe_mm:.1f} mm{mean_pose}, recall {scores.recall:.3f}, "
-        f"precision {scores.precision:.3f}, people above score {threshold:.3g}"
+        f"precision {scores.precision:.3f}, F1 {scores.f1:.3f}, people above score {threshold:.3g}"
     )

@@ -13,14 +13,26 @@ from das.metrics.bootstrap import Clusters, Ratio
 if TYPE_CHECKING:  # configurations need this module, and scoring needs torch
     from pipeline.evaluation.score import ProtocolResults
 
-Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision"]
-METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "recall", "precision")
+Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "f1", "recall", "precision"]
+METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "f1", "recall", "precision")
 """Metrics that a gate can compare: errors in mm, where smaller is better, and shares, where larger is better."""
+SHARES: frozenset[Metric] = frozenset(("f1", "recall", "precision"))
+"""Those of METRICS that are shares, 0 to 1."""
 SliceKind = Literal["activity", "sequence", "joint", "people", "distance", "overlap", "occlusion"]
 SLICES: tuple[SliceKind, ...] = ("activity", "sequence", "joint", "people", "distance", "overlap", "occlusion")
 """Kinds of subsets of the data; the last four are defined in subsets.py."""
 SCORES_FILE = "scores.json"
 """Name of the file, and artifact of the evaluation run, that holds the ``Scores``."""
+
+
+_NUMBERS = (
+    "mpjpe_mm",
+    "recall",
+    "precision",
+    "baseline_mpjpe_mm",
+    "mpjpe_with_misses_mm",
+    "baseline_mpjpe_with_misses_mm",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,10 @@ class Scores:
     """Matched people / predicted people, 0 to 1; nan without predictions."""
     baseline_mpjpe_mm: float
     """MPJPE of the training split's mean pose on the same matched people, mm; nan if no person was matched."""
+    mpjpe_with_misses_mm: float
+    """MPJPE over all annotated people, mm; a missed one has the mean pose's error. nan without a mean pose."""
+    baseline_mpjpe_with_misses_mm: float
+    """MPJPE of the mean pose on all annotated people, mm; nan without a mean pose."""
 
     def __post_init__(self) -> None:
         for name in ("protocol", "split", "skeleton", "data_fingerprint", "model_fingerprint"):
@@ -54,10 +70,15 @@ class Scores:
                 raise ValueError(f"scores: {name} = {getattr(self, name)!r}, wanted a text")
         if not isinstance(self.train_fit, bool):
             raise ValueError(f"scores: train_fit = {self.train_fit!r}, wanted true or false")
-        for name, most in (("recall", 1), ("precision", 1), ("mpjpe_mm", 1e6), ("baseline_mpjpe_mm", 1e6)):
-            value = getattr(self, name)
+        for name in _NUMBERS:
+            value, most = getattr(self, name), 1e6 if name.endswith("_mm") else 1
             if not (math.isnan(value) or 0 <= value <= most):
                 raise ValueError(f"scores: {name} = {value!r}, wanted nan or 0 to {most:g}")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision, 0 to 1; nan where one of them is."""
+        return 2 * self.recall * self.precision / (self.recall + self.precision) if self.recall else self.recall
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; nan becomes null."""
@@ -65,10 +86,13 @@ class Scores:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scores:
-        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields."""
-        check_json(cls, value, "scores")
-        values = dict(value)
-        for name in ("mpjpe_mm", "recall", "precision", "baseline_mpjpe_mm"):
+        """Inverse of ``to_json``; ValueError names unknown, missing or bad fields.
+
+        Scores of versions that were registered before errors with misses were part of them have null there.
+        """
+        values: dict[str, Any] = {"mpjpe_with_misses_mm": None, "baseline_mpjpe_with_misses_mm": None, **value}
+        check_json(cls, values, "scores")
+        for name in _NUMBERS:
             values[name] = math.nan if values[name] is None else float(values[name])
         return cls(**values)
 
@@ -112,4 +136,6 @@ def gate_scores(results: ProtocolResults) -> Scores:
         recall=results.strict.recall,
         precision=0.0 if math.isnan(precision) else precision,
         baseline_mpjpe_mm=results.strict.baseline_mpjpe,
+        mpjpe_with_misses_mm=results.strict.mpjpe_with_misses,
+        baseline_mpjpe_with_misses_mm=results.strict.baseline_mpjpe_with_misses,
     )

@@ -56,5 +56,5 @@ def _subset(
     """Scores of some of the T annotated people, (T,) bool, or of some of their joints, (J,) bool."""
     part = sheet.strict.of(people, joints)
     scores = part.scores(sheet.scored.truth, sheet.scored.people, images)
-    del scores["precision"]  # a false positive belongs to no annotated person, hence to no subset
+    del scores["precision"], scores["f1"]  # a false positive belongs to no annotated person, hence to no subset
     return Slice(part.people, scores)

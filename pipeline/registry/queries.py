@@ -102,6 +102,7 @@ def _scores(pair: list[Version]) -> list[str]:
         ("MPJPE mm", a.mpjpe_mm, b.mpjpe_mm),
         ("recall", a.recall, b.recall),
         ("precision", a.precision, b.precision),
+        ("f1", a.f1, b.f1),
     )
     where = a.split if a.split == b.split else f"{a.split} -> {b.split}"
     return [f"  on {where}: " + ", ".join(f"{name} {x:.4g} -> {y:.4g}" for name, x, y in rows)]

@@ -126,6 +126,9 @@ class TrainConfig:
     """Prepared folder whose val split picks the best epoch and the score threshold; None: the first of `data`."""
     val_images: int = 512
     """Largest number of validation images an epoch, evenly spread over the split."""
+    oks_thresholds: tuple[float, ...] = (0.25, 0.5, 0.1, 0.9)
+    """OKS above which a weaker candidate is suppressed: the one of these with the best F1 on val is stored with the
+    model; empty keeps the model's own (release)."""
     name: str = "das-panoptic"
     """Name of the run: of its folder in the storage and of its MLflow run."""
     experiment: str = "das"
@@ -161,6 +164,8 @@ class TrainConfig:
         if self.repeat and len(self.repeat) != len(self.data):
             raise ValueError(f"repeat has {len(self.repeat)} entries, wanted {len(self.data)}, one per data folder")
         check_values(self, ("repeat", all(times >= 1 for times in self.repeat), "whole numbers from 1"))
+        fitting = all(0 < threshold <= 1 for threshold in self.oks_thresholds)
+        check_values(self, ("oks_thresholds", fitting, "numbers above 0 and at most 1"))
         at_least(self, workers=1, val_images=1, keep=1, max_failures=-1)
         check_name(self)
         self.model.build()

@@ -72,6 +72,7 @@ class TrainJob:
             "batch_size x accumulate x workers": ingest.batch_size * ingest.accumulate * self.config.workers,
             "val": self.validated_on,
             "val_images": self.config.val_images,
+            "oks_thresholds": list(self.config.oks_thresholds),
             "select": SELECT_BY if self.val_keys else None,
         }
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -121,9 +121,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         if worker.world > 1:
             state.share_buffers()
         if validate is not None:
-            scores, threshold = validate(state.best_weights)
+            scores, info = validate(state.best_weights)
             metrics |= scores
-            info = replace(info, score_threshold=threshold)
         if tracker is not None:
             tracker.log_metrics(metrics, step=progress.step)
         _report(metrics, state, info, job.index, worker)

@@ -33,8 +33,8 @@ def presets() -> tuple[Preset, ...]:
         Preset(
             "release",
             "The released architecture, loss, recipe and schedule, its slips included.",
-            panoptic=_on_gpus("release_panoptic", "release_panoptic", optim_config.release()),
-            mupots=_on_gpus("release_mupots", "release_mupots", optim_config.release()),
+            panoptic=_as_released("release_panoptic"),
+            mupots=_as_released("release_mupots"),
         ),
         Preset(
             "ours",
@@ -78,6 +78,11 @@ def small_training(joints: str | None = None, height: int = 144) -> TrainConfig:
         ingest=IngestConfig(recipe="small", width=256, height=height, batch_size=16),
         optim=optim_config.small(),
     )
+
+
+def _as_released(name: str) -> TrainConfig:
+    """Training of a released model with the recipe of the same name; its suppression is kept."""
+    return replace(_on_gpus(name, name, optim_config.release()), oks_thresholds=())
 
 
 def _on_gpus(variant: str, recipe: str, schedule: OptimConfig) -> TrainConfig:

@@ -18,7 +18,7 @@ from pipeline.models import FINISHED_FILE
 from pipeline.tracking.tracker import Tracker
 
 # Settings of a training that older runs did not write.
-_ADDED_LATER = frozenset({"batch_size x accumulate x workers", "val", "val_images", "select"})
+_ADDED_LATER = frozenset({"batch_size x accumulate x workers", "val", "val_images", "oks_thresholds", "select"})
 # Settings that older runs did not write either, with the value that they were trained with.
 _ONCE = {"recipe.mask_people_without_root": False}
 

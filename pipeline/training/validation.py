@@ -1,17 +1,19 @@
-"""Validation within training: the strict protocol on the val split, and the score threshold chosen there."""
+"""Validation within training: the strict protocol on the val split, and the decoding that is chosen there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import ray.train
 import torch.distributed as dist
 
 from das.checkpoint import ModelInfo
+from das.decode import People
 from das.metrics.strict import best_threshold, strict
 from das.model import DAS
-from das.predictor import Prediction, Predictor
+from das.predictor import Predictor
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.evaluation.ground_truth import predicted, strict_truth
@@ -23,17 +25,17 @@ SELECT_BY = "val/mpjpe_with_misses"
 # Candidates below this score are dropped before the threshold is chosen: there are thousands, and suppression compares
 # them in pairs.
 LEAST_SCORE = 0.05
-# The threshold keeps at least this share of the val people where one can: a missed person cannot be recovered later,
-# a doubtful detection still has its score.
-LEAST_RECALL = 0.92
 
 
 class Validator:
     """Scores a model on val images; every worker predicts its share of them, and all return the same result.
 
+    Suppression and score threshold are those of the best F1 on these images: ``config.oks_thresholds`` are tried, each
+    with every score threshold. Of equally good ones the first is taken.
+
     Args:
         config: the training.
-        info: description of the model; its threshold is kept where none can be chosen.
+        info: description of the model; its decoding is kept where none can be chosen.
         keys: of the val images that are scored.
         rank: of this worker.
         world: number of workers.
@@ -47,17 +49,21 @@ class Validator:
         self.world = world
         self.own_keys = frozenset(sorted(keys)[rank::world])
 
-    def __call__(self, model: DAS) -> tuple[dict[str, float], float]:
-        """Numbers of the strict protocol at the best threshold, named val/..., and that threshold."""
+    def __call__(self, model: DAS) -> tuple[dict[str, float], ModelInfo]:
+        """Numbers of the strict protocol with the chosen decoding, named val/..., and the description with it."""
         model.eval()
         predictor = Predictor(model, self.info, bf16=self.bf16, threshold=LEAST_SCORE)
-        own: list[tuple[Record, Prediction]] = []
+        oks_thresholds = self.config.oks_thresholds or (self.info.model.oks_threshold,)
+        own: list[tuple[Record, tuple[People[np.ndarray], ...]]] = []  # with each of the thresholds
         for records in self._batches():
             images = [decode_image(r) for r in records]
-            predictions = predictor.predict_batch(images, [r.K for r in records], [r.distortion for r in records])
+            cameras = predictor.cameras(images, [r.K for r in records], [r.distortion for r in records])
+            inputs = predictor.prepare(images, *cameras)
+            decoded = predictor.people_at(predictor.network(inputs), inputs, oks_thresholds)
             for record in records:
                 record.image = b""  # the workers exchange annotations; images would make that slow
-            own += zip(records, predictions, strict=True)
+            by_image = ([people.numpy() for people in of_threshold] for of_threshold in decoded)
+            own += zip(records, zip(*by_image, strict=True), strict=True)
         gathered = [own]
         if self.world > 1:
             gathered = [[] for _ in range(self.world)]
@@ -65,13 +71,19 @@ class Validator:
         pairs = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0].key)
         skeleton = self.info.model.skeleton
         truth = strict_truth([record for record, _ in pairs], skeleton)
-        found = predicted([prediction for _, prediction in pairs], len(skeleton))
-        chosen = best_threshold(truth, found, skeleton.root_indices, LEAST_RECALL)
-        threshold = self.info.score_threshold if chosen is None else chosen.threshold
-        supervised = np.array([j not in self.info.unsupervised_joints for j in skeleton.joints])
-        result = strict(truth, found, skeleton.root_indices, np.array(self.info.mean_pose), threshold, supervised)
+        tables = [predicted([decoded[i] for _, decoded in pairs], len(skeleton)) for i in range(len(oks_thresholds))]
+        points = [best_threshold(truth, found, skeleton.root_indices) for found in tables]
+        best = int(np.argmax([-1.0 if point is None else point.f1 for point in points]))
+        info, chosen = self.info, points[best]
+        if chosen is not None:
+            config = replace(info.model, oks_threshold=oks_thresholds[best])
+            info = replace(info, model=config, score_threshold=chosen.threshold)
+        supervised = np.array([j not in info.unsupervised_joints for j in skeleton.joints])
+        pose, threshold = np.array(info.mean_pose), info.score_threshold
+        result = strict(truth, tables[best], skeleton.root_indices, pose, threshold, supervised)
         numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}
-        return {**numbers, "val/score_threshold": threshold}, threshold
+        decoding = {"val/score_threshold": threshold, "val/oks_threshold": info.model.oks_threshold}
+        return numbers | decoding, info
 
     def _batches(self) -> Iterator[list[Record]]:
         """This worker's val images, batch by batch."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
-from das.metrics.strict import Strict
+from das.metrics.strict import Strict, operating_points
 from das.metrics.tables import NOT_COUNTED, by_group, root_average_precision
 from pipeline.data.record import Record
 from pipeline.evaluation.scored import Scored
@@ -23,6 +23,7 @@ _COLUMNS = {
     "mpjpe_with_misses": ("with misses mm", ".1f"),
     "recall": ("recall", ".3f"),
     "precision": ("precision", ".3f"),
+    "f1": ("F1", ".3f"),
     "root_error": ("root error mm", ".1f"),
     "pa_mpjpe": ("PA-MPJPE mm", ".1f"),
     "pck_150mm": ("PCK 150 mm", ".3f"),
@@ -38,9 +39,12 @@ _JOINT_COLUMNS = {
     "pck_150mm": ("PCK 150 mm", ".3f"),
 }
 _SHARES = ("recall", "precision", "f1", "pck_150mm")
+_OF_PREDICTIONS = ("precision", "f1")  # a false positive belongs to no annotated person, so to no subset of them
 _GROUP_METRICS = ("mpjpe", "recall", "precision", "root_error")
 # Metrics whose 95 % interval is logged too.
-_WITH_INTERVALS = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "root_error", "pa_mpjpe", "pck_150mm")
+_WITH_INTERVALS = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "f1", "root_error", "pa_mpjpe", "pck_150mm")
+# Score thresholds of the table; the page draws all of them.
+_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 def strict_numbers(scored: Scored) -> list[Numbers]:
@@ -49,8 +53,9 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
     images = len(scored.records)
     numbers = result.numbers()
     scores = result.scores(truth, people, images)
-    metrics = {f"strict/{name}": value for name, value in numbers.items() if name != "baseline_mpjpe"}
-    metrics |= {"strict/threshold": scored.threshold, "baseline/mpjpe": numbers["baseline_mpjpe"]}
+    metrics = {f"strict/{name}": value for name, value in numbers.items() if not name.startswith("baseline_")}
+    metrics |= {f"baseline/{name}": numbers[f"baseline_{name}"] for name in ("mpjpe", "mpjpe_with_misses")}
+    metrics["strict/threshold"] = scored.threshold
     for name in _WITH_INTERVALS:
         metrics |= ends_as_metrics(f"strict/{name}", _interval(name, scores[name], clusters))
 
@@ -76,7 +81,8 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
     for table in subsets:
         kind = table.name.removeprefix("strict_")
         metrics |= {f"strict/mpjpe/{kind}/{name}": row[1] for name, row in table.rows.items()}
-    return [Numbers(metrics, (*tables, joints, root, *subsets), {f"strict/{n}": score for n, score in scores.items()})]
+    found = (*tables, joints, root, *subsets, _thresholds(scored))
+    return [Numbers(metrics, found, {f"strict/{n}": score for n, score in scores.items()})]
 
 
 def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -132,17 +138,27 @@ def _roots(scored: Scored, scores: Mapping[str, Ratio], groups: np.ndarray) -> T
     return Table.of("strict_roots", title, columns, rows, detail=True)
 
 
-def _subsets(scored: Scored) -> list[Table]:
-    """Tables by kind of person, and over visible and over occluded joints.
+def _thresholds(scored: Scored) -> Table:
+    """What other score thresholds would give on these images."""
+    points = operating_points(scored.truth, scored.candidates, scored.skeleton.root_indices)
+    rows: dict[str, list[float | Interval]] = {}
+    for threshold in _THRESHOLDS:
+        kept = [point for point in points if point.score > threshold >= scored.provenance.least_score]
+        if kept:
+            rows[f"{threshold:g}"] = [kept[-1].recall, kept[-1].precision, kept[-1].f1]
+    columns = [_COLUMNS[name] for name in ("recall", "precision", "f1")]
+    title = "strict protocol at other score thresholds"
+    return Table.of("strict_thresholds", title, columns, rows, detail=True)
 
-    They have no precision: a false positive belongs to no annotated person, so to no subset of them.
-    """
+
+def _subsets(scored: Scored) -> list[Table]:
+    """Tables by kind of person, and over visible and over occluded joints; none of them has a precision."""
     records, truth, result, skeleton = scored.records, scored.truth, scored.strict, scored.skeleton
-    columns = [column for name, column in _COLUMNS.items() if name != "precision"]
+    columns = [column for name, column in _COLUMNS.items() if name not in _OF_PREDICTIONS]
 
     def row(part: Strict) -> list[float | Interval]:
         scores = part.scores(truth, scored.people, len(records))
-        shown = (name for name in _COLUMNS if name not in ("people", "precision"))
+        shown = (name for name in _COLUMNS if name not in ("people", *_OF_PREDICTIONS))
         return [float(part.people), *(_interval(name, scores[name], scored.clusters) for name in shown)]
 
     tables = []

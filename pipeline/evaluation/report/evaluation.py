@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from das.metrics.strict import operating_points
 from das.metrics.tables import NOT_COUNTED, distances
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
@@ -30,6 +31,7 @@ from pipeline.infra.html.pictures import data_uri
 MOST_PICTURES = 24
 """Largest number of frames on a page, the worst first; the others are only in the evaluation's folder."""
 
+_MOST_POINTS = 400  # of a curve; more cannot be seen
 _LONG = 24  # rows above which a table is folded
 
 
@@ -102,11 +104,11 @@ def evaluation_page(
         protocol=(
             f"Strict protocol: people above score {scored.threshold:.3g} are paired one-to-one with the truth by the "
             "distance of their roots in the image. Read error, recall and precision together: a model that finds "
-            "fewer people can have a smaller error on those that it finds."
+            "fewer people can have a smaller error on those that it finds. F1 is the harmonic mean of the two."
         ),
         numbers=_headline(results),
         comparisons=comparisons(annotations, _unmarked(results)),
-        charts=[_pck_chart(scored), _joint_chart(scored)],
+        charts=[_pck_chart(scored), _joint_chart(scored), *_threshold_chart(scored)],
         tables=[
             Breakdown(
                 title=t.title,
@@ -159,6 +161,7 @@ def _headline(results: ProtocolResults) -> list[Number]:
         number("MPJPE, root-aligned", "mpjpe", ".1f", "mm", pose),
         number("recall", "recall", ".3f", "", f"{n['matched']:.0f} of {n['people']:.0f} people found"),
         number("precision", "precision", ".3f", "", f"{n['predictions']:.0f} predictions"),
+        number("F1", "f1", ".3f", "", f"people above score {results.scored.threshold:.3g}"),
         number("root position error", "root_error", ".0f", "mm", f"depth: {shown(n['root_depth_error'], '.0f')} mm"),
         number("PCK at 150 mm", "pck_150mm", ".3f", "", "of matched people's joints"),
         number("PA-MPJPE", "pa_mpjpe", ".1f", "mm", "after similarity alignment"),
@@ -214,6 +217,25 @@ def _pck_chart(scored: Scored) -> Chart:
         "found are wrong at every threshold. In camera space nothing is aligned: the root's error counts too."
     )
     return Chart("pck", title, svg, caption)
+
+
+def _threshold_chart(scored: Scored) -> list[Chart]:
+    """Recall, precision and F1 over the score threshold, from all candidates that were kept; none without any."""
+    points = operating_points(scored.truth, scored.candidates, scored.skeleton.root_indices)
+    points = points[:: -max(1, len(points) // _MOST_POINTS)]  # the lowest threshold first
+    if not points:
+        return []
+    x = [point.score for point in points]
+    values = (("recall", "c1"), ("precision", "c2"), ("F1", "c3"))
+    lines = [Line(n, style, [100 * getattr(point, n.lower()) for point in points]) for n, style in values]
+    title = "Recall and precision over score threshold"
+    least, chosen = scored.provenance.least_score, scored.threshold
+    caption = (
+        f"What the people above each threshold would give on these images; candidates above {least:.3g} are kept. The "
+        f"numbers of this page are at {chosen:.3g}, which was chosen on val by the best F1 unless another was asked "
+        "for. The best threshold here is no better choice: it would be chosen by the images that it is judged on."
+    )
+    return [Chart("thresholds", title, line_chart(title, x, lines, "score threshold", "%", 100.0), caption)]
 
 
 def _joint_chart(scored: Scored) -> Chart:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from das.metrics.strict import best_threshold, strict
+from das.metrics.strict import best_threshold, operating_points, strict
 from das.metrics.tables import MISSED, NOT_COUNTED, Predictions, Truth
 from tests.das.metrics import metric_loops as loops
 
@@ -84,7 +84,7 @@ def test_without_a_mean_pose_nothing_is_measured_by_it():
     known = strict(scene.truth, scene.predictions, ROOT, scene.world_mean)
     result = strict(scene.truth, scene.predictions, ROOT, np.full((15, 3), np.nan))
     numbers = result.numbers()
-    unknown = ("baseline_mpjpe", "mpjpe_over_baseline", "mpjpe_with_misses")
+    unknown = ("baseline_mpjpe", "baseline_mpjpe_with_misses", "mpjpe_over_baseline", "mpjpe_with_misses")
     assert np.isnan([numbers[name] for name in unknown]).all()
     assert {n: v for n, v in numbers.items() if n not in unknown} == {
         n: v for n, v in known.numbers().items() if n not in unknown
@@ -253,12 +253,19 @@ def test_best_threshold_is_the_best_of_all(seed):
     )
     others = [at(threshold)["f1"] for threshold in np.arange(-0.05, 1, 0.1)]
     assert point.f1 == pytest.approx(np.nanmax(others))
+    for other in operating_points(truth, predictions, ROOT):
+        numbers = at(other.threshold)
+        assert other.threshold < other.score
+        assert (other.f1, other.recall, other.precision) == pytest.approx(
+            (numbers["f1"], numbers["recall"], numbers["precision"])
+        )
 
 
 def test_a_threshold_cannot_be_chosen_without_people():
     scene = loops.make_scene(np.random.default_rng(0))
     assert best_threshold(no_people(scene.truth), scene.predictions, ROOT) is None
     assert best_threshold(scene.truth, no_people(scene.predictions), ROOT) is None
+    assert operating_points(scene.truth, no_people(scene.predictions), ROOT) == []
 
 
 def test_missing_columns_and_wrong_mean_poses_are_named():
@@ -267,26 +274,6 @@ def test_missing_columns_and_wrong_mean_poses_are_named():
         strict(replace(scene.truth, bbox=None), scene.predictions, ROOT, scene.world_mean)
     with pytest.raises(ValueError, match=r"mean_pose must have shape \(15, 3\), found \(17, 3\)"):
         strict(scene.truth, scene.predictions, ROOT, np.zeros((17, 3)))
-
-
-def test_a_wanted_recall_is_kept_where_any_threshold_gives_it():
-    rng = np.random.default_rng(3)
-    joints = rng.normal(0, 300, (40, 3, 3)) + [0, 0, 4000]
-    uv = np.stack([np.arange(40) * 100.0, np.full(40, 50.0)], -1)[:, None] + np.zeros((1, 3, 1))
-    frame = np.zeros(40, int)
-    box = np.concatenate([uv[:, 0] - 40, uv[:, 0] + 40], axis=1)
-    truth = Truth(frame, joints, np.ones((40, 3), bool), uv, box)
-    # Every person is found, the last ones with low scores among many false alarms.
-    false_uv = np.stack([np.arange(300) * 100.0, np.full(300, 5000.0)], -1)[:, None] + np.zeros((1, 3, 1))
-    scores = np.concatenate([np.linspace(0.9, 0.1, 40), np.linspace(0.5, 0.12, 300)])
-    predictions = Predictions(
-        np.zeros(340, int), np.concatenate([joints, joints[:1].repeat(300, 0)]), scores, np.concatenate([uv, false_uv])
-    )
-    free = best_threshold(truth, predictions, (0,))
-    kept = best_threshold(truth, predictions, (0,), least_recall=0.95)
-    assert free.recall < 0.95 <= kept.recall
-    assert kept.f1 <= free.f1
-    assert best_threshold(truth, predictions, (0,), least_recall=1.1) == free  # nothing gives it: F1 alone decides
 
 
 def test_a_person_whose_root_is_outside_the_picture_is_neither_found_nor_a_false_positive():

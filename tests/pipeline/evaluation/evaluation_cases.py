@@ -24,6 +24,7 @@ from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 from pipeline.evaluation.score import score
+from pipeline.evaluation.scores import Scores
 from pipeline.infra.columns import write_columns
 from pipeline.infra.files import write_json
 from tests.pipeline.data.original_layouts import STANDING, jpeg
@@ -33,6 +34,20 @@ K = np.array([[240.0, 0, 160], [0, 240, 90], [0, 0, 1]])
 # Rotation world to camera: a camera turned 37 degrees about the vertical axis.
 R = np.array([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])
 LENS = np.array([-0.28, 0.19, -0.0004, 0.0005, -0.05])
+SCORES = Scores(
+    protocol="strict",
+    split="panoptic/test",
+    skeleton="panoptic15",
+    data_fingerprint="d1",
+    model_fingerprint="m1",
+    train_fit=False,
+    mpjpe_mm=90.0,
+    recall=0.95,
+    precision=0.9,
+    baseline_mpjpe_mm=150.0,
+    mpjpe_with_misses_mm=93.0,
+    baseline_mpjpe_with_misses_mm=150.0,
+)
 
 
 def upright_person(skeleton, x_mm=0.0, z_mm=4000.0, seed=0):

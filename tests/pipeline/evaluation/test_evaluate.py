@@ -191,7 +191,7 @@ def test_promotion_takes_the_id_of_an_evaluations_run(place, result):
     with Tracker.open(tracking_uri, "das", "training", place / "runs" / "training") as training:
         pass
     config = PromoteConfig(str(place / "model"), result.run_id, "das-panoptic", training.handle.run_id)
-    lenient = Gate(min_recall=0, min_precision=0)
+    lenient = Gate(min_f1=0, max_error=1)
     found = promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs"))), lenient)
     # An untrained model finds no person, or has a larger error than the mean pose.
     assert not found.champion and found.version == 1

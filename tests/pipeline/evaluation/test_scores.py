@@ -7,19 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.evaluation.scores import Scores
-
-SCORES = Scores(
-    protocol="strict",
-    split="panoptic/test",
-    skeleton="panoptic15",
-    data_fingerprint="d1",
-    model_fingerprint="m1",
-    train_fit=False,
-    mpjpe_mm=90.0,
-    recall=0.95,
-    precision=0.9,
-    baseline_mpjpe_mm=150.0,
-)
+from tests.pipeline.evaluation.evaluation_cases import SCORES
 
 
 def test_scores_round_trip_as_json_with_null_for_nan():
@@ -42,6 +30,13 @@ def test_scores_round_trip_as_json_with_null_for_nan():
 def test_bad_scores_are_refused_by_field(change, message):
     with pytest.raises(ValueError, match=message):
         Scores.from_json({**SCORES.to_json(), **change})
+
+
+def test_scores_from_before_errors_with_misses_are_read_without_them():
+    value = {name: x for name, x in SCORES.to_json().items() if "with_misses" not in name}
+    found = Scores.from_json(value)
+    assert math.isnan(found.mpjpe_with_misses_mm) and math.isnan(found.baseline_mpjpe_with_misses_mm)
+    assert (found.mpjpe_mm, found.recall) == (SCORES.mpjpe_mm, SCORES.recall)
 
 
 def test_missing_fields_of_scores_are_named():

@@ -7,21 +7,10 @@ import numpy as np
 import pytest
 
 from das.metrics.bootstrap import Ratio, blocks
-from pipeline.evaluation.scores import Evidence, Scores, Slice
+from pipeline.evaluation.scores import Evidence, Slice
 from pipeline.registry.gate import Gate, Verdict, paired_differences
+from tests.pipeline.evaluation.evaluation_cases import SCORES
 
-SCORES = Scores(
-    protocol="strict",
-    split="panoptic/test",
-    skeleton="panoptic15",
-    data_fingerprint="d1",
-    model_fingerprint="m1",
-    train_fit=False,
-    mpjpe_mm=90.0,
-    recall=0.95,
-    precision=0.9,
-    baseline_mpjpe_mm=150.0,
-)
 SEQUENCES, BLOCKS, PEOPLE = 4, 10, 20
 
 
@@ -48,6 +37,7 @@ def evidence(
         "mpjpe_with_misses": Ratio(errors * people, people),
         "mpjpe": Ratio(errors * found, found),
         "root_error": Ratio(errors * found, found),
+        "f1": Ratio(2 * found, people + predicted),
         "recall": Ratio(found, people),
         "precision": Ratio(found, predicted),
     }
@@ -94,12 +84,14 @@ def test_a_gain_that_could_be_chance_is_refused():
     assert not noisy.passed and "is not better" in str(noisy)
 
 
-def test_a_smaller_error_with_lost_recall_or_precision_is_refused():
+def test_a_smaller_error_with_lost_people_or_more_false_alarms_is_refused():
     lost = decide(evidence(80.0, recall=0.9), evidence(90.0, recall=0.95))
-    assert not lost.passed and "recall 0.9 is perhaps worse than the champion's by more than 0.01" in str(lost)
+    assert not lost.passed and "f1 0.9 is perhaps worse than the champion's by more than 0.01" in str(lost)
     alarms = decide(evidence(80.0, precision=0.8), evidence(90.0))
-    assert not alarms.passed and "precision 0.8 is perhaps worse" in str(alarms)
+    assert not alarms.passed and "f1 0.8686 is perhaps worse" in str(alarms)
     assert decide(evidence(80.0, recall=0.945), evidence(90.0, recall=0.95)).passed  # within the margin
+    # Another score threshold exchanges one for the other: neither decides alone.
+    assert decide(evidence(80.0, recall=0.93, precision=0.92), evidence(90.0)).passed
 
 
 def test_no_subset_may_get_worse_by_more_than_the_margin():
@@ -155,13 +147,19 @@ def first(**change):
     return Verdict(Gate().compare(replace(evidence(), scores=replace(SCORES, **change)), None))
 
 
-def test_the_first_version_must_beat_the_mean_pose_and_the_minima():
+def test_the_first_version_must_beat_the_mean_pose_and_the_least_f1():
     assert first().passed
+    undefined = "MPJPE with misses is undefined: there is no mean pose, or nobody to find"
     for change, reason in (
-        ({"mpjpe_mm": 150.0}, "MPJPE 150 mm is not better than the mean pose's 150 mm"),
-        ({"recall": 0.9}, "recall 0.9 is not better than the minimum 0.9"),
-        ({"precision": 0.7}, "precision 0.7 is not better than the minimum 0.8"),
-        ({"mpjpe_mm": math.nan}, "MPJPE is undefined: no person was matched"),
+        (
+            {"mpjpe_with_misses_mm": 135.0},
+            "MPJPE with misses 135 mm is not better than 0.9 of the mean pose's 150 mm, 135 mm",
+        ),
+        ({"recall": 0.76}, "F1 0.824096 is not better than the minimum 0.85"),
+        ({"precision": 0.7}, "F1 0.806061 is not better than the minimum 0.85"),
+        ({"mpjpe_with_misses_mm": math.nan}, undefined),
+        ({"baseline_mpjpe_with_misses_mm": math.nan}, undefined),
+        ({"recall": 0.0, "precision": 0.0}, "F1 0 is not better than the minimum 0.85"),
     ):
         verdict = first(**change)
         assert not verdict.passed and verdict.reasons == (reason,)
@@ -170,8 +168,8 @@ def test_the_first_version_must_beat_the_mean_pose_and_the_minima():
 
 def test_the_description_of_a_version_lists_every_check():
     text = first(recall=0.5).markdown()
-    assert text.startswith("**Refused**") and text.count("\n- passed") == 2
-    assert "- **failed**, recall: recall 0.5 is not better than the minimum 0.9" in text
+    assert text.startswith("**Refused**") and text.count("\n- passed") == 1
+    assert "- **failed**, F1: F1 0.642857 is not better than the minimum 0.85" in text
 
 
 # ---- gates as files ----
@@ -180,7 +178,7 @@ def test_the_description_of_a_version_lists_every_check():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"min_recal": 0.5}, r"unknown fields \['min_recal'\], known: protocol, primary"),
+        ({"min_f": 0.5}, r"unknown fields \['min_f'\], known: protocol, primary"),
         ({"primary": "loss"}, "primary = 'loss', wanted one of mpjpe_with_misses"),
         ({"guards": {"recal": 0.1}}, "guards = {'recal': 0.1}, wanted margins of"),
         ({"guards": {"recall": -0.1}}, "wanted margins of at least 0"),

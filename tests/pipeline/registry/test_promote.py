@@ -57,7 +57,7 @@ def test_a_good_first_version_becomes_champion_and_can_be_loaded(place):
     assert fingerprint(resolve_model(f"models:/{NAME}@champion", place.uri)) == fingerprint(config.model)
     lines = result.summary().splitlines()
     assert lines[0] == "das-demo version 1 promoted; champion is version 1"
-    for part in ("is better than the mean pose's", "the scores of the evaluation again", "12 evaluated images"):
+    for part in ("is better than 0.9 of the mean pose's", "the scores of the evaluation again", "12 evaluated images"):
         assert any(part in line for line in lines), part
     assert lines[-1] == "  terms of its training data: research only"
     assert aliases(place) == {"champion": 1}
@@ -70,7 +70,7 @@ def test_a_version_belongs_to_its_training_run_and_has_lineage_verdict_and_predi
     assert version.run_id == json.loads((Path(config.model).parent / "finished.json").read_text())["run_id"]
     assert version.tags["das.skeleton"] == "panoptic15" and "research only" in version.tags["das.data.terms"]
     assert version.description.startswith("**Promoted**") and "- passed, artefact:" in version.description
-    assert json.loads(version.tags["das.gate"])["min_recall"] == 0.9
+    assert json.loads(version.tags["das.gate"])["min_f1"] == 0.85
     kept = place.model.version("champion").predictions()
     assert kept.provenance.model_fingerprint == fingerprint(config.model)
 
@@ -79,13 +79,13 @@ def test_a_poor_first_version_is_refused_and_a_gate_file_changes_the_conditions(
     config = place.candidate("mild", 20.0)
     result = promote(config)
     assert result.champion_version is None and "no version is champion" in result.summary()
-    assert any("is not better than the mean pose's" in reason for reason in result.verdict.reasons)
+    assert any("is not better than 0.9 of the mean pose's" in reason for reason in result.verdict.reasons)
     assert aliases(place) == {"challenger": 1}  # its files load and reproduce its scores, but it is not champion
     gate_file = tmp_path / "gate.json"
     write_json(gate_file, {"min_recal": 0.5})
     refused(lambda: promote(replace(config, gate=str(gate_file))), "gate.json", "min_recal", "known: protocol")
     good = place.candidate("good", 2.0)
-    write_json(gate_file, {"min_recall": 1.0})
+    write_json(gate_file, {"min_f1": 1.0})
     assert not promote(replace(good, gate=str(gate_file))).champion  # nothing is above 1
     assert promote(good).champion and count(place) == 2
     assert aliases(place) == {"champion": 2}

@@ -2,14 +2,11 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import ray.train
 import torch
 
-from das.metrics.tables import Predictions, Truth
 from das.model import DAS
-from pipeline.training import validation
 from pipeline.training.job import training_job
 from pipeline.training.validation import SELECT_BY, Validator
 from tests.pipeline.training.ray_train_stand_in import Shard, StandIn
@@ -31,27 +28,37 @@ def test_only_the_given_keys_are_scored_in_batches_of_any_size(prepared, tmp_pat
     config = dataclasses.replace(job.config, ingest=dataclasses.replace(job.config.ingest, batch_size=batch_size))
     monkeypatch.setattr(ray.train, "get_dataset_shard", stand_in.shard)
     torch.manual_seed(0)
-    numbers, threshold = Validator(config, job.info, job.val_keys, rank=0, world=1)(DAS(job.info.model))
+    numbers, info = Validator(config, job.info, job.val_keys, rank=0, world=1)(DAS(job.info.model))
     assert 0 < numbers["val/people"] <= people
-    assert numbers["val/score_threshold"] == threshold and SELECT_BY in numbers
+    assert numbers["val/score_threshold"] == info.score_threshold and SELECT_BY in numbers
     assert all(name.startswith("val/") for name in numbers)
 
 
-def test_the_threshold_keeps_92_of_100_people_where_the_best_f1_keeps_91(prepared, monkeypatch):
-    """91 people have a score of 0.9; then 200 false alarms come before each of two more people, at 0.4 and at 0.2."""
-    skeleton = training_job(tiny(prepared)).info.model.skeleton
-    pose = np.zeros((100, len(skeleton), 3))
-    pose[..., 2] = 3000.0
-    box = np.tile([-50.0, -50, 50, 50], (100, 1))
-    truth = Truth(np.arange(100), pose, np.ones(pose.shape[:2], bool), pose[..., :2], box)
-    frame = np.concatenate([np.arange(91), np.arange(200) % 91, [91], np.arange(200) % 91, [92]])
-    scores = np.repeat([0.9, 0.5, 0.4, 0.3, 0.2], [91, 200, 1, 200, 1])
-    false_alarm = np.isin(scores, (0.5, 0.3))
-    uv = np.where(false_alarm[:, None, None], 1e4, np.zeros((len(frame), len(skeleton), 2)))
-    found = Predictions(frame, np.repeat(pose[:1], len(frame), axis=0), scores, uv)
-    monkeypatch.setattr(validation, "strict_truth", lambda *_: truth)
-    monkeypatch.setattr(validation, "predicted", lambda *_: found)
-    monkeypatch.setattr(ray.train, "get_dataset_shard", lambda _: Shard([]))
+def test_the_decoding_with_the_best_f1_on_val_is_the_models_own(prepared, tmp_path, monkeypatch):
+    """With more suppression fewer people are found twice; what scores best is stored, and scored."""
+    job = training_job(tiny(prepared, val_images=3))
+    stand_in = StandIn(prepared, tmp_path)
+    monkeypatch.setattr(ray.train, "get_dataset_shard", stand_in.shard)
+    torch.manual_seed(0)
+    model = DAS(job.info.model)
+
+    def validated(*oks_thresholds):
+        config = dataclasses.replace(job.config, oks_thresholds=oks_thresholds)
+        return Validator(config, job.info, job.val_keys, rank=0, world=1)(model)
+
+    alone = {oks: validated(oks) for oks in (0.05, 0.5, 1.0)}
+    f1 = {oks: numbers["val/f1"] for oks, (numbers, _) in alone.items()}
+    assert len(set(f1.values())) == 3  # an untrained network finds everybody many times
+    best = max(f1, key=f1.get)
+    numbers, info = validated(*f1)
+    assert numbers == alone[best][0] and info == alone[best][1]
+    assert (info.model.oks_threshold, info.score_threshold) == (best, numbers["val/score_threshold"])
+    kept, _ = validated()
+    assert kept["val/oks_threshold"] == job.info.model.oks_threshold
+
+
+def test_without_people_to_choose_by_the_decoding_is_kept(prepared, monkeypatch):
     job = training_job(tiny(prepared))
-    numbers, threshold = Validator(job.config, job.info, [], rank=0, world=1)(DAS(job.info.model))
-    assert numbers["val/recall"] == pytest.approx(0.92) and 0.3 <= threshold < 0.4
+    monkeypatch.setattr(ray.train, "get_dataset_shard", lambda _: Shard([]))
+    _, info = Validator(job.config, job.info, [], rank=0, world=1)(DAS(job.info.model))
+    assert info == job.info
