@@ -1,7 +1,8 @@
 """The studio's cameras: two like CMU Panoptic's HD cameras, and those of the other layouts.
 
 00_16 and 00_30 are placed and calibrated like the two cameras of these names in CMU Panoptic's dome, about 100 degrees
-apart. Every sequence has a slightly different calibration, so a reader that takes another sequence's is noticed.
+apart. Every sequence has a slightly different calibration, so a reader that takes another sequence's is noticed. In
+sequences of ultimatum they are nearer and look past the middle, so that people are cut by the picture's border.
 MuCo-3DHP and MuPoTS-3D have no distortion in their annotations, so theirs are pinhole cameras. Cameras of the COCO
 layout vary in place, format and focal length.
 """
@@ -13,13 +14,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy import ndarray
 
-from pipeline.studio.config import FULL_HEIGHT, FULL_WIDTH, StudioConfig
+from pipeline.studio.config import FULL_HEIGHT, FULL_WIDTH, StudioConfig, sequence_activity
 from pipeline.studio.geometry import to_world
 
 CAMERAS = ("00_16", "00_30")
 
-# Azimuth in degrees, distance from the room's middle, height, and height of the point looked at, in cm.
-_PLACES = {"00_16": (38.0, 338.0, 196.0, 84.0), "00_30": (141.0, 329.0, 152.0, 92.0)}
+# Azimuth in degrees, distance from the room's middle, height, height of the point looked at, and how far to the right
+# of the middle it is, in cm.
+_PLACES = {"00_16": (38.0, 338.0, 196.0, 84.0, 0.0), "00_30": (141.0, 329.0, 152.0, 92.0, 0.0)}
+# In sequences of one activity, which every split has, both are nearer and do not look at the middle, so that the border
+# cuts people at the edge of the group: 00_16 looks over the hips of near ones, 00_30 past those at the side.
+_CLOSE_ACTIVITY = "ultimatum"
+_CLOSE_PLACES = {"00_16": (38.0, 250.0, 160.0, 138.0, 0.0), "00_30": (141.0, 262.0, 152.0, 98.0, 135.0)}
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,14 @@ def sequence_cameras(config: StudioConfig, sequence: str) -> list[StudioCamera]:
     """Both cameras of a sequence; values are rounded here so that rendering uses exactly what the file contains."""
     rng = config.rng(sequence, 1 << 20)
     scale = config.width / FULL_WIDTH
+    places = _CLOSE_PLACES if sequence_activity(sequence) == _CLOSE_ACTIVITY else _PLACES
     cameras = []
     for name in CAMERAS:
-        azimuth, distance, height, aim = np.array(_PLACES[name]) + rng.normal(0, 1, 4) * (1.0, 3.0, 2.0, 2.0)
+        *place, aside = places[name]
+        azimuth, distance, height, aim = np.array(place) + rng.normal(0, 1, 4) * (1.0, 3.0, 2.0, 2.0)
         a = np.radians(azimuth)
         position = to_world(np.array([distance * np.sin(a), height, distance * np.cos(a)]))
-        target = to_world(np.array([rng.normal(0, 4), aim, rng.normal(0, 4)]))
+        target = to_world(np.array([rng.normal(0, 4) + aside * np.cos(a), aim, rng.normal(0, 4) - aside * np.sin(a)]))
         R = _look_at(position, target, rng.normal(0, 0.012))
         fx = rng.normal(1400, 8)  # pixels at 1920 x 1080, about that of the recorded cameras
         # K at the full size. Pixel centres have integer coordinates, so scaling the size shifts the principal point.

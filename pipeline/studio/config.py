@@ -15,7 +15,7 @@ import numpy as np
 
 from das.fields import at_least, check_values
 
-VERSION = 2
+VERSION = 3
 """Increased whenever the same configuration gives other files."""
 RENDERED_TERMS = "rendered by this project's studio; free of third-party rights"
 """Terms of use of rendered data, in whichever layout it is written."""

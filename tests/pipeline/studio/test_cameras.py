@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.studio.cameras import photo_camera, sequence_cameras
-from pipeline.studio.config import SPLITS, StudioConfig
+from pipeline.studio.config import SPLITS, StudioConfig, sequence_activity
 from pipeline.studio.panoptic_layout import write_calibration
 from tests.pipeline.studio.small_renderings import HD, TINY, cv2_pixels
 
@@ -28,6 +28,8 @@ def test_calibration_scales_with_the_picture(tmp_path):
 
 def test_cameras_have_panoptics_places_and_look_at_the_stage():
     for sequence in HD.train_sequences:
+        if sequence_activity(sequence) == "ultimatum":
+            continue  # nearer, and aimed past the middle: test_cut_people.py
         for camera in sequence_cameras(HD, sequence):
             np.testing.assert_allclose(camera.R @ camera.R.T, np.eye(3), atol=1e-8)
             assert np.linalg.det(camera.R) > 0
