@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -147,13 +148,38 @@ def _run(trainer: TorchTrainer) -> Any:
         raise
 
 
+class Pace:
+    """Says once, from the first two shares of the training that are known, how long it takes on this machine."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._said = False
+
+    def line(self, done: float, now: float) -> str | None:
+        """The sentence as soon as the speed is known, else None.
+
+        Args:
+            done: share of the training that is over, 0 to 1.
+            now: seconds of a steady clock.
+        """
+        if self._said or done <= 0:
+            return None
+        self._first = self._first or (done, now)
+        share, then = self._first
+        if done <= share:
+            return None
+        self._said = True
+        minutes = (1 - done) * (now - then) / (done - share) / 60
+        return f"about {max(1, round(minutes))} min of training left on this machine"
+
+
 @contextmanager
 def _progress_bar(tracker: Tracker, lost: LostWorkers | None) -> Iterator[None]:
     """Shows share, time and latest numbers, read from MLflow, and lost workers; with None it shows nothing."""
     if lost is None:
         yield
         return
-    ended = threading.Event()
+    ended, pace = threading.Event(), Pace()
 
     def update() -> None:
         names = ("train/loss", "val/mpjpe", "val/recall")
@@ -162,6 +188,8 @@ def _progress_bar(tracker: Tracker, lost: LostWorkers | None) -> Iterator[None]:
                 for line in lost.lines():
                     tqdm.write(line)
                 latest = tracker.latest_metrics()
+                if (line := pace.line(latest.get("train/done", 0.0), time.monotonic())) is not None:
+                    tqdm.write(line)
                 bar.n = 100 * latest.get("train/done", 0.0)
                 bar.initial = bar.initial or bar.n  # what an interrupted call has done says nothing about the speed
                 bar.set_postfix({name: f"{latest[name]:.4g}" for name in names if name in latest})

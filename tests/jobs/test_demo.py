@@ -39,6 +39,6 @@ def test_a_demo_whose_model_is_refused_still_makes_report_picture_and_next_comma
     assert "Strict protocol" in Path(summary["report"]).read_text()
     assert f"predict photo.jpg --model {tmp_path}/runs/demo/best" in ended.stdout
     last = ended.stdout.splitlines()[-1]
-    assert last.startswith("not promoted: ") and "recall" in last and f"Delete {tmp_path}/runs/demo" in last
+    assert last.startswith("not promoted: ") and "F1" in last and f"Delete {tmp_path}/runs/demo" in last
     # The model is in the default storage, so a command without --tracking-uri finds its registry.
     assert (tmp_path / "runs/mlflow.db").exists()

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from pipeline.training.fit import TrainResult, _best
+from pipeline.training.fit import Pace, TrainResult, _best
 from pipeline.training.validation import SELECT_BY
 
 
@@ -27,3 +27,20 @@ def test_the_summary_shows_the_checkpoint_the_run_and_the_validation():
         "  val/recall 0.5432",
     ]
     assert "finished before, nothing to do" in TrainResult("", "", {}, finished_before=True).summary()
+
+
+def test_the_time_that_a_training_takes_is_said_once_as_soon_as_its_speed_is_known():
+    pace = Pace()
+    # Half a minute until the first share is no part of the speed: 0.02 of the training take 6 s, the rest 4.8 min.
+    shares = [(0.0, 0.0), (0.0, 27.0), (0.02, 30.0), (0.02, 33.0), (0.04, 36.0), (0.06, 50.0)]
+    assert [pace.line(done, now) for done, now in shares] == [
+        None,
+        None,
+        None,
+        None,
+        "about 5 min of training left on this machine",
+        None,
+    ]
+    continued = Pace()  # at nine tenths
+    assert continued.line(0.9, 10.0) is None
+    assert continued.line(0.92, 16.0) == "about 1 min of training left on this machine"
