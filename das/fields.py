@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 NAME = "1 to 200 letters, digits, _ - . : and spaces, the first one no point or space"
@@ -34,7 +35,7 @@ def check_types(config: object) -> None:
             return isinstance(value, int | float) and math.isfinite(value)
         return isinstance(value, hint)
 
-    for name, hint in get_type_hints(type(config)).items():
+    for name, hint in _type_hints(type(config)).items():
         value = getattr(config, name)
         if get_origin(hint) is tuple and isinstance(value, list):
             value = tuple(value)
@@ -105,3 +106,8 @@ def check_fields(found: Iterable[str], wanted: Iterable[str], what: str = "", op
 def check_json(cls: type, value: Mapping[str, Any], what: str = "") -> None:
     """``check_fields`` of a JSON object against all fields of a dataclass."""
     check_fields(value, (f.name for f in fields(cls)), what)
+
+
+@cache  # hints are evaluated from their text, which takes longer than the checks; every augmentation makes a config
+def _type_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -188,8 +188,8 @@ def _progress_bar(tracker: Tracker, lost: LostWorkers | None) -> Iterator[None]:
                 for line in lost.lines():
                     tqdm.write(line)
                 latest = tracker.latest_metrics()
-                if (line := pace.line(latest.get("train/done", 0.0), time.monotonic())) is not None:
-                    tqdm.write(line)
+                if (estimate := pace.line(latest.get("train/done", 0.0), time.monotonic())) is not None:
+                    tqdm.write(estimate)
                 bar.n = 100 * latest.get("train/done", 0.0)
                 bar.initial = bar.initial or bar.n  # what an interrupted call has done says nothing about the speed
                 bar.set_postfix({name: f"{latest[name]:.4g}" for name in names if name in latest})
