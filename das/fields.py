@@ -35,7 +35,8 @@ def check_types(config: object) -> None:
             return isinstance(value, int | float) and math.isfinite(value)
         return isinstance(value, hint)
 
-    for name, hint in _type_hints(type(config)).items():
+    kind: Any = type(config)
+    for name, hint in _type_hints(kind).items():
         value = getattr(config, name)
         if get_origin(hint) is tuple and isinstance(value, list):
             value = tuple(value)
