@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -194,6 +195,14 @@ def studio(tmp_path_factory) -> Callable[[Layout], list[Record]]:
 
 def test_every_protocol_has_its_values():
     assert PERFECT.keys() == {protocol.name for protocol in PROTOCOLS}
+
+
+def test_the_documentation_says_what_a_perfect_network_gets():
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
+    table = text[text.index("what a perfect network gets") :].split("\n\n")[2]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)/`", row.split("|")[1])]
+    assert sorted(named) == sorted({name.split("/")[0] for metrics in PERFECT.values() for name in metrics})
+    assert f"AUC {TOOLBOX_AUC:.1f}" in table and f"AUC {RELEASE_AUC:.1f}" in table
 
 
 def test_rendered_images_in_panoptics_layout(studio):
