@@ -275,6 +275,19 @@ def strict(
     )
 
 
+def only_ignored(truth: Truth, predictions: Predictions, root: Sequence[int]) -> np.ndarray:
+    """(P,) bool: predictions that are neither right nor wrong, because they can only be of people who do not count.
+
+    Args:
+        truth: as in ``strict``.
+        predictions: likewise.
+        root: indices of the joints whose mean is the root.
+    """
+    counted = truth.counted(root)
+    _, p, _ = _within_reach(truth, predictions, counted, root)
+    return _only_ignored(truth, predictions, counted, p, root)
+
+
 def _within_reach(
     truth: Truth, predictions: Predictions, counted: np.ndarray, root: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

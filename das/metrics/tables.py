@@ -353,13 +353,27 @@ def hungarian(people: int, frame: np.ndarray, t: np.ndarray, p: np.ndarray, cost
 # ---- detection ---------------------------------------------------------------------------------------
 
 
-def root_average_precision(truth: Truth, predictions: Predictions, root: Sequence[int], radius: float = 250.0) -> float:
+def root_average_precision(
+    truth: Truth,
+    predictions: Predictions,
+    root: Sequence[int],
+    radius: float = 250.0,
+    ignored: np.ndarray | None = None,
+) -> float:
     """Average precision of finding people: a prediction is right when its root is within ``radius`` mm.
 
     AP-root at 25 cm as RootNet (Moon et al. 2019) names it: by falling score, over all frames, each
     prediction takes the nearest person of its frame who is still free; AP is the area under the
     precision-recall curve, precision made monotone. Ignored people are left out. Returns a fraction 0 to
     1, NaN without people.
+
+    Args:
+        truth: people who count, and others.
+        predictions: all candidates.
+        root: indices of the joints whose mean is the root.
+        radius: mm.
+        ignored: (P,) bool, predictions that are not wrong where they are not right, because they may be of a person
+            who does not count; None: no prediction.
     """
     truth = truth.where(truth.counted(root))
     t, p = pairs_within_frames(truth, predictions)
@@ -369,7 +383,10 @@ def root_average_precision(truth: Truth, predictions: Predictions, root: Sequenc
     match = greedy(len(truth), len(predictions), t[order], p[order])
     right = np.zeros(len(predictions), dtype=bool)
     right[match[match != MISSED]] = True
-    right = right[np.argsort(-predictions.scores, kind="stable")]
+    order = np.argsort(-predictions.scores, kind="stable")
+    if ignored is not None:
+        order = order[(right | ~ignored)[order]]
+    right = right[order]
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return ratio(float(envelope[right].sum()), len(truth))

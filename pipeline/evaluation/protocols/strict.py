@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
-from das.metrics.strict import Strict, operating_points
-from das.metrics.tables import NOT_COUNTED, by_group, root_average_precision
+from das.metrics.strict import Strict, only_ignored, operating_points
+from das.metrics.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from pipeline.data.record import Record
 from pipeline.evaluation.scored import Scored
 from pipeline.evaluation.subsets import TITLES, occluded_joints, people_subsets
@@ -124,8 +124,12 @@ def _roots(scored: Scored, scores: Mapping[str, Ratio], groups: np.ndarray) -> T
     """Position of roots: average precision within 25 cm, which needs no threshold, and errors in mm."""
     truth, candidates, clusters = scored.truth, scored.candidates, scored.clusters
     root = scored.skeleton.root_indices
-    precision = {"all": root_average_precision(truth, candidates, root)}
-    precision |= by_group(lambda t, p: root_average_precision(t, p, root), truth, candidates, groups)
+
+    def average_precision(people: Truth, found: Predictions) -> float:
+        return root_average_precision(people, found, root, ignored=only_ignored(people, found, root))
+
+    precision = {"all": average_precision(truth, candidates)}
+    precision |= by_group(average_precision, truth, candidates, groups)
     rows: dict[str, list[float | Interval]] = {}
     for name in ["all", *sorted(precision.keys() - {"all"}, key=natural_order)]:
         here = np.ones(len(groups), bool) if name == "all" else groups == name

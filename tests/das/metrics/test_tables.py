@@ -177,6 +177,10 @@ def test_average_precision_of_a_case_worked_by_hand():
     predictions = Predictions(frame, joints, np.array([0.9, 0.8, 0.7, 0.6, 0.5]))
     # right: 1 0 0 1 0; precision at the right ones: 1 and 2/4.
     assert root_average_precision(truth, predictions, (0,)) == pytest.approx((1 + 0.5) / 3)
+    # If the second and the fourth may be of people who do not count, the second is not wrong, the fourth still right.
+    ignored = np.array([False, True, False, True, False])
+    found = root_average_precision(truth, predictions, (0,), ignored=ignored)
+    assert found == pytest.approx((1 + 2 / 3) / 3)
 
 
 @settings(max_examples=20, deadline=None)
