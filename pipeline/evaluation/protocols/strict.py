@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
-from das.metrics.strict import Strict, only_ignored, operating_points
+from das.metrics.strict import Strict, only_ignored
 from das.metrics.tables import NOT_COUNTED, Predictions, Truth, by_group, root_average_precision
 from pipeline.data.record import Record
 from pipeline.evaluation.scored import Scored
@@ -43,8 +43,6 @@ _OF_PREDICTIONS = ("precision", "f1")  # a false positive belongs to no annotate
 _GROUP_METRICS = ("mpjpe", "recall", "precision", "root_error")
 # Metrics whose 95 % interval is logged too.
 _WITH_INTERVALS = ("mpjpe", "mpjpe_with_misses", "recall", "precision", "f1", "root_error", "pa_mpjpe", "pck_150mm")
-# Score thresholds of the table; the page draws all of them.
-_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 def strict_numbers(scored: Scored) -> list[Numbers]:
@@ -81,8 +79,7 @@ def strict_numbers(scored: Scored) -> list[Numbers]:
     for table in subsets:
         kind = table.name.removeprefix("strict_")
         metrics |= {f"strict/mpjpe/{kind}/{name}": row[1] for name, row in table.rows.items()}
-    found = (*tables, joints, root, *subsets, _thresholds(scored))
-    return [Numbers(metrics, found, {f"strict/{n}": score for n, score in scores.items()})]
+    return [Numbers(metrics, (*tables, joints, root, *subsets), {f"strict/{n}": score for n, score in scores.items()})]
 
 
 def image_groups(records: Sequence[Record]) -> dict[str, np.ndarray]:
@@ -140,19 +137,6 @@ def _roots(scored: Scored, scores: Mapping[str, Ratio], groups: np.ndarray) -> T
     )
     columns = [("AP 25 cm", ".3f"), *_ROOT_COLUMNS.values()]
     return Table.of("strict_roots", title, columns, rows, detail=True)
-
-
-def _thresholds(scored: Scored) -> Table:
-    """What other score thresholds would give on these images."""
-    points = operating_points(scored.truth, scored.candidates, scored.skeleton.root_indices)
-    rows: dict[str, list[float | Interval]] = {}
-    for threshold in _THRESHOLDS:
-        kept = [point for point in points if point.score > threshold >= scored.provenance.least_score]
-        if kept:
-            rows[f"{threshold:g}"] = [kept[-1].recall, kept[-1].precision, kept[-1].f1]
-    columns = [_COLUMNS[name] for name in ("recall", "precision", "f1")]
-    title = "strict protocol at other score thresholds"
-    return Table.of("strict_thresholds", title, columns, rows, detail=True)
 
 
 def _subsets(scored: Scored) -> list[Table]:

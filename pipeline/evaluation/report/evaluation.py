@@ -219,15 +219,23 @@ def _pck_chart(scored: Scored) -> Chart:
     return Chart("pck", title, svg, caption)
 
 
-def _threshold_chart(scored: Scored) -> list[Chart]:
-    """Recall, precision and F1 over the score threshold, from all candidates that were kept; none without any."""
+def threshold_lines(scored: Scored) -> tuple[list[float], list[Line]]:
+    """Scores, rising, and the percentages that the candidates of at least this score give; empty without any."""
     points = operating_points(scored.truth, scored.candidates, scored.skeleton.root_indices)
-    points = points[:: -max(1, len(points) // _MOST_POINTS)]  # the lowest threshold first
-    if not points:
+    points = points[:: -max(1, len(points) // _MOST_POINTS)]  # the lowest first
+    lines = [
+        Line("recall", "c1", [100 * point.recall for point in points]),
+        Line("precision", "c2", [100 * point.precision for point in points]),
+        Line("F1", "c3", [100 * point.f1 for point in points]),
+    ]
+    return [point.score for point in points], lines
+
+
+def _threshold_chart(scored: Scored) -> list[Chart]:
+    """Recall, precision and F1 over the score threshold; none without candidates."""
+    x, lines = threshold_lines(scored)
+    if not x:
         return []
-    x = [point.score for point in points]
-    values = (("recall", "c1"), ("precision", "c2"), ("F1", "c3"))
-    lines = [Line(n, style, [100 * getattr(point, n.lower()) for point in points]) for n, style in values]
     title = "Recall and precision over score threshold"
     least, chosen = scored.provenance.least_score, scored.threshold
     caption = (

@@ -26,7 +26,7 @@ class Case:
     def __init__(self, folder: Path, records, predictions, spread=2, worst=1, name="tiny", runtime=RUNTIME):
         write_prepared(folder, records)
         self.annotations = read_annotations([str(folder)], "test")
-        self.provenance = predictions.provenance
+        self.predictions, self.provenance = predictions, predictions.provenance
         self.results = score(self.annotations, predictions)
         self.pictures = overlays(self.results.scored, spread, worst)
         self.html = evaluation_page(name, "runs/model", self.results, self.pictures, runtime, "run-1")

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from das.metrics.tables import pck
-from pipeline.evaluation.report.evaluation import MOST_PICTURES, pck_lines
+from das.skeleton import PANOPTIC15
+from pipeline.evaluation.report.evaluation import MOST_PICTURES, pck_lines, threshold_lines
+from pipeline.evaluation.score import score
 from pipeline.infra.html.page import shown
 from tests.pipeline.evaluation.evaluation_cases import (
+    joints_as,
     predictions_of,
     scene,
 )
@@ -46,6 +49,21 @@ def test_pck_curves_equal_the_metrics_at_their_thresholds(panoptic):
     everywhere = pck(gaps[result.found], 60.0, result.scored[result.found])
     weights = result.scored[result.found].sum(axis=0)
     assert absolute[1] == pytest.approx(100 * np.nansum(everywhere * weights) / weights.sum())
+
+
+def test_threshold_curves_equal_the_metrics_at_their_thresholds(tmp_path):
+    records = scene(frames=6)
+    # Every person twice, the second time a metre aside: half of the candidates are false alarms.
+    people = [np.concatenate([p, p + [1000.0, 0, 0]]) for p in joints_as(records, PANOPTIC15)]
+    scores = np.random.default_rng(0).uniform(0.1, 0.9, sum(map(len, people)))
+    case = Case(tmp_path, records, predictions_of(records, people, scores=scores))
+    x, lines = threshold_lines(case.results.scored)
+    assert x == sorted(scores) and "Recall and precision over score threshold" in case.html
+    for i in (0, 7, len(x) - 1):
+        numbers = score(case.annotations, case.predictions, threshold=x[i] - 1e-9).strict.numbers()
+        expected = [100 * numbers[line.label.lower()] for line in lines]
+        assert [line.y[i] for line in lines] == pytest.approx(expected)
+    assert min(lines[1].y) == pytest.approx(50, abs=5) and lines[0].y[0] == 100
 
 
 def test_a_page_without_any_prediction_has_dashes_and_no_nan(tmp_path):

@@ -85,7 +85,7 @@ def test_the_report_opens_without_errors_and_loads_nothing(browser, report):
     assert browser.get_log("browser") == [] and requested(browser) == [report.as_uri()]
     images = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth)")
     assert len(images) == 4 and all(width > 100 for width in images), "three frames, and the one beside the 3D view"
-    assert browser.execute_script("return document.querySelectorAll('svg.chart').length") == 3
+    assert browser.execute_script("return document.querySelectorAll('svg.chart').length") == 4
 
 
 def test_people_in_3d_turn_zoom_and_come_back(page):
