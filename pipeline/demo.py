@@ -139,6 +139,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             "mpjpe_mm": scores.mpjpe_mm,
             "recall": scores.recall,
             "precision": scores.precision,
+            "f1": scores.f1,
             "root_error_mm": metrics["strict/root_error"],
         },
         "baseline": {"mpjpe_mm": scores.baseline_mpjpe_mm},
@@ -232,7 +233,7 @@ def _report(summary: dict[str, Any], images: int) -> str:
             f"{minutes:.1f} minutes; on {images} pictures of test sequences:",
             f"  strict MPJPE {strict['mpjpe_mm']:.1f} mm, {summary['ratio']:.2f} of the mean pose's "
             f"{summary['baseline']['mpjpe_mm']:.1f} mm",
-            f"  recall {strict['recall']:.3f}, precision {strict['precision']:.3f}, "
+            f"  F1 {strict['f1']:.3f} (recall {strict['recall']:.3f}, precision {strict['precision']:.3f}), "
             f"root error {strict['root_error_mm']:.0f} mm",
             f"  Panoptic release protocol (optimistic) {summary['release']['mpjpe_mm']:.1f} mm",
             f"  report {summary['report']}",
