@@ -134,7 +134,7 @@ class Gate:
     def _first(self, scores: Scores) -> tuple[Check, ...]:
         """The first version: MPJPE with misses below a share of the mean pose's, F1 above its minimum."""
         most = self.max_error * scores.baseline_mpjpe_with_misses_mm
-        reference = f"{self.max_error:g} of the mean pose's {scores.baseline_mpjpe_with_misses_mm:.4g} mm,"
+        reference = f"{self.max_error:g} of the mean pose's {scores.baseline_mpjpe_with_misses_mm:.4g} mm"
         rows = (
             ("MPJPE with misses", scores.mpjpe_with_misses_mm, most, reference, " mm", -1),
             ("F1", scores.f1, self.min_f1, "the minimum", "", 1),
@@ -142,12 +142,12 @@ class Gate:
         checks = []
         for name, found, wanted, reference, unit, sign in rows:
             good = sign * found > sign * wanted
-            text = f"{name} {found:.4g}{unit} is better than {reference} {wanted:.4g}{unit}"
+            text = f"{name} {found:.4g}{unit} is better than {wanted:.4g}{unit}, {reference}"
             if math.isnan(found) or math.isnan(wanted):
                 text = f"{name} is undefined: there is no mean pose, or nobody to find"
             elif not good:
                 # Six digits: a value just below the minimum must not be printed as the minimum.
-                text = f"{name} {found:.6g}{unit} is not better than {reference} {wanted:.6g}{unit}"
+                text = f"{name} {found:.6g}{unit} is not better than {wanted:.6g}{unit}, {reference}"
             checks.append(Check(name, good, text))
         return tuple(checks)
 
