@@ -148,6 +148,7 @@ def predict(argv: Sequence[str]) -> None:
     from pipeline.predict.config import PredictConfig
 
     config = parse("das predict", PredictConfig, argv)
+    config.refuse_unusable()
 
     from pipeline.predict.predict import predict
 

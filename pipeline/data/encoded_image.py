@@ -7,11 +7,7 @@ import struct
 import cv2
 import numpy as np
 
-MAX_PIXELS = 1 << 27
-"""Most pixels of an image that is decoded. A photo of 108 megapixels has fewer; its pixels take 400 MB. A PNG of one
-colour packs 900 megapixels, 2.7 GB, in 1 MB."""
-MAX_IMAGE_BYTES = 1 << 28
-"""Largest image file that is read, bytes: 2 for each of ``MAX_PIXELS``, which is more than any JPEG has."""
+from pipeline.infra.image_headers import MAX_PIXELS, check_pixels, size_in_header
 
 
 def image_size(data: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
@@ -24,20 +20,12 @@ def image_size(data: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         ValueError: the bytes are empty, not a JPEG or PNG, cut short, or have more pixels.
     """
-    height, width = _size_in_header(data)
-    if height * width > most:
-        raise ValueError(f"{width}x{height} pixels, wanted at most {most / 1e6:.0f} million")
-    return height, width
-
-
-def _size_in_header(data: bytes) -> tuple[int, int]:
     if not data:
         raise ValueError("no bytes")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        # The first chunk is always IHDR: width at byte 16 and height at byte 20, big-endian.
         if len(data) < 24 or b"IEND" not in data[-64:]:
             raise ValueError("a PNG that is cut short")
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+        return check_pixels(size_in_header(data), most)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         raise ValueError("a WebP image, wanted JPEG or PNG")
     if not data.startswith(b"\xff\xd8"):
@@ -46,18 +34,7 @@ def _size_in_header(data: bytes) -> tuple[int, int]:
     # be the last two bytes: some writers append a few of their own after it.
     if b"\xff\xd9" not in data[-4096:]:
         raise ValueError("a JPEG that is cut short")
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOF0 to SOF15; the three are DHT, JPG, DAC
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ValueError("a JPEG without frame header")
+    return check_pixels(size_in_header(data), most)
 
 
 _ORIENTATION = 0x0112  # EXIF tag

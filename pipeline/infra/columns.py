@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.infra.files import locate, staged
+from pipeline.infra.files import locate, opened_for_reading, staged
+from pipeline.infra.redaction import redacted
 
 
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -140,13 +141,11 @@ def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[
 def open_parquet(uri: str | Path) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file for reading; ValueError with its name when it is missing or not Parquet."""
     filesystem, path = locate(uri)
-    try:
+    with opened_for_reading(uri):
         source = filesystem.open_input_file(path)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{uri}: no such file") from error
     with source:
         try:
             file = pq.ParquetFile(source)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{uri}: not a Parquet file ({error})") from error
+            raise ValueError(f"{redacted(str(uri))}: not a Parquet file ({error})") from error
         yield file

@@ -10,6 +10,7 @@ AWS_ACCESS_KEY_ID, ...) or from options in the URI, such as ?endpoint_override=l
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.infra.redaction import redacted
+from pipeline.infra.regular_files import regular_file
+
+MAX_FILE_BYTES = 1 << 32
+"""Largest file that is read into memory as a whole, bytes."""
+MAX_JSON_BYTES = 1 << 25
+"""Largest JSON file that is read, bytes: a parsed one takes up to thirty times its size."""
 
 STAGED = ".staged-"
 """Prefix of the names of unfinished files; a killed process leaves such files."""
@@ -107,14 +114,47 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     fs.copy_files(source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system)
 
 
-def read_bytes(uri: str | Path) -> bytes:
-    """Content of a file; ValueError with its name when it does not exist."""
+def read_bytes(uri: str | Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """Content of a file.
+
+    Args:
+        uri: the file.
+        most: its size at most, bytes.
+
+    Raises:
+        ValueError: it does not exist, is no regular file or is larger; names it.
+    """
     filesystem, path = locate(uri)
-    try:
+    with opened_for_reading(uri, most):
         with filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read())
+            data = bytes(stream.read(most + 1))
+    if len(data) > most:  # files of the system that state no size
+        raise ValueError(f"{redacted(str(uri))}: more than {most} bytes")
+    return data
+
+
+@contextmanager
+def opened_for_reading(uri: str | Path, most: int | None = None) -> Iterator[None]:
+    """A block that opens a file: it is looked at first, because opening a pipe waits and a device has no end.
+
+    Raises:
+        ValueError: the file does not exist, is no regular file or is larger than ``most`` bytes; names it.
+    """
+    name = redacted(str(uri))
+    filesystem, path = locate(uri)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        try:
+            regular_file(Path(path), sys.maxsize if most is None else most)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise ValueError(f"{name}: no such file") from error
+        except OSError as error:
+            raise ValueError(f"{name}: {error.strerror}") from error
+    elif most is not None and (size := filesystem.get_file_info(path).size or 0) > most:
+        raise ValueError(f"{name}: {size} bytes, wanted at most {most}")
+    try:
+        yield
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{redacted(str(uri))}: no such file") from error
+        raise ValueError(f"{name}: no such file") from error
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -123,11 +163,12 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         stream.write(data)
 
 
-def read_json(uri: str | Path) -> Any:
-    """Content of a JSON file; ValueError with its name when it does not exist or is not JSON."""
+def read_json(uri: str | Path, most: int = MAX_JSON_BYTES) -> Any:
+    """Content of a JSON file; ValueError as ``read_bytes``, or when it is not JSON."""
+    data = read_bytes(uri, most)
     try:
-        return json.loads(read_bytes(uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # also numbers of too many digits, and lists in lists too deep
         raise ValueError(f"{redacted(str(uri))}: not JSON ({error})") from error
 
 

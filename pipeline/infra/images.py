@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS, check_pixels, size_in_header
+from pipeline.infra.regular_files import read_file
 
 _SENSOR_BITS = (8, 10, 12, 14, 16)
 """Depths of sensors; a 16-bit file is taken to hold the smallest of them that its brightest value fits."""
@@ -27,43 +33,84 @@ _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b
 
 
 def read_photo(path: str | Path, stored_pixels: bool = False) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB; 16-bit files are scaled as in ``read_photo_bits``.
+    """An image file as (H, W, 3) uint8 RGB; arguments and ValueError as ``read_photo_bits``."""
+    return read_photo_bits(path, stored_pixels)[0]
+
+
+def read_photo_bits(
+    path: str | Path,
+    stored_pixels: bool = False,
+    most_pixels: int = MAX_PIXELS,
+    most_bytes: int = MAX_IMAGE_BYTES,
+) -> tuple[np.ndarray, int | None]:
+    """An image file, and the depth of values that do not fill a 16-bit file.
 
     Args:
         path: of any format that OpenCV decodes, 8 or 16 bits a value.
         stored_pixels: ignore the EXIF orientation; by default pixels are as displayed.
-
-    Raises:
-        ValueError: no such file, or not an image.
-    """
-    return read_photo_bits(path, stored_pixels)[0]
-
-
-def read_photo_bits(path: str | Path, stored_pixels: bool = False) -> tuple[np.ndarray, int | None]:
-    """As ``read_photo``, with the depth of values that do not fill a 16-bit file.
+        most_pixels: more are refused before they are decoded.
+        most_bytes: a larger file is not read.
 
     Returns:
         (H, W, 3) uint8 RGB, and the depth that 16-bit values were scaled by, 8, 10, 12 or 14, such as 12-bit greys in
         a 16-bit file. None where nothing is to be said: 8-bit files, and 16-bit files whose values need 16 bits.
+
+    Raises:
+        ValueError: no such file, no regular file, larger than allowed, or not an image.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    data = photo_bytes(path, most_pixels, most_bytes)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
-    data = np.fromfile(path, np.uint8)
-    try:
-        image = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error as error:  # more pixels than OpenCV takes
-        raise ValueError(f"{path}: OpenCV cannot read it ({error.err or error})") from error
+    with quiet_decoders():
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            raise ValueError(f"{path}: OpenCV cannot read it ({error.err or error})") from error
     if image is None:
-        kind = kind_of(data[:64].tobytes())
-        raise ValueError(f"{path}: no image that OpenCV can read ({kind}), wanted JPEG, PNG, WebP or TIFF")
+        raise _no_image(path, data)
     if image.dtype == np.uint8:
         return image, None
     if image.dtype != np.uint16:
         raise ValueError(f"{path}: an image of {image.dtype} values, wanted 8 or 16 bits a value")
     scaled, bits = eight_bits(image)
     return scaled, bits if bits < 16 else None
+
+
+def photo_bytes(path: str | Path, most_pixels: int = MAX_PIXELS, most_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+    """Content of an image file whose header has been checked; arguments and ValueError as ``read_photo_bits``."""
+    try:
+        data = read_file(Path(path), most_bytes)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    try:
+        size = size_in_header(data)
+    except ValueError as error:
+        raise _no_image(path, data) from error
+    try:
+        check_pixels(size, most_pixels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return data
+
+
+def _no_image(path: str | Path, data: bytes) -> ValueError:
+    return ValueError(f"{path}: no image that OpenCV can read ({kind_of(data[:64])}), wanted JPEG, PNG, WebP or TIFF")
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keeps the remarks of OpenCV and of its decoders off the terminal: what is wrong is said in an error's one line.
+
+    FFmpeg's level is read once, when the first video of a process is opened.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def eight_bits(image: np.ndarray) -> tuple[np.ndarray, int]:
@@ -98,9 +145,14 @@ def encode_image(image: np.ndarray, ending: str) -> bytes:
     return data.tobytes()
 
 
-def decode_bytes(data: bytes) -> np.ndarray:
-    """The bytes of an image file as (H, W, 3) uint8 RGB; ValueError if they are not an image."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+def decode_bytes(data: bytes, most_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The bytes of an image file as (H, W, 3) uint8 RGB; ValueError if they are no image or have more pixels."""
+    try:
+        check_pixels(size_in_header(data), most_pixels)
+        with quiet_decoders():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (ValueError, cv2.error) as error:
+        raise ValueError(f"{len(data)} bytes that are no image ({error}), wanted JPEG or PNG") from error
     if image is None:
         raise ValueError(f"{len(data)} bytes that are no image, wanted JPEG or PNG")
     return image

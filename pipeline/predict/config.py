@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 import tyro
 
 from das.camera import ASSUMED_FOV_DEGREES
-from das.fields import check_threshold, check_values
+from das.fields import at_least, check_threshold, check_values
 from pipeline.infra.configs import device_flag
-from pipeline.predict.videos import is_video
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
+from pipeline.infra.images import photo_bytes
+from pipeline.predict.videos import is_video, opened_video
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class PredictConfig:
     """Name of the camera in a calibration; by default the one that the photo's name begins with."""
     threshold: float | None = None
     """Smallest score of a person; by default the model's score threshold, which was chosen on its val split."""
+    max_pixels: int = MAX_PIXELS
+    """Most pixels of a photo, or of a frame of a video; larger ones are refused before they are decoded."""
+    max_bytes: int = MAX_IMAGE_BYTES
+    """Largest photo file that is read, bytes."""
     inside: str | None = None
     """Name of a joint: also writes NAME_inside.png, each pyramid level's scores and offsets to that joint before and
     after the recursive updates, and residuals.png, the learned density of the errors in the image."""
@@ -53,9 +59,28 @@ class PredictConfig:
         check_threshold(self)
         if self.inside and any(is_video(Path(file)) for file in self.files):
             raise ValueError("inside draws on photos only, wanted no videos")
+        at_least(self, max_pixels=1, max_bytes=1)
         stems: dict[str, str] = {}
         for file in self.files:
-            if not Path(file).is_file():
+            if not Path(file).exists():
                 raise ValueError(f"{file}: no such file")
             if stems.setdefault(Path(file).stem, file) != file:
                 raise ValueError(f"{stems[Path(file).stem]} and {file} would write files of the same name; rename one")
+
+    def refuse_unusable(self) -> None:
+        """Looks at the headers of the files, before a model is loaded, until one can be used.
+
+        Raises:
+            ValueError: none can be; names each with its fault.
+        """
+        faults: list[str] = []
+        for file in map(Path, self.files):
+            try:
+                if is_video(file):
+                    with opened_video(file, self.max_pixels):
+                        return
+                photo_bytes(file, self.max_pixels, self.max_bytes)
+                return
+            except ValueError as error:
+                faults.append(str(error))
+        raise ValueError("; ".join(faults))

@@ -17,6 +17,8 @@ from typing import Any
 
 _AUTHOR = "das predict"
 _JSON_START = re.compile(rb'\{\s*"written_by": "das predict"')
+_JPEG_HEAD = 1 << 17
+"""Bytes at the beginning of a JPEG that hold its JFIF segment, which is shorter than 64 kB, and the mark."""
 _PNG_END = 12
 """Bytes of the last chunk of a PNG file, IEND."""
 
@@ -54,9 +56,10 @@ def is_own(path: Path) -> bool:
         if path.suffix == ".mp4":
             file.seek(max(0, path.stat().st_size - len(_mp4_mark())))
             return file.read() == _mp4_mark()
-        data = file.read()
-    if path.suffix == ".png":
-        return data[:-_PNG_END].endswith(_png_mark())
+        if path.suffix == ".png":
+            file.seek(max(0, path.stat().st_size - _PNG_END - len(_png_mark())))
+            return file.read()[:-_PNG_END] == _png_mark()
+        data = file.read(_JPEG_HEAD)
     place = _picture_mark_place(data)
     return place is not None and data[place:].startswith(_jpeg_mark())
 

@@ -20,6 +20,7 @@ from das.camera import ASSUMED_FOV_DEGREES
 from das.draw.montage import side_by_side
 from das.predictor import Prediction, Predictor
 from pipeline.infra.cluster import absolute_storage
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
 from pipeline.infra.images import read_photo_bits
 from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.models import resolve_model
@@ -68,11 +69,12 @@ def predict(config: PredictConfig) -> int:
     for file, camera in zip(bar, cameras, strict=True):
         try:
             if is_video(file):
-                video = predict_video(predictor, file, out, config.fov, camera)
+                video = predict_video(predictor, file, out, config.fov, camera, config.max_pixels)
                 faults += [video.shortfall] if video.shortfall else []
                 line = video.summary()
             else:
-                line = predict_photo(predictor, file, out, config.fov, camera, config.inside).summary()
+                limits = config.max_pixels, config.max_bytes
+                line = predict_photo(predictor, file, out, config.fov, camera, config.inside, *limits).summary()
         except OutputError:
             raise
         except (ValueError, OSError) as error:
@@ -100,6 +102,8 @@ def predict_photo(
     fov_degrees: float = ASSUMED_FOV_DEGREES,
     camera: PhotoCamera | None = None,
     inside: str | None = None,
+    most_pixels: int = MAX_PIXELS,
+    most_bytes: int = MAX_IMAGE_BYTES,
 ) -> PhotoResult:
     """Predicts the people on one photo and writes NAME.json, NAME_overlay.jpg and NAME_top.png.
 
@@ -110,16 +114,19 @@ def predict_photo(
         fov_degrees: field of view of the longer side in degrees, used without a camera.
         camera: the photo's calibration.
         inside: name of a joint: also writes NAME_inside.png (see ``draw_levels``).
+        most_pixels: of a photo that is decoded.
+        most_bytes: of a file that is read.
 
     Raises:
-        ValueError: the file is no image, its size is not the calibration's, or the model has no joint ``inside``.
+        ValueError: the file is no image or too large, its size is not the calibration's, or the model has no joint
+            ``inside``.
     """
     photo = Path(photo)
-    image, bits = read_photo_bits(photo)
+    image, bits = read_photo_bits(photo, False, most_pixels, most_bytes)
     size = image.shape[:2]
     stored = False
     if camera is not None and camera.size not in (None, size):
-        turned = read_photo_bits(photo, stored_pixels=True)[0]
+        turned = read_photo_bits(photo, True, most_pixels, most_bytes)[0]
         stored = _stored_pixels(photo, camera, size, turned.shape[:2])
         image = turned
     prediction = _predict_image(predictor, image, fov_degrees, camera)
@@ -133,6 +140,7 @@ def predict_video(
     out: str | Path,
     fov_degrees: float = ASSUMED_FOV_DEGREES,
     camera: PhotoCamera | None = None,
+    most_pixels: int = MAX_PIXELS,
 ) -> VideoResult:
     """Predicts every frame independently and writes NAME.jsonl and NAME_overlay.mp4 (overlay beside top view).
 
@@ -145,15 +153,16 @@ def predict_video(
         out: folder of the results, created if needed.
         fov_degrees: field of view of the longer side in degrees, used without a camera.
         camera: the video's calibration.
+        most_pixels: of a frame.
 
     Raises:
-        ValueError: the file is no video, or its size is not the calibration's.
+        ValueError: the file is no video, its frames are too large, or their size is not the calibration's.
         OutputError: a result cannot be written, or exists and was not written by `das predict`.
     """
     video, out = Path(video), Path(out)
     jsonl, overlay = result_files(video, out)
     refuse_foreign((jsonl, overlay))
-    times = read_times(video)
+    times = read_times(video, most_pixels)
     stored = False
     if camera is not None and camera.size not in (None, times.size):
         stored = _stored_pixels(video, camera, times.size, times.stored_size)

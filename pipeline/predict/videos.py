@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +15,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.infra.images import kind_of
+from pipeline.infra.image_headers import MAX_PIXELS, check_pixels
+from pipeline.infra.images import kind_of, quiet_decoders
+from pipeline.infra.regular_files import regular_file
 from pipeline.predict.own_files import sign_video, writing
 
 _ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 _INDEXED = {".mp4", ".avi", ".mov", ".m4v"}
 """Containers whose header counts the frames; of others OpenCV multiplies duration and rate, which may be wrong."""
+_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
+"""First boxes of MP4 and MOV. FFmpeg takes the format from the content: a text may be a list of other files."""
+_MAX_BYTES = 1 << 38
+"""Largest video that is opened, bytes: it is read piece by piece, so this only stops files without an end."""
 _DEFAULT_RATE = 25.0
 """Frames per second of a video of one frame whose container states no rate."""
 _RATES = (1.0, 240.0)
@@ -70,15 +78,58 @@ class VideoTimes:
         return round((end - self.times[0]) * self.rate / 1000) - round(begin * self.rate / 1000)
 
 
-def read_times(video: Path) -> VideoTimes:
-    """Decodes a video once for its time stamps.
+@contextmanager
+def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.VideoCapture]:
+    """A video at its first frame, of which nothing has been decoded yet.
+
+    Args:
+        video: a file.
+        most_pixels: most pixels of a frame, as the container states them.
 
     Raises:
-        ValueError: OpenCV can read no frame of it.
+        ValueError: no regular file, no video, or larger frames.
+    """
+    try:
+        with regular_file(video, _MAX_BYTES).open("rb") as file:
+            start = file.read(64)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{video}: no such file") from error
+    except OSError as error:
+        raise ValueError(f"{video}: {error.strerror}") from error
+    avi, matroska = start[:4] == b"RIFF" and start[8:12] == b"AVI ", start[:4] == b"\x1a\x45\xdf\xa3"
+    if not (avi or matroska or start[4:8] in _STARTS):
+        raise _no_video(video, kind_of(start))
+    with quiet_decoders():
+        # FFmpeg alone: OpenCV's other readers take a name with digits for a series of pictures.
+        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    try:
+        height, width = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        try:
+            check_pixels((height, width), most_pixels)
+        except ValueError as error:
+            raise ValueError(f"{video}: frames of {error}") from error
+        yield capture
+    finally:
+        capture.release()
+
+
+def _no_video(video: Path, kind: str) -> ValueError:
+    found = "cut or damaged" if kind == "a video" else kind
+    return ValueError(f"{video}: no video that OpenCV can read ({found}), wanted MP4, MOV, AVI, MKV or WebM")
+
+
+def read_times(video: Path, most_pixels: int = MAX_PIXELS) -> VideoTimes:
+    """Decodes a video once for its time stamps.
+
+    Args:
+        video: a file.
+        most_pixels: most pixels of a frame.
+
+    Raises:
+        ValueError: as ``opened_video``, or OpenCV can read no frame of it.
     """
     times: list[float] = []
-    capture = cv2.VideoCapture(str(video))
-    try:
+    with opened_video(video, most_pixels) as capture:
         stated = capture.get(cv2.CAP_PROP_FPS)
         step = 1000 / (stated if _RATES[0] <= stated <= _RATES[1] else _DEFAULT_RATE)
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -88,13 +139,8 @@ def read_times(video: Path) -> VideoTimes:
             times.append(round(time if not times or time > times[-1] else times[-1] + step, 3))
         size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         rotated = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
-    finally:
-        capture.release()
     if not times:
-        with video.open("rb") as file:
-            kind = kind_of(file.read(64))
-        found = "cut or damaged" if kind == "a video" else kind
-        raise ValueError(f"{video}: no video that OpenCV can read ({found})")
+        raise _no_video(video, "a video")
     if announced <= 0:
         return VideoTimes(tuple(times), None, False, size, rotated, _overlay_rate(times, 1000 / step))
     missing = len(times) < announced
@@ -114,8 +160,7 @@ def read_frames(video: Path, times: VideoTimes, stored_pixels: bool = False) -> 
         times: of ``read_times``.
         stored_pixels: ignore the rotation tag.
     """
-    capture = cv2.VideoCapture(str(video))
-    try:
+    with opened_video(video, sys.maxsize) as capture:  # ``read_times`` has checked the size
         if stored_pixels:
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         for _ in tqdm(times.times, unit="frame", leave=False):
@@ -123,8 +168,6 @@ def read_frames(video: Path, times: VideoTimes, stored_pixels: bool = False) -> 
             if not good:
                 raise ValueError(f"{video}: it changed while it was read")
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
 
 
 def _overlay_rate(times: list[float], stated: float) -> float:

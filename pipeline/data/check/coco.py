@@ -10,6 +10,7 @@ from pipeline.data.check.coco_like import images_below, size_of
 from pipeline.data.check.listing import Tree
 from pipeline.data.sources.coco import CAMERA, SPLITS, annotation_file, photos_with_people
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TITLE = "COCO keypoints"
 LAYOUT = "annotations/person_keypoints_train2017.json, train2017, and the same of val2017"
@@ -35,7 +36,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
             found.absent.append(Problem(f"{path} ({part.split})", f"{what}; {photos} photos are there"))
             continue
         try:
-            with_people = photos_with_people(tree.root / path)
+            with_people = photos_with_people(inside(tree.root, path))
         except ValueError as error:
             found.problems.append(problem_of(tree, error))
             continue

@@ -10,6 +10,7 @@ from pipeline.data.check.base import Inventory, problem_of
 from pipeline.data.check.listing import Tree
 from pipeline.data.sources import json_files
 from pipeline.data.sources.json_files import annotations_of
+from pipeline.infra.regular_files import inside
 
 IMAGES = (".jpg", ".jpeg", ".png")
 """Endings of image files, in lower case."""
@@ -28,7 +29,7 @@ def read(
     Sets ``found.read``; a file that cannot be used gives None and is added to ``found.problems`` instead.
     """
     try:
-        content = annotations_of(tree.root / path)
+        content = annotations_of(inside(tree.root, path))
     except ValueError as error:
         found.problems.append(problem_of(tree, error))
         return None

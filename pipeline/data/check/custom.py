@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from das.skeleton import read_skeleton
-from pipeline.data.check.base import CameraInventory, ImageFile, Inventory, Problem, archives, message_of
+from pipeline.data.check.base import CameraInventory, ImageFile, Inventory, Problem, archives, problem_of
 from pipeline.data.check.listing import Tree
-from pipeline.data.sources.custom import CAMERA, SPLITS, annotation_file
+from pipeline.data.sources.custom import CAMERA, SPLITS, annotation_file, lines_of, skeleton_of
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TITLE = "data of your own"
 LAYOUT = "skeleton.json, train.jsonl (val.jsonl, test.jsonl), and images"
@@ -28,17 +28,21 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
     found.notes += archives(tree, ("",))
     blocked = ""
     try:
-        read_skeleton(tree.root / "skeleton.json")
+        skeleton_of(tree.root)
     except ValueError as error:
         blocked = "no skeleton"
-        found.problems.append(Problem("skeleton.json", message_of(tree, error)))
+        found.problems.append(Problem("skeleton.json", problem_of(tree, error).what))
     read = []
     for part in splits.parts:
         file = annotation_file(part.sequence)
         if tree.size(file) is None:
             found.notes.append(f"no {file}: nothing for {part.split}")
             continue
-        line = _camera(tree, part, file, splits)
+        try:
+            line = _camera(tree, part, file, splits)
+        except ValueError as error:
+            found.problems.append(problem_of(tree, error))
+            continue
         line.blocked = blocked
         found.cameras.append(line)
         read.append(f"{file} ({line.annotated} lines)")
@@ -49,14 +53,17 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
 
 
 def _camera(tree: Tree, part: Part, file: str, splits: SplitManifest) -> CameraInventory:
-    with (tree.root / file).open("rb") as stream:
-        lines = [line for line in stream if line.strip()]
-    taken = splits.select(part, range(len(lines)))
-    found = CameraInventory(part.sequence, CAMERA, part.split, len(lines), len(taken), [], [])
-    for number in taken:
+    path = inside(tree.root, file)
+    count = sum(bool(line.strip()) for line in lines_of(path))
+    taken = splits.select(part, range(count))
+    wanted = frozenset(taken)
+    found = CameraInventory(part.sequence, CAMERA, part.split, count, len(taken), [], [])
+    for number, line in enumerate(line for line in lines_of(path) if line.strip()):
+        if number not in wanted:
+            continue
         where = f"{file}: image {number + 1}"
         try:
-            image = json.loads(lines[number])["image"]
+            image = json.loads(line)["image"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             found.damaged.append(Problem(where, f"not an image and its people ({error!r})"))
             continue

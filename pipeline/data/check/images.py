@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from pipeline.data.check.base import ImageFile, Inventory, Problem, evenly_spaced
 from pipeline.data.encoded_image import image_size, orientation
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES
+from pipeline.infra.regular_files import read_file, regular_file
 
 # Threads that read files: on a network disk most of the time is latency.
 _READERS = 8
@@ -75,7 +77,7 @@ def _notes_on_turned(images: list[ImageFile]) -> list[str]:
 def _fault(root: Path, image: ImageFile, decode: bool, turned: list[str]) -> str:
     """What is wrong with an image file, or ""; the path of one with an orientation tag is added to ``turned``."""
     try:
-        size, tag = _decoded_size(root / image.path) if decode else _header_size(root / image.path)
+        size, tag = (_decoded_size if decode else _header_size)(root / image.path, root)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except ValueError as error:
@@ -88,13 +90,14 @@ def _fault(root: Path, image: ImageFile, decode: bool, turned: list[str]) -> str
     return ""
 
 
-def _header_size(path: Path) -> tuple[tuple[int, int], int]:
+def _header_size(path: Path, root: Path) -> tuple[tuple[int, int], int]:
     """(height, width) and orientation of an image file from its beginning and end.
 
     Raises:
+        OSError: as ``regular_file``.
         ValueError: it is not a complete image.
     """
-    with path.open("rb") as file:
+    with regular_file(path, MAX_IMAGE_BYTES, root).open("rb") as file:
         head = file.read(_HEAD)
         rest = path.stat().st_size - len(head)
         if rest <= 0:
@@ -105,12 +108,12 @@ def _header_size(path: Path) -> tuple[tuple[int, int], int]:
         return image_size(ends), orientation(head)
     except ValueError:
         # Large previews and colour profiles may precede the header.
-        return image_size(path.read_bytes()), orientation(head)
+        return image_size(read_file(path, MAX_IMAGE_BYTES)), orientation(head)
 
 
-def _decoded_size(path: Path) -> tuple[tuple[int, int], int]:
+def _decoded_size(path: Path, root: Path) -> tuple[tuple[int, int], int]:
     """(height, width) of the decoded pixels, as stored, and orientation; ValueError if the file cannot be decoded."""
-    data = path.read_bytes()
+    data = read_file(path, MAX_IMAGE_BYTES, root)
     image_size(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -55,7 +55,7 @@ def inventory(tree: Tree, splits: SplitManifest, thorough: bool = False) -> Inve
         # The owners' files replace Moon's, as in sources/mupots.py: only they have every frame.
         frames.pop(part.sequence, None)
         try:
-            entries = mupots_mat.read_frames(tree.root / folder)
+            entries = mupots_mat.read_frames(tree.root / folder, tree.root)
         except ValueError as error:
             found.problems.append(problem_of(tree, error))
             continue

@@ -26,6 +26,7 @@ from pipeline.data.sources.panoptic_files import (
     video_file,
 )
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TITLE = "CMU Panoptic"
 LAYOUT = "a folder for each sequence, such as 160224_haggling1, with calibration_*.json, hdPose3d_*, hdImgs or hdVideos"
@@ -107,7 +108,7 @@ def _poses(tree: Tree, sequence: str, found: Inventory, thorough: bool) -> tuple
     for frame in read:
         if frame not in unusable:
             try:
-                read_bodies(tree.root / folder / pose_file(frame), form.field, len(form.skeleton))
+                read_bodies(inside(tree.root, f"{folder}/{pose_file(frame)}"), form.field, len(form.skeleton))
             except ValueError as error:
                 unusable[frame] = problem_of(tree, error)
     return frames, unusable, len(read)
@@ -181,7 +182,7 @@ def _below(tree: Tree, sequence: str, camera: str) -> list[str]:
 def _resolution(tree: Tree, sequence: str, camera: str, found: Inventory) -> tuple[int, int] | None:
     """(height, width) of the camera's images from the calibration; None when that is missing or damaged."""
     try:
-        return read_calibrated_camera(tree.root / calibration_file(sequence), camera).size
+        return read_calibrated_camera(inside(tree.root, calibration_file(sequence)), camera).size
     except ValueError as error:
         problem = problem_of(tree, error)
         if problem not in found.problems:

@@ -10,6 +10,7 @@ from pipeline.data.check.listing import Tree
 from pipeline.data.sources.json_files import load_json
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import SplitManifest
+from pipeline.infra.regular_files import inside
 
 TITLE = "the studio's rendered people"
 LAYOUT = "a folder for each sequence, such as studio_train_haggling1, and studio.json; `das render` makes it"
@@ -46,7 +47,7 @@ def _configured(tree: Tree) -> tuple[list[str] | None, list[Problem]]:
         what = "missing: rendering has not finished; the same command continues it"
         return None, [Problem("studio.json", what)]
     try:
-        config = load_json(tree.root / "studio.json")["config"]
+        config = load_json(inside(tree.root, "studio.json"))["config"]
         return [name for split in SPLIT_NAMES for name in config[f"{split}_sequences"]], []
     except (ValueError, KeyError, TypeError) as error:
         return None, [Problem("studio.json", f"not what the studio writes ({error!r})")]

@@ -53,12 +53,13 @@ from pipeline.data.prepare.output_folder import (
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
 from pipeline.data.prepare.run_tasks import run_tasks
 from pipeline.data.prepare.shard_task import REPORTS
-from pipeline.data.sources.base import DroppedFrame, terms_of, unread
+from pipeline.data.sources.base import DroppedFrame, terms_of
 from pipeline.data.splits import SPLITS, SplitManifest
 from pipeline.infra.claims import claimed
 from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.files import exists, join
 from pipeline.infra.redaction import redacted
+from pipeline.infra.regular_files import unread
 
 
 def convert(config: ConvertConfig) -> Manifest:

@@ -25,7 +25,7 @@ from pipeline.data.splits import SPLITS
 from pipeline.infra.claims import Claim
 from pipeline.infra.code_version import code_version
 from pipeline.infra.columns import write_texts
-from pipeline.infra.files import delete, join, read_json, write_json
+from pipeline.infra.files import MAX_FILE_BYTES, delete, join, read_json, write_json
 
 FindUnannotated = Callable[[], Iterator[tuple[str, DroppedFrame]]]
 """Finds images that should have an annotation and have none, each with the split that its row would be in."""
@@ -103,7 +103,7 @@ def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for task in plan.tasks:
-            for key, image, content in read_json(task.report)["rows"]:
+            for key, image, content in read_json(task.report, MAX_FILE_BYTES)["rows"]:
                 fingerprint.update(f"{key} {content}\n".encode())
                 yield task.split, key, image
 
@@ -114,7 +114,7 @@ def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
 def _faults(plan: Plan, find_unannotated: FindUnannotated) -> Iterator[tuple[str, ...]]:
     """The rows of the quarantine: all frames that the tasks could not use, then the images without annotation."""
     for task in plan.tasks:
-        for key, file, reason, detail, _ in read_json(task.report)["faults"]:
+        for key, file, reason, detail, _ in read_json(task.report, MAX_FILE_BYTES)["faults"]:
             yield task.split, key, file, reason, detail
     for split, drop in find_unannotated():
         yield split, drop.key, drop.file, drop.reason, drop.detail

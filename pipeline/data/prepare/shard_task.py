@@ -24,10 +24,11 @@ from pipeline.data.prepare.shrink_images import shrink
 from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
-from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame, unread
+from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame
 from pipeline.data.validate_record import RowError, validate
-from pipeline.infra.files import exists, join, read_json, write_json
+from pipeline.infra.files import MAX_FILE_BYTES, exists, join, read_json, write_json
 from pipeline.infra.prefetch import prefetched
+from pipeline.infra.regular_files import unread
 
 # To be raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 3
@@ -95,7 +96,7 @@ def finished_summary(task: ShardTask) -> dict[str, Any] | None:
     """
     if not exists(task.report):
         return None
-    report = read_json(task.report)
+    report = read_json(task.report, MAX_FILE_BYTES)
     if report["id"] != task.id or not (report["shard"] is None or exists(join(task.out, report["shard"]))):
         return None
     root = task.chunks[0].root

@@ -11,10 +11,8 @@ of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,16 +22,16 @@ from typing import Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.data.encoded_image import MAX_IMAGE_BYTES, image_size
+from pipeline.data.encoded_image import image_size
 from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES
 from pipeline.infra.redaction import redacted
+from pipeline.infra.regular_files import inside, read_file, unread
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
-MAX_ANNOTATION_BYTES = 1 << 32
-"""Largest annotation file that is read, bytes: several times those of MuCo-3DHP and COCO, the largest known."""
 MAX_TERMS_BYTES = 1 << 16
 """Largest terms.txt that is read, bytes: a sentence or two."""
 
@@ -194,18 +192,17 @@ def require_folder(root: str | Path, what: str) -> Path:
     return folder
 
 
-def require_file(candidates: Iterable[Path], what: str) -> Path:
-    """The first of the candidates that exists; ValueError naming all of them when none does."""
-    candidates = list(candidates)
-    for path in candidates:
+def require_file(root: Path, names: Iterable[str], what: str) -> Path:
+    """The first of these files of a folder that exists.
+
+    Raises:
+        ValueError: none exists (names all of them), or the file leads out of the folder.
+    """
+    paths = [root / name for name in names]
+    for path in paths:
         if path.is_file():
-            return path
-    raise ValueError(f"{what}: no file {' or '.join(map(str, candidates))}")
-
-
-def unread(error: OSError) -> str:
-    """Text of an error of the operating system, beginning with the file: ``FILE: Permission denied``."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            return inside(root, path)
+    raise ValueError(f"{what}: no file {' or '.join(map(str, paths))}")
 
 
 def pinhole(intrinsic: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -259,41 +256,6 @@ def _estimated_bytes(images: Sequence[Path], samples: int = 8) -> int:
 def _within(file: Path, root: str) -> str:
     """The path relative to the root; unchanged if it is outside."""
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-
-
-def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> Path:
-    """The path of a file that may be opened; every source opens files through it.
-
-    A file's name may be content of the data (an image's in a list of annotations), and a link may lead anywhere.
-    Opening a pipe waits for ever, and a device has no end.
-
-    Args:
-        path: of the file.
-        most: its size at most, bytes.
-        root: folder that must contain it after all links are followed; None for names that are no content of the data.
-
-    Raises:
-        OSError: it does not exist, leads out of ``root``, is no regular file or is larger.
-    """
-    if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise OSError(errno.EACCES, f"leads out of {root}", str(path))
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "a pipe or device, wanted a regular file", str(path))
-    if found.st_size > most:
-        raise OSError(errno.EFBIG, f"{found.st_size} bytes, wanted at most {most}", str(path))
-    return path
-
-
-def read_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> bytes:
-    """Content of a file; arguments and OSError as ``regular_file``."""
-    with regular_file(path, most, root).open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # files of the system that state no size
-        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
-    return data
 
 
 def read_image(path: Path, root: str | Path, most: int = MAX_IMAGE_BYTES) -> EncodedImage | NoImage:

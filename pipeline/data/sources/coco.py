@@ -41,6 +41,7 @@ from pipeline.data.sources.base import (
 )
 from pipeline.data.sources.json_files import box_of, coco_like, flag, numbers, size_of, whole_number
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TERMS = (
     "COCO 2017 keypoints: annotations CC BY 4.0; each photo has its own Flickr licence (`license` in the "
@@ -64,10 +65,10 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         ValueError: no such folder, or it holds none of COCO's annotation files, or one is malformed.
     """
     folder = require_folder(root, "coco")
-    require_file((folder / annotation_file(part.sequence) for part in splits.parts), "coco: annotations")
+    require_file(folder, (annotation_file(part.sequence) for part in splits.parts), "coco: annotations")
     found = []
     for part in splits.of(split):
-        path = folder / annotation_file(part.sequence)
+        path = inside(folder, annotation_file(part.sequence))
         if not path.is_file():
             continue
         photos = photos_with_people(path)
@@ -83,7 +84,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     Raises:
         ValueError: an annotation is malformed; names the file and the annotation.
     """
-    path = Path(chunk.root) / annotation_file(chunk.sequence)
+    path = inside(chunk.root, annotation_file(chunk.sequence))
     coco = _load(path)
     for i in chunk.frames:
         image = coco.imgs[i]

@@ -53,6 +53,7 @@ from pipeline.data.sources.base import (
 from pipeline.data.sources.json_files import numbers
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside, regular_file, unread
 
 TERMS = "data of your own"
 SKELETONS: tuple[Skeleton, ...] = ()  # skeleton.json defines it
@@ -60,6 +61,7 @@ SPLITS = SplitManifest("custom", tuple(Part(split, split) for split in SPLIT_NAM
 
 CAMERA = "0"
 """Name of the camera of every image."""
+_MAX_LINE_BYTES, _MAX_SKELETON_BYTES = 1 << 24, 1 << 20
 _LINE_FIELDS = {"image", "K", "distortion", "people"}
 _PERSON_FIELDS = {"joints_uv", "joints_cam", "state", "id", "bbox", "ignore", "valid"}
 
@@ -71,11 +73,11 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         ValueError: no such folder, no skeleton or a malformed one, or none of the manifest's files.
     """
     folder = require_folder(root, "custom")
-    _skeleton(folder)
-    require_file((folder / annotation_file(part.sequence) for part in splits.parts), "custom: annotations")
+    skeleton_of(folder)
+    require_file(folder, (annotation_file(part.sequence) for part in splits.parts), "custom: annotations")
     found = []
     for part in splits.of(split):
-        path = folder / annotation_file(part.sequence)
+        path = inside(folder, annotation_file(part.sequence))
         if path.is_file():
             taken = splits.select(part, range(len(_starts_of(path))))
             found += make_chunks("custom", folder, part, CAMERA, taken, _typical_bytes(folder, path, taken))
@@ -90,7 +92,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
             what was found and what was wanted.
     """
     folder = Path(chunk.root)
-    skeleton, path = _skeleton(folder), folder / annotation_file(chunk.sequence)
+    skeleton, path = skeleton_of(folder), inside(folder, annotation_file(chunk.sequence))
     for frame in chunk.frames:
         line = _line(path, frame)
         image = read_image(folder / line["image"], folder)
@@ -113,8 +115,13 @@ def annotation_file(sequence: str) -> str:
     return f"{sequence}.jsonl"
 
 
-def _skeleton(folder: Path) -> Skeleton:
-    return read_skeleton(require_file([folder / "skeleton.json"], "custom: skeleton"))
+def skeleton_of(folder: Path) -> Skeleton:
+    """The joint set of skeleton.json; ValueError when it is missing, leads out of the folder or is malformed."""
+    path = require_file(folder, ["skeleton.json"], "custom: skeleton")
+    try:
+        return read_skeleton(regular_file(path, _MAX_SKELETON_BYTES))
+    except OSError as error:
+        raise ValueError(unread(error)) from error
 
 
 def _starts_of(path: Path) -> np.ndarray:
@@ -125,12 +132,27 @@ def _starts_of(path: Path) -> np.ndarray:
 def _read_starts(path: Path, changed: int) -> np.ndarray:
     """Offset of each line that is not empty, in bytes."""
     starts, at = [], 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                starts.append(at)
-            at += len(line)
+    for line in lines_of(path):
+        if line.strip():
+            starts.append(at)
+        at += len(line)
     return np.array(starts, np.int64)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Every line of a file, one at a time.
+
+    Raises:
+        ValueError: no regular file, or a line that is too long to be an image and its people; names the file.
+    """
+    try:
+        with regular_file(path).open("rb") as file:
+            while line := file.readline(_MAX_LINE_BYTES + 1):
+                if len(line) > _MAX_LINE_BYTES:
+                    raise ValueError(f"{path}: a line of more than {_MAX_LINE_BYTES} bytes, wanted an image a line")
+                yield line
+    except OSError as error:
+        raise ValueError(unread(error)) from error
 
 
 def _typical_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:
@@ -148,7 +170,7 @@ def _line(path: Path, frame: int) -> dict[str, Any]:
     """Line number ``frame`` of those that are not empty; ``id`` is added, its name in error messages."""
     with path.open("rb") as file:
         file.seek(int(_starts_of(path)[frame]))
-        text = file.readline()
+        text = file.readline(_MAX_LINE_BYTES)
     where = f"image {frame + 1}"
     try:
         line = json.loads(text)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.sources.base import read_file, unread
+from pipeline.infra.regular_files import read_file, unread
 
 
 def load_json(path: Path) -> Any:

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ from pipeline.data.sources.base import (
     make_record,
     pinhole,
     read_image,
-    regular_file,
     require_folder,
 )
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.array_files import read_npz
+from pipeline.infra.regular_files import inside, read_file, unread
 
 TERMS = (
     "MPI-INF-3DHP: non-commercial research use only; see https://vcai.mpi-inf.mpg.de/3dhp-dataset and cite "
@@ -61,6 +63,7 @@ SPLITS = SplitManifest(
 )
 
 _MM_PER_METRE = 1000.0
+_MAX_CAMERAS_BYTES = 1 << 22  # of a pickle of cameras, several times its size
 ARRAY_FILES = {
     "train": ("mpi_inf_3dhp_train.npz", "test_3dhp_train.npz"),
     "test": ("mpi_inf_3dhp_test_valid.npz", "mpi_inf_3dhp_test_all.npz", "test_3dhp_test.npz"),
@@ -149,8 +152,9 @@ def _kind(sequence: str) -> str:
 
 
 def _arrays_file(folder: Path, kind: str) -> Path | None:
-    places = (place / name for place in (folder, folder / "annotations") for name in ARRAY_FILES[kind])
-    return next((path for path in places if path.is_file()), None)
+    places = (folder / place / name for place in ("", "annotations") for name in ARRAY_FILES[kind])
+    found = next((path for path in places if path.is_file()), None)
+    return None if found is None else inside(folder, found)
 
 
 def in_arrays(folder: Path, sequence: str) -> bool:
@@ -165,12 +169,12 @@ def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
 
 @lru_cache(maxsize=2)  # the chunks that one process reads share the files, train and test
 def _read_arrays(path: Path, changed: int) -> _Arrays:
+    content = read_npz(path, ("imgname", "part", "S"))
     try:
-        with np.load(regular_file(path), allow_pickle=False) as file:
-            names = tuple(str(name).rsplit("/", 1)[-1] for name in file["imgname"])
-            uv = np.asarray(file["part"], np.float64).reshape(len(names), 17, 3)
-            cam = np.asarray(file["S"], np.float64).reshape(len(names), 17, 4)
-    except Exception as error:  # errors of the zip file, the format and the keys have no common type
+        names = tuple(str(name).rsplit("/", 1)[-1] for name in content["imgname"])
+        uv = np.asarray(content["part"], np.float64).reshape(len(names), 17, 3)
+        cam = np.asarray(content["S"], np.float64).reshape(len(names), 17, 4)
+    except (KeyError, ValueError, TypeError) as error:
         wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
@@ -195,14 +199,15 @@ def read_intrinsics(folder: Path, sequence: str, camera: str) -> np.ndarray:
     kind = _kind(sequence)
     arrays = _arrays_file(folder, kind)
     assert arrays is not None
-    path = arrays.with_name(f"cameras_{kind}.pkl")
+    path = inside(folder, arrays.with_name(f"cameras_{kind}.pkl"))
     name = sequence if kind == "test" else f"{sequence}_Cam{camera}"
     try:
-        with regular_file(path).open("rb") as file:
-            found = _PlainUnpickler(file).load()[name]
+        found = _PlainUnpickler(BytesIO(read_file(path, _MAX_CAMERAS_BYTES))).load()[name]
         return pinhole([*np.asarray(found["f"], float).reshape(2), *np.asarray(found["c"], float).reshape(2)])
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file, wanted the cameras of {arrays.name}") from error
+    except OSError as error:
+        raise ValueError(unread(error)) from error
     except Exception as error:  # a damaged pickle may raise any error
         raise ValueError(f"{path}: camera {name}: wanted f and c of two numbers each ({error!r})") from error
 

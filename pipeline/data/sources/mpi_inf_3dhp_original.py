@@ -30,12 +30,12 @@ from pipeline.data.sources.base import (
     clipped_box,
     make_chunks,
     make_record,
-    read_file,
-    regular_file,
     require_file,
 )
 from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.array_files import read_mat
+from pipeline.infra.regular_files import inside, read_file, unread
 
 # The 28 joints of annot.mat in its order, with the names of das.skeleton.
 _ALL = (
@@ -63,7 +63,7 @@ def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
     Raises:
         ValueError: annotations or calibration are missing or malformed.
     """
-    sequence = folder / sequence_folder(part.sequence)
+    sequence = inside(folder, sequence_folder(part.sequence))
     if not sequence.is_dir() or part.sequence.startswith("TS"):
         return []
     uv, _ = _annotations(sequence)
@@ -78,7 +78,7 @@ def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the chunk; raises as ``chunks``."""
-    sequence = Path(chunk.root) / sequence_folder(chunk.sequence)
+    sequence = inside(chunk.root, sequence_folder(chunk.sequence))
     every_uv, every_cam = _annotations(sequence)
     cameras = read_calibration(sequence / "camera.calibration")
     number = int(chunk.camera) if chunk.camera.isdecimal() else -1
@@ -127,31 +127,29 @@ def video_file(sequence: str, camera: str) -> str:
 
 def _frame(chunk: Chunk, camera: int, frame: int) -> Path | EncodedImage | NoImage:
     root, sequence, name = Path(chunk.root), chunk.sequence, str(camera)
-    video = root / video_file(sequence, name)
+    video = inside(root, video_file(sequence, name))
     if (root / image_folder(sequence, name)).is_dir() or not video.is_file():
         return root / image_file(sequence, name, frame)
     return video_frame(video, frame)
 
 
 def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:
-    path = require_file([sequence / "annot.mat"], "mpi_inf_3dhp: annotations")
+    path = require_file(sequence, ["annot.mat"], "mpi_inf_3dhp: annotations")
     return _read_annotations(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)  # hundreds of megabytes, shared by the chunks that one process reads
 def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]:
     """(C, F, 17, 2) pixels and (C, F, 17, 3) mm of the camera."""
-    import scipy.io  # here: the command line lists all sources before it reads any
-
+    content = read_mat(path, ["annot2", "annot3"])
     try:
-        content = scipy.io.loadmat(regular_file(path), variable_names=["annot2", "annot3"])
         uv, cam = (
             np.stack([np.asarray(cell, np.float64).reshape(-1, len(_ALL), width) for cell in content[name].ravel()])
             for name, width in (("annot2", 2), ("annot3", 3))
         )
         if uv.shape[:2] != cam.shape[:2]:
             raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}")
-    except Exception as error:  # scipy's errors for damaged files have no common type
+    except (KeyError, ValueError, TypeError) as error:
         wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     return uv[:, :, _KEPT], cam[:, :, _KEPT]
@@ -165,7 +163,7 @@ def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]
     Raises:
         ValueError: naming the file, and the camera whose entry is malformed.
     """
-    path = require_file([path], "mpi_inf_3dhp: calibration")
+    path = require_file(path.parent, [path.name], "mpi_inf_3dhp: calibration")
     cameras: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
     name, entry = "", dict[str, list[str]]()
     try:
@@ -181,6 +179,8 @@ def read_calibration(path: Path) -> dict[int, tuple[np.ndarray, tuple[int, int]]
                 name, entry = values[0], {}
             elif field:
                 entry[field] = values
+    except OSError as error:
+        raise ValueError(unread(error)) from error
     except (KeyError, ValueError, IndexError) as error:
         wanted = "name, size of 2 and intrinsic of 16 numbers"
         raise ValueError(f"{path}: camera {name or '?'}: wanted {wanted} ({error!r})") from error

@@ -85,7 +85,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
 
 
 def _annotations(folder: Path) -> Path:
-    return require_file((folder / place for place in ANNOTATIONS), "muco: annotations")
+    return require_file(folder, ANNOTATIONS, "muco: annotations")
 
 
 def _person(annotation: dict[str, Any], path: Path) -> Person:

@@ -40,6 +40,7 @@ from pipeline.data.sources.base import (
 )
 from pipeline.data.sources.json_files import annotations_of, box_of, flag, numbers, size_of
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TERMS = (
     "MuPoTS-3D: non-commercial research use only; see "
@@ -79,7 +80,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     found = []
     for part in splits.of(split):
         if mat := mats[part.sequence]:
-            frames[part.sequence] = list(range(len(mupots_mat.read_frames(mat))))
+            frames[part.sequence] = list(range(len(mupots_mat.read_frames(mat, folder))))
         taken = splits.select(part, sorted(frames.get(part.sequence, [])))
         files = [_image(folder, part.sequence, frame) for frame in taken]
         found += make_chunks("mupots", folder, part, CAMERA, taken, files)
@@ -109,7 +110,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
 
 def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
     folder = Path(chunk.root)
-    frames = mupots_mat.read_frames(mats)
+    frames = mupots_mat.read_frames(mats, folder)
     K = _intrinsics(folder, chunk.sequence, frames)
     for frame in chunk.frames:
         entries = mupots_mat.people_of(frames[frame])
@@ -123,8 +124,8 @@ def _from_mats(chunk: Chunk, mats: Path) -> Iterator[Record | DroppedFrame]:
 
 def _intrinsics(folder: Path, sequence: str, frames: mupots_mat.FramesOrErrors) -> np.ndarray:
     """K (3, 3) of a sequence: from Moon's file, else from a file of intrinsics, else fitted to the annotations."""
-    for path in (folder / place for place in ANNOTATIONS):
-        if path.is_file():
+    for place in ANNOTATIONS:
+        if (path := inside(folder, place)).is_file():
             for image in annotations_of(path)[0].values():
                 if sequence_and_frame(image, path)[0] == sequence:
                     return pinhole(numbers(image, "intrinsic", (4,), path))
@@ -139,7 +140,7 @@ def _mats(folder: Path, sequence: str) -> Path | None:
 
 
 def _annotations(folder: Path) -> Path:
-    return require_file((folder / place for place in ANNOTATIONS), "mupots: annotations")
+    return require_file(folder, ANNOTATIONS, "mupots: annotations")
 
 
 def sequence_and_frame(image: dict[str, Any], path: Path) -> tuple[str, int]:

@@ -8,7 +8,6 @@ univ_annot3 is annot3 scaled about the pelvis. The owners publish no intrinsics:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,16 +16,15 @@ from typing import Any
 import numpy as np
 
 from das.skeleton import MUPOTS17
-from pipeline.data.sources.base import pinhole, regular_file
+from pipeline.data.sources.base import pinhole
 from pipeline.data.sources.json_files import load_json, numbers
+from pipeline.infra.array_files import read_mat
+from pipeline.infra.regular_files import inside
 
 _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
 _INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
 _FIELD = "intrinsic_fx_fy_cx_cy"
-# A cell takes 8 bytes, compressed to about a thousandth at best. A larger table is a damaged size field, with which
-# scipy would read for hours.
-_CELLS_PER_BYTE = 130
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ FramesOrErrors = tuple[tuple[MatPerson, ...] | ValueError, ...]
 """The people of each frame, or the error of its malformed entry."""
 
 
-def read_sequence(folder: Path) -> Frames:
+def read_sequence(folder: Path, root: Path | None = None) -> Frames:
     """As ``read_frames``, but a malformed frame is raised as a ValueError."""
-    return tuple(map(people_of, read_frames(folder)))
+    return tuple(map(people_of, read_frames(folder, root)))
 
 
 def people_of(frame: tuple[MatPerson, ...] | ValueError) -> tuple[MatPerson, ...]:
@@ -64,13 +62,17 @@ def people_of(frame: tuple[MatPerson, ...] | ValueError) -> tuple[MatPerson, ...
     return frame
 
 
-def read_frames(folder: Path) -> FramesOrErrors:
+def read_frames(folder: Path, root: Path | None = None) -> FramesOrErrors:
     """All people of all frames of a sequence: ``frames[frame][person]``, or the ValueError of a malformed frame.
 
+    Args:
+        folder: of the sequence.
+        root: folder of the data set, which its files may not lead out of; ``folder`` where it is given alone.
+
     Raises:
-        ValueError: a file is missing or has no cells by frame and person; names the file.
+        ValueError: a file is missing, leads out or has no cells by frame and person; names the file.
     """
-    annotations, occlusion = folder / "annot.mat", folder / "occlusion.mat"
+    annotations, occlusion = (inside(root or folder, folder / name) for name in ("annot.mat", "occlusion.mat"))
     for path in (annotations, occlusion):
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
@@ -94,15 +96,10 @@ def _frame(i: int, people: np.ndarray, hidden: np.ndarray, path: Path) -> tuple[
 
 
 def _table(path: Path, name: str) -> np.ndarray:
-    import scipy.io  # here: the command line lists all sources before it reads any
-
-    try:
-        shapes = {found: shape for found, shape, _ in scipy.io.whosmat(regular_file(path))}
-        if math.prod(shapes[name]) > _CELLS_PER_BYTE * path.stat().st_size:
-            raise ValueError(f"{name} of shape {shapes[name]}, more than the file can hold")
-        table = scipy.io.loadmat(path, variable_names=[name])[name]
-    except Exception as error:  # scipy's errors for damaged files have no common type
-        raise ValueError(f"{path}: wanted a .mat file with {name} ({error!r})") from error
+    found = read_mat(path, [name])
+    if name not in found:
+        raise ValueError(f"{path}: no variable {name}, wanted a .mat file with it")
+    table = found[name]
     if table.ndim != 2 or table.dtype != object:
         raise ValueError(f"{path}: {name} of shape {table.shape}, wanted cells by frame and person")
     return table
@@ -129,7 +126,7 @@ def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
     Raises:
         ValueError: the file does not hold four numbers for this sequence.
     """
-    path = next((folder / name for name in _INTRINSICS if (folder / name).is_file()), None)
+    path = next((inside(folder, name) for name in _INTRINSICS if (folder / name).is_file()), None)
     if path is None:
         return None
     content = load_json(path)

@@ -54,6 +54,7 @@ from pipeline.data.sources.panoptic_files import (
 )
 from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import Part, Split, SplitManifest
+from pipeline.infra.regular_files import inside
 
 TERMS = (
     "CMU Panoptic Dataset: non-commercial research use only; see http://domedb.perception.cs.cmu.edu and "
@@ -141,7 +142,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
     for part in splits.of(split):
         if not (folder / part.sequence).is_dir():
             continue
-        require_file([folder / calibration_file(part.sequence)], f"{source}: calibration of {part.sequence}")
+        require_file(folder, [calibration_file(part.sequence)], f"{source}: calibration of {part.sequence}")
         poses = folder / part.sequence / _pose_format(folder, part.sequence).folder
         frames = posed_frames(path.name for path in poses.iterdir())
         if not frames:
@@ -165,7 +166,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         ValueError: the calibration or a pose file is malformed, or the camera is not in the calibration.
     """
     root, sequence = Path(chunk.root), chunk.sequence
-    camera = read_calibrated_camera(root / calibration_file(sequence), chunk.camera)
+    camera = read_calibrated_camera(inside(root, calibration_file(sequence)), chunk.camera)
     poses, field, skeleton = _pose_format(root, sequence)
     video = _video(root, sequence, chunk.camera)
     for at in range(0, len(chunk.frames), _FRAMES_AT_ONCE):
@@ -174,7 +175,7 @@ def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
         malformed = None
         for frame in frames:
             try:
-                bodies.append(read_bodies(root / sequence / poses / pose_file(frame), field, len(skeleton)))
+                bodies.append(read_bodies(inside(root, f"{sequence}/{poses}/{pose_file(frame)}"), field, len(skeleton)))
             except ValueError as error:
                 malformed = error  # raised after the frames before it are given
                 break
@@ -211,7 +212,8 @@ def _images(root: Path, sequence: str, camera: str, frames: Sequence[int]) -> li
 def _video(root: Path, sequence: str, camera: str) -> Path | None:
     """The camera's video, if its frames are read from it: there is no folder of images."""
     video = root / video_file(sequence, camera)
-    return video if video.is_file() and not (root / image_folder(sequence, camera)).is_dir() else None
+    read = video.is_file() and not (root / image_folder(sequence, camera)).is_dir()
+    return inside(root, video) if read else None
 
 
 def _pose_format(root: Path, sequence: str) -> PoseFormat:

@@ -21,8 +21,8 @@ from pipeline.data.sources.base import (
     IMAGE_UNREADABLE,
     EncodedImage,
     NoImage,
-    regular_file,
 )
+from pipeline.infra.regular_files import regular_file
 
 JPEG_QUALITY = 95
 """Quality of the JPEGs made from video frames, 0 to 100 (libjpeg): adds little to the losses of the video."""

@@ -1,0 +1,73 @@
+"""Files of this machine that others wrote or named: only regular ones are opened, of bounded size, inside their folder.
+
+A file's name may be content of the data (an image's in a list of annotations), and a link may lead anywhere. Opening a
+pipe waits for ever, a device has no end, and a file without content may have any size.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+MAX_ANNOTATION_BYTES = 1 << 32
+"""Largest annotation file that is read, bytes: several times those of MuCo-3DHP and COCO, the largest known."""
+
+
+def inside(root: str | Path, name: str | Path) -> Path:
+    """``root/name``, which stays inside ``root`` after all links are followed; it need not exist.
+
+    Raises:
+        ValueError: it leads out of ``root``; names the file.
+    """
+    path = Path(root) / name
+    if (fault := leads_out(root, path)) is not None:
+        raise ValueError(f"{path}: {fault}")
+    return path
+
+
+def leads_out(root: str | Path, path: Path) -> str | None:
+    """What is wrong with a path that leads out of a folder, by its names or by links; None if it stays inside."""
+    try:
+        stays = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    except ValueError as error:  # a zero byte in a stored name
+        return str(error)
+    return None if stays else f"leads out of {root}"
+
+
+def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> Path:
+    """The path of a file that may be opened.
+
+    Args:
+        path: of the file.
+        most: its size at most, bytes.
+        root: folder that must contain it after all links are followed; None for names that a user gives.
+
+    Raises:
+        OSError: it does not exist, leads out of ``root``, is no regular file or is larger.
+    """
+    if root is not None and (fault := leads_out(root, path)) is not None:
+        raise OSError(errno.EACCES, fault, str(path))
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or device, wanted a regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size} bytes, wanted at most {most}", str(path))
+    return path
+
+
+def read_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> bytes:
+    """Content of a file; arguments and OSError as ``regular_file``."""
+    with regular_file(path, most, root).open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:  # files of the system that state no size
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return data
+
+
+def unread(error: OSError) -> str:
+    """Text of an error of the operating system, beginning with the file: ``FILE: Permission denied``."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
