@@ -7,9 +7,12 @@ official release. A new backbone is a ``Backbone``, an entry of ``BACKBONES`` at
 
 from __future__ import annotations
 
+import io
+import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +42,9 @@ class Backbone(nn.Module, ABC):
                 ``BackboneEntry.imagenet`` is False, because no such file has their tensors.
         """
         if str(source).startswith(("http://", "https://")):
-            state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints the address
+                state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
+            source = re.sub(r"(?<=//)[^/]*@|\?.*", "", str(source))  # messages name it without user and token
         elif Path(source).is_file():
             state = torch.load(source, map_location="cpu", weights_only=True)
         else:

@@ -90,6 +90,8 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         version = find_version(client, parts["name"], number)
         path = version.source.removeprefix(f"runs:/{version.run_id}/")
         wanted = version.tags[FINGERPRINT_TAG]
+        if not re.fullmatch("[0-9a-f]{64}", wanted):  # it becomes a folder's name
+            raise ValueError(f"{uri}: its tag {FINGERPRINT_TAG} is {wanted[:80]!r}, wanted 64 hex digits")
         folder = _artifact_folder(client, version.run_id, path, cache, cached_as=wanted)
     found = fingerprint(folder)
     if found != wanted:

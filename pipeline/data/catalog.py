@@ -6,10 +6,8 @@ data` and ``read_splits`` take their names from this list.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.data.check import coco as coco_inventory
 from pipeline.data.check import custom as custom_inventory
@@ -22,6 +20,7 @@ from pipeline.data.check.base import InventoryModule
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import DroppedFrame, Source
 from pipeline.data.splits import SplitManifest
+from pipeline.infra.files import read_json
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ def read_splits(name: str) -> SplitManifest:
         return MANIFESTS[name]
     if not name.endswith(".json"):
         raise ValueError(f"split manifest {name!r} is unknown, wanted a JSON file or one of {', '.join(MANIFESTS)}")
+    content = read_json(name)
     try:
-        manifest = SplitManifest.from_json(json.loads(Path(name).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+        manifest = SplitManifest.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if manifest.name in MANIFESTS:
         raise ValueError(f"{name}: its name {manifest.name!r} is taken by another manifest")
     return manifest

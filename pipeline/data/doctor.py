@@ -217,7 +217,11 @@ def examine(name: str, config: DoctorConfig) -> Finding:
     with tqdm(unit=" files", desc="list", delay=1) as progress:
         splits = entry.source.SPLITS if config.split_manifest is None else read_splits(config.split_manifest)
         wanted = _narrowed(name, splits, config)
-        found = entry.inventory.inventory(Tree(root, progress), wanted, config.decode_all)
+        tree = Tree(root, progress)
+        found = entry.inventory.inventory(tree, wanted, config.decode_all)
+        found.notes += [
+            f"{link} is a link that leads out of the folder, or round in it: not followed" for link in tree.links
+        ]
     # Sequences of the whole split manifest that ``config`` leaves out are not unknown.
     known = tuple(f"{part.sequence}:" for part in splits.parts)
     found.unknown = [line for line in found.unknown if not line.startswith(known)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
 
 from pipeline.infra.image_headers import MAX_PIXELS, check_pixels, size_in_header
+from pipeline.infra.images import eight_bits, quiet_decoders
 
 
 def image_size(data: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
@@ -39,6 +41,7 @@ def image_size(data: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
 
 _ORIENTATION = 0x0112  # EXIF tag
 _JPEG_QUALITY = 95
+_PNG_HEADER = 33  # bytes of the signature and of IHDR, the first chunk
 
 
 def orientation(data: bytes) -> int:
@@ -105,6 +108,40 @@ def displayed(data: bytes) -> bytes:
     done, turned = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else [])
     assert done, image.shape
     return turned.tobytes()
+
+
+def scaled_to_8_bits(data: bytes) -> tuple[bytes, int | None]:
+    """A 16-bit PNG whose values do not fill it, such as 12-bit greys, as an 8-bit one divided by their true range.
+
+    Decoders divide by 256, which leaves of 12-bit values a sixteenth of the brightness.
+
+    Args:
+        data: an encoded image, checked by ``image_size``.
+
+    Returns:
+        the new file with the same orientation tag and the depth of the values; other images unchanged, and None.
+
+    Raises:
+        ValueError: a 16-bit PNG that cannot be decoded.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or data[24] != 16:
+        return data, None
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    with quiet_decoders():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise ValueError("a PNG that cannot be decoded")
+    scaled, bits = eight_bits(image)
+    if bits == 16:
+        return data, None
+    done, found = cv2.imencode(".png", scaled)
+    assert done, image.shape
+    encoded, exif = found.tobytes(), _exif(data)
+    if exif:
+        chunk = b"eXIf" + exif
+        chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        encoded = encoded[:_PNG_HEADER] + chunk + encoded[_PNG_HEADER:]
+    return encoded, bits
 
 
 def decode_rgb(data: bytes, size: tuple[int, int]) -> np.ndarray:

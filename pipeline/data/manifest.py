@@ -33,6 +33,7 @@ class SplitInfo:
         drops: number of frames that a recipe leaves out, by reason. sequences: number of rows by sequence.
         shards: Parquet files, relative to the prepared folder.
         quarantine: number of frames that should have given a row and did not, by reason.
+        changes: number of images of which something is to be said, such as that they were turned, by that.
     """
 
     images: int
@@ -44,6 +45,7 @@ class SplitInfo:
     sequences: dict[str, int]
     shards: tuple[str, ...]
     quarantine: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Manifest:
             size = f"{info.image_bytes / 1e6:.1f} MB in {len(info.shards)} shards"
             lines.append(f"  {name}: {info.images} images, {info.people} people, {size}")
             lines += (f"    left out {n}: {reason}" for reason, n in sorted(info.drops.items()))
+            lines += (f"    {n} images {what}" for what, n in sorted(info.changes.items()))
             lines += (f"    in quarantine {n}: {reason}" for reason, n in sorted(info.quarantine.items()))
         if self.quarantine:
             lines.append(f"  incomplete: {QUARANTINE} beside the manifest lists what is missing and why")

@@ -7,7 +7,7 @@ checks a record; schema.py converts it to and from Parquet.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Record:
         bbox: (N, 4) float32 pixels, x0 y0 x1 y1.
         ignore: (N,) bool, crowd or person without joints. valid: (N,) bool, the source marks the annotation as usable
             (MuPoTS: isValidFrame).
+        changes: what differs between the image and the original file, in a few constant texts; not stored.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Record:
     ignore: np.ndarray
     valid: np.ndarray
     split_manifest: str = ""
+    changes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.person_id)
@@ -111,8 +113,8 @@ ARRAYS: dict[str, tuple[type[np.generic], tuple[str | int, ...]]] = {
 LONG_LENS = 12
 """Values of ``distortion`` where a lens has more terms than the usual five."""
 _LITTLE = {name: np.dtype(dtype).newbyteorder("<") for name, (dtype, _) in ARRAYS.items()}
-COLUMN_TYPES = {f.name: str(f.type) for f in fields(Record)}
-"""Annotation of every field of ``Record`` as text, for example ``np.ndarray | None``."""
+COLUMN_TYPES = {f.name: str(f.type) for f in fields(Record) if f.name != "changes"}
+"""Annotation of every stored field of ``Record`` as text, for example ``np.ndarray | None``."""
 _HASHED = tuple(name for name in COLUMN_TYPES if name != "image")
 
 

@@ -8,23 +8,35 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from das.fields import is_name
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.record import Record
 from pipeline.data.schema import SCHEMA, check_schema, from_row, to_table
 from pipeline.infra.columns import open_parquet
 from pipeline.infra.files import exists, join, read_json, staged
 from pipeline.infra.prefetch import prefetched
+from pipeline.infra.regular_files import leads_out
 
 
 def list_shards(prepared: str | Path, split: str) -> list[str]:
     """The Parquet shards of one split of a prepared folder that its manifest names, in order.
 
     Empty when the folder has no such split, or no manifest because its conversion did not finish.
+
+    Raises:
+        ValueError: the manifest is malformed, or a shard's name leads out of the folder.
     """
     manifest = join(prepared, MANIFEST)
     if not exists(manifest):
         return []
-    found = read_json(manifest)["splits"].get(split, {}).get("shards", ())
+    try:
+        found = list(read_json(manifest)["splits"].get(split, {}).get("shards", ()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{manifest}: not a manifest ({error!r})") from error
+    for name in found:
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if not all(map(is_name, parts)) or ("://" not in str(prepared) and leads_out(prepared, Path(prepared, name))):
+            raise ValueError(f"{manifest}: shard {name!r} leads out of the folder, wanted one of its files")
     return [join(prepared, *shard.split("/")) for shard in found]
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from das.camera import project
 from das.fields import check_fields
@@ -25,7 +24,11 @@ from das.skeleton import MUPOTS17, Skeleton, skeleton_named
 from pipeline.data.record import Record, key_of
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
+from pipeline.infra.array_files import read_mat, read_npz
+from pipeline.infra.regular_files import inside, read_file
 
+MAX_BYTES = 1 << 30
+"""Largest file, and largest arrays in it, bytes: two million people of 21 joints."""
 _REQUIRED = ("key", "joints_cam", "skeleton")
 _OPTIONAL = ("score", "joints_uv", "person")
 # Cheng et al. give people who were not detected this coordinate, mm.
@@ -154,7 +157,7 @@ def read_external(where: str) -> ExternalPredictions:
     path = Path(where)
     if path.is_dir():
         return _cheng(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{where}: no such file")
     fields = _fields(path)
     check_fields(fields, _REQUIRED, where, _OPTIONAL)
@@ -191,13 +194,8 @@ def read_external(where: str) -> ExternalPredictions:
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".mat":
-            return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # the readers raise many unrelated types for files of another format
-        raise ValueError(f"{path}: wanted a {path.suffix} file of arrays ({error!r})") from error
+    read = read_mat if path.suffix == ".mat" else read_npz
+    return dict(read(path, f"a {path.suffix} file of arrays", most=MAX_BYTES))
 
 
 def _texts(value: Any, where: str, name: str) -> np.ndarray:
@@ -213,13 +211,13 @@ def _texts(value: Any, where: str, name: str) -> np.ndarray:
 def _hash(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.read_bytes())
+        digest.update(read_file(path, MAX_BYTES))
     return digest.hexdigest()
 
 
 def _cheng(folder: Path) -> ExternalPredictions:
     """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 for a person who was not detected."""
-    files = {m[1]: path for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
+    files = {m[1]: inside(folder, path) for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
     if not files:
         raise ValueError(f"{folder}: no MuPots_TS*_camCentric.mat, wanted them or a .npz, .mat or .parquet file")
     keys, joints, person = [], [], []

@@ -116,7 +116,7 @@ def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:
     numbers: list[int] = []
     rows, annot3, univ_annot3 = [], [], []
     for folder in sequences:
-        for number, people in enumerate(read_sequence(folder)):
+        for number, people in enumerate(read_sequence(folder, Path(name))):
             valid = [person for person in people if person.valid]
             rows += [len(names)] * len(valid)
             annot3 += [person.cam for person in valid]

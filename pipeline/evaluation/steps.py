@@ -36,6 +36,7 @@ from pipeline.evaluation.score import ProtocolResults, score, score_2d
 from pipeline.evaluation.scores import SCORES_FILE, gate_scores
 from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.files import join, write_bytes, write_json
+from pipeline.infra.redaction import redacted_values
 from pipeline.infra.text_tables import Numbers
 
 FILES = (SCORES_FILE, REPORT_FILE, PAGE_FILE, PREDICTIONS_FILE, TABLES_FOLDER, OVERLAYS_FOLDER)
@@ -121,7 +122,7 @@ def score_predictions(
 
 
 def images_of(annotations: Annotations) -> dict[str, Any]:
-    """The images, for the report; promotion finds the prepared folders by it."""
+    """The images, for the report; promotion finds the prepared folders by it, unless their addresses hold keys."""
     return {
         "name": annotations.name,
         "folders": annotations.folders,
@@ -188,7 +189,7 @@ def write_report(
             predictions.save(join(job.out, PREDICTIONS_FILE))
         if scores is not None and job.promotable:
             write_json(join(job.out, SCORES_FILE), scores.to_json())
-        write_json(join(job.out, REPORT_FILE), dict(job.about) | result.to_json())
+        write_json(join(job.out, REPORT_FILE), redacted_values(dict(job.about) | result.to_json()))
     return result
 
 

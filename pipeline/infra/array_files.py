@@ -10,7 +10,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,52 +28,59 @@ _MAX_DEPTH = 32
 """Deepest nesting of cells and structures that is read."""
 
 
-def read_npz(path: Path, names: Iterable[str] | None = None, most: int = MAX_ANNOTATION_BYTES) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, wanted: str, names: Sequence[str] | None = None, most: int = MAX_ANNOTATION_BYTES
+) -> dict[str, np.ndarray]:
     """The arrays of an .npz file.
 
     Args:
         path: of the file.
-        names: those that are read, all by default; missing ones are left out.
+        wanted: what it should be, for messages.
+        names: those that are read, all by default.
         most: bytes of the file, and of all its arrays together, at most.
 
     Raises:
-        ValueError: no such file, too large, or no archive of plain arrays; names the file.
+        ValueError: no such file, too large, no archive of plain arrays, or a name is not in it; names the file.
     """
     try:
         regular_file(path, most)
+    except OSError as error:
+        raise ValueError(unread(error)) from error
+    try:
         with zipfile.ZipFile(path) as packed:
             if (size := sum(member.file_size for member in packed.infolist())) > most:
                 raise ValueError(f"holds {size} bytes, wanted at most {most}")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in (archive.files if names is None else names) if name in archive}
-    except OSError as error:
-        raise ValueError(unread(error)) from error
-    except Exception as error:  # errors of the zip file and of the format have no common type
-        raise ValueError(f"{path}: wanted an .npz file of arrays ({_text(error)})") from error
+            return {name: archive[name] for name in (archive.files if names is None else names)}
+    except Exception as error:  # errors of the zip file, of the format and of the names have no common type
+        raise ValueError(f"{path}: wanted {wanted} ({_text(error)})") from error
 
 
-def read_mat(path: Path, names: Iterable[str] | None = None, most: int = MAX_ANNOTATION_BYTES) -> dict[str, Any]:
+def read_mat(
+    path: Path, wanted: str, names: Sequence[str] | None = None, most: int = MAX_ANNOTATION_BYTES
+) -> dict[str, Any]:
     """The variables of a .mat file, as scipy.io.loadmat gives them.
 
     Args:
         path: of the file, of MATLAB's versions 4 to 7.2.
-        names: those that are read, all by default; missing ones are left out.
+        wanted: what it should be, for messages.
+        names: those that are read, all by default.
         most: bytes of the file, and of its unpacked variables together, at most.
 
     Raises:
-        ValueError: no such file, too large, or no .mat file; names the file.
+        ValueError: no such file, too large, no .mat file, or a name is not in it; names the file.
     """
     import scipy.io  # here: the command line lists all sources before it reads any
 
     try:
-        content = unpacked_mat(read_file(path, most), most)
-        wanted = None if names is None else list(names)
-        found = scipy.io.loadmat(BytesIO(content), variable_names=wanted)
+        data = read_file(path, most)
     except OSError as error:
         raise ValueError(unread(error)) from error
+    try:
+        found = scipy.io.loadmat(BytesIO(unpacked_mat(data, most)), variable_names=names and list(names))
+        return {name: found[name] for name in (found if names is None else names) if not name.startswith("__")}
     except Exception as error:  # scipy's errors for damaged files have no common type
-        raise ValueError(f"{path}: wanted a .mat file ({_text(error)})") from error
-    return {name: value for name, value in found.items() if not name.startswith("__")}
+        raise ValueError(f"{path}: wanted {wanted} ({_text(error)})") from error
 
 
 def unpacked_mat(data: bytes, most: int) -> bytes:
@@ -148,4 +155,4 @@ def _check_elements(body: bytes | memoryview, order: str, depth: int = 0) -> Non
 
 
 def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

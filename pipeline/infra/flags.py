@@ -68,9 +68,23 @@ def choose_command(prog: str, configs: Mapping[str, type], argv: Sequence[str]) 
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """End of a message: the known word that is most like this one; empty without such a word."""
-    near = difflib.get_close_matches(word, list(known), n=1)
+    """End of a message: the known word that is most like this one; empty without such a word.
+
+    A word that is made of the initials of the other's comes first: --optim.lr for --optim.learning-rate.
+    """
+    words = list(known)
+    near = [name for name in words if _abbreviates(name, word) or _abbreviates(word, name)]
+    near += difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _abbreviates(short: str, long: str) -> bool:
+    """Whether the last part of a name is made of the initials of the other's words; groups may be left out."""
+    (group, _, letters), (other, _, words) = (name.lstrip("-").rpartition(".") for name in (short, long))
+    parts = words.split("-")
+    return (
+        (group == other or not (group and other)) and len(parts) > 1 and letters == "".join(part[:1] for part in parts)
+    )
 
 
 def _first(prog: str, known: Iterable[str], argv: Sequence[str]) -> str:

@@ -22,17 +22,22 @@ def inside(root: str | Path, name: str | Path) -> Path:
         ValueError: it leads out of ``root``; names the file.
     """
     path = Path(root) / name
-    if (fault := leads_out(root, path)) is not None:
+    try:
+        fault = leads_out(root, path)
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
         raise ValueError(f"{path}: {fault}")
     return path
 
 
 def leads_out(root: str | Path, path: Path) -> str | None:
-    """What is wrong with a path that leads out of a folder, by its names or by links; None if it stays inside."""
-    try:
-        stays = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-    except ValueError as error:  # a zero byte in a stored name
-        return str(error)
+    """What is wrong with a path that leads out of a folder, by its names or by links; None if it stays inside.
+
+    Raises:
+        ValueError: a name that no file can have: it holds a zero byte.
+    """
+    stays = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
     return None if stays else f"leads out of {root}"
 
 
@@ -46,6 +51,7 @@ def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path 
 
     Raises:
         OSError: it does not exist, leads out of ``root``, is no regular file or is larger.
+        ValueError: a name that no file can have.
     """
     if root is not None and (fault := leads_out(root, path)) is not None:
         raise OSError(errno.EACCES, fault, str(path))

@@ -13,7 +13,8 @@ from das.fields import at_least, check_threshold, check_values
 from pipeline.infra.configs import device_flag
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
 from pipeline.infra.images import photo_bytes
-from pipeline.predict.videos import is_video, opened_video
+from pipeline.predict.camera_file import read_camera_file
+from pipeline.predict.videos import is_video, no_video, opened_video
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,20 @@ class PredictConfig:
                 raise ValueError(f"{stems[Path(file).stem]} and {file} would write files of the same name; rename one")
 
     def refuse_unusable(self) -> None:
-        """Looks at the headers of the files, before a model is loaded, until one can be used.
+        """Looks at the camera file, and at the files until one can be used, before torch is imported.
 
         Raises:
-            ValueError: none can be; names each with its fault.
+            ValueError: the camera file cannot be used, or none of the files, which are named with their faults.
         """
+        if self.camera is not None:
+            read_camera_file(self.camera, Path(self.files[0]), self.camera_name)
         faults: list[str] = []
         for file in map(Path, self.files):
             try:
                 if is_video(file):
-                    with opened_video(file, self.max_pixels):
+                    with opened_video(file, self.max_pixels) as capture:
+                        if not capture.grab():
+                            raise no_video(file)
                         return
                 photo_bytes(file, self.max_pixels, self.max_bytes)
                 return

@@ -98,7 +98,7 @@ def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.Vid
         raise ValueError(f"{video}: {error.strerror}") from error
     avi, matroska = start[:4] == b"RIFF" and start[8:12] == b"AVI ", start[:4] == b"\x1a\x45\xdf\xa3"
     if not (avi or matroska or start[4:8] in _STARTS):
-        raise _no_video(video, kind_of(start))
+        raise no_video(video, kind_of(start))
     with quiet_decoders():
         # FFmpeg alone: OpenCV's other readers take a name with digits for a series of pictures.
         capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
@@ -113,7 +113,8 @@ def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.Vid
         capture.release()
 
 
-def _no_video(video: Path, kind: str) -> ValueError:
+def no_video(video: Path, kind: str = "a video") -> ValueError:
+    """The error of a file of which OpenCV reads no frame; ``kind`` is what it seems to be, see ``kind_of``."""
     found = "cut or damaged" if kind == "a video" else kind
     return ValueError(f"{video}: no video that OpenCV can read ({found}), wanted MP4, MOV, AVI, MKV or WebM")
 
@@ -140,7 +141,7 @@ def read_times(video: Path, most_pixels: int = MAX_PIXELS) -> VideoTimes:
         size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         rotated = int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
     if not times:
-        raise _no_video(video, "a video")
+        raise no_video(video)
     if announced <= 0:
         return VideoTimes(tuple(times), None, False, size, rotated, _overlay_rate(times, 1000 / step))
     missing = len(times) < announced

@@ -21,6 +21,7 @@ from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.infra.redaction import redacted_values
 from pipeline.models import FINGERPRINT_TAG, resolve_model, run_file
 from pipeline.registry.gate import Gate, Verdict
 
@@ -146,7 +147,11 @@ class Version:
         with self.store.connected() as client, tempfile.TemporaryDirectory() as staging:
             shutil.copy2(predictions, Path(staging) / PREDICTIONS_FILE)
             client.log_artifacts(self.run_id, staging, target)
-            evaluation = {"predictions": f"{target}/{PREDICTIONS_FILE}", "sha256": found, "data": list(data)}
+            evaluation = {
+                "predictions": f"{target}/{PREDICTIONS_FILE}",
+                "sha256": found,
+                "data": redacted_values(list(data)),
+            }
             for key, value in ((_EVALUATION, evaluation), (_SCORES, scores.to_json())):
                 client.set_model_version_tag(self.name, str(self.number), key, json.dumps(value))
 

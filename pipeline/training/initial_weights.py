@@ -16,6 +16,7 @@ from das.criterion import Criterion
 from das.model import DAS
 from das.sample import Batch
 from das.train_step import TrainStep
+from pipeline.infra.redaction import redacted
 
 # Batches whose targets give the mean root and pose that a new model starts from.
 PRIOR_BATCHES = 8
@@ -38,8 +39,10 @@ def check_initial_weights(pretrained: str, model: DASConfig) -> None:
         _load(pretrained, DAS(model), fresh)
         if fresh:
             layers = dict.fromkeys(name.rsplit(".", 1)[0] for name in fresh)
-            print(f"{pretrained} predicts other joints than {model.skeleton.name}: {len(layers)} layers start fresh "
-                  f"({', '.join(layers)}), all others from it")  # fmt: skip
+            print(
+                f"{redacted(pretrained)} predicts other joints than {model.skeleton.name}: {len(layers)} layers start "
+                f"fresh ({', '.join(layers)}), all others from it"
+            )
     elif not Path(pretrained).is_file():
         raise ValueError(f"pretrained = {pretrained!r} does not exist, wanted a checkpoint folder, a file or a URL")
     elif not BACKBONES[model.backbone].imagenet:

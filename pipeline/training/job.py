@@ -201,8 +201,10 @@ def _training_index(folders: Sequence[str], pretrained: str | None) -> dict[str,
     index: dict[str, list[str]] = {"key": [], "image_sha256": []}
     if pretrained is not None and is_checkpoint(pretrained):
         if not exists(join(pretrained, INDEX_FILE)):
-            print(f"{pretrained} holds no {INDEX_FILE}: what it was trained on is not known, so no evaluation will "
-                  "count as one of unseen images")  # fmt: skip
+            print(
+                f"{redacted(pretrained)} holds no {INDEX_FILE}: what it was trained on is not known, so no evaluation "
+                "will count as one of unseen images"
+            )
             return None
         index = read_columns(join(pretrained, INDEX_FILE), [*index])
     for folder in folders:

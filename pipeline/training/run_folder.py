@@ -14,6 +14,7 @@ from typing import Any
 from das.checkpoint import TRAINING_STATE_FILE
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
+from pipeline.infra.redaction import redacted_values
 from pipeline.models import FINISHED_FILE
 from pipeline.tracking.tracker import Tracker
 
@@ -48,8 +49,10 @@ class RunFolder:
         """
         if not exists(self._settings):
             return
-        # Through JSON, as the file's settings went: tuples become lists.
-        earlier, now = flat(read_json(self._settings)), flat(json.loads(json.dumps(wanted)))
+        # Through JSON, as the file's settings went: tuples become lists. Keys in addresses are not compared.
+        earlier, now = (
+            flat(redacted_values(value)) for value in (read_json(self._settings), json.loads(json.dumps(wanted)))
+        )
         missing = {name: name.removeprefix("train.") for name in now.keys() - earlier.keys()}
         unknown = {name for name, field in missing.items() if field in _ADDED_LATER}
         earlier |= {name: _ONCE[field] for name, field in missing.items() if field in _ONCE}
@@ -61,8 +64,8 @@ class RunFolder:
                 )
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Writes the settings that ``check_settings`` compares with."""
-        write_json(self._settings, settings)
+        """Writes the settings that ``check_settings`` compares with, without the keys in addresses."""
+        write_json(self._settings, redacted_values(settings))
 
     def result(self) -> dict[str, Any] | None:
         """What ``write_result`` wrote, or None where the run has not finished."""

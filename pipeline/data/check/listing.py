@@ -14,7 +14,8 @@ class Tree:
     """Names and sizes below ``root``. Paths are relative to it, with ``/``; the root itself is ``""``.
 
     Every folder is listed once and kept in memory; later changes on the disk are not seen. Folders outside of ``root``,
-    which an annotation may name, are empty. With ``inside``, a folder below ``root``, those above it are not listed
+    which an annotation may name or a link may lead to, are empty, and so are links to a folder that they are in;
+    ``links`` collects both kinds of links. With ``inside``, a folder below ``root``, those above it are not listed
     either: they have the next folder on the way to it, and of ``names`` those files that exist.
     """
 
@@ -27,6 +28,8 @@ class Tree:
         self._progress = progress
         self._names: dict[str, tuple[list[str], list[str]]] = {}
         self._files: dict[str, dict[str, int]] = {}
+        self._real: dict[str, str] = {}
+        self.links: list[str] = []
 
     def folders(self, folder: str = "") -> list[str]:
         """Sorted names of the folders in a folder; none if there is no such folder."""
@@ -67,6 +70,9 @@ class Tree:
                 return [], []
             known = [name for name in self._known if (self.root / folder / name).is_file()]
             return [self._inside[len(parts)]], known
+        if folder not in self._names and self._leads_away(folder):
+            self.links.append(folder)
+            self._names[folder] = [], []
         if folder not in self._names:
             folders: list[str] = []
             files: list[str] = []
@@ -83,6 +89,21 @@ class Tree:
                 raise ValueError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error
             self._names[folder] = sorted(folders), sorted(files)
         return self._names[folder]
+
+    def _leads_away(self, folder: str) -> bool:
+        """Whether a folder is outside of the root, or one of those above it, when links are followed."""
+        try:
+            here = self._real_path(folder)
+        except ValueError:
+            return False  # a name with a zero byte: there is no such folder
+        above = [str(parent) for parent in PurePosixPath(folder).parents] if folder else []
+        real = [self._real_path("" if name == "." else name) for name in above]
+        return here in real or (bool(folder) and not Path(here).is_relative_to(self._real_path("")))
+
+    def _real_path(self, folder: str) -> str:
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(self.root / folder)
+        return self._real[folder]
 
 
 def _size(path: Path) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import cv2
 
-from pipeline.data.check.base import CameraInventory, Problem, VideoFile
+from pipeline.data.check.base import CameraInventory, Problem, VideoFile, message_of
 from pipeline.data.check.listing import Tree
-from pipeline.data.sources.video_frames import decodable_frames, jpeg_of, open_video
+from pipeline.data.sources.video_frames import MAX_VIDEO_BYTES, check_rate, decodable_frames, jpeg_of, open_video
+from pipeline.infra.regular_files import inside, regular_file
 
 
 def add_video(
@@ -16,10 +17,11 @@ def add_video(
     frames: list[int],
     size: tuple[int, int] | None,
     thorough: bool = False,
+    rate: float | None = None,
 ) -> None:
     """Adds a video to the inventory of its camera, after decoding its first frame, or all of it.
 
-    A video that cannot be decoded, or of another size than its annotation, sets ``line.blocked``.
+    A video that cannot be decoded, of another rate, or of another size than its annotation, sets ``line.blocked``.
 
     Args:
         line: the inventory, without image files so far; it is changed.
@@ -27,10 +29,20 @@ def add_video(
         path: of the video.
         frames: numbers of the wanted frames, counted from 0, in order.
         size: (height, width) pixels that the annotation refers to; None if it is unknown.
+        rate: frames per second that the owners' videos have; None if it is unknown.
         thorough: decode the video up to the last wanted frame. Those after the first damage cannot be used.
     """
+    try:
+        video = regular_file(inside(tree.root, path), MAX_VIDEO_BYTES)
+        if rate is not None:
+            check_rate(video, rate)
+    except (ValueError, OSError) as error:
+        what = error.strerror if isinstance(error, OSError) else message_of(tree, error).removeprefix(f"{path}: ")
+        line.blocked = f"{path}: {what}"
+        line.damaged.append(Problem(path, str(what)))
+        return
     # The same decoder as the conversion's, so that both see the same number of frames.
-    capture = open_video(tree.root / path)
+    capture = open_video(video)
     try:
         length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         pixels = capture.read()[1] if length else None
@@ -47,7 +59,7 @@ def add_video(
     inside = [frame for frame in frames if frame < length]
     good = inside
     if thorough and inside:
-        decoded = decodable_frames(tree.root / path, inside[-1] + 1)
+        decoded = decodable_frames(video, inside[-1] + 1)
         good = [frame for frame in inside if frame < decoded]
         if lost := inside[len(good) :]:
             what = f"{len(lost)} wanted frames: nothing after frame {decoded - 1} of {length} can be decoded"

@@ -125,7 +125,14 @@ def _summaries_of_unannotated(unannotated: Iterable[tuple[str, DroppedFrame]]) -
     by_split: dict[str, Counter[str]] = {}
     for split, drop in unannotated:
         by_split.setdefault(split, Counter())[drop.reason] += 1
-    empty: dict[str, Any] = {"shard": None, "counts": zero_counts(), "drops": {}, "sequences": {}, "skeletons": []}
+    empty: dict[str, Any] = {
+        "shard": None,
+        "counts": zero_counts(),
+        "drops": {},
+        "changes": {},
+        "sequences": {},
+        "skeletons": [],
+    }
     return [{**empty, "split": split, "quarantine": reasons} for split, reasons in by_split.items()]
 
 
@@ -155,6 +162,7 @@ def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
     return SplitInfo(
         **_total(summaries, "counts"),
         drops=_total(summaries, "drops"),
+        changes=_total(summaries, "changes"),
         sequences=_total(summaries, "sequences"),
         shards=tuple(summary["shard"] for summary in summaries if summary["shard"]),
         quarantine=_total(summaries, "quarantine"),
@@ -165,7 +173,7 @@ def _total(summaries: Iterable[dict[str, Any]], name: str) -> dict[str, int]:
     """Adds up the counts of that name, in alphabetical order."""
     summed: Counter[str] = Counter()
     for summary in summaries:
-        summed.update(summary[name])
+        summed.update(summary.get(name, {}))  # absent in reports of an earlier version
     return dict(sorted(summed.items()))
 
 

@@ -114,7 +114,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
-        quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content hash
+        changes, quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content hash
         (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
 
     Raises:
@@ -125,6 +125,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     faults: list[_Fault] = []
     counts = zero_counts()
     drops: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
     sequences: Counter[str] = Counter()
     skeletons: set[str] = set()
     # Hash of what decides the bytes of the file: the layout here, every row below.
@@ -148,6 +149,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
                 image_bytes=len(frame.image),
             )
             sequences[frame.sequence] += 1
+            changes.update(frame.changes)
             skeletons.add(frame.skeleton)
             content = frame.content_hash()
             rows.append((frame.key, frame.image_sha256, content))
@@ -171,6 +173,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         "shard": shard,
         "counts": counts,
         "drops": drops,
+        "changes": changes,
         "quarantine": Counter(reason for _, _, reason, _, _ in faults),
         "sequences": sequences,
         "skeletons": sorted(skeletons),

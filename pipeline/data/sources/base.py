@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from das.skeleton import Skeleton
-from pipeline.data.encoded_image import image_size
+from pipeline.data.encoded_image import image_size, orientation, scaled_to_8_bits
 from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES
@@ -92,12 +92,17 @@ IMAGE_OTHER_SIZE = "image size differs from annotation"
 ANNOTATION_MISSING = "image without annotation"
 
 
+TURNED = "turned by an orientation tag (EXIF)"
+NOT_TURNED = "with an orientation tag (EXIF) that is not applied: annotations refer to the stored pixels"
+
+
 @dataclass(frozen=True)
 class EncodedImage:
-    """A JPEG or PNG, and its (height, width) in pixels."""
+    """A JPEG or PNG, its (height, width) in pixels, and what is to be said of it, in a few constant texts."""
 
     data: bytes
     size: tuple[int, int]
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,10 +264,18 @@ def _within(file: Path, root: str) -> str:
 
 
 def read_image(path: Path, root: str | Path, most: int = MAX_IMAGE_BYTES) -> EncodedImage | NoImage:
-    """An image file's bytes, unchanged, or why they cannot be used; ``root`` and ``most`` as in ``regular_file``."""
+    """An image file's bytes, or why they cannot be used; ``root`` and ``most`` as in ``regular_file``.
+
+    They are unchanged, except for 16-bit files whose values do not fill them: these become 8-bit files.
+    """
     try:
         data = read_file(path, most, root)
-        return EncodedImage(data, image_size(data))
+        size = image_size(data)
+        changes: tuple[str, ...] = () if orientation(data) == 1 else (NOT_TURNED,)
+        data, bits = scaled_to_8_bits(data)
+        if bits is not None:
+            changes += (f"{bits}-bit values in a 16-bit file, scaled by {2**bits - 1}",)
+        return EncodedImage(data, size, changes)
     except (FileNotFoundError, NotADirectoryError):
         return NoImage(IMAGE_MISSING, path, "a link to a file that does not exist" if path.is_symlink() else "")
     except OSError as error:
@@ -289,7 +302,7 @@ def make_record(
     R: np.ndarray | None = None,
     t_mm: np.ndarray | None = None,
 ) -> Record | DroppedFrame:
-    """The record of one frame, with its image bytes unchanged, or the dropped frame if the image cannot be used.
+    """The record of one frame, its image as ``read_image`` gives it, or the dropped frame if the image cannot be used.
 
     Args:
         chunk: that the frame belongs to.
@@ -349,4 +362,5 @@ def make_record(
         bbox=stack("bbox", np.float32, 4),
         ignore=stack("ignore", np.bool_),
         valid=stack("valid", np.bool_),
+        changes=image.changes,
     )

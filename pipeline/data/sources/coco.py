@@ -27,6 +27,8 @@ from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
     IMAGE_DAMAGED,
     IMAGE_OTHER_SIZE,
+    NOT_TURNED,
+    TURNED,
     Chunk,
     DroppedFrame,
     EncodedImage,
@@ -127,7 +129,10 @@ def _photo(file: Path, root: str | Path, size: tuple[int, int] | None) -> Encode
         data = displayed(stored.data)
     except ValueError as error:
         return NoImage(IMAGE_DAMAGED, file, str(error))
-    photo = stored if data is stored.data else EncodedImage(data, image_size(data))
+    photo = stored
+    if data is not stored.data:
+        changes = tuple(TURNED if change == NOT_TURNED else change for change in stored.changes)
+        photo = EncodedImage(data, image_size(data), changes)
     if size is not None and size not in (photo.size, stored.size):
         sizes = f"found {photo.size[1]}x{photo.size[0]} pixels, wanted {size[1]}x{size[0]}"
         return NoImage(IMAGE_OTHER_SIZE, file, sizes)

@@ -169,13 +169,13 @@ def _arrays_of(folder: Path, sequence: str) -> _Arrays | None:
 
 @lru_cache(maxsize=2)  # the chunks that one process reads share the files, train and test
 def _read_arrays(path: Path, changed: int) -> _Arrays:
-    content = read_npz(path, ("imgname", "part", "S"))
+    wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
+    content = read_npz(path, wanted, ("imgname", "part", "S"))
     try:
         names = tuple(str(name).rsplit("/", 1)[-1] for name in content["imgname"])
         uv = np.asarray(content["part"], np.float64).reshape(len(names), 17, 3)
         cam = np.asarray(content["S"], np.float64).reshape(len(names), 17, 4)
-    except (KeyError, ValueError, TypeError) as error:
-        wanted = "arrays imgname (F), part (F, 17, 3), S (F, 17, 4)"
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     rows: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for row, name in enumerate(names):

@@ -141,7 +141,8 @@ def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=1)  # hundreds of megabytes, shared by the chunks that one process reads
 def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]:
     """(C, F, 17, 2) pixels and (C, F, 17, 3) mm of the camera."""
-    content = read_mat(path, ["annot2", "annot3"])
+    wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
+    content = read_mat(path, wanted, ["annot2", "annot3"])
     try:
         uv, cam = (
             np.stack([np.asarray(cell, np.float64).reshape(-1, len(_ALL), width) for cell in content[name].ravel()])
@@ -149,8 +150,7 @@ def _read_annotations(path: Path, changed: int) -> tuple[np.ndarray, np.ndarray]
         )
         if uv.shape[:2] != cam.shape[:2]:
             raise ValueError(f"annot2 of shape {uv.shape}, annot3 of shape {cam.shape}")
-    except (KeyError, ValueError, TypeError) as error:
-        wanted = "cells annot2 (F, 56) and annot3 (F, 84), one per camera"
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: wanted {wanted} ({error!r})") from error
     return uv[:, :, _KEPT], cam[:, :, _KEPT]
 

@@ -96,10 +96,7 @@ def _frame(i: int, people: np.ndarray, hidden: np.ndarray, path: Path) -> tuple[
 
 
 def _table(path: Path, name: str) -> np.ndarray:
-    found = read_mat(path, [name])
-    if name not in found:
-        raise ValueError(f"{path}: no variable {name}, wanted a .mat file with it")
-    table = found[name]
+    table = read_mat(path, f"a .mat file with {name}", [name])[name]
     if table.ndim != 2 or table.dtype != object:
         raise ValueError(f"{path}: {name} of shape {table.shape}, wanted cells by frame and person")
     return table

@@ -38,6 +38,7 @@ from pipeline.data.sources.base import (
 )
 from pipeline.data.sources.panoptic_files import (
     POSE_FORMATS,
+    VIDEO_RATE,
     Body,
     PanopticCamera,
     PoseFormat,
@@ -52,7 +53,7 @@ from pipeline.data.sources.panoptic_files import (
     read_calibrated_camera,
     video_file,
 )
-from pipeline.data.sources.video_frames import video_frame
+from pipeline.data.sources.video_frames import check_rate, video_frame
 from pipeline.data.splits import Part, Split, SplitManifest
 from pipeline.infra.regular_files import inside
 
@@ -135,7 +136,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
         source: data set that keys and rows name (the studio writes this layout too).
 
     Raises:
-        ValueError: no such folder; a sequence without calibration or pose files.
+        ValueError: no such folder; a sequence without calibration or pose files, or with a video of another rate.
     """
     folder = require_folder(root, source)
     found = []
@@ -154,6 +155,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
                 if (folder / video_file(part.sequence, camera)).is_file():
                     print(f"{source}: {part.sequence}: images of camera {camera} are read, its video is not")
             else:
+                check_rate(folder / video_file(part.sequence, camera), VIDEO_RATE)
                 images = _VIDEO_FRAME_BYTES
             found += make_chunks(source, folder, part, camera, taken, images)
     return found

@@ -39,6 +39,9 @@ POSE_FORMATS = (
 )
 """In order of preference; older sequences have only the second."""
 
+VIDEO_RATE = 29.97
+"""Frames per second of the videos; a pose file has the number of its frame."""
+
 Body = tuple[int, np.ndarray, np.ndarray]
 """A person of a pose file: id, world joints (J, 3) in mm, and confidence (J,), -1 where a joint is missing."""
 

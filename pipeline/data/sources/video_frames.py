@@ -31,6 +31,10 @@ MAX_VIDEO_BYTES = 1 << 38
 """Largest video that is opened, bytes: it is read piece by piece, so this only stops files without an end."""
 
 
+_RATE_TOLERANCE = 0.015
+"""Frames per second; 30 instead of 29.97 is another frame after half a minute."""
+
+
 @dataclass
 class _OpenVideo:
     """A video being decoded; ``next`` is the number of the frame that is decoded next.
@@ -70,6 +74,29 @@ def video_frame(path: Path, frame: int) -> EncodedImage | NoImage:
         video = _opened(path, changed)
     pixels = video.take(frame)
     return _failure(path, frame, video) if pixels is None else jpeg_of(pixels)
+
+
+def check_rate(path: Path, wanted: float) -> None:
+    """Refuses a video of another rate than its owners': it was encoded again, and its frames have other numbers.
+
+    Args:
+        path: of the video.
+        wanted: frames per second. A rate that the header does not state, as in a damaged file, passes.
+
+    Raises:
+        ValueError: another rate; names the file.
+        OSError: it cannot be opened.
+    """
+    capture = open_video(regular_file(path, MAX_VIDEO_BYTES))
+    try:
+        rate = capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    if rate > 0 and abs(rate - wanted) > _RATE_TOLERANCE:
+        raise ValueError(
+            f"{path}: found {rate:.6g} frames per second, wanted {wanted:g}: encoded again, so that every annotation "
+            "would be paired with another frame"
+        )
 
 
 def decodable_frames(path: Path, limit: int) -> int:

@@ -31,7 +31,7 @@ from pipeline.infra.cluster import absolute_storage, connect, preflight
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
-from pipeline.infra.redaction import redacted
+from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
 
@@ -147,7 +147,8 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         }
         page = benchmark_page(f"Cost of {config.model}", annotations.name, result.model, devices, facts)
         write_bytes(join(out, PAGE_FILE), page.encode())
-        write_json(join(out, NUMBERS_FILE), {"name": name, "model_fingerprint": hashed, **result.to_json()})
+        numbers = {"name": name, "model_fingerprint": hashed, **result.to_json()}
+        write_json(join(out, NUMBERS_FILE), redacted_values(numbers))
         tracker.log_metrics(result.metrics(), step=0)
         tracker.describe(result.headline())
         tracker.log_files(out, (PAGE_FILE, NUMBERS_FILE))

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from das.metrics.bootstrap import SURE, Interval
+from pipeline.infra.redaction import redacted
 from pipeline.infra.text_tables import Table
 
 NOT_MEASURED = "–"
@@ -112,7 +113,7 @@ def meaning_of_intervals(table: Table) -> str:
 
 
 def render_page(room: str, template: str, page: Any) -> str:
-    """Renders one self-contained HTML file; every text is escaped.
+    """Renders one self-contained HTML file; every text is escaped, and keys in addresses are hidden.
 
     Args:
         room: package whose templates/ folder holds the template; shared templates are in pipeline/infra/html/templates.
@@ -129,5 +130,11 @@ def render_page(room: str, template: str, page: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_keys,
     )
     return environment.get_template(template).render(page=page)
+
+
+def _without_keys(value: Any) -> Any:
+    """A plain text as ``redacted``; what is HTML already, such as a chart, is unchanged."""
+    return redacted(value) if type(value) is str else value
