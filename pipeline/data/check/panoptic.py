@@ -161,10 +161,10 @@ def _camera(
         else:
             add_video(line, tree, video, [frame for frame in taken if frame not in lost], size, thorough, VIDEO_RATE)
             if line.video is not None and frames and line.video.length <= frames[-1]:
+                has = f"{video} has {line.video.length} frames, the poses go to frame {frames[-1]}"
                 found.notes.append(
-                    f"{video} has {line.video.length} frames, the poses go to frame {frames[-1]}: the frames of a cut video "
-                    "are right, but if frames were left out, every pose is paired with another one: look at some pictures "
-                    "(das data show) before you train"
+                    f"{has}: the frames of a cut video are right, but if frames were left out, every pose is paired with "
+                    "another one: look at pictures (das data show) before you train"
                 )
             gaps = sorted({*range(min(frames, default=0), max(frames, default=0))} - {*frames})
             line.lost_annotations = [f"{video} (frame {frame})" for frame in gaps]

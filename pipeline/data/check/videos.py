@@ -56,13 +56,13 @@ def add_video(
     if size is not None and first.size != size:
         line.blocked = f"{path}: {first.size[1]}x{first.size[0]} pixels, its annotation says {size[1]}x{size[0]}"
         return
-    inside = [frame for frame in frames if frame < length]
-    good = inside
-    if thorough and inside:
-        decoded = decodable_frames(video, inside[-1] + 1)
-        good = [frame for frame in inside if frame < decoded]
-        if lost := inside[len(good) :]:
+    there = [frame for frame in frames if frame < length]
+    good = there
+    if thorough and there:
+        decoded = decodable_frames(video, there[-1] + 1)
+        good = [frame for frame in there if frame < decoded]
+        if lost := there[len(good) :]:
             what = f"{len(lost)} wanted frames: nothing after frame {decoded - 1} of {length} can be decoded"
             line.damaged.append(Problem(path, what))
     line.video = VideoFile(path, length, len(good), len(first.data))
-    line.missing = [f"{path} (frame {frame})" for frame in frames[len(inside) :]]
+    line.missing = [f"{path} (frame {frame})" for frame in frames[len(there) :]]

@@ -114,8 +114,8 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
-        changes, quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content hash
-        (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
+        changes, quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content
+        hash (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
 
     Raises:
         ValueError: the source refuses two frames in a row with the same message.

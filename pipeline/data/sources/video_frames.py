@@ -31,8 +31,8 @@ MAX_VIDEO_BYTES = 1 << 38
 """Largest video that is opened, bytes: it is read piece by piece, so this only stops files without an end."""
 
 
-_RATE_TOLERANCE = 0.015
-"""Frames per second; 30 instead of 29.97 is another frame after half a minute."""
+_RATE_TOLERANCE = 0.1
+"""Frames per second: some tools write 30 for 29.97 without touching a frame."""
 
 
 @dataclass
