@@ -10,6 +10,7 @@ AWS_ACCESS_KEY_ID, ...) or from options in the URI, such as ?endpoint_override=l
 from __future__ import annotations
 
 import json
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -198,16 +199,22 @@ def staged(uri: str | Path, name: Callable[[], str] | None = None) -> Iterator[t
         uri: the file; its local folder is created.
         name: called when the block has ended; returns a name that replaces the last part of ``uri``. For names that
             hold a hash of the content.
+
+    Raises:
+        OSError: it cannot be written; of a local file with its name.
     """
     filesystem, path = locate(uri)
     folder, _, last = path.rpartition("/")
-    if isinstance(filesystem, fs.LocalFileSystem):  # object storage has no folders
-        filesystem.create_dir(folder, recursive=True)
     hidden = f"{folder}/{STAGED}{uuid.uuid4().hex}-{last}"
     try:
+        if isinstance(filesystem, fs.LocalFileSystem):  # object storage has no folders
+            filesystem.create_dir(folder, recursive=True)
         yield filesystem, hidden
         filesystem.move(hidden, f"{folder}/{name()}" if name else path)
-    except BaseException:
+    except BaseException as error:
         if filesystem.get_file_info(hidden).type != fs.FileType.NotFound:
             filesystem.delete_file(hidden)
+        if isinstance(error, OSError) and error.errno and isinstance(filesystem, fs.LocalFileSystem):
+            # Arrow's own text names the hidden file.
+            raise OSError(error.errno, os.strerror(error.errno), str(uri)) from error
         raise

@@ -25,13 +25,20 @@ class Journal:
         self._sent = path.with_suffix(".sent")
 
     def append(self, event: dict[str, Any]) -> None:
-        """Writes one event; it is in the file when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            if file.tell() > self._whole_lines():
-                # A process that was killed in the middle of a line left part of an event; `append` never returned.
-                file.truncate(self._whole_lines())
-            file.write(json.dumps(event).encode() + b"\n")
+        """Writes one event; it is in the file when this returns.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; names the file.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                if file.tell() > self._whole_lines():
+                    # A process that was killed in the middle of a line left part of an event; `append` never returned.
+                    file.truncate(self._whole_lines())
+                file.write(json.dumps(event).encode() + b"\n")
+        except OSError as error:  # one of a write has no file name
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def pending(self) -> tuple[list[dict[str, Any]], int]:
         """Events that the server lacks, the oldest first, and the position after the last of them, bytes."""

@@ -163,8 +163,8 @@ def _camera(
             if line.video is not None and frames and line.video.length <= frames[-1]:
                 has = f"{video} has {line.video.length} frames, the poses go to frame {frames[-1]}"
                 found.notes.append(
-                    f"{has}: the frames of a cut video are right, but if frames were left out, every pose is paired with "
-                    "another one: look at pictures (das data show) before you train"
+                    f"{has}: the frames of a cut video are right, but if frames were left out, every pose is paired "
+                    "with another one: look at pictures (das data show) before you train"
                 )
             gaps = sorted({*range(min(frames, default=0), max(frames, default=0))} - {*frames})
             line.lost_annotations = [f"{video} (frame {frame})" for frame in gaps]
