@@ -6,8 +6,10 @@ data` and ``read_splits`` take their names from this list.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.data.check import coco as coco_inventory
 from pipeline.data.check import custom as custom_inventory
@@ -20,7 +22,7 @@ from pipeline.data.check.base import InventoryModule
 from pipeline.data.sources import coco, custom, mpi_inf_3dhp, muco, mupots, panoptic, synthetic
 from pipeline.data.sources.base import DroppedFrame, Source
 from pipeline.data.splits import SplitManifest
-from pipeline.infra.files import read_json
+from pipeline.infra.regular_files import read_file, unread
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ CATALOG: dict[str, CatalogEntry] = {
 }
 """Every data source by the name that `--source`, keys and rows have."""
 
+_MAX_MANIFEST_BYTES = 1 << 24
 MANIFESTS = {manifest.name: manifest for entry in CATALOG.values() for manifest in entry.manifests}
 """Every committed split manifest by its name."""
 
@@ -69,10 +72,11 @@ def read_splits(name: str) -> SplitManifest:
         return MANIFESTS[name]
     if not name.endswith(".json"):
         raise ValueError(f"split manifest {name!r} is unknown, wanted a JSON file or one of {', '.join(MANIFESTS)}")
-    content = read_json(name)
     try:
-        manifest = SplitManifest.from_json(content)
-    except ValueError as error:
+        manifest = SplitManifest.from_json(json.loads(read_file(Path(name), _MAX_MANIFEST_BYTES)))
+    except OSError as error:
+        raise ValueError(unread(error)) from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: {error}") from error
     if manifest.name in MANIFESTS:
         raise ValueError(f"{name}: its name {manifest.name!r} is taken by another manifest")

@@ -127,11 +127,13 @@ def read_bytes(uri: str | Path, most: int = MAX_FILE_BYTES) -> bytes:
     """
     filesystem, path = locate(uri)
     with opened_for_reading(uri, most):
+        data = bytearray()
         with filesystem.open_input_stream(path) as stream:
-            data = bytes(stream.read(most + 1))
+            while len(data) <= most and (block := stream.read(1 << 24)):
+                data += block
     if len(data) > most:  # files of the system that state no size
         raise ValueError(f"{redacted(str(uri))}: more than {most} bytes")
-    return data
+    return bytes(data)
 
 
 @contextmanager

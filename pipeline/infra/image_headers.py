@@ -123,7 +123,7 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
 def _pnm(data: bytes) -> tuple[int, int] | None:
     text = re.sub(rb"#[^\n]*\n", b"\n", data[: 1 << 16])
     if data[:2] == b"P7":
-        found = [re.search(rb"\b" + word + rb"\s+(\d{1,18})\b", text) for word in (b"HEIGHT", b"WIDTH")]
+        found = [re.search(rb"\b" + word + rb"\s+(\d{1,18})\s", text) for word in (b"HEIGHT", b"WIDTH")]
         return (int(found[0][1]), int(found[1][1])) if found[0] and found[1] else None
     plain = re.match(rb"P\d\s+(\d{1,18})\s+(\d{1,18})\s", text)
     return (int(plain[2]), int(plain[1])) if plain else None

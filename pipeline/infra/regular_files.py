@@ -68,8 +68,10 @@ def regular_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path 
 def read_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | None = None) -> bytes:
     """Content of a file; arguments and OSError as ``regular_file``."""
     with regular_file(path, most, root).open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # files of the system that state no size
+        data = file.read(os.fstat(file.fileno()).st_size + 1)  # a reader takes memory for as many bytes as it is asked
+        while len(data) <= most and (more := file.read(1 << 20)):  # files of the system that state no size
+            data += more
+    if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return data
 

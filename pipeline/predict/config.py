@@ -11,10 +11,9 @@ import tyro
 from das.camera import ASSUMED_FOV_DEGREES
 from das.fields import at_least, check_threshold, check_values
 from pipeline.infra.configs import device_flag
-from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
-from pipeline.infra.images import photo_bytes
-from pipeline.predict.camera_file import read_camera_file
-from pipeline.predict.videos import is_video, no_video, opened_video
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS, check_pixels, size_in_header
+from pipeline.infra.regular_files import read_file, regular_file
+from pipeline.predict.videos import MAX_VIDEO_BYTES, is_video
 
 
 @dataclass(frozen=True)
@@ -69,23 +68,36 @@ class PredictConfig:
                 raise ValueError(f"{stems[Path(file).stem]} and {file} would write files of the same name; rename one")
 
     def refuse_unusable(self) -> None:
-        """Looks at the camera file, and at the files until one can be used, before torch is imported.
+        """Looks at the camera file, and at the files until one may be opened, before torch is imported.
 
         Raises:
-            ValueError: the camera file cannot be used, or none of the files, which are named with their faults.
+            ValueError: the camera file cannot be used, or no file may be opened: pipes, devices, too large ones, and
+                photos of too many pixels are named with their faults.
         """
+        from pipeline.predict.camera_file import read_camera_file  # here: it imports pyarrow, which help does without
+
         if self.camera is not None:
             read_camera_file(self.camera, Path(self.files[0]), self.camera_name)
         faults: list[str] = []
         for file in map(Path, self.files):
-            try:
-                if is_video(file):
-                    with opened_video(file, self.max_pixels) as capture:
-                        if not capture.grab():
-                            raise no_video(file)
-                        return
-                photo_bytes(file, self.max_pixels, self.max_bytes)
+            if (fault := self._fault(file)) is None:
                 return
-            except ValueError as error:
-                faults.append(str(error))
+            faults.append(f"{file}: {fault}")
         raise ValueError("; ".join(faults))
+
+    def _fault(self, file: Path) -> str | None:
+        """Why a file may not be opened; None if it may, whatever is in it."""
+        try:
+            if is_video(file):
+                regular_file(file, MAX_VIDEO_BYTES)
+                return None
+            size = size_in_header(read_file(file, self.max_bytes))
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError:
+            return None  # no image: said when it is decoded
+        try:
+            check_pixels(size, self.max_pixels)
+        except ValueError as error:
+            return str(error)
+        return None

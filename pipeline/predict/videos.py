@@ -25,7 +25,7 @@ _INDEXED = {".mp4", ".avi", ".mov", ".m4v"}
 """Containers whose header counts the frames; of others OpenCV multiplies duration and rate, which may be wrong."""
 _STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 """First boxes of MP4 and MOV. FFmpeg takes the format from the content: a text may be a list of other files."""
-_MAX_BYTES = 1 << 38
+MAX_VIDEO_BYTES = 1 << 38
 """Largest video that is opened, bytes: it is read piece by piece, so this only stops files without an end."""
 _DEFAULT_RATE = 25.0
 """Frames per second of a video of one frame whose container states no rate."""
@@ -90,7 +90,7 @@ def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.Vid
         ValueError: no regular file, no video, or larger frames.
     """
     try:
-        with regular_file(video, _MAX_BYTES).open("rb") as file:
+        with regular_file(video, MAX_VIDEO_BYTES).open("rb") as file:
             start = file.read(64)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{video}: no such file") from error
