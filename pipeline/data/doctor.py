@@ -219,9 +219,7 @@ def examine(name: str, config: DoctorConfig) -> Finding:
         wanted = _narrowed(name, splits, config)
         tree = Tree(root, progress)
         found = entry.inventory.inventory(tree, wanted, config.decode_all)
-        found.notes += [
-            f"{link} is a link that leads out of the folder, or round in it: not followed" for link in tree.links
-        ]
+        found.notes += [f"{link}: a link out of the folder, or round in it, is not followed" for link in tree.links]
     # Sequences of the whole split manifest that ``config`` leaves out are not unknown.
     known = tuple(f"{part.sequence}:" for part in splits.parts)
     found.unknown = [line for line in found.unknown if not line.startswith(known)]

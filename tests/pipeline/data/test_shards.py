@@ -1,5 +1,6 @@
 """Shards of records round-trip in bounded memory, appear whole or not at all, and every error names its file."""
 
+import json
 import os
 import signal
 import subprocess
@@ -160,3 +161,19 @@ def test_a_row_damaged_on_disk_is_refused_on_reading(tmp_path):
     pq.write_table(table.set_column(index, field, pa.array(metres, field.type)), shard)
     with pytest.raises(ValueError, match="s.parquet: source/sequence/00_16/00000000: column joints_cam: found"):
         list(read_records(shard))
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.parquet", "/etc/x.parquet", "train/../../secret.parquet", "link.parquet", "", 3]
+)
+def test_shards_that_lead_out_of_the_folder_are_refused(tmp_path, name):
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    write_records(tmp_path / "secret.parquet", [record()])
+    (folder / "link.parquet").symlink_to(tmp_path / "secret.parquet")
+    (folder / "manifest.json").write_text(json.dumps({"splits": {"train": {"shards": [name]}}}))
+    with pytest.raises(ValueError, match=r"manifest\.json: shard .* leads out of the folder"):
+        list_shards(str(folder), "train")
+    (folder / "manifest.json").write_text(json.dumps({"splits": [name]}))
+    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest"):
+        list_shards(str(folder), "train")
