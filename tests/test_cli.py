@@ -223,6 +223,8 @@ cli.main({arguments})
         (["train-panoptic", "--data", "a"], "followed by one of release, ours, paper, small before --data"),
         (["train-panoptic", "small", "small"], "unexpected 'small', wanted options only"),
         (["train-panoptic", "small", "--wings", "2"], "unknown option --wings (das train-panoptic small --help)"),
+        (["train-panoptic", "small", "--optim.learning-rate", "1"], "did you mean --optim.lr?"),
+        (["train-panoptic", "small", "--learning_rate", "1"], "did you mean --optim.lr?"),
         (["train-panoptic", "small", "--optim.ammp=x"], "unknown option --optim.ammp; did you mean --optim.amp?"),
         (
             ["train-panoptic", "small", "--optim.amp", "bf61"],

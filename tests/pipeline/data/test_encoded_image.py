@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.encoded_image import decode_rgb, displayed, image_size, orientation
+from pipeline.data.encoded_image import decode_rgb, displayed, image_size, orientation, scaled_to_8_bits
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([".jpg", ".png"]), st.booleans())
@@ -101,3 +101,23 @@ def test_the_limit_of_pixels_is_a_parameter():
     assert image_size(data, most=1200) == (30, 40)
     with pytest.raises(ValueError, match="40x30 pixels"):
         image_size(data, most=1199)
+
+
+@pytest.mark.parametrize("tag", [None, 6])
+def test_values_that_do_not_fill_a_16_bit_file_are_divided_by_their_range(tag):
+    values = np.random.default_rng(0).integers(0, 1 << 12, (20, 30, 3)).astype(np.uint16)
+    values[0, 0] = 4095
+    data = cv2.imencode(".png", values)[1].tobytes()
+    data = data if tag is None else tagged(data, tag)
+    found, bits = scaled_to_8_bits(data)
+    assert bits == 12 and orientation(found) == (tag or 1) and found[24] == 8
+    assert (decode_rgb(found, (20, 30)) == (values >> 4)[..., ::-1]).all()
+    assert scaled_to_8_bits(found) == (found, None)
+
+
+def test_full_16_bit_files_and_jpegs_keep_their_bytes():
+    full = np.full((20, 30, 3), 65535, np.uint16)
+    for data in (cv2.imencode(".png", full)[1].tobytes(), cv2.imencode(".jpg", full.astype(np.uint8))[1].tobytes()):
+        assert scaled_to_8_bits(data) == (data, None)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        scaled_to_8_bits(cv2.imencode(".png", full)[1].tobytes()[:40] + bytes(20))

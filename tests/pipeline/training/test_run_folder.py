@@ -96,3 +96,12 @@ def test_a_run_has_a_result_once_it_has_finished(tmp_path):
     folder.write_result({"run_id": "r", "metrics": {}})
     assert RunFolder(str(tmp_path / "run")).result() == {"run_id": "r", "metrics": {}}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"sweep.json", "finished.json"}
+
+
+def test_keys_in_addresses_are_neither_kept_nor_compared(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.write_settings({"data": ["s3://KEY:SECRET@bucket/x"], "seed": 0})
+    assert "SECRET" not in (tmp_path / "training.json").read_text()
+    folder.check_settings({"data": ("s3://OTHER:NEW@bucket/x",), "seed": 0})
+    with pytest.raises(ValueError, match="bucket/x.*bucket/y"):
+        folder.check_settings({"data": ("s3://KEY:SECRET@bucket/y",), "seed": 0})

@@ -7,9 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.data.catalog import read_splits
+from pipeline.data.encoded_image import decode_rgb
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
@@ -18,8 +21,9 @@ from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.infra.columns import read_columns
-from tests.pipeline.data.original_layouts import jpeg, write_mupots, write_panoptic
+from tests.pipeline.data.original_layouts import jpeg, write_coco, write_custom, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.conversions import SMALL, config, files
+from tests.pipeline.data.test_encoded_image import tagged
 
 
 def test_the_manifest_lists_the_contents_of_the_prepared_folder(local_ray, raw, tmp_path):
@@ -224,3 +228,31 @@ def test_a_split_manifest_is_chosen_by_name_or_file_and_named_in_the_result(loca
     }
     with pytest.raises(ValueError, match="split manifest 'panoptic_smap' is unknown, wanted a JSON file or one of"):
         convert(config(raw, tmp_path / "none", split_manifest="panoptic_smap"))
+
+
+def test_images_that_are_changed_or_carry_a_tag_are_counted_and_said(local_ray, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    write_custom(root, 4)
+    lines = (root / "train.jsonl").read_text().replace('"1.jpg"', '"1.png"').replace('"2.jpg"', '"2.png"')
+    (root / "train.jsonl").write_text(lines)
+    for i in (1, 2):
+        values = np.random.default_rng(i).integers(0, 1 << 12, (180, 320, 3)).astype(np.uint16)
+        values[0, 0] = 4095
+        cv2.imwrite(str(root / f"{i}.png"), values)
+    (root / "3.jpg").write_bytes(tagged((root / "3.jpg").read_bytes(), 6))
+    manifest = convert(ConvertConfig("custom", str(root), str(tmp_path / "out")))
+    said = {
+        "12-bit values in a 16-bit file, scaled by 4095": 2,
+        "with an orientation tag (EXIF) that is not applied: annotations refer to the stored pixels": 1,
+    }
+    assert manifest.splits["train"].changes == said and manifest == load_manifest(str(tmp_path / "out"))
+    assert all(f"    {n} images {what}\n" in manifest.summary() for what, n in said.items())
+    images = [record.image for shard in list_shards(str(tmp_path / "out"), "train") for record in read_records(shard)]
+    assert decode_rgb(images[1], (180, 320)).mean() > 100, "not as dark as values of 12 bits of 16"
+
+    coco = write_coco(tmp_path / "coco")
+    photo = coco / "train2017" / "000000000001.jpg"
+    photo.write_bytes(tagged(photo.read_bytes(), 3))
+    manifest = convert(ConvertConfig("coco", str(coco), str(tmp_path / "photos")))
+    assert manifest.splits["train"].changes == {"turned by an orientation tag (EXIF)": 1}
