@@ -113,6 +113,8 @@ def _artifact_folder(client: Any, run_id: str, path: str, cache: Path, cached_as
     Raises:
         ValueError: the run has no such folder, or it is no checkpoint.
     """
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"run {run_id}: {path!r} leads out of its artifacts, wanted a folder in them")
     if cached_as and (cache / cached_as).is_dir():
         return cache / cached_as
     if not client.list_artifacts(run_id, path):

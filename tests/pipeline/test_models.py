@@ -8,7 +8,7 @@ from das.predictor import Predictor
 from pipeline.evaluation.scores import SCORES_FILE
 from pipeline.infra.files import read_json
 from pipeline.infra.mlflow_client import MlflowStore
-from pipeline.models import fingerprint, resolve_model, run_file
+from pipeline.models import FINGERPRINT_TAG, fingerprint, resolve_model, run_file
 from tests.pipeline.checkpoints import finished_run, model_named, point_champion_at, write_checkpoint
 
 
@@ -89,6 +89,8 @@ def test_versions_of_a_server_are_downloaded_once_and_checked_each_time(mlflow_s
         ("models:/das-known", "wanted models:/NAME@ALIAS"),
         ("s3://bucket/model", "wanted models:/NAME@ALIAS"),
         ("runs:/0123/checkpoint", "run '0123' is not in sqlite"),
+        ("runs:/RUN/../../secret", "leads out of its artifacts"),
+        ("runs:/RUN//etc", "leads out of its artifacts"),
         ("runs:/RUN/nothing", "has no artifact folder 'nothing'; it has: checkpoints"),
         ("/no/such/folder", "/no/such/folder is no folder"),
     ],
@@ -107,6 +109,13 @@ def test_the_error_for_a_wrong_uri_lists_what_exists(store, checkpoint, trained,
 def test_a_uri_needs_the_address_of_its_store():
     with pytest.raises(ValueError, match="needs tracking_uri"):
         resolve_model("models:/das-x@champion")
+
+
+def test_a_fingerprint_that_is_a_path_is_refused(store, checkpoint, trained):
+    version = model_named(store, "das-led").register(trained.handle.run_id, checkpoint(1))
+    MlflowStore(store).client().set_model_version_tag("das-led", str(version), FINGERPRINT_TAG, "../../elsewhere")
+    with pytest.raises(ValueError, match="wanted 64 hex digits"):
+        resolve_model(f"models:/das-led/{version}", store)
 
 
 def test_a_version_without_a_fingerprint_is_refused(store, trained):
