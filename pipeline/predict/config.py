@@ -12,8 +12,8 @@ from das.camera import ASSUMED_FOV_DEGREES
 from das.fields import at_least, check_threshold, check_values
 from pipeline.infra.configs import device_flag
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS, check_pixels, size_in_header
-from pipeline.infra.regular_files import read_file, regular_file
-from pipeline.predict.videos import MAX_VIDEO_BYTES, is_video
+from pipeline.infra.regular_files import read_file
+from pipeline.predict.videos import check_container, is_video
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class PredictConfig:
         """Looks at the camera file, and at the files until one may be opened, before torch is imported.
 
         Raises:
-            ValueError: the camera file cannot be used, or no file may be opened: pipes, devices, too large ones, and
-                photos of too many pixels are named with their faults.
+            ValueError: the camera file cannot be used, or no file may be opened: pipes, devices, too large ones,
+                photos of too many pixels and videos of no known container are named with their faults.
         """
         from pipeline.predict.camera_file import read_camera_file  # here: it imports pyarrow, which help does without
 
@@ -82,22 +82,26 @@ class PredictConfig:
         for file in map(Path, self.files):
             if (fault := self._fault(file)) is None:
                 return
-            faults.append(f"{file}: {fault}")
+            faults.append(fault)
         raise ValueError("; ".join(faults))
 
     def _fault(self, file: Path) -> str | None:
         """Why a file may not be opened; None if it may, whatever is in it."""
         try:
             if is_video(file):
-                regular_file(file, MAX_VIDEO_BYTES)
+                check_container(file)
                 return None
-            size = size_in_header(read_file(file, self.max_bytes))
+            data = read_file(file, self.max_bytes)
         except OSError as error:
-            return error.strerror or str(error)
+            return f"{file}: {error.strerror}"
+        except ValueError as error:
+            return str(error)
+        try:
+            size = size_in_header(data)
         except ValueError:
             return None  # no image: said when it is decoded
         try:
             check_pixels(size, self.max_pixels)
         except ValueError as error:
-            return str(error)
+            return f"{file}: {error}"
         return None

@@ -78,16 +78,11 @@ class VideoTimes:
         return round((end - self.times[0]) * self.rate / 1000) - round(begin * self.rate / 1000)
 
 
-@contextmanager
-def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.VideoCapture]:
-    """A video at its first frame, of which nothing has been decoded yet.
-
-    Args:
-        video: a file.
-        most_pixels: most pixels of a frame, as the container states them.
+def check_container(video: Path) -> None:
+    """Refuses a file that is no regular one, or whose first bytes are not those of a container of videos.
 
     Raises:
-        ValueError: no regular file, no video, or larger frames.
+        ValueError: names the file.
     """
     try:
         with regular_file(video, MAX_VIDEO_BYTES).open("rb") as file:
@@ -99,6 +94,20 @@ def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.Vid
     avi, matroska = start[:4] == b"RIFF" and start[8:12] == b"AVI ", start[:4] == b"\x1a\x45\xdf\xa3"
     if not (avi or matroska or start[4:8] in _STARTS):
         raise no_video(video, kind_of(start))
+
+
+@contextmanager
+def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.VideoCapture]:
+    """A video at its first frame, of which nothing has been decoded yet.
+
+    Args:
+        video: a file.
+        most_pixels: most pixels of a frame, as the container states them.
+
+    Raises:
+        ValueError: no regular file, no video, or larger frames.
+    """
+    check_container(video)
     with quiet_decoders():
         # FFmpeg alone: OpenCV's other readers take a name with digits for a series of pictures.
         capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
