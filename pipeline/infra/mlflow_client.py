@@ -104,10 +104,14 @@ class MlflowStore:
 
         Raises:
             ConnectionError: the server does not answer, or reports an error of its own.
-            ValueError: see ``client``.
+            ValueError: see ``client``; or the database's driver is not installed.
         """
         try:
             yield self.client(must_exist)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"tracking_uri = {redacted(self.uri)!r}: it needs the package {error.name}, which is absent"
+            ) from error
         except Exception as error:
             if not is_loss(error):
                 raise

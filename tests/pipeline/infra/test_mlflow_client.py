@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import sys
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_a_lost_server_is_named_without_its_password():
         absolute_tracking_uri("ftp://user:hunter2@host", "/runs")
     with pytest.raises(ValueError, match=r"storage = 's3://\*\*\*@bucket' cannot"):
         absolute_tracking_uri(None, "s3://KEY:SECRET@bucket")
+
+
+def test_a_database_without_its_driver_is_a_value_error_without_the_password(monkeypatch):
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(ValueError, match="needs the package MySQLdb") as caught:
+        with MlflowStore("mysql://user:SECRET@127.0.0.1:9/db").connected() as client:
+            client.search_experiments()
+    assert "SECRET" not in str(caught.value) and "mysql://***@127.0.0.1:9/db" in str(caught.value)
