@@ -6,21 +6,29 @@ of `SMALLER` and call the real ones: commands on their own as drivers of a runni
 jobs, s3://bucket on a server of this machine. Whatever cannot be run here is in `INSTEAD`, with the reason.
 """
 
+import os
+import shlex
+import signal
+import subprocess
+import urllib.request
 from collections.abc import Callable
 
 import pytest
 
-from tests.documented.commands import Block, blocks
+from pipeline.demo import next_commands
+from tests.documented.commands import PROJECT, Block, blocks
 from tests.documented.program import das_words
+from tests.documented.project_copy import Site, services
 from tests.documented.shelf import Shelf
-from tests.documented.site import Services, Site, services
+from tests.jobs.own_cluster import wait_for
+from tests.servers import free_port
 
 TRAINING = {
     "model.backbone-width": 8,
     "ingest.recipe": "small",
     "ingest.width": 96,
     "ingest.height": 64,
-    "ingest.batch-size": 4,
+    "ingest.batch-size": 8,
     "ingest.shuffle-rows": 8,
     "optim.epochs": 1,
     "optim.amp": "none",
@@ -156,8 +164,23 @@ def shelf(tmp_path_factory, prepared):
     return Shelf(tmp_path_factory.mktemp("shelf"), prepared)
 
 
+@pytest.fixture
+def site(running, tmp_path):
+    """A folder with a bucket of its own."""
+    return Site(tmp_path, running, tmp_path.name.replace("_", "-").lower(), SMALLER)
+
+
 def blocks_of(file: str) -> list[Block]:
     return [block for block in BLOCKS if block.file == file]
+
+
+def test_pages_of_data_and_jobs_print_commands_and_these_are_counted():
+    for file in FILES:
+        found = blocks_of(file)
+        print(f"{file}: {len(found)} blocks, {sum(len(block.commands) for block in found)} commands")
+    assert {"README.md", "cluster.yaml", "docs/cluster.md", "docs/evaluation.md", "docs/promotion.md"} < set(FILES)
+    data_and_jobs = [*(PROJECT / "docs/data").glob("*.md"), *(PROJECT / "jobs").glob("[!_]*.py")]
+    assert {str(path.relative_to(PROJECT)) for path in data_and_jobs} < set(FILES)
 
 
 def test_the_tables_name_files_and_commands_that_are_there():
@@ -170,9 +193,8 @@ def test_the_tables_name_files_and_commands_that_are_there():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
-def test_every_command_of_the_file_works(file, running: Services, shelf: Shelf, tmp_path):
+def test_every_command_of_the_file_works(file, shelf: Shelf, site: Site):
     found = blocks_of(file)
-    site = Site(tmp_path, running, f"bucket-{FILES.index(file)}", SMALLER)
     GIVEN.get(file, lambda *_: None)(shelf, site)
     for block in found:
         calls = site.run(block, {text: arguments for text, (_, arguments) in INSTEAD.items()})
@@ -181,3 +203,45 @@ def test_every_command_of_the_file_works(file, running: Services, shelf: Shelf, 
         for call in calls:
             print(f"{file}:{block.line} status {call['status']}, {call['seconds']:.1f} s: {' '.join(call['words'])}")
     print(f"{file}: {len(found)} blocks, {sum(len(block.commands) for block in found)} commands")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("das predict photo.jpg --model models:/das-demo@champion\n", "das: photo.jpg: no such file"),
+        ("das registry history das-demo\ndas registry gate das-demo\n", "das: "),
+        ("das registry gate das-demo | head\n", "head: command not found"),
+        ("make no-such-target\n", "No rule to make target"),
+    ],
+)
+def test_a_block_that_cannot_work_fails(site: Site, text, said):
+    with pytest.raises(AssertionError, match=r"new\.md:7 ended with status (?s:.*)" + said):
+        site.run(Block("new.md", 7, text), {})
+
+
+@pytest.mark.slow
+def test_what_the_demo_offers_next_works(shelf: Shelf, site: Site):
+    shelf.photo(site)
+    shelf.registry(site)
+    store = f"sqlite:///{site.folder}/runs/mlflow.db"
+    das, mlflow = map(shlex.split, next_commands("models:/das-demo@champion", store))
+    subprocess.run(das, cwd=site.folder, check=True)
+    assert (site.folder / "predictions" / "photo.json").exists()
+    port = free_port()
+    server = subprocess.Popen([*mlflow, "--port", str(port)], start_new_session=True)  # ends with its group alone
+    try:
+        wait_for(lambda: server.poll() is not None or answers(f"http://127.0.0.1:{port}/"), "the page of MLflow")
+        assert server.poll() is None
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(address: str) -> bool:
+    """Whether a server gives the page."""
+    try:
+        with urllib.request.urlopen(address, timeout=10) as page:
+            return page.status == 200
+    except OSError:
+        return False

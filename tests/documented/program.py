@@ -2,8 +2,8 @@
 
 It puts real places in the place of those that a page can only name for the reader (/data, s3://bucket, RUN_ID), adds
 the options that make the command small, and writes down what it was called with. Started as a script, with the name of
-the program as its first word; the file $DOCUMENTED has the settings that tests/documented/site.py writes. It imports
-nothing of the project, and little at all, since it is started for every command.
+the program as its first word; the file $DOCUMENTED has the settings that project_copy.py writes. It imports nothing of
+the project, and little at all, since it is started for every command.
 """
 
 import json
@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 
@@ -51,8 +50,10 @@ def _placed(word: str, places: list[tuple[str, str | dict[str, str]]]) -> str:
     for printed, place in places:
         if printed in word:
             if isinstance(place, dict):  # known only when an earlier command has run
-                with urllib.request.urlopen(place["url"]) as answer:
-                    place = str(json.load(answer)[place["key"]])
+                from pyarrow import fs  # few commands need it
+
+                storage, path = fs.FileSystem.from_uri(place["file"])
+                place = str(json.loads(storage.open_input_stream(path).read())[place["key"]])
             word = word.replace(printed, place)
     return word
 

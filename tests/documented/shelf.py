@@ -14,15 +14,15 @@ import numpy as np
 import scipy.io
 
 from das.skeleton import MUCO21, MUPOTS17
-from pipeline.data.sources import panoptic
+from pipeline.data.sources import muco, panoptic
 from pipeline.infra.files import copy_folder
 from pipeline.registry.gate import Gate
 from pipeline.registry.promote import promote
-from pipeline.studio.config import Layout, StudioConfig
+from pipeline.studio.config import StudioConfig
 from pipeline.studio.layouts import render_layout
-from tests.documented.site import Site
+from tests.documented.project_copy import Site
 from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mupots_mats
-from tests.pipeline.data.original_layouts import jpeg, write_panoptic
+from tests.pipeline.data.original_layouts import jpeg, write_muco, write_panoptic
 from tests.pipeline.evaluation.evaluation_cases import write_prepared
 from tests.pipeline.evaluation.rescore_cases import mupots, noisy, rows_of
 from tests.pipeline.registry.promotion_cases import MODEL, Place, checkpoint_of, prepare, write_evaluation
@@ -72,7 +72,7 @@ class Shelf:
             _copy(self._people, _place(site, name))
 
     def registry(self, site: Site) -> None:
-        """./runs with trainings, evaluations, a das-demo and three das-panoptic, and a gate without timings in /data."""
+        """./runs with trainings, evaluations, one das-demo and three das-panoptic; a gate without timings in /data."""
         _copy(self._runs, site.folder / "runs")
         site.data.mkdir(exist_ok=True)
         (site.data / "patient.json").write_text('{"latency_margin": null}')  # timings of a busy machine decide nothing
@@ -114,11 +114,15 @@ class Shelf:
             for part in panoptic.SPLITS.parts:
                 write_panoptic(root, part.sequence, frames=range(2))
         elif name == "mpi_inf_3dhp":
-            write_mpi_arrays(root, [f"S{s}_Seq1_Cam0_{i:06d}.jpg" for s in range(1, 9) for i in (1, 2)])
-            write_mpi_arrays(root, [f"TS{s}_{i:06d}.jpg" for s in range(1, 7) for i in (1, 2)], split="test")
+            write_mpi_arrays(root, [f"S{i}_Seq{k}_Cam0_000001.jpg" for i in range(1, 9) for k in (1, 2)])
+            write_mpi_arrays(root, [f"TS{i}_000001.jpg" for i in range(1, 7)], split="test")
+        elif name == "mupots":
+            for i in range(1, 21):
+                write_mupots_mats(root, f"TS{i}", frames=2)
+        elif name == "muco":  # its val split is the last fiftieth of each of its two sets
+            write_muco(root, [f"{folder}/{i}.jpg" for folder in muco.SETS for i in range(50)])
         else:
-            layout: Layout = name  # type: ignore[assignment]
-            render_layout(_STUDIO, root, workers=1, layout=layout)
+            render_layout(_STUDIO, root, workers=1, layout="coco")
         return root
 
     @cached_property

@@ -96,7 +96,7 @@ class Site:
             ("http://HEAD:5000", self._running.mlflow.uri),
             ("http://127.0.0.1:8265", f"http://127.0.0.1:{dashboard}"),
             # README's training, whose name and storage are printed there.
-            ("RUN_ID", {"url": self._object("runs/panoptic-release/finished.json"), "key": "run_id"}),
+            ("RUN_ID", {"file": f"{self.bucket}/runs/panoptic-release/finished.json", "key": "run_id"}),
             ("runs/evaluations/...", "runs/evaluations/panoptic-release"),
         ]
         settings = {
@@ -145,6 +145,3 @@ class Site:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program.__file__}" "{name}" "$@"\n')
         path.chmod(0o755)
-
-    def _object(self, name: str) -> str:
-        return f"http://{self._running.s3.address}/{self.bucket.removeprefix('s3://')}/{name}"
