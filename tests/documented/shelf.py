@@ -73,7 +73,7 @@ class Shelf:
 
     def registry(self, site: Site) -> None:
         """./runs with trainings, evaluations, one das-demo and three das-panoptic; a gate without timings in /data."""
-        _copy(self._runs, site.folder / "runs")
+        shutil.copytree(self._runs, site.folder / "runs")  # not linked: commands write into mlflow.db
         site.data.mkdir(exist_ok=True)
         (site.data / "patient.json").write_text('{"latency_margin": null}')  # timings of a busy machine decide nothing
 
@@ -149,5 +149,5 @@ def _place(site: Site, name: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy that takes no disk; no command writes into what it is given."""
+    """A copy that takes no disk, of files that no command changes."""
     shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
