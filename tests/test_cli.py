@@ -320,6 +320,19 @@ def test_help_says_which_options_are_required(capsys, name, options):
         assert re.search(rf"{re.escape(option)}(?:(?!\(default:).)*\(required\)", text) or option == "(required)", text
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_mentions_in_its_text_have_these_options(page, capsys):
+    targets = re.findall(r"^([\w.-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    for program, words in re.findall(r"(?<!`)`(das|make) ([^`]+)`(?!`)", page.read_text()):
+        if program == "make" or words.startswith("COMMAND "):
+            assert words in (*targets, "COMMAND --help"), words
+            continue
+        known = [name for name in (*HELPS, *cli.COMMANDS) if f"{words} ".startswith(f"{name} ")]
+        assert known, f"das {words}"
+        options = re.findall(r"--[\w.-]+", words)
+        assert not options or all(option in help_of(max(known, key=len), capsys) for option in options), words
+
+
 @pytest.mark.parametrize("name", [*dict.fromkeys([*HELPS, *REQUIRED])])
 def test_help_has_neither_names_of_classes_nor_of_the_parser(capsys, name):
     assert not re.search(r"tyro|[A-Z]\w+Config", help_of(name, capsys))
