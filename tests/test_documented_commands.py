@@ -212,7 +212,7 @@ def test_every_command_of_the_file_works(file, shelf: Shelf, site: Site):
         ("das predict photo.jpg --model models:/das-demo@champion\n", "das: photo.jpg: no such file"),
         ("das registry history das-demo\ndas registry gate das-demo\n", "das: "),
         ("das registry gate das-demo | head\n", "head: command not found"),
-        ("make no-such-target\n", "No rule to make target"),
+        ("make demo-long\n", "make demo-long: not run here, wanted a row of INSTEAD"),
     ],
 )
 def test_a_block_that_cannot_work_fails(site: Site, text, said):

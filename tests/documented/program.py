@@ -20,6 +20,8 @@ def main() -> None:
     words = sys.argv[1:]
     arguments = settings["instead"].get(" ".join(words))
     if arguments is None:
+        if words[0] not in settings["programs"]:
+            sys.exit(f"{' '.join(words)}: not run here, wanted a row of INSTEAD with what is run in its place")
         arguments = [*settings["programs"][words[0]], *words[1:], *_flags(words, settings["flags"])]
     arguments = [_placed(word, settings["places"]) for word in arguments]
     environment = {**os.environ, "PATH": settings["path"], **settings["environments"].get(words[0], {})}
