@@ -10,14 +10,13 @@ import shlex
 import subprocess
 import sys
 import typing
-from pathlib import Path
 
 import pytest
 
 from pipeline import cli
 from pipeline.demo import DemoConfig, next_commands, plan
+from tests.documented.commands import PAGES, PROJECT, blocks
 
-PROJECT = Path(__file__).resolve().parents[1]
 JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__init__")
 # Where the function behind each command, or each of its own commands, lives.
 FUNCTIONS = {
@@ -61,19 +60,16 @@ def understood(monkeypatch):
     return parse
 
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 RAY_JOB = r"ray job submit (?:--address \S+ )?--working-dir \. -- "
 """The form that Ray passes on whole: without its own --, it takes the options of the job for its own."""
 
 
 def shown() -> list[str]:
-    """Lines of the commands that the jobs' docstrings, and fenced blocks and inline code of the pages, show."""
-    texts = [ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{job}.py").read_text())) for job in JOBS]
+    """The lines of our own commands that are printed for users, in blocks or as inline code that submits a job."""
+    texts = [line for block in blocks() for line in block.lines]
     for page in PAGES:
-        texts += re.findall(r"```(?:bash|sh|console)?\n(.*?)```", page.read_text(), re.DOTALL)
         texts += re.findall(r"(?<!`)`(ray job submit [^`]+)`(?!`)", page.read_text())
-    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if re.match(r"\s*(?:ray job submit |python jobs/|das |make )", line)]
+    return [line for line in texts if re.match(r"(?:ray job submit |python jobs/|das |make )", line)]
 
 
 def command(line: str) -> list[str] | None:
@@ -324,6 +320,19 @@ def test_help_says_which_options_are_required(capsys, name, options):
     for option in options:
         # Up to the next option there is no other default.
         assert re.search(rf"{re.escape(option)}(?:(?!\(default:).)*\(required\)", text) or option == "(required)", text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_mentions_in_its_text_have_these_options(page, capsys):
+    targets = re.findall(r"^([\w.-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    for program, words in re.findall(r"(?<!`)`(das|make) ([^`]+)`(?!`)", page.read_text()):
+        if program == "make" or words.startswith("COMMAND "):
+            assert words in (*targets, "COMMAND --help"), words
+            continue
+        known = [name for name in (*HELPS, *cli.COMMANDS) if f"{words} ".startswith(f"{name} ")]
+        assert known, f"das {words}"
+        options = re.findall(r"--[\w.-]+", words)
+        assert not options or all(option in help_of(max(known, key=len), capsys) for option in options), words
 
 
 @pytest.mark.parametrize("name", [*dict.fromkeys([*HELPS, *REQUIRED])])

@@ -1,6 +1,6 @@
 """Evaluation of a model on Ray: predictions for a split, their scores, timings, and one MLflow run.
 
-    das evaluate --model MODEL --data PREPARED [--split SPLIT]
+    das evaluate --model runs/panoptic/best --data prepared/panoptic --split val
 
 The files are those of steps.py; the MLflow run holds the same numbers and files. `das evaluate --predictions` computes
 all scores again from the predictions file, without the model (rescore.py).

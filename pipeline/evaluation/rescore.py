@@ -1,6 +1,6 @@
 """Scores of a predictions file, without model and cluster: an earlier evaluation's, or another group's.
 
-    das evaluate --predictions FILE --data PREPARED [--compare OTHER] [--out FOLDER]
+    das evaluate --predictions A.parquet --data prepared/panoptic --compare B.parquet --out rescored
 
 With ``out`` the files of steps.py are written there. scores.json, which `das promote` reads, is written for this
 project's own predictions only.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,9 +28,12 @@ def wait_for(condition, what: str):
 
 
 class Cluster:
-    """A Ray cluster with the job server, started in the project folder; it assumes four CPUs on any machine."""
+    """A Ray cluster with the job server, started in the project folder; it assumes four CPUs on any machine.
 
-    def __init__(self) -> None:
+    Jobs see the variables of this process, without those that name a cluster or a storage, and those that are given.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.gcs, self.dashboard, agent, client = _free_ports(4)
         # Ray makes sockets below this folder, whose paths may have about 100 characters at most. It also writes the
         # address of the running cluster there, so that address="auto" of other programs does not find this one.
@@ -39,6 +43,7 @@ class Cluster:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "OMP_NUM_THREADS": "1",
+            **(environment or {}),
         }
         command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address", "127.0.0.1"]
         command += ["--port", str(self.gcs), "--dashboard-port", str(self.dashboard), "--num-cpus", "4"]

@@ -1,0 +1,96 @@
+"""Servers that tests start on this machine: MLflow's, and one that answers as S3 does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class MlflowServer:
+    """An MLflow server process on this machine; ``stop`` kills it as a crash would, and ``start`` may follow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        command += ["--artifacts-destination", str(self._folder / "files")]
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a process group, so that ``stop`` also kills its children
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"no MLflow server: {(self._folder / 'server.log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class S3Server:
+    """An S3 server without buckets; ``environment`` has the variables of AWS with which it is reached."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def make_bucket(self, name: str) -> None:
+        """Makes an empty bucket; OSError while the server does not answer."""
+        urllib.request.urlopen(urllib.request.Request(f"http://{self.address}/{name}", method="PUT"), timeout=30)
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """A running server with an empty bucket named ``bucket``; it logs to ``folder``."""
+    port = free_port()
+    server, log = S3Server(f"127.0.0.1:{port}"), folder / "s3.log"
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                server.make_bucket("bucket")
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.2)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
