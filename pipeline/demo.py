@@ -77,9 +77,9 @@ def plan(config: DemoConfig) -> DemoPlan:
         return DemoPlan(replace(studio, train_frames=1800), 284, 160, wide, 0.5, 2, 3e-3, 288)
     # Inputs are padded to multiples of 32. 224 x 126 is padded by 2 rows; 256 x 144 would spend a ninth of the
     # computation on padding, 288 x 162 a fifth.
-    # Tried for three passes, error on val as a share of the mean pose's and F1: learning rate 3e-3 0.638 and 0.880, 5e-3
-    # 0.629 and 0.883, 8e-3 0.633 and 0.893; twice the batch at 7e-3 0.654 and 0.866; at 5e-3 also 2.4 times the pose
-    # weight 0.619 and 0.862, no update 0.628 and 0.874.
+    # Tried for three passes, with the error on val as a share of the mean pose's and F1: learning rate 3e-3 0.638 and
+    # 0.880, 5e-3 0.629 and 0.883, 8e-3 0.633 and 0.893; twice the batch at 7e-3 0.654 and 0.866; at 5e-3 also 2.4 times
+    # the pose weight 0.619 and 0.862, no update 0.628 and 0.874.
     return DemoPlan(studio, 224, 126, ModelChoice("small"), 0.3, 7, 6e-3, 192)
 
 
