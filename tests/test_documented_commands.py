@@ -24,7 +24,9 @@ from tests.jobs.own_cluster import wait_for
 from tests.servers import free_port
 
 TRAINING = {
+    "model.backbone": "resnet18",
     "model.backbone-width": 8,
+    "model.fpn-channels": 32,
     "ingest.recipe": "small",
     "ingest.width": 96,
     "ingest.height": 64,

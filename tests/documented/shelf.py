@@ -111,8 +111,8 @@ class Shelf:
             return root
         root.mkdir()
         if name == "panoptic":
-            for part in panoptic.SPLITS.parts:
-                write_panoptic(root, part.sequence, frames=range(2))
+            for i, part in enumerate(panoptic.SPLITS.parts):
+                write_panoptic(root, part.sequence, frames=range(2), seed=100 * i)
         elif name == "mpi_inf_3dhp":
             write_mpi_arrays(root, [f"S{i}_Seq{k}_Cam0_000001.jpg" for i in range(1, 9) for k in (1, 2)])
             write_mpi_arrays(root, [f"TS{i}_000001.jpg" for i in range(1, 7)], split="test")

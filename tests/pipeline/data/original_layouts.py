@@ -59,8 +59,13 @@ def camera(name: str, width: int = WIDTH, height: int = HEIGHT, yaw: float = 0.0
     }  # fmt: skip
 
 
-def write_panoptic(root: Path, sequence: str, frames=range(4), kind: str = "coco19", bodies=None) -> Path:
-    """A sequence of Panoptic, seen by two cameras, two people a frame unless ``bodies`` says otherwise."""
+def write_panoptic(
+    root: Path, sequence: str, frames=range(4), kind: str = "coco19", bodies=None, seed: int = 0
+) -> Path:
+    """A sequence of Panoptic, seen by two cameras, two people a frame unless ``bodies`` says otherwise.
+
+    Sequences have the same pictures unless ``seed``, in steps of 100, differs.
+    """
     folder = root / sequence
     skeleton, name = {"coco19": (COCO19, "hdPose3d_stage1_coco19"), "mpi15": (MPI15, "hdPose3d_stage1")}[kind]
     poses = folder / name
@@ -74,7 +79,7 @@ def write_panoptic(root: Path, sequence: str, frames=range(4), kind: str = "coco
         for i, name in enumerate(CAMERAS):
             image = folder / "hdImgs" / name / f"{name}_{frame:08d}.jpg"
             image.parent.mkdir(parents=True, exist_ok=True)
-            image.write_bytes(jpeg(HEIGHT, WIDTH, seed=2 * frame + i))
+            image.write_bytes(jpeg(HEIGHT, WIDTH, seed=seed + 2 * frame + i))
     return root
 
 
