@@ -130,6 +130,14 @@ def test_a_root_outside_the_image_is_left_to_the_background(config, root):
     assert set(positives.person.tolist()) == {1}
 
 
+@pytest.mark.parametrize("config", [OURS, RELEASE])
+def test_the_image_ends_half_a_pixel_beyond_its_outermost_centres(config):
+    inside = [(-0.4, 60.0), (60.0, -0.4), (WIDTH - 0.6, 160.0), (160.0, HEIGHT - 0.6)]
+    outside = [(-0.6, 60.0), (60.0, -0.6), (WIDTH - 0.4, 160.0), (160.0, HEIGHT - 0.4)]
+    assert set(assign(people(inside), config)[0].person.tolist()) == {0, 1, 2, 3}
+    assert len(assign(people(outside), config)[0].person) == 0
+
+
 def test_a_root_in_the_padding_is_left_to_the_background():
     batch = people([(300.0, 100.0), (50.0, 50.0)])
     batch.sizes[0] = torch.tensor([HEIGHT, 290])

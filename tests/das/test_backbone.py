@@ -1,4 +1,5 @@
 import http.server
+import math
 import threading
 
 import pytest
@@ -88,6 +89,17 @@ def imagenet_file(folder, name="resnet18"):
     state = {k: v + torch.rand_like(v) if v.is_floating_point() else v for k, v in built(name).state_dict().items()}
     torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, folder / "weights.pth")
     return state
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_convolutions_start_with_the_spread_that_keeps_gradients(name):
+    """He et al. (ICCV 2015), eq. 14: standard deviation sqrt(2 / (k^2 d)) for d filters of k x k."""
+    torch.manual_seed(0)
+    for layer in built(name, width=16).modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            spread = math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+            sure = 5 / math.sqrt(2 * layer.weight.numel())  # standard errors of a measured deviation
+            assert layer.weight.std().item() == pytest.approx(spread, rel=sure)
 
 
 def test_imagenet_weights_load_from_a_file(tmp_path):

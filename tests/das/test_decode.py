@@ -183,8 +183,8 @@ def test_images_of_a_batch_do_not_mix():
 def test_points_in_the_padding_are_no_candidates():
     config = small()
     output = empty_output(config)
-    put(output, config, 0, (7, 7), *person((60.0, 60.0)), 300, 3.0)
-    for size, n in (((128, 192), 1), ((61, 61), 1), ((60, 192), 0), ((128, 60), 0)):  # the point is (60, 60)
+    put(output, config, 0, (7, 12), *person((100.0, 60.0)), 300, 3.0)  # the point is u = 100, v = 60
+    for size, n in (((128, 192), 1), ((61, 101), 1), ((60, 192), 0), ((128, 100), 0)):  # height and width
         assert len(decode(output, config, K, NONE, sizes=torch.tensor([size]))[0]) == n
 
 

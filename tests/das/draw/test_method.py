@@ -10,7 +10,7 @@ from das.draw.method import distribution_grid, draw_assignment, draw_distributio
 from das.draw.people import person_color
 from das.flow import RealNVP
 from das.sample import Sample, collate
-from tests.das.draw.drawings import changed, grey_image
+from tests.das.draw.drawings import changed, grey_image, near_segments
 
 
 def test_assignment_colours_every_positive_on_the_tile_of_its_level():
@@ -87,6 +87,17 @@ def test_equal_offsets_have_equal_colour_and_opposite_ones_do_not():
     assert np.abs(out[0, 0].astype(int) - out[0, 63]).sum() > 100
     with_arrows = draw_offsets(image, offsets, stride=16, step=2)
     assert changed(out, with_arrows).any()
+
+
+def test_an_arrow_starts_at_its_feature_point_and_is_as_long_as_its_offset():
+    image = grey_image(64, 64)
+    offsets = np.zeros((2, 4, 4))
+    offsets[0] = 20
+    arrows = changed(draw_offsets(image, offsets, stride=16, step=100), draw_offsets(image, offsets, stride=16, step=2))
+    # Cells 1 and 3 of both axes, whose middles are at 16 x 1 + 8 and 16 x 3 + 8.
+    lines = [[(u, v), (u + 20, v)] for u in (24, 56) for v in (24, 56)]
+    assert arrows[near_segments((64, 64), lines, 0.1)].all()
+    assert not arrows[~near_segments((64, 64), lines, 6)].any()
 
 
 def test_a_flow_is_a_log_density_that_can_be_drawn():

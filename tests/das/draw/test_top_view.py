@@ -86,3 +86,13 @@ def test_panel_draws_on_the_enlarged_photo_where_the_joints_are(height):
     diff = (photo != 128).any(-1)
     assert diff[near_segments(photo.shape, bones, 1)].all()
     assert not diff[~near_segments(photo.shape, bones, 9)].any()
+
+
+def test_panel_enlarges_a_photo_about_the_corner_of_its_first_pixel():
+    """Pixel (0, 0) of the photo becomes 20 x 20 pixels with their middle at 9.5."""
+    uv = np.array([[[20.0, 10], [14, 10], [26, 10]]])
+    cam = np.concatenate([uv, np.full((1, 3, 1), 3000.0)], -1)
+    photo = panel(grey_image(24, 48), uv, cam, STICK)[:, : 20 * 48]
+    rows, columns = np.nonzero((photo != 128).any(-1))
+    middle = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
+    np.testing.assert_allclose(middle, [20 * 20 + 9.5, 20 * 10 + 9.5], atol=1)

@@ -86,3 +86,15 @@ def test_no_person_found_is_zero_and_no_person_annotated_is_nan():
     assert set(oks_average_precision(truth, no_people, area, SIGMAS, 7).values()) == {0.0}
     empty = truth.where(np.zeros(len(truth), bool))
     assert np.isnan([*oks_average_precision(empty, predictions, area[:0], SIGMAS, 7).values()]).all()
+
+
+@pytest.mark.parametrize(("u", "ap"), [(350.0, 1.0), (450.0, 0.5)])
+def test_predictions_around_a_person_without_labelled_joints_do_not_count(u, ap):
+    """COCO leaves out what is within one side of the box of such a person: here u from 100 to 400."""
+    uv = np.random.default_rng(0).uniform(0, 100, (2, 17, 2))
+    scored = np.repeat([[True], [False]], 17, axis=1)
+    truth = Truth([0, 0], np.zeros((2, 17, 3)), scored, uv, [[0, 0, 100, 100], [200, 200, 300, 300]])
+    found = np.stack([uv[0], np.full((17, 2), (u, 250))])
+    predictions = Predictions([0, 0], np.zeros((2, 17, 3)), [0.8, 0.9], found)
+    numbers = oks_average_precision(truth, predictions, np.full(2, 1e4), np.full(17, 0.05), 1)
+    assert numbers["ap"] == pytest.approx(ap)

@@ -203,9 +203,9 @@ def test_root_and_joints_never_taught_are_left_out():
 
 def test_a_root_between_two_joints_keeps_both_in_the_error():
     truth, predictions = one_person(0)
-    predictions = replace(predictions, joints_cam=truth.joints_cam + np.array([[[9.0, 0, 0], [0, 0, 0], [0, 0, 0]]]))
-    # The root, mean of joints 0 and 1, moved by 4.5: errors 4.5, 4.5, 4.5.
-    assert strict(truth, predictions, (0, 1), np.zeros((3, 3))).mpjpe == pytest.approx(4.5)
+    predictions = replace(predictions, joints_cam=truth.joints_cam + np.array([[[9.0, 0, 0], [0, 0, 0], [0, 0, 6]]]))
+    # The root, mean of joints 0 and 1, moved by 4.5: errors 4.5, 4.5 and 7.5, the length of (4.5, 6).
+    assert strict(truth, predictions, (0, 1), np.zeros((3, 3))).mpjpe == pytest.approx(5.5)
     hidden = replace(truth, scored=np.array([[True, False, True]]))
     assert strict(hidden, predictions, (0, 1), np.zeros((3, 3))).match.tolist() == [NOT_COUNTED]
 

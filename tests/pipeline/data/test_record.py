@@ -89,6 +89,14 @@ def test_a_photo_without_camera_gets_an_assumed_camera_and_no_depth():
     assert sample.K[0, 0] == pytest.approx(WIDTH / 2 / np.tan(np.radians(30)))
 
 
+def test_the_root_between_two_joints_has_their_mean_depth():
+    a = record(COCO17, people=3, extras=False)
+    state, none = np.full((3, 17), 2, np.uint8), np.zeros(3, bool)
+    sample, _ = to_sample(replace(a, state=state, ignore=none, valid=~none))
+    left, right = (a.joints_cam[:, COCO17.index(hip), 2].astype(float) for hip in ("l_hip", "r_hip"))
+    assert np.allclose(sample.root_depth, (left + right) / 2)
+
+
 def test_an_image_without_people_is_a_sample():
     sample, left_out = to_sample(record(skeleton_named("muco21"), people=0))
     assert sample.visible.shape == (0, 21) and not left_out

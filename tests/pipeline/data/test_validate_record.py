@@ -85,6 +85,20 @@ def test_a_face_alone_is_not_taken_for_centimetres():
     validate(replace(a, state=state, joints_cam=cam, joints_uv=uv))
 
 
+@pytest.mark.parametrize("count", [9, 8])
+def test_bones_are_measured_of_people_with_at_least_half_of_their_joints(count):
+    state = np.where(np.arange(17) < count, 2, 0).astype(np.uint8)[None].repeat(2, axis=0)
+    a = record(seed=3)
+    cam = ((a.joints_cam - a.joints_cam.mean()) / 40 + 600).astype(np.float32)  # bones of a few centimetres
+    uv = project(cam.astype(np.float64), a.K, a.distortion).astype(np.float32)
+    tiny = replace(a, state=state, joints_cam=cam, joints_cam_univ=None, joints_uv=uv)
+    if count == 8:
+        validate(tiny)
+        return
+    with pytest.raises(RowError, match="joints_cam: found a longest bone"):
+        validate(tiny)
+
+
 def labelled(**changes) -> Record:
     """A record with every joint labelled and no ignore area."""
     whole = {"state": np.full((2, 17), 2, np.uint8), "ignore": np.zeros(2, bool)}

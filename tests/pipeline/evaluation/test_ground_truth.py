@@ -1,13 +1,21 @@
-"""Images to clusters for intervals."""
+"""Images to clusters for intervals, and which people the release scores."""
 
 from dataclasses import replace
 
 from das.metrics.bootstrap import SURE, WITHIN
-from das.skeleton import COCO17
-from pipeline.evaluation.ground_truth import image_clusters
+from das.skeleton import COCO17, COCO19
+from pipeline.evaluation.ground_truth import image_clusters, panoptic_truth
 from tests.pipeline.evaluation.evaluation_cases import (
     scene,
 )
+
+
+def test_the_release_takes_people_from_three_annotated_joints_on():
+    (few,) = scene(frames=1)
+    few.confidence[:] = 0.1
+    few.confidence[0, [COCO19.index(j) for j in ("mid_hip", "l_hip")]] = 0.2
+    few.confidence[1, [COCO19.index(j) for j in ("mid_hip", "l_hip", "r_hip")]] = 0.2
+    assert panoptic_truth([few]).truth.ignore.tolist() == [True, False]
 
 
 def test_blocks_of_a_recording_last_five_seconds_and_each_photo_is_one_block():

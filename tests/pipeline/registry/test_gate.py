@@ -94,6 +94,23 @@ def test_a_smaller_error_with_lost_people_or_more_false_alarms_is_refused():
     assert decide(evidence(80.0, recall=0.93, precision=0.92), evidence(90.0)).passed
 
 
+@pytest.mark.parametrize(("name", "margin", "swing"), [("f1", 0.01, 0.08), ("mpjpe", 5.0, 0.5)])
+def test_a_guarded_metric_that_may_be_worse_by_more_than_its_margin_is_refused(name, margin, swing):
+    """The mean is kept, but it goes up and down from block to block: a loss of the margin cannot be excluded."""
+    champion, candidate = evidence(90.0), evidence(80.0)
+    kept = champion.metrics[name]
+    up_and_down = np.tile([1 + swing, 1 - swing], SEQUENCES * BLOCKS // 2)
+    unsure = Ratio(kept.numerator * up_and_down, kept.denominator)
+    candidate = replace(candidate, metrics={**candidate.metrics, name: unsure})
+    change = paired_differences(candidate, champion)[name]
+    assert change.low < -margin and change.high > margin
+    verdict = decide(candidate, champion, Gate(guards={name: margin}, slices=()))
+    (reason,) = verdict.reasons
+    assert not verdict.passed and f"is perhaps worse than the champion's by more than {margin:g}: " in reason
+    worse = -change.low if name == "f1" else change.high
+    assert decide(candidate, champion, Gate(guards={name: 1.01 * worse}, slices=())).passed
+
+
 def test_no_subset_may_get_worse_by_more_than_the_margin():
     champion = evidence(90.0)
     lost = evidence(80.0, by_sequence=(0, 0, 0, 20))

@@ -37,7 +37,8 @@ def test_coco_files_are_consistent_in_pycocotools(root):
             assert mask.shape == shape and abs(mask.sum() - annotation["area"]) < 0.25 * annotation["area"] + 6
             rows, columns = np.nonzero(mask)
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-            assert np.abs(np.subtract(box, annotation["bbox"])).max() <= 1
+            # A crowd's run lengths are its pixels; the outline of a person may be a pixel off.
+            assert np.abs(np.subtract(box, annotation["bbox"])).max() <= (0 if annotation["iscrowd"] else 1)
             keypoints = np.reshape(annotation["keypoints"], (17, 3))
             assert annotation["num_keypoints"] == (keypoints[:, 2] > 0).sum()
             assert not keypoints[keypoints[:, 2] == 0].any()

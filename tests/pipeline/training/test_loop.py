@@ -6,6 +6,7 @@ import math
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,6 +87,21 @@ def test_bf16_and_accumulation_train(prepared, tmp_path):
     ((metrics, folder),) = train(StandIn(prepared, tmp_path), other, val=False)
     assert metrics["step"] == 2  # 32 rows are 6 batches of 5, two groups of 3
     assert all(value.isfinite().all() for value in load_model(folder)[0].state_dict().values())
+
+
+def test_the_tracker_gets_rates_and_shares_of_whole_global_batches(prepared, tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr(loop.Tracker, "join", lambda run: SimpleNamespace(log_metrics=lambda m, step: logged.append(m)))
+    ingest = dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3)
+    job = training_job(tiny(prepared, optim=tiny_optim(epochs=1), ingest=ingest))
+    StandIn(prepared, tmp_path).install(monkeypatch)
+    loop.train_loop({"job": dataclasses.replace(job, val_keys=[], run=object())})
+    steps = [metrics for metrics in logged if "train/images_per_second" in metrics]
+    for metrics in steps:
+        assert metrics["train/images_per_second"] * metrics["train/seconds_per_step"] == pytest.approx(15)
+    # 32 rows are two steps of 15: after the first half, and after the second all of the training is done.
+    assert [metrics["train/done"] for metrics in steps] == [0.5, 1]
 
 
 # ---- restarts ----

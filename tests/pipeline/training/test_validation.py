@@ -6,6 +6,7 @@ import pytest
 import ray.train
 import torch
 
+from das.metrics.strict import OperatingPoint
 from das.model import DAS
 from pipeline.training import validation
 from pipeline.training.job import training_job
@@ -60,6 +61,22 @@ def test_the_decoding_with_the_best_f1_on_val_is_the_models_own(prepared, tmp_pa
     assert (info.model.oks_threshold, info.score_threshold) == (best, numbers["val/score_threshold"])
     kept, _ = validated()
     assert kept["val/oks_threshold"] == job.info.model.oks_threshold
+
+
+def test_suppression_is_chosen_by_f1_and_neither_by_recall_nor_by_precision(prepared, tmp_path, monkeypatch):
+    job = training_job(tiny(prepared, val_images=1))
+    config = dataclasses.replace(job.config, oks_thresholds=(0.05, 0.5, 1.0))
+    monkeypatch.setattr(ray.train, "get_dataset_shard", StandIn(prepared, tmp_path).shard)
+    best = iter(
+        [
+            OperatingPoint(score=0.5, threshold=0.4, f1=0.504, recall=0.9, precision=0.35),
+            OperatingPoint(score=0.4, threshold=0.3, f1=0.7, recall=0.6, precision=0.84),
+            OperatingPoint(score=0.3, threshold=0.2, f1=0.611, recall=0.45, precision=0.95),
+        ]
+    )
+    monkeypatch.setattr(validation, "best_threshold", lambda *_: next(best))
+    _, info = Validator(config, job.info, job.val_keys, rank=0, world=1)(DAS(job.info.model))
+    assert (info.model.oks_threshold, info.score_threshold) == (0.5, 0.3)
 
 
 def test_without_people_to_choose_by_the_decoding_is_kept(prepared, monkeypatch):

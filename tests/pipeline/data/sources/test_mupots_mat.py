@@ -100,6 +100,18 @@ def test_intrinsics_are_read_from_moons_file_or_intrinsics_json_and_otherwise_fi
     assert [item.key for item in items[3:]] == ["mupots/TS4/0/00000007"], "a sequence without .mat is Moon's"
 
 
+def test_wrong_labels_do_not_move_the_fitted_intrinsics():
+    rng = np.random.default_rng(0)
+    wanted = np.array([[1500.0, 0, 1000], [0, 1490, 540], [0, 0, 1]])
+    people = []
+    for i in range(20):
+        cam = rng.normal(0, 400, (17, 3)) + (600, -200, 4000)  # to one side: a wrong mean would move the centre
+        uv = project(cam, wanted)
+        uv[i % 5] += 300
+        people.append(mupots_mat.MatPerson(uv, cam, cam, np.zeros(17, bool), True))
+    assert np.abs(mupots_mat.fit_intrinsics((tuple(people),)) - wanted).max() < 0.01
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"intrinsic_fx_fy_cx_cy": {"TS3": [1, 2, 3]}}'])
 def test_a_malformed_file_of_intrinsics_is_named(content, tmp_path):
     root = write_mupots_mats(tmp_path)

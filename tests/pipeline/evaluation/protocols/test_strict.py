@@ -74,8 +74,11 @@ def test_ignored_and_invalid_people_are_neither_matches_nor_misses():
     for r in records[:2]:
         r.ignore[0] = r.valid[1] = True
         r.valid[0] = False
-    found = metrics(records, predictions_of(records))
+    results = score(annotations_of(records), predictions_of(records))
+    found = results.metrics
     assert found["strict/people"] == 6 and found["strict/recall"] == found["strict/precision"] == 1
+    table = {t.name: t for t in results.tables}["strict_activities"]
+    assert {name: row[0] for name, row in table.rows.items()} == {"all": 6, "haggling": 3, "mafia": 3}
 
 
 def test_root_average_precision_counts_roots_within_25_cm():
