@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from das.fields import NAME, at_least, is_name
+from pipeline.infra.files import json_kind
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -159,7 +160,7 @@ def _check_folder(field: str, name: str) -> None:
 def _checked(cls: type[Part] | type[SplitManifest], value: Any, where: str) -> dict[str, Any]:
     """``value`` if it is a JSON object with the class's fields in their types; ValueError otherwise."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: found {type(value).__name__}, wanted an object")
+        raise ValueError(f"{where}: found {json_kind(value)}, wanted an object")
     known = {f.name: f for f in fields(cls) if f.name != "whole"}
     if unknown := sorted(set(value) - set(known)):
         raise ValueError(f"{where}: unknown field {unknown[0]!r}, wanted some of {', '.join(known)}")

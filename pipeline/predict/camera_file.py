@@ -22,7 +22,7 @@ import numpy as np
 from das.camera import lens_coefficients
 from das.camera_check import check_intrinsics, outside_remark
 from das.fields import check_fields
-from pipeline.infra.files import read_json
+from pipeline.infra.files import json_kind, read_json
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_camera_file(path: str | Path, photo: Path, name: str | None = None) -> 
 def _select(cameras: Any, path: str | Path, photo: Path, name: str | None) -> Mapping[str, Any]:
     """The entry of a calibration that has the name, or else the one that fits the photo."""
     if not isinstance(cameras, list) or not all(isinstance(camera, dict) for camera in cameras):
-        raise ValueError(f"{path}: cameras is {type(cameras).__name__}, wanted a list of objects (CMU Panoptic)")
+        raise ValueError(f"{path}: cameras is {json_kind(cameras)}, wanted a list of objects (CMU Panoptic)")
     named = {str(camera.get("name")): camera for camera in cameras}
     if name is None:
         # The longest name: 00_16_0001.jpg begins with 00_1 too.

@@ -61,11 +61,13 @@ def finish(
     else:
         delete(join(plan.out, QUARANTINE))
     if not any_rows:
-        found = format_counts(quarantine | _total(summaries, "drops"))
+        found = _examples(quarantine, _faults(plan, find_unannotated))
+        if drops := _total(summaries, "drops"):
+            found.append(format_counts(drops))
         if not claim.others():
             for task in plan.tasks:
                 delete(task.report)
-        raise ValueError(f"{plan.source}: {plan.root} gives no image: {found}")
+        raise ValueError(f"{plan.source}: {plan.root} gives no image: {'; '.join(found) or 'no frames'}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
     fingerprint = _write_index(plan, skeletons)
@@ -138,6 +140,15 @@ def _summaries_of_unannotated(unannotated: Iterable[tuple[str, DroppedFrame]]) -
 
 def _quarantine_message(plan: Plan, quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) -> str:
     """One line: frames in quarantine, an example of each reason, the file that lists them, and what to do."""
+    return (
+        f"{plan.source}: {sum(quarantine.values())} frames in quarantine: {'; '.join(_examples(quarantine, faults))}. "
+        f"All are listed in {join(plan.out, QUARANTINE)}: mend them and run this again, "
+        "or add --allow-missing to do without them"
+    )
+
+
+def _examples(quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) -> list[str]:
+    """Each reason with its number of frames, the folder that holds most of them, and a frame with what is wrong."""
     examples: dict[str, str] = {}
     folders: Counter[tuple[str, str]] = Counter()
     for _, key, file, reason, detail in faults:
@@ -150,11 +161,7 @@ def _quarantine_message(plan: Plan, quarantine: Mapping[str, int], faults: Itera
         if places and len(places) < count:  # one folder holds several of them: it may be the cause
             most = f" ({'all' if places[0][1] == count else f'{places[0][1]} of them'} in {places[0][0]})"
         parts.append(f"{count} x {reason}{most}, such as {examples[reason]}")
-    return (
-        f"{plan.source}: {sum(quarantine.values())} frames in quarantine: {'; '.join(parts)}. "
-        f"All are listed in {join(plan.out, QUARANTINE)}: mend them and run this again, "
-        "or add --allow-missing to do without them"
-    )
+    return parts
 
 
 def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:

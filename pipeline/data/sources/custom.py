@@ -53,6 +53,7 @@ from pipeline.data.sources.base import (
 from pipeline.data.sources.json_files import numbers
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
+from pipeline.infra.files import json_kind
 from pipeline.infra.regular_files import inside, regular_file, unread
 
 TERMS = "data of your own"
@@ -184,7 +185,7 @@ def _line(path: Path, frame: int) -> dict[str, Any]:
 
 def _check_fields(entry: Any, known: set[str], needed: set[str], path: Path, where: str) -> None:
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: {where}: found {type(entry).__name__}, wanted an object")
+        raise ValueError(f"{path}: {where}: found {json_kind(entry)}, wanted an object")
     if wrong := sorted(set(entry) - known) or sorted(needed - set(entry)):
         problem = "unknown" if wrong[0] in entry else "missing"
         raise ValueError(f"{path}: {where}: field {wrong[0]!r} is {problem}, wanted {', '.join(sorted(known))}")

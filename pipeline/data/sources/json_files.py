@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.infra.files import json_kind
 from pipeline.infra.regular_files import read_file, unread
 
 
@@ -57,7 +58,7 @@ def coco_like(path: Path) -> dict[str, Any]:
     """
     content = load_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: found {type(content).__name__}, wanted an object with images and annotations")
+        raise ValueError(f"{path}: found {json_kind(content)}, wanted an object with images and annotations")
     lists = ("images", "annotations")
     ids = {name: [_identity(*entry, path) for entry in _entries(content, name, path)] for name in lists}
     images, names = set(ids["images"]), set()
@@ -83,7 +84,7 @@ def _entries(content: dict[str, Any], name: str, path: Path) -> Iterator[tuple[s
         raise ValueError(f"{path}: {name}: found {_found(content, name)}, wanted a list")
     for i, entry in enumerate(content[name]):
         if not isinstance(entry, dict):
-            raise ValueError(f"{path}: {name}[{i}]: found {type(entry).__name__}, wanted an object")
+            raise ValueError(f"{path}: {name}[{i}]: found {json_kind(entry)}, wanted an object")
         yield f"{name}[{i}]", entry
 
 

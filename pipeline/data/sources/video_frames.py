@@ -22,6 +22,7 @@ from pipeline.data.sources.base import (
     EncodedImage,
     NoImage,
 )
+from pipeline.infra.images import quiet_decoders
 from pipeline.infra.regular_files import regular_file
 
 JPEG_QUALITY = 95
@@ -126,8 +127,9 @@ def _opened(path: Path, changed: int) -> _OpenVideo:
 
 def open_video(path: Path) -> cv2.VideoCapture:
     """A video at its first frame, in the pixels as they are stored."""
-    # One thread: every CPU already runs a reading process.
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
+    with quiet_decoders():
+        # One thread: every CPU already runs a reading process.
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
     # Annotations refer to the stored pixels, so a rotation tag is not applied.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture

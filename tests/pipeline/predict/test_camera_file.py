@@ -56,7 +56,7 @@ def test_a_bad_camera_file_is_refused_with_file_and_field(predictor, photo, tmp_
     refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "width": "9px", "height": 9}'), "width = '9px'")
     refused(with_content('{"K": [[9,0,0],[0,9,0],[0,0,1]], "width": 9}'), "height = None", "width and height both")
     refused(with_content('{"cameras": [{"name": "00_16"}]}'), "resolution is missing")
-    refused(with_content('{"cameras": {"00_16": {"K": 1}}}'), "cameras is dict, wanted a list")
+    refused(with_content('{"cameras": {"00_16": {"K": 1}}}'), "cameras is an object, wanted a list")
     K = [[1400.0, 0, 960], [0, 1400, 540], [0, 0, 1]]
     camera = with_content(json.dumps({"K": K, "width": 1920, "height": 1080}))()
     refused(lambda: predict_photo(predictor, photo, tmp_path / "out", camera=camera), photo.name, "160x90", "1920x1080")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from tests.pipeline.data.original_layouts import (
     WIDTH,
     body,
     jpeg,
+    write_custom,
     write_muco,
     write_mupots,
     write_panoptic,
@@ -435,6 +437,22 @@ def test_some_sequences_are_prepared_under_the_id_of_the_whole_split_when_others
     (raw / "160224_haggling1").rmdir()
     every = convert(ConvertConfig("panoptic", str(raw), str(tmp_path / "all")))
     assert every == some, "a sequence that is absent must count like one that is not selected"
+
+
+def test_a_source_of_refused_rows_alone_says_of_each_reason_what_is_wrong(tmp_path, inline):
+    root = tmp_path / "custom"
+    lines = [json.loads(line) for line in write_custom(root, 3)]
+    person = {"joints_uv": [[160, 90], [160, 40]], "joints_cam": [[0, 0, 3000], [0, -500, 3000]], "state": [2, 2]}
+    for line in lines:
+        line.update(K=[1500, 1500, 960, 540], people=[person])  # of a picture six times as wide
+    (root / lines[2]["image"]).unlink()
+    (root / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="gives no image: ") as caught:
+        convert(ConvertConfig("custom", str(root), str(tmp_path / "out")))
+    message = str(caught.value)
+    off = math.hypot(960 - 160, 540 - 90)  # of the hip; the head is 800 and 250 px off
+    assert "2 x joints_uv refused, such as custom/train/0/00000000: " in message and f" {off:.1f} px" in message
+    assert f"1 x image missing, such as {lines[2]['image']}" in message and "\n" not in message
 
 
 def test_a_split_without_any_usable_frame_is_counted(raw, tmp_path, inline):

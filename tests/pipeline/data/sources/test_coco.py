@@ -66,10 +66,10 @@ def test_a_malformed_coco_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"person_keypoints_val2017.json: entry 5: keypoints: found size 50"):
         read(coco, root, "val")
     wrong = {
-        "[]": "found list, wanted an object",
+        "[]": "found a list, wanted an object",
         "{": "not JSON",
         '{"images": 3}': "images: found 3, wanted a list",
-        '{"images": [], "annotations": [3]}': r"annotations\[0\]: found int, wanted an object",
+        '{"images": [], "annotations": [3]}': r"annotations\[0\]: found a number, wanted an object",
         '{"images": [], "annotations": []}': "categories: found 0 with an id and the name person",
         '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}': "categories: keypoints of",
     }

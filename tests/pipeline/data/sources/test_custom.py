@@ -112,7 +112,7 @@ def test_missing_and_damaged_images_become_dropped_frames(tmp_path):
 
 BAD_LINES = [
     ("{", "not JSON"),
-    ("[]", "found list, wanted an object"),
+    ("[]", "found a list, wanted an object"),
     ({"image": "images/0.jpg", "K": K}, "field 'people' is missing"),
     (image(colour="red"), "field 'colour' is unknown"),
     (image(image=3), "wanted image as a path"),
@@ -123,7 +123,7 @@ BAD_LINES = [
     (image(K=[[300, 0, 160], [0, 301], [0, 0, 1]]), "K: found lists of different lengths"),
     (image(K={"fx": 300}), "K: found size 1"),
     (image(distortion=[1]), r"distortion: distortion = \[1.0\], wanted 4, 5, 8, 12 or 14 finite numbers"),
-    (image(people=[3]), "person 1: found int, wanted an object"),
+    (image(people=[3]), "person 1: found a number, wanted an object"),
     (image(people=[person(), person(joints_uv=[[1, 2]] * 4)]), "person 2: joints_uv: found size 8, wanted .*3, 2"),
     (image(people=[person(joints_cam=[[1, 2, float("nan")]] * 3)]), "person 1: joints_cam: found NaN"),
     (image(people=[person(joints_cam=np.array(person()["joints_cam"])[:, :2].tolist())]), "joints_cam: found size 6"),

@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +19,8 @@ from pipeline.data.sources.video_frames import JPEG_QUALITY, decodable_frames, j
 from pipeline.data.validate_record import validate
 from tests.pipeline.data.original_layouts import CAMERAS, write_panoptic
 from tests.pipeline.data.videos import number_of, write_video
+
+PROJECT = Path(__file__).resolve().parents[4]
 
 
 def shown(image):
@@ -80,6 +85,22 @@ def test_a_video_ends_at_its_first_damaged_part(video, tmp_path, step):
     assert [item.reason for item in found if item not in found[:good] + damaged] == ["image missing"] * (2 // step)
     assert decodable_frames(broken, 102) <= good * step < decodable_frames(broken, 102) + step
     assert decodable_frames(video, 102) == 100 and decodable_frames(video, 7) == 7
+
+
+def test_a_damaged_video_is_read_without_the_decoders_remarks(video, tmp_path):
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(video.read_bytes()[:900])
+    # FFmpeg's level is read once a process, so another one reads.
+    code = """
+import sys
+from pathlib import Path
+from pipeline.data.sources.video_frames import decodable_frames, video_frame
+print(decodable_frames(Path(sys.argv[1]), 9), video_frame(Path(sys.argv[1]), 0).reason)
+"""
+    others = {name: value for name, value in os.environ.items() if name != "OPENCV_FFMPEG_LOGLEVEL"}
+    command = [sys.executable, "-c", code, str(damaged)]
+    done = subprocess.run(command, cwd=PROJECT, env=others, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0 image damaged\n", "")
 
 
 def test_frames_become_jpegs_of_the_stated_quality():
