@@ -217,7 +217,7 @@ def _hash(paths: Sequence[Path]) -> str:
 
 def _cheng(folder: Path) -> ExternalPredictions:
     """Cheng et al. (2021): ``data`` [frame, k-th valid person, 3, 17] mm; 100000 for a person who was not detected."""
-    files = {m[1]: inside(folder, path) for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
+    files = {m[1]: inside(folder, path.name) for path in folder.iterdir() if (m := _CHENG.fullmatch(path.name))}
     if not files:
         raise ValueError(f"{folder}: no MuPots_TS*_camCentric.mat, wanted them or a .npz, .mat or .parquet file")
     keys, joints, person = [], [], []

@@ -21,7 +21,11 @@ def inside(root: str | Path, name: str | Path) -> Path:
     Raises:
         ValueError: it leads out of ``root``; names the file.
     """
-    path = Path(root) / name
+    return kept_inside(root, Path(root) / name)
+
+
+def kept_inside(root: str | Path, path: Path) -> Path:
+    """A path that has its root already, as ``inside`` gives it; the same ValueError."""
     try:
         fault = leads_out(root, path)
     except ValueError as error:

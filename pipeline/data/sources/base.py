@@ -27,7 +27,7 @@ from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES
 from pipeline.infra.redaction import redacted
-from pipeline.infra.regular_files import inside, read_file, unread
+from pipeline.infra.regular_files import kept_inside, read_file, unread
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
@@ -206,7 +206,7 @@ def require_file(root: Path, names: Iterable[str], what: str) -> Path:
     paths = [root / name for name in names]
     for path in paths:
         if path.is_file():
-            return inside(root, path)
+            return kept_inside(root, path)
     raise ValueError(f"{what}: no file {' or '.join(map(str, paths))}")
 
 

@@ -46,7 +46,7 @@ from pipeline.data.sources.base import (
 )
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.array_files import read_npz
-from pipeline.infra.regular_files import inside, read_file, unread
+from pipeline.infra.regular_files import kept_inside, read_file, unread
 
 TERMS = (
     "MPI-INF-3DHP: non-commercial research use only; see https://vcai.mpi-inf.mpg.de/3dhp-dataset and cite "
@@ -154,7 +154,7 @@ def _kind(sequence: str) -> str:
 def _arrays_file(folder: Path, kind: str) -> Path | None:
     places = (folder / place / name for place in ("", "annotations") for name in ARRAY_FILES[kind])
     found = next((path for path in places if path.is_file()), None)
-    return None if found is None else inside(folder, found)
+    return None if found is None else kept_inside(folder, found)
 
 
 def in_arrays(folder: Path, sequence: str) -> bool:
@@ -199,7 +199,7 @@ def read_intrinsics(folder: Path, sequence: str, camera: str) -> np.ndarray:
     kind = _kind(sequence)
     arrays = _arrays_file(folder, kind)
     assert arrays is not None
-    path = inside(folder, arrays.with_name(f"cameras_{kind}.pkl"))
+    path = kept_inside(folder, arrays.with_name(f"cameras_{kind}.pkl"))
     name = sequence if kind == "test" else f"{sequence}_Cam{camera}"
     try:
         found = _PlainUnpickler(BytesIO(read_file(path, _MAX_CAMERAS_BYTES))).load()[name]

@@ -19,7 +19,7 @@ from das.skeleton import MUPOTS17
 from pipeline.data.sources.base import pinhole
 from pipeline.data.sources.json_files import load_json, numbers
 from pipeline.infra.array_files import read_mat
-from pipeline.infra.regular_files import inside
+from pipeline.infra.regular_files import inside, kept_inside
 
 _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
@@ -72,7 +72,7 @@ def read_frames(folder: Path, root: Path | None = None) -> FramesOrErrors:
     Raises:
         ValueError: a file is missing, leads out or has no cells by frame and person; names the file.
     """
-    annotations, occlusion = (inside(root or folder, folder / name) for name in ("annot.mat", "occlusion.mat"))
+    annotations, occlusion = (kept_inside(root or folder, folder / name) for name in ("annot.mat", "occlusion.mat"))
     for path in (annotations, occlusion):
         if not path.is_file():
             raise ValueError(f"{path}: no such file")

@@ -55,7 +55,7 @@ from pipeline.data.sources.panoptic_files import (
 )
 from pipeline.data.sources.video_frames import check_rate, video_frame
 from pipeline.data.splits import Part, Split, SplitManifest
-from pipeline.infra.regular_files import inside
+from pipeline.infra.regular_files import inside, kept_inside
 
 TERMS = (
     "CMU Panoptic Dataset: non-commercial research use only; see http://domedb.perception.cs.cmu.edu and "
@@ -215,7 +215,7 @@ def _video(root: Path, sequence: str, camera: str) -> Path | None:
     """The camera's video, if its frames are read from it: there is no folder of images."""
     video = root / video_file(sequence, camera)
     read = video.is_file() and not (root / image_folder(sequence, camera)).is_dir()
-    return inside(root, video) if read else None
+    return kept_inside(root, video) if read else None
 
 
 def _pose_format(root: Path, sequence: str) -> PoseFormat:

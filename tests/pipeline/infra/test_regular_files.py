@@ -1,13 +1,14 @@
 """Only regular files of bounded size, inside their folder, are opened, by every reader of files that others name."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import read_bytes, read_json
 from pipeline.infra.images import photo_bytes
-from pipeline.infra.regular_files import inside, read_file, regular_file
+from pipeline.infra.regular_files import inside, kept_inside, read_file, regular_file
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_what_stays_inside_is_read(root):
     assert inside(root, "none.json") == root / "none.json"
     with pytest.raises(ValueError, match="null"):
         inside(root, "a\0b")
+
+
+def test_a_root_given_from_the_current_folder_is_not_doubled(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    assert inside("root", "below/own.json") == kept_inside("root", Path("root/below/own.json"))
+    assert read_file(kept_inside("root", Path("root/below/own.json"))) == b"{}"
+    with pytest.raises(ValueError, match="root/out.json: leads out of root"):
+        kept_inside("root", Path("root/out.json"))
 
 
 @pytest.mark.parametrize("read", [read_json, read_bytes, photo_bytes, read_columns, read_file])
