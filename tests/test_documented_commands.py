@@ -122,6 +122,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.other_groups(site),
     ),
     "docs/promotion.md": _promotion,
+    "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
     "jobs/data.py": lambda shelf, site: (
         shelf.prepared(site, "/data/prepared/panoptic"), shelf.in_bucket(site, "panoptic")
