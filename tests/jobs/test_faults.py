@@ -168,7 +168,7 @@ def champion_of_an_empty_registry(inputs):
 
 
 def photo_that_is_no_image(inputs):
-    inputs.photo.write_bytes(b"GIF89a, but no more of it")
+    inputs.photo.write_bytes(b"GIF89a\x40\x00\x30\x00, but no more of it")
     return inputs.predict()
 
 
