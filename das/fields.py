@@ -109,6 +109,14 @@ def check_json(cls: type, value: Mapping[str, Any], what: str = "") -> None:
     check_fields(value, (f.name for f in fields(cls)), what)
 
 
+def json_kind(value: Any) -> str:
+    """What a value of a JSON file is, in JSON's own words: ``an object``, ``a list``, ``a number``."""
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")
+
+
 @cache  # hints are evaluated from their text, which takes longer than the checks; every augmentation makes a config
 def _type_hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)

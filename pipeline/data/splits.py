@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from das.fields import NAME, at_least, is_name
-from pipeline.infra.files import json_kind
+from das.fields import NAME, at_least, is_name, json_kind
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

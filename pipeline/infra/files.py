@@ -175,14 +175,6 @@ def read_json(uri: str | Path, most: int = MAX_JSON_BYTES) -> Any:
         raise ValueError(f"{redacted(str(uri))}: not JSON ({error})") from error
 
 
-def json_kind(value: Any) -> str:
-    """What a value of a JSON file is, in JSON's own words: ``an object``, ``a list``, ``a number``."""
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
-    return kinds.get(type(value), "null")
-
-
 def write_json(uri: str | Path, value: Any) -> None:
     """Writes indented JSON, whole or not at all; ValueError for NaN and infinities, which JSON does not have."""
     write_bytes(uri, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

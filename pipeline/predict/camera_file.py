@@ -21,8 +21,8 @@ import numpy as np
 
 from das.camera import lens_coefficients
 from das.camera_check import check_intrinsics, outside_remark
-from das.fields import check_fields
-from pipeline.infra.files import json_kind, read_json
+from das.fields import check_fields, json_kind
+from pipeline.infra.files import read_json
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,22 @@
 """Checks of configuration fields: every refusal names the field, the value found and the value wanted."""
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
-from das.fields import NAME, at_least, check_fields, check_json, check_name, check_threshold, check_types, check_values
+from das.fields import (
+    NAME,
+    at_least,
+    check_fields,
+    check_json,
+    check_name,
+    check_threshold,
+    check_types,
+    check_values,
+    json_kind,
+)
 
 
 @dataclass(frozen=True)
@@ -132,3 +143,9 @@ def test_a_json_object_needs_exactly_the_fields_of_its_dataclass():
     check_json(Shop, value)
     with pytest.raises(ValueError, match=r"^a shop: unknown fields \['colour'\], missing fields \['rent'\]$"):
         check_json(Shop, {"colour": 1, **{k: v for k, v in value.items() if k != "rent"}}, "a shop")
+
+
+def test_a_value_of_a_json_file_is_named_in_the_words_of_json():
+    values = json.loads('[{}, [], "x", true, 3, 0.5, null]')
+    wanted = ["an object", "a list", "a text", "true or false", "a number", "a number", "null"]
+    assert [json_kind(value) for value in values] == wanted

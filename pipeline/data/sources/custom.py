@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from das.camera import lens_coefficients
+from das.fields import json_kind
 from das.skeleton import Skeleton, read_skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
@@ -53,7 +54,6 @@ from pipeline.data.sources.base import (
 from pipeline.data.sources.json_files import numbers
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.infra.files import json_kind
 from pipeline.infra.regular_files import inside, regular_file, unread
 
 TERMS = "data of your own"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.infra.files import json_kind
+from das.fields import json_kind
 from pipeline.infra.regular_files import read_file, unread
 
 

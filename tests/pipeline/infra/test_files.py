@@ -1,6 +1,5 @@
 """Paths and URIs mean the same place, folders are copied and deleted, and an error names its file."""
 
-import json
 import os
 
 import pytest
@@ -11,7 +10,6 @@ from pipeline.infra.files import (
     delete,
     exists,
     join,
-    json_kind,
     locate,
     names,
     read_bytes,
@@ -67,12 +65,6 @@ def test_a_missing_or_malformed_json_file_is_named(tmp_path):
         read_json(tmp_path / "bad.json")
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
         read_json(tmp_path / "none.json")
-
-
-def test_a_value_of_a_json_file_is_named_in_the_words_of_json():
-    values = json.loads('[{}, [], "x", true, 3, 0.5, null]')
-    wanted = ["an object", "a list", "a text", "true or false", "a number", "a number", "null"]
-    assert [json_kind(value) for value in values] == wanted
 
 
 def test_a_staged_file_is_deleted_when_its_block_raises(tmp_path):
