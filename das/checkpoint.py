@@ -220,7 +220,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes, wanted at most {MAX_HEADER_BYTES}")
         with safetensors.safe_open(path, "pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
 

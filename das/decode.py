@@ -72,7 +72,6 @@ class Candidates:
     joints: Tensor
 
 
-@torch.no_grad()
 def decode(
     output: HeadOutput,
     config: DASConfig,
@@ -104,6 +103,7 @@ def decode(
     return decode_at([config.oks_threshold], *everything)[0]
 
 
+@torch.no_grad()
 def decode_at(
     oks_thresholds: Sequence[float],
     output: HeadOutput,

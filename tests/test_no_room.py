@@ -1,4 +1,4 @@
-"""Real refusals of the kernel: a folder that nobody can write, and files that may not grow, end in one line and 2.
+"""Real refusals of the kernel, a folder that nobody can write and files that may not grow: one line, exit status 2.
 
 Root may write everywhere but in /sys; a limit on the size of files acts as a full disk does, in the middle of a file.
 """

@@ -69,7 +69,7 @@ def test_every_split_has_people_cut_by_the_border_and_roots_outside(split):
 
 
 def test_cameras_of_other_activities_cut_feet_at_most():
-    """Outside ultimatum everybody is seen down to the knees, so that whole people remain the rule."""
+    """In sequences of other activities than ultimatum all people are seen down to the knees: most people are whole."""
     trunk = [COCO19.index(name) for name in ("neck", "mid_hip", "l_shoulder", "r_shoulder", "l_knee", "r_knee")]
     for sequence in ("studio_train_haggling1", "studio_val_mafia1", "studio_test_pizza1"):
         for people in people_by_camera(FEW_TAKES, sequence, 6).values():
