@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.data.schema import check_version
 from pipeline.infra.files import exists, join, read_json
@@ -34,6 +35,8 @@ class SplitInfo:
         shards: Parquet files, relative to the prepared folder.
         quarantine: number of frames that should have given a row and did not, by reason.
         changes: number of images of which something is to be said, such as that they were turned, by that.
+        row_groups: for every shard, in the order of ``shards``, the number of rows of each Parquet row group. Empty in
+            manifests of converter versions before 4.
     """
 
     images: int
@@ -46,6 +49,7 @@ class SplitInfo:
     shards: tuple[str, ...]
     quarantine: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
+    row_groups: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,16 @@ def load_manifest(prepared: str) -> Manifest:
         raise ValueError(f"{uri}: schema version {content}, wanted a manifest of `das prepare`")
     check_version(content.get("schema_version"), uri, str(content.get("source", "SOURCE")))
     try:
-        splits = {
-            name: SplitInfo(**{**info, "shards": tuple(info["shards"])}) for name, info in content["splits"].items()
-        }
+        splits = {name: _split_info(info) for name, info in content["splits"].items()}
         return Manifest(**{**content, "splits": splits, "skeletons": tuple(content["skeletons"])})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{uri}: not a manifest ({error!r})") from error
+
+
+def _split_info(info: dict[str, Any]) -> SplitInfo:
+    """One split of the JSON; ValueError when its row groups do not add up to its images."""
+    groups = tuple(tuple(rows) for rows in info.get("row_groups", ()))
+    if groups and (len(groups) != len(info["shards"]) or sum(map(sum, groups)) != info["images"]):
+        found = f"{sum(map(sum, groups))} rows in the row groups of {len(groups)} shards"
+        raise ValueError(f"{found}, wanted {info['images']} in {len(info['shards'])}")
+    return SplitInfo(**{**info, "shards": tuple(info["shards"]), "row_groups": groups})

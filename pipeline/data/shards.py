@@ -47,7 +47,7 @@ def write_records(
     bytes_per_group: int = 16 << 20,
     validated: bool = False,
     name: Callable[[], str] | None = None,
-) -> None:
+) -> tuple[int, ...]:
     """Writes records as one Parquet shard, as a whole or not at all, holding three row groups in memory.
 
     Args:
@@ -58,17 +58,23 @@ def write_records(
         validated: the records have passed ``validate``; otherwise it is called here.
         name: called when all records are written; returns the file name to use in place of the last part of ``uri``.
 
+    Returns:
+        number of rows of each row group.
+
     Raises:
         ValueError: from ``validate``; nothing is written then.
     """
     # Compression, dictionaries and statistics of JPEG bytes cost time and gain nothing, and the other columns are
     # small beside the images. Texts mostly repeat, so they keep dictionaries.
     text = [field.name for field in SCHEMA if pa.types.is_string(field.type)]
+    rows = []
     with staged(uri, name) as (filesystem, path), filesystem.open_output_stream(path) as stream:
         with pq.ParquetWriter(stream, SCHEMA, use_dictionary=text, write_statistics=text, compression="NONE") as writer:
             # One row group is written while the next one is made, in another thread.
             for table in prefetched(_groups(records, rows_per_group, bytes_per_group, str(uri), validated), 1):
                 writer.write_table(table)
+                rows.append(table.num_rows)
+    return tuple(rows)
 
 
 def _groups(records: Iterable[Record], rows: int, size: int, where: str, validated: bool) -> Iterator[pa.Table]:

@@ -173,6 +173,7 @@ def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
         sequences=_total(summaries, "sequences"),
         shards=tuple(summary["shard"] for summary in summaries if summary["shard"]),
         quarantine=_total(summaries, "quarantine"),
+        row_groups=tuple(tuple(summary["row_groups"]) for summary in summaries if summary["shard"]),
     )
 
 

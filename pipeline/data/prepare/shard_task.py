@@ -31,7 +31,7 @@ from pipeline.infra.prefetch import prefetched
 from pipeline.infra.regular_files import unread
 
 # To be raised whenever the same original data would give other rows.
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 
 REPORTS = "_parts"
 """Folder of reports, in the prepared folder; removed when the conversion is finished."""
@@ -113,7 +113,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         read_records: ``records`` of the source.
 
     Returns:
-        the report's summary: split, shard (None when no frame gave a row), counts, and by reason or name: drops,
+        the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, and by reason or name: drops,
         changes, quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content
         hash (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
 
@@ -157,6 +157,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
             yield frame
 
     shard = None
+    row_groups: tuple[int, ...] = ()
     records = usable_records()
     # The first record is taken here, because a shard without any row must not be written.
     if (first := next(records, None)) is not None:
@@ -165,12 +166,14 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
             return f"shard-{task.number:05d}-{digest.hexdigest()[:12]}.parquet"
 
         target = join(task.out, task.split, "shard")
-        write_records(target, chain([first], records), task.rows_per_group, validated=True, name=name)
+        whole = chain([first], records)
+        row_groups = write_records(target, whole, task.rows_per_group, validated=True, name=name)
         shard = f"{task.split}/{name()}"
     report = {
         "id": task.id,
         "split": task.split,
         "shard": shard,
+        "row_groups": row_groups,
         "counts": counts,
         "drops": drops,
         "changes": changes,

@@ -14,6 +14,7 @@ from pipeline.data.shards import find_records, list_shards, read_records
 from pipeline.evaluation.annotations import read_annotations
 
 OLD = Path(__file__).parent / "prepared_v1"  # written by the code of schema version 1
+SIX = {"images": 6, "shards": ["train/shard-00000.parquet"], "row_groups": [[4, 3]]}
 GOOD = Manifest(VERSION, 1, "0", "coco", "terms", ("coco17",), "coco@0", "f" * 64, "0" * 64, {})
 
 
@@ -38,6 +39,7 @@ def test_a_missing_manifest_and_a_missing_folder_have_different_messages(tmp_pat
         (r"schema version \[\], wanted a manifest", None),
         ("not a manifest", {"colour": "red"}),
         ("not a manifest .*shards", {"splits": {"train": {}}}),
+        ("not a manifest .*7 rows in the row groups of 1 shards, wanted 6 in 1", {"splits": {"train": SIX}}),
     ],
 )
 def test_faulty_manifests_are_refused_naming_the_fault(tmp_path, reason, content):

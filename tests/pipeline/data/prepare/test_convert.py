@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.catalog import read_splits
@@ -40,6 +41,10 @@ def test_the_manifest_lists_the_contents_of_the_prepared_folder(local_ray, raw, 
     assert manifest.skeletons == ("coco19", "mpi15") and manifest.split_manifest == panoptic.SPLITS.id
     assert manifest.terms == panoptic.TERMS and manifest.schema_version == VERSION and manifest.code_version
     assert len(train.shards) > 2, "the case should need several shards"
+    for info in manifest.splits.values():
+        files = [pq.ParquetFile(tmp_path / name) for name in info.shards]
+        stored = [[file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] for file in files]
+        assert [list(rows) for rows in info.row_groups] == stored and sum(map(sum, stored)) == info.images
     for split, info in manifest.splits.items():
         assert [str(tmp_path / name) for name in info.shards] == list_shards(tmp_path, split)
     names = ["index.parquet", "manifest.json", "quarantine.parquet", "test", "train", "val"]
