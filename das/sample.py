@@ -104,6 +104,11 @@ class Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
         return replace(self, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from which ``to`` copies while the GPU computes."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+        return replace(self, **{name: t.pin_memory() for name, t in tensors.items()})
+
 
 def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
     """Packs samples of one skeleton into a ``Batch``; images keep their pixels, padded right and below."""

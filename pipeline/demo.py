@@ -187,7 +187,6 @@ def _training(name: str, prepared: str, what: DemoPlan, long: bool, cluster: Clu
             height=what.height,
             augmentation=what.augmentation,
             batch_size=8,
-            shuffle_rows=512,  # the first step waits until the buffer of every worker is full
         ),
         optim=replace(base.optim, epochs=what.epochs, lr=what.lr, max_minutes=_MOST_MINUTES[long]),
         cluster=cluster,

@@ -25,27 +25,29 @@ class SleepAfterStep(ExecutionCallback):
         time.sleep(0.01)
 
 
-def read_split(folders: Sequence[str], split: str, repeat: Sequence[int] = (), seed: int | None = None) -> Any:
-    """A Ray Dataset of the rows of one split of prepared folders, its files shuffled anew every epoch when seeded.
-
-    Args:
-        folders: prepared folders or URIs; those without this split contribute nothing.
-        split: train, val or test.
-        repeat: for each folder, how often its rows appear in one pass; empty means once.
-        seed: seed of the file order; None keeps the order.
-
-    Raises:
-        ValueError: none of the folders has the split.
-    """
-    times = repeat or [1] * len(folders)
-    paths = [p for folder, n in zip(folders, times, strict=True) for p in list_shards(folder, split) * n]
-    if not paths:
-        raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
+def quiet_context() -> Any:
+    """Ray Data's settings of this process, with those of this project."""
     # The V1 datasource gives its first batch 10 times sooner, which counts at the start of every epoch.
     context = ray.data.DataContext.get_current()
     context.use_datasource_v2 = False
     context.enable_progress_bars = False  # there would be one bar for every epoch of every worker
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # below it: size estimates of every file
     context.custom_execution_callback_classes = [SleepAfterStep]
-    shuffle = None if seed is None else ray.data.FileShuffleConfig(seed=seed)
-    return ray.data.read_parquet(paths, shuffle=shuffle, override_num_blocks=len(paths))
+    return context
+
+
+def read_split(folders: Sequence[str], split: str) -> Any:
+    """A Ray Dataset of the rows of one split of prepared folders.
+
+    Args:
+        folders: prepared folders or URIs; those without this split contribute nothing.
+        split: train, val or test.
+
+    Raises:
+        ValueError: none of the folders has the split.
+    """
+    paths = [path for folder in folders for path in list_shards(folder, split)]
+    if not paths:
+        raise ValueError(f"{', '.join(folders)}: split {split!r} has no Parquet shards")
+    quiet_context()
+    return ray.data.read_parquet(paths, override_num_blocks=len(paths))

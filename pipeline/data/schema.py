@@ -189,6 +189,58 @@ def from_row(row: Mapping[str, Any], where: str = "") -> Record:
     return record
 
 
+def from_table(table: pa.Table, where: str = "") -> list[Record]:
+    """The records of a table of ``SCHEMA`` (the column ``image`` may be missing), read column by column.
+
+    Much faster than ``from_row`` for every row. Shapes are checked; ranges are not: rows are validated when they are
+    written, and ``validate_image`` finds image bytes that have changed since. Arrays are views of the table.
+
+    Raises:
+        ValueError: a value has a wrong shape; the message names file, key and column.
+    """
+    values: dict[str, Sequence[Any]] = {}
+    for column in COLUMNS:
+        if column.name not in table.schema.names:
+            values[column.name] = [b"" if column.name == "image" else column.before] * len(table)
+        elif column.name not in ARRAYS:
+            found = table.column(column.name).to_pylist()
+            values[column.name] = [column.before if value is None else value for value in found]
+    keys, people = values["key"], table.column("person_id").combine_chunks().value_lengths().to_pylist()
+    joints = [joint_count(skeleton, where, key) for skeleton, key in zip(values["skeleton"], keys, strict=True)]
+    for name in ARRAYS:
+        values[name] = _arrays(table.column(name).combine_chunks(), name, people, joints, keys, where)
+    return [Record(**{name: column[i] for name, column in values.items()}) for i in range(len(table))]
+
+
+def _arrays(
+    column: pa.ListArray, name: str, people: Sequence[int], joints: Sequence[int], keys: Sequence[str], where: str
+) -> list[np.ndarray | None]:
+    """The arrays of one column of lists, flat or one list per person, for every row."""
+    starts, inner = column.offsets.to_numpy(), column.values
+    lengths = None
+    if _by_person(name):
+        offsets = inner.offsets.to_numpy()
+        starts, lengths, inner = offsets[starts], np.diff(offsets), inner.values
+        first = column.offsets.to_numpy()
+    flat = inner.to_numpy(zero_copy_only=False)
+    letters = ARRAYS[name][1]
+    found: list[np.ndarray | None] = []
+    for i, present in enumerate(column.is_valid().to_pylist()):
+        if not present:
+            found.append(None)
+            continue
+        part = flat[starts[i] : starts[i + 1]]
+        sizes = {"N": people[i], "J": joints[i]}
+        shape = tuple(sizes[x] if isinstance(x, str) else x for x in letters)
+        if name == "distortion" and len(part) == LONG_LENS:
+            shape = (LONG_LENS,)
+        even = lengths is None or (lengths[first[i] : first[i + 1]] == math.prod(shape[1:])).all()
+        if part.size != math.prod(shape) or not even:
+            raise fault(where, keys[i], name, f"{part.size} values", f"{shape}")
+        found.append(part.reshape(shape))
+    return found
+
+
 def _listed(value: Any, where: str, key: str, column: str) -> list[Any]:
     if not isinstance(value, (list, tuple, np.ndarray)):
         raise fault(where, key, column, type(value).__name__, "a list")

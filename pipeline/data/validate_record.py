@@ -107,7 +107,7 @@ def validate(record: Record, where: str = "", with_image: bool = True) -> None:
     _validate_people(record, refuse)
     _validate_projection(record, refuse)
     if with_image:
-        _validate_image(record, refuse)
+        validate_image(record, where)
 
 
 def _validate_camera(record: Record, refuse: Any) -> None:
@@ -216,8 +216,16 @@ def _longest_bone(skeleton: str, joints: np.ndarray, labelled: np.ndarray) -> fl
     return float(np.sqrt(np.einsum("nbi,nbi->nb", bones, bones)[known].max()))
 
 
-def _validate_image(record: Record, refuse: Any) -> None:
-    """Checks that the image is complete, and its size and hash."""
+def validate_image(record: Record, where: str = "") -> None:
+    """Checks that the image is complete, and its size and hash.
+
+    Raises:
+        RowError: as ``validate``.
+    """
+
+    def refuse(column: str, found: object, wanted: str) -> None:
+        raise fault(where, record.key, column, str(found), wanted)
+
     if not isinstance(record.image, bytes):
         refuse("image", type(record.image).__name__, "bytes")
     try:

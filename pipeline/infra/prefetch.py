@@ -1,13 +1,17 @@
-"""Prefetching by a second thread, so that reading and hashing overlap with writing."""
+"""Work in advance, in other threads: reading and hashing overlap with writing, reading and decoding with training."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import islice
 from queue import Full, Queue
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Seconds between two checks of the producer, which waits for room in the queue, whether the consumer has stopped.
@@ -63,3 +67,21 @@ def prefetched(items: Iterable[T], depth: int) -> Iterator[T]:
     finally:
         stopped.set()
         producer.join()
+
+
+def in_order(pool: Executor, function: Callable[[S], T], items: Iterable[S], ahead: int) -> Iterator[T]:
+    """``function`` of every item, in the order of the items, computed by a pool up to ``ahead`` items in advance.
+
+    An error is raised in place of the result. When the consumer stops early, what has not begun is cancelled.
+    """
+    waiting: deque[Future[T]] = deque()
+    remaining = iter(items)
+    try:
+        while True:
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, max(1, ahead) - len(waiting)))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,100 +1,232 @@
-"""From prepared Parquet to batches: Ray Data reads and shards rows, each becomes an augmented Sample, then a Batch.
+"""From prepared Parquet to batches: one worker's share of every step, in the order of order.py.
 
-By default the loading threads of a training worker decode and augment the images. With `decode_on="cluster"` Ray tasks
-on any node do that, and the augmented images travel to the worker instead of the JPEGs.
+A few threads read row groups ahead, others decode, augment and collate. With ``decode_on="cluster"`` Ray Data reads and
+decodes in tasks on any node (cluster_decoding.py). The batches are the same, to the last bit.
+
+A row that cannot be used (a damaged image, or no usable person after augmentation) is counted, and its place is taken
+by the next usable row of the same row group that the slot reads. So a step has always as many images, and which ones
+depends neither on what was read before nor on the number of workers.
 """
 
 from __future__ import annotations
 
-import pickle
 import sys
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from itertools import islice
 
 import numpy as np
-from ray.data.collate_fn import ArrowBatchCollateFn
 
 from das.recipe import RecipeConfig
 from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
-from das.transforms import convert_joints, train_transform
-from pipeline.data.ray_rows import read_split
-from pipeline.data.samples import to_sample
-from pipeline.data.schema import from_row
+from pipeline.data.data_sets import DataSet
+from pipeline.data.record import Record
+from pipeline.data.stored_rows import read_ahead, read_rows
+from pipeline.infra.prefetch import in_order
 from pipeline.training.config import IngestConfig
+from pipeline.training.order import EpochOrder, Run
+from pipeline.training.row_transform import UNREADABLE, RowTransform
 
-# Tries of the augmentation, some of which leave no usable person, before a row is replaced by another of its batch.
-_DRAWS = 10
+Made = tuple[Sample | str, Counter[str]]
+"""What ``RowTransform`` makes of a row."""
 
 
 @dataclass
-class RowTransform:
-    """One stored row to one augmented training sample.
-
-    The augmentation depends on seed, epoch, key, and on how many times the row has come before in this epoch: in data
-    that is repeated, the copies of a row differ.
+class OpenRun:
+    """A run whose rows have been read.
 
     Attributes:
-        skeleton: joints that the model predicts.
-        recipe: augmentation, and which people and images are left out.
-        seed: of the augmentation.
-        epoch: that is being read.
-        rank: of the worker if rows are repeated: each worker counts only its own copies of a row, and the rank makes
-            them differ between workers. 0 otherwise, so that N workers make the samples of one.
-        left_out: people and images that were left out so far, by reason.
+        run: which rows they are.
+        make: makes the sample of the i-th row.
+        unusable: rows that were found to be unusable, with what was made of them.
     """
 
-    skeleton: Skeleton
-    recipe: RecipeConfig
-    seed: int = 0
-    epoch: int = 0
-    rank: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    _repetitions: Counter[int] = field(default_factory=Counter)
+    run: Run
+    make: Callable[[int], Made]
+    unusable: dict[int, Made] = field(default_factory=dict)
 
-    def begin(self, epoch: int) -> None:
-        """Starts an epoch; the repetitions of all rows are counted from 0 again."""
-        self.epoch, self._repetitions = epoch, Counter()
+    def row(self, i: int) -> Made:
+        """What is made of the i-th row."""
+        made = self.unusable.get(i) or self.make(i)
+        if isinstance(made[0], str):
+            self.unusable[i] = made
+        return made
 
-    def __call__(self, row: Mapping[str, Any]) -> Sample | None:
-        """The sample, or None if the image cannot be used; people and images left out are counted by reason."""
-        key = str(row["key"])
-        try:
-            native, people = to_sample(from_row(row))
-        except ValueError as error:
-            self.left_out["unreadable rows"] += 1
-            print(f"left out: {error}", file=sys.stderr)
-            return None
-        self.left_out.update({f"people {reason}": n for reason, n in people.items()})
-        if people["invalid"] and not self.recipe.keep_images_with_invalid_people:
-            self.left_out["images with an invalid person"] += 1
-            return None
-        sample = convert_joints(native, self.skeleton, self.recipe)
-        rng = np.random.default_rng([self.seed, self.epoch, *self._seeds(zlib.crc32(key.encode()))])
-        reason = ""
-        for _ in range(_DRAWS):
-            drawn = train_transform(sample, self.recipe, rng)
-            if isinstance(drawn, Sample):
-                return drawn
-            reason = drawn.reason
-        self.left_out[f"images {reason}"] += 1
-        return None
-
-    def _seeds(self, row: int) -> tuple[int, ...]:
-        """Seeds of a row's next draw; ``row`` is the checksum of its key."""
-        repetition = self._repetitions[row]
-        self._repetitions[row] += 1
-        # The first draw on rank 0 is seeded by the key alone, so it is the same with and without repetition.
-        return (row, repetition, self.rank) if repetition or self.rank else (row,)
+    def substitute(self, i: int) -> list[Sample]:
+        """The next usable row after the i-th, from the end on to the first; empty if there is none."""
+        others = (self.row((i + k) % len(self.run.rows))[0] for k in range(1, len(self.run.rows)))
+        return list(islice((made for made in others if isinstance(made, Sample)), 1))
 
 
-def _batch(samples: Sequence[Sample | None]) -> Batch | None:
-    """Collates samples; each None is replaced by a usable sample of the batch. None if there is no usable one."""
-    usable = [s for s in samples if s is not None]
-    return collate([s if s is not None else usable[i % len(usable)] for i, s in enumerate(samples)]) if usable else None
+OpenRuns = Callable[[Iterable[Run], RowTransform], Iterator[OpenRun]]
+"""Reads runs, in order."""
+
+
+def open_runs(runs: Iterable[Run], transform: RowTransform) -> Iterator[OpenRun]:
+    """Reads runs from their shards; samples are made when they are asked for.
+
+    Raises:
+        ValueError: a shard cannot be read; names it.
+    """
+    for run, records in read_ahead(lambda run: (run, read_rows(run.shard, run.group, run.rows)), runs):
+        yield OpenRun(run, partial(_make, records, transform, run.copy))
+
+
+def _make(records: Sequence[Record], transform: RowTransform, copy: int, i: int) -> Made:
+    return transform(records[i], copy)
+
+
+class TrainingBatches:
+    """One worker's batches.
+
+    Args:
+        data: the data sets that are trained together.
+        config: sizes, and how far ahead batches are made.
+        skeleton: joints that the model predicts.
+        recipe: augmentation.
+        seed: of order and augmentation.
+        images_per_step: images of an optimiser step, over all workers.
+        rank, world: of this worker; which slots of a step are its own.
+        threads: that decode and augment.
+        pin: put batches into page-locked memory, from which they are copied to a GPU while it computes.
+        opened: how runs are read.
+
+    Attributes:
+        left_out: people and images that were left out of the batches so far, by reason.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[DataSet],
+        config: IngestConfig,
+        skeleton: Skeleton,
+        recipe: RecipeConfig,
+        seed: int,
+        images_per_step: int,
+        rank: int = 0,
+        world: int = 1,
+        threads: int = 1,
+        pin: bool = False,
+        opened: OpenRuns = open_runs,
+    ) -> None:
+        assert world <= images_per_step, "every worker has a slot"
+        self.data, self.config, self.skeleton, self.recipe = data, config, skeleton, recipe
+        self.seed, self.images_per_step, self.threads, self.pin, self.opened = (
+            seed,
+            images_per_step,
+            threads,
+            pin,
+            opened,
+        )
+        self.slots = range(images_per_step * rank // world, images_per_step * (rank + 1) // world)
+        self.left_out: Counter[str] = Counter()
+        self._damaged: list[str] = []
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return sum(part.rows for part in self.data) // self.images_per_step
+
+    def __call__(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
+        """The parts of every step of an epoch from a step on: batches of at most ``batch_size`` images.
+
+        Raises:
+            ValueError: a shard cannot be read, more images than ``max_unreadable`` are damaged, or not one row is
+                usable.
+        """
+        slots, size = self.slots, self.config.batch_size
+        parts = [slots[i : i + size] for i in range(0, len(slots), size)]
+        made = fill_gaps(self._batches(epoch, first_step, slots, parts))
+        while step := list(islice(made, len(parts))):
+            yield step
+
+    def first_images(self, images: int) -> Iterator[Batch]:
+        """Batches of the first images of epoch 0, the same on every worker; nothing is counted."""
+        slots = range(min(images, self.images_per_step))
+        parts = [slots[i : i + self.config.batch_size] for i in range(0, len(slots), self.config.batch_size)]
+        counted = self.left_out.copy()
+        found = 0
+        for batch in self._batches(0, 0, slots, parts):
+            if batch is not None and found < images:
+                found += len(batch.keys)
+                yield batch
+            if found >= images:
+                break
+        self.left_out = counted
+
+    def _batches(self, epoch: int, first_step: int, slots: range, parts: Sequence[range]) -> Iterator[Batch | None]:
+        """The batches of some slots, part by part; None where not one row of a part's row groups is usable."""
+        order = EpochOrder(self.data, self.images_per_step, self.seed, epoch)
+        transform = RowTransform(self.skeleton, self.recipe, self.seed, epoch)
+        runs = self.opened(order.runs(slots, first_step), transform)
+        rows = _places(order, slots, parts, first_step, runs)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            for batch, left_out, damaged in in_order(pool, self._collate, rows, self.config.prefetch):
+                self.left_out += left_out
+                self._note_damaged(damaged)
+                yield batch
+
+    def _collate(self, rows: Sequence[tuple[OpenRun, int]]) -> tuple[Batch | None, Counter[str], list[str]]:
+        """A batch of rows, what was left out, and what is wrong with damaged images. Runs in a thread."""
+        samples: list[Sample] = []
+        left_out: Counter[str] = Counter()
+        damaged: list[str] = []
+        for run, place in rows:
+            made, counts = run.row(place)
+            left_out += counts
+            if isinstance(made, str):
+                damaged += [made] * counts[UNREADABLE]
+                samples += run.substitute(place)
+            else:
+                samples.append(made)
+        if not samples:
+            return None, left_out, damaged
+        batch = collate(samples + [samples[i % len(samples)] for i in range(len(rows) - len(samples))])
+        return batch.pinned() if self.pin else batch, left_out, damaged
+
+    def _note_damaged(self, damaged: Sequence[str]) -> None:
+        """Names damaged images in the worker's log, and refuses to go on after too many of them."""
+        for line in damaged:
+            print(f"left out: {line}", file=sys.stderr)
+        self._damaged += damaged
+        if len(self._damaged) > self.config.max_unreadable:
+            some = "; ".join(self._damaged[:3])
+            raise ValueError(
+                f"{len(self._damaged)} damaged images among the training rows, wanted at most "
+                f"{self.config.max_unreadable} (ingest.max_unreadable): {some}"
+            )
+
+
+def _places(
+    order: EpochOrder, slots: range, parts: Sequence[range], first_step: int, runs: Iterator[OpenRun]
+) -> Iterator[list[tuple[OpenRun, int]]]:
+    """For every part of every step, its rows as places in open runs; opens a run when a step first needs it."""
+    labels = {slot: order.data_sets_of(slot).astype(np.uint8) for slot in slots}
+    waiting: dict[tuple[int, int], deque[OpenRun]] = {}
+    taken: dict[tuple[int, int], int] = {}  # rows taken from the first of the waiting runs
+    for step in range(first_step, order.steps):
+        for part in parts:
+            rows = []
+            for slot in part:
+                source = (slot, int(labels[slot][step]))
+                queue = waiting.setdefault(source, deque())
+                if queue and taken[source] == len(queue[0].run.rows):
+                    queue.popleft()
+                    taken[source] = 0
+                while not queue:
+                    opened = next(runs)
+                    mine = (opened.run.slot, opened.run.data_set)
+                    waiting.setdefault(mine, deque()).append(opened)
+                    # Of a run that began before the first step, some rows have been taken then.
+                    before = labels[mine[0]][opened.run.step : first_step]
+                    taken.setdefault(mine, int(np.count_nonzero(before == mine[1])))
+                rows.append((queue[0], taken[source]))
+                taken[source] += 1
+            yield rows
 
 
 def fill_gaps(batches: Iterable[Batch | None]) -> Iterator[Batch]:
@@ -118,110 +250,3 @@ def fill_gaps(batches: Iterable[Batch | None]) -> Iterator[Batch]:
         missing = 0
     if missing:
         raise ValueError(f"not one sample in {missing} batches of training rows is usable")
-
-
-class CollateRows(ArrowBatchCollateFn):
-    """Decodes, augments and collates stored rows in the loading threads of a training worker."""
-
-    def __init__(self, transform: RowTransform) -> None:
-        self.transform = transform
-
-    def __call__(self, batch: Any) -> Batch | None:
-        """A pyarrow Table of rows to a Batch, or None if none of them is usable."""
-        return _batch([self.transform(row) for row in batch.to_pylist()])
-
-
-class TransformRows:
-    """Decodes and augments stored rows in Ray tasks, for `map_batches`; the samples are pickled.
-
-    A task has no access to the epoch, so every call takes a random seed: such a run cannot be repeated exactly.
-    """
-
-    def __init__(self, transform: RowTransform) -> None:
-        self.transform = transform
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns of rows to the columns key and sample (pickled: the Sample or None, and what was left out)."""
-        self.transform.seed = int(np.random.SeedSequence().generate_state(1)[0])
-        made = []
-        for i in range(len(batch["key"])):
-            self.transform.left_out = Counter()
-            sample = self.transform({name: column[i] for name, column in batch.items()})
-            made.append(pickle.dumps((sample, self.transform.left_out)))
-        return {"key": batch["key"], "sample": np.array(made, dtype=object)}
-
-
-class CollateSamples(ArrowBatchCollateFn):
-    """Collates samples that `TransformRows` made, and adds what it left out to ``left_out``."""
-
-    def __init__(self, left_out: Counter[str]) -> None:
-        self.left_out = left_out
-
-    def __call__(self, batch: Any) -> Batch | None:
-        """A pyarrow Table with the columns key and sample to a Batch, or None if no sample is usable."""
-        samples = []
-        for row in batch.to_pylist():
-            sample, left_out = pickle.loads(row["sample"])
-            samples.append(sample)
-            self.left_out.update(left_out)
-        return _batch(samples)
-
-
-class TrainingBatches:
-    """One worker's batches, epoch by epoch.
-
-    Attributes:
-        transform: of all epochs; its `left_out` adds up over them.
-    """
-
-    def __init__(
-        self, shard: Any, config: IngestConfig, skeleton: Skeleton, recipe: RecipeConfig, seed: int, rank: int = 0
-    ) -> None:
-        self.shard, self.config = shard, config
-        self.transform = RowTransform(skeleton, recipe, seed, rank=rank)
-
-    def __call__(self, epoch: int) -> Iterator[Batch]:
-        """Batches of one pass over this worker's rows, all of the same size.
-
-        Raises:
-            ValueError: if not one of its rows is usable.
-        """
-        self.transform.begin(epoch)
-        on_cluster = self.config.decode_on == "cluster"
-        # Ray refuses a buffer that is smaller than a batch, and None means no shuffling.
-        buffer = max(self.config.shuffle_rows, self.config.batch_size) if self.config.shuffle_rows else None
-        yield from fill_gaps(
-            self.shard.iter_torch_batches(
-                batch_size=self.config.batch_size,
-                prefetch_batches=self.config.prefetch,
-                collate_fn=CollateSamples(self.transform.left_out) if on_cluster else CollateRows(self.transform),
-                local_shuffle_buffer_size=buffer,
-                local_shuffle_seed=self.transform.seed + epoch,
-                drop_last=True,
-            )
-        )
-
-
-def training_rows(
-    folders: Sequence[str],
-    repeat: Sequence[int],
-    config: IngestConfig,
-    skeleton: Skeleton,
-    recipe: RecipeConfig,
-    seed: int,
-) -> Any:
-    """The Ray Dataset that training reads: stored rows, or with `decode_on="cluster"` samples that Ray tasks make.
-
-    Args:
-        folders: prepared data.
-        repeat: how often each folder's rows appear in an epoch; empty means once.
-        config: where images are decoded, and rows a task.
-        skeleton: joints that the model predicts.
-        recipe: augmentation.
-        seed: of the order of the files.
-    """
-    rows = read_split(folders, "train", repeat, seed)
-    if config.decode_on == "cluster":
-        transform = TransformRows(RowTransform(skeleton, recipe, seed))
-        rows = rows.map_batches(transform, batch_size=config.batch_size, batch_format="numpy")
-    return rows

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from das.config import BACKBONE_NAMES, VARIANTS, DASConfig, PoseLikelihood, Update
 from das.fields import at_least, check_name, check_values
@@ -14,6 +15,20 @@ from das.skeleton import SKELETONS, Synthesised, read_skeleton, skeleton_named
 from pipeline.infra.cluster import ClusterConfig
 from pipeline.infra.configs import device_flag, one_of
 from pipeline.training.optim_config import OptimConfig
+
+
+def _workers(word: str) -> int | tuple[int, int]:
+    fewest, _, most = word.partition(":")
+    return (int(fewest), int(most)) if most else int(fewest)
+
+
+_WORKERS = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="N|MIN:MAX",
+    instance_from_str=lambda words: _workers(words[0]),
+    is_instance=lambda value: isinstance(value, int) or (isinstance(value, tuple) and len(value) == 2),
+    str_from_instance=lambda value: [str(value) if isinstance(value, int) else f"{value[0]}:{value[1]}"],
+)
 
 
 @dataclass(frozen=True)
@@ -89,15 +104,18 @@ class IngestConfig:
     """Images per worker and step."""
     accumulate: int = 1
     """Batches per optimiser step."""
-    prefetch: int = 4
-    """Batches decoded ahead on every worker."""
-    shuffle_rows: int = 2048
-    """Rows in each worker's shuffle buffer; 0 keeps the order in which they are read."""
+    prefetch: int = 8
+    """Batches made ahead on every worker."""
+    threads: int = 0
+    """Threads that decode and augment on every worker; 0 means as many as CPUs are reserved for it, and at least 2."""
+    max_unreadable: int = 1000
+    """Damaged images that a worker leaves out, counted and named in its log, before the training is refused."""
     decode_on: Literal["worker", "cluster"] = "worker"
-    """Where images are decoded: threads of the training worker, or Ray tasks anywhere in the cluster."""
+    """Where rows are read and images decoded: in threads of the training worker, or by Ray Data in tasks on any node,
+    which pays where CPU nodes have to help (docs/data.md); the batches are the same."""
 
     def __post_init__(self) -> None:
-        at_least(self, batch_size=1, accumulate=1, prefetch=0, shuffle_rows=0)
+        at_least(self, batch_size=1, accumulate=1, prefetch=1, threads=0, max_unreadable=0)
         check_values(
             self,
             ("recipe", self.recipe in RECIPES, f"one of {', '.join(RECIPES)}"),
@@ -141,8 +159,9 @@ class TrainConfig:
     """The optimisation."""
     pretrained: str | None = None
     """File or URL with torchvision ImageNet weights of the ResNet, or a checkpoint folder to start from."""
-    workers: int = 1
-    """Training processes; each takes one GPU with `--device cuda`."""
+    workers: Annotated[int | tuple[int, int], _WORKERS] = 1
+    """Training processes; each takes one GPU with `--device cuda`. MIN:MAX is elastic: as many as find room, more when
+    nodes come and fewer when they go; a step has the images of MAX workers whatever their number is."""
     gpu: Annotated[
         bool, device_flag(cpu=False, cuda=True), tyro.conf.FlagConversionOff, tyro.conf.arg(name="device")
     ] = False
@@ -155,6 +174,10 @@ class TrainConfig:
     """How often lost workers are replaced before the run fails; -1 means without limit."""
     keep: int = 2
     """Number of checkpoints kept: the best by validation; the last one is always among them."""
+    checkpoint_minutes: float | None = 10.0
+    """Minutes of training between checkpoints within an epoch: what a lost node costs at most; None: none."""
+    checkpoint_steps: int | None = None
+    """Optimiser steps between checkpoints within an epoch; None: none."""
     seed: int = 0
     """Seed of initial weights, order of rows and augmentation."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -166,6 +189,27 @@ class TrainConfig:
         check_values(self, ("repeat", all(times >= 1 for times in self.repeat), "whole numbers from 1"))
         fitting = all(0 < threshold <= 1 for threshold in self.oks_thresholds)
         check_values(self, ("oks_thresholds", fitting, "numbers above 0 and at most 1"))
-        at_least(self, workers=1, val_images=1, keep=1, max_failures=-1)
+        at_least(self, val_images=1, keep=1, max_failures=-1, checkpoint_steps=1)
+        fewest, most = self.fewest_workers, self.most_workers
+        check_values(
+            self,
+            ("workers", 1 <= fewest <= most, "at least 1, or MIN:MAX with 1 <= MIN <= MAX"),
+            ("checkpoint_minutes", self.checkpoint_minutes is None or self.checkpoint_minutes > 0, "above 0, or None"),
+        )
         check_name(self)
         self.model.build()
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which the training waits."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers of a full cluster."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of an optimiser step over all workers, whatever their number is now."""
+        return self.ingest.batch_size * self.ingest.accumulate * self.most_workers

@@ -12,7 +12,6 @@ from typing import Any
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
-    DataConfig,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -22,14 +21,11 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from das.recipe import RecipeConfig
-from pipeline.data.ray_rows import read_split
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join
 from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle, Tracker
-from pipeline.training.batches import training_rows
 from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
 from pipeline.training.loop import train_loop
@@ -83,8 +79,7 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         return TrainResult(folder.best, result["run_id"], result["metrics"], finished_before=True)
 
     if parent is None:  # a sweep has checked the resources of all its trials together
-        # One CPU more than the workers reserve: without it Ray Data cannot read while the workers wait for its rows.
-        preflight(config.workers, worker_resources(config), spare_cpus=1.0)
+        preflight(config.fewest_workers, worker_resources(config), spare_cpus=spare_cpus(config))
     folder.write_settings(job.settings())
     with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
         tracker.log_params(flat(config))
@@ -107,21 +102,21 @@ def worker_resources(config: TrainConfig) -> dict[str, float]:
     return {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.gpu else {})}
 
 
+def spare_cpus(config: TrainConfig) -> float:
+    """CPUs that a training needs beside its workers'.
+
+    With Ray Data one: without it, tasks could not read while the workers wait for their rows.
+    """
+    return 1.0 if config.ingest.decode_on == "cluster" else 0.0
+
+
 def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> TorchTrainer:
     """The Ray trainer; with the same storage and name it continues from the last committed checkpoint."""
     config = job.config
-    recipe = RecipeConfig.from_json(job.info.recipe)
-    skeleton = job.info.model.skeleton
-    datasets = {"train": training_rows(config.data, config.repeat, config.ingest, skeleton, recipe, config.seed)}
-    if job.val_keys:
-        datasets["val"] = read_split([config.val or config.data[0]], "val")
-    select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_keys else {}
+    select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_rows else {}
     return TorchTrainer(
         train_loop,
         train_loop_config={"job": job},
-        datasets=datasets,
-        # Every worker reads the whole val split and picks its own keys from it (see Validator).
-        dataset_config=DataConfig(datasets_to_split=["train"]),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpu,

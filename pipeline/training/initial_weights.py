@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from das.sample import Batch
 from das.train_step import TrainStep
 from pipeline.infra.redaction import redacted
 
-# Batches whose targets give the mean root and pose that a new model starts from.
-PRIOR_BATCHES = 8
+PRIOR_IMAGES = 64
+"""Images whose targets give the mean root and pose that a new model starts from."""
 
 
 def check_initial_weights(pretrained: str, model: DASConfig) -> None:
@@ -54,15 +53,14 @@ def check_initial_weights(pretrained: str, model: DASConfig) -> None:
 def initialise(step: TrainStep, pretrained: str | None, start_at_mean: bool, batches: Iterable[Batch]) -> None:
     """Sets the weights of a new training.
 
-    Every worker does this. Their means differ, because each reads its own batches; DistributedDataParallel then
-    copies rank 0's weights to all.
+    Every worker does this, with the same images.
 
     Args:
         step: with random weights.
         pretrained: checkpoint folder, ImageNet file or URL; None keeps the random weights.
         start_at_mean: initial outputs are the mean root and pose of the first batches; a checkpoint of the same joints
             brings its own.
-        batches: of the training data; at most `PRIOR_BATCHES` are read.
+        batches: of the first ``PRIOR_IMAGES`` images; read only where they are needed.
 
     Raises:
         ValueError: as ``check_initial_weights``.
@@ -70,13 +68,13 @@ def initialise(step: TrainStep, pretrained: str | None, start_at_mean: bool, bat
     if pretrained is not None and is_checkpoint(pretrained):
         fresh = fresh_tensors(pretrained, step.model.config)
         if fresh:  # new joints start at their mean; the checkpoint's tensors then replace all others
-            step.model.set_priors(*mean_targets(step.criterion, islice(batches, PRIOR_BATCHES)))
+            step.model.set_priors(*mean_targets(step.criterion, batches))
         _load(pretrained, step.model, fresh)
         return
     if pretrained is not None:
         step.model.backbone.load_imagenet(pretrained)
     if start_at_mean:
-        step.model.set_priors(*mean_targets(step.criterion, islice(batches, PRIOR_BATCHES)))
+        step.model.set_priors(*mean_targets(step.criterion, batches))
 
 
 def is_checkpoint(pretrained: str) -> bool:

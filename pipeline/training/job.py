@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from das.checkpoint import ModelInfo, load_info
 from das.skeleton import Skeleton
+from pipeline.data.data_sets import DataSet, data_set
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
+from pipeline.data.stored_rows import StoredRows, read_rows, spread
 from pipeline.evaluation.ground_truth import strict_truth
 from pipeline.evaluation.train_overlap import INDEX_FILE
 from pipeline.infra.cluster import absolute_storage
@@ -35,8 +37,8 @@ class TrainJob:
     Attributes:
         config: the training, its paths absolute.
         info: description of the model, written into every checkpoint.
-        train_rows: rows of one epoch, over all workers.
-        val_keys: keys of the images that are scored after every epoch; empty means no validation.
+        train: the training rows of every folder.
+        val_rows: the images that are scored after every epoch; empty means no validation.
         index: columns key and image_sha256 of all images that the model will have learned from, written into every
             checkpoint; None where they are not known.
         manifests: of the training data, one per folder.
@@ -46,8 +48,8 @@ class TrainJob:
 
     config: TrainConfig
     info: ModelInfo
-    train_rows: int
-    val_keys: list[str]
+    train: list[DataSet]
+    val_rows: list[StoredRows]
     index: dict[str, list[str]] | None
     manifests: list[Manifest]
     validated_on: str | None = None
@@ -60,7 +62,6 @@ class TrainJob:
         not where it runs. The number of workers may change where batch_size x accumulate x workers stays the same:
         steps are then of as many images as before, and the schedule, which counts steps, goes on where it was.
         """
-        ingest = self.config.ingest
         return {
             "model": self.info.model.to_json(),
             "recipe": self.info.recipe,
@@ -69,11 +70,11 @@ class TrainJob:
             "repeat": list(self.config.repeat),
             "seed": self.config.seed,
             "pretrained": self.config.pretrained,
-            "batch_size x accumulate x workers": ingest.batch_size * ingest.accumulate * self.config.workers,
+            "batch_size x accumulate x workers": self.config.images_per_step,
             "val": self.validated_on,
             "val_images": self.config.val_images,
             "oks_thresholds": list(self.config.oks_thresholds),
-            "select": SELECT_BY if self.val_keys else None,
+            "select": SELECT_BY if self.val_rows else None,
         }
 
 
@@ -95,14 +96,13 @@ def training_job(config: TrainConfig) -> TrainJob:
     model, recipe = config.model.build(), config.ingest.build()
     manifests = [load_manifest(data) for data in config.data]
     repeat = config.repeat or (1,) * len(manifests)
-    rows = sum(_images(m, "train") * n for m, n in zip(manifests, repeat, strict=True))
-    per_step = config.ingest.batch_size * config.ingest.accumulate * config.workers
-    if rows < per_step:
-        raise ValueError(f"data has {rows} training images, wanted at least one step of {per_step}")
+    train = [data_set(f, m, "train", n) for f, m, n in zip(config.data, manifests, repeat, strict=True)]
+    if (rows := sum(part.rows for part in train)) < config.images_per_step:
+        raise ValueError(f"data has {rows} training images, wanted at least one step of {config.images_per_step}")
     if config.pretrained is not None:
         check_initial_weights(config.pretrained, model)
-    val_keys = _val_keys(config, model.skeleton)
-    if val_keys:
+    val_rows = _val_rows(config, model.skeleton)
+    if val_rows:
         # Validation chooses a threshold of the ranking score, so prediction must apply it to the same score.
         model = replace(model, threshold_on="score")
     statistics = pose_statistics(_annotations(config.data, manifests), model.skeleton, recipe)
@@ -117,10 +117,10 @@ def training_job(config: TrainConfig) -> TrainJob:
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    validated = load_manifest(config.val or config.data[0]) if val_keys else None
+    validated = load_manifest(config.val or config.data[0]) if val_rows else None
     validated_on = f"{validated.source} {validated.fingerprint}" if validated is not None else None
     index = _training_index(config.data, config.pretrained)
-    return TrainJob(config, info, rows, val_keys, index, manifests, validated_on)
+    return TrainJob(config, info, train, val_rows, index, manifests, validated_on)
 
 
 def _images(manifest: Manifest, split: str) -> int:
@@ -130,18 +130,16 @@ def _images(manifest: Manifest, split: str) -> int:
 # ---- validation images ----
 
 
-def _val_keys(config: TrainConfig, skeleton: Skeleton) -> list[str]:
-    """Keys of at most ``val_images`` val images, evenly spread over the sorted split; empty if it cannot be scored.
+def _val_rows(config: TrainConfig, skeleton: Skeleton) -> list[StoredRows]:
+    """At most ``val_images`` val images, evenly spread over the split; empty if it cannot be scored.
 
     Raises:
         ValueError: ``config.val`` is given and its val split cannot be scored.
     """
     folder = config.val or config.data[0]
-    split = sorted(_index_column(folder, "val", "key")) if _images(load_manifest(folder), "val") else []
-    chosen = split[:: max(1, -(-len(split) // config.val_images))]  # every n-th, n rounded up
-    wanted = set(chosen)
-    shards = list_shards(folder, "val") if wanted else []
-    records = [r for shard in shards for r in read_records(shard, images=False) if r.key in wanted]
+    split = data_set(folder, load_manifest(folder), "val")
+    chosen = spread(split, config.val_images) if split.rows else []
+    records = [record for rows in chosen for record in read_rows(rows.shard, rows.group, rows.rows)]
     if any(r.joints_cam is None for r in records):
         fault = "its val split has images annotated in 2D only"
     elif not strict_truth(records, skeleton).counted(skeleton.root_indices).any():
@@ -151,7 +149,7 @@ def _val_keys(config: TrainConfig, skeleton: Skeleton) -> list[str]:
         return chosen
     if config.val is not None:
         raise ValueError(f"val = {folder}: {fault}, wanted people in 3D")
-    if split:
+    if chosen:
         print(f"{redacted(folder)}: {fault}; training goes without validation (see --val)", file=sys.stderr)
     return []
 

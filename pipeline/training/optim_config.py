@@ -36,6 +36,8 @@ class OptimConfig:
     """Time budget: training ends, and cosine reaches 0, after so many minutes or after `epochs`, whichever is first."""
     clip_norm: float = 35.0
     """Largest L2 norm of the gradient."""
+    max_bad_steps: int = 10
+    """Steps in a row with an infinite or NaN loss or gradient, each skipped and named, before the training stops."""
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"
     """Automatic mixed precision; auto is bf16 where the processor has it and none elsewhere, because emulated bf16 is
     ten times slower; fp16 uses a loss scale that starts at 512."""
@@ -46,7 +48,7 @@ class OptimConfig:
     zeros, as in the release."""
 
     def __post_init__(self) -> None:
-        at_least(self, weight_decay=0, warmup_steps=0, epochs=1)
+        at_least(self, weight_decay=0, warmup_steps=0, epochs=1, max_bad_steps=1)
         check_values(
             self,
             ("lr", self.lr > 0, "above 0"),

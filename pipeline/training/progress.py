@@ -15,7 +15,8 @@ class TrainingProgress:
 
     Attributes:
         epoch: epochs finished.
-        step: optimiser steps finished, over all epochs.
+        step: optimiser steps finished, over all epochs; those that were skipped count too.
+        epoch_step: steps finished in the present epoch. With ``epoch`` it is the position in the training data.
         finished: all epochs are done or the budget is used up. It is part of the state: a restarted process has a
             smaller clock than the slowest worker had and could not recompute it.
     """
@@ -25,6 +26,7 @@ class TrainingProgress:
         self.total_steps = steps_per_epoch * config.epochs
         self.epoch = 0
         self.step = 0
+        self.epoch_step = 0
         self.finished = False
         self._earlier_seconds = 0.0  # of earlier processes of the same training
         self._started = time.monotonic()
@@ -50,18 +52,31 @@ class TrainingProgress:
         """Whether the budget is used up."""
         return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
 
+    def end_step(self) -> None:
+        """Counts an optimiser step."""
+        self.step += 1
+        self.epoch_step += 1
+
     def end_epoch(self, seconds: float) -> None:
         """Counts an epoch, whole or cut short by the budget; ``seconds`` is the slowest worker's clock."""
         self.epoch += 1
+        self.epoch_step = 0
         self.finished = self.epoch >= self.config.epochs or self.out_of_time(seconds)
 
     def state(self) -> dict[str, float]:
         """Plain numbers for a checkpoint."""
-        return {"epoch": self.epoch, "step": self.step, "seconds": self.seconds(), "finished": float(self.finished)}
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "epoch_step": self.epoch_step,
+            "seconds": self.seconds(),
+            "finished": float(self.finished),
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         """Continues from what ``state`` returned."""
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.epoch_step = int(state.get("epoch_step", 0))  # older checkpoints were written at the end of epochs only
         self._earlier_seconds = float(state["seconds"])
         self.finished = bool(state["finished"])
         self._started = time.monotonic()

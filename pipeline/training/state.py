@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +20,7 @@ from das.checkpoint import (
     save_training_state,
 )
 from das.model import DAS
-from das.train_step import TrainStep, require_finite
+from das.train_step import TrainStep
 from pipeline.training.optim import autocast_type, averaged, make_optimizer
 from pipeline.training.optim_config import OptimConfig
 from pipeline.training.progress import TrainingProgress
@@ -70,29 +69,27 @@ class TrainingState:
         """The model that is validated and kept: the moving average, or the last step's weights without one."""
         return self.step.model if self.average is None else cast(DAS, self.average.module)
 
-    def update(self, clip_norm: float, keys: Sequence[str]) -> torch.Tensor:
+    def update(self, clip_norm: float) -> torch.Tensor:
         """One optimiser step from the gradients that are in the parameters; clears them.
+
+        Gradients that are infinite or NaN change nothing: the step is counted and left out. With fp16 the scaler does
+        so, and halves its scale.
 
         Args:
             clip_norm: largest L2 norm of the gradient.
-            keys: of the samples that gave it, for the error.
 
         Returns:
             The gradient's norm before clipping, a scalar on the device.
-
-        Raises:
-            FloatingPointError: the norm is infinite or NaN.
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.step.parameters(), clip_norm)
-        if not self.scaler.is_enabled():  # an enabled scaler skips such a step and halves the scale
-            require_finite({"gradient norm": norm}, list(keys))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled() or norm.isfinite():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.average is not None:
+                self.average.update_parameters(self.step.model)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.step.model)
-        self.progress.step += 1
+        self.progress.end_step()
         return norm
 
     def share_buffers(self) -> None:

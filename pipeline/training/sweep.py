@@ -29,7 +29,7 @@ from pipeline.infra.files import copy_folder, join
 from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
-from pipeline.training.fit import fit, worker_resources
+from pipeline.training.fit import fit, spare_cpus, worker_resources
 from pipeline.training.job import training_job
 from pipeline.training.run_folder import RunFolder, save_best
 from pipeline.training.trials import SweepConfig, Trial, draw_trials
@@ -70,7 +70,7 @@ def sweep(config: SweepConfig) -> SweepResult:
         RuntimeError: every trial failed.
     """
     job = training_job(config.train)
-    if not job.val_keys:
+    if not job.val_rows:
         raise ValueError(f"{job.config.val or job.config.data[0]} has no val split, wanted one to compare trials on")
     cluster = connect(replace(config.train.cluster, dashboard=True))
     folder = RunFolder(join(cluster.storage, config.name), settings_file="sweep.json")
@@ -80,7 +80,9 @@ def sweep(config: SweepConfig) -> SweepResult:
     if (result := folder.result()) is not None:
         return _result(folder, result, finished_before=True)
     _require_dashboard()
-    fitting = preflight(config.train.workers, worker_resources(config.train), config.trials, spare_cpus=1.0)
+    fitting = preflight(
+        config.train.fewest_workers, worker_resources(config.train), config.trials, spare_cpus(config.train)
+    )
     at_once = min(fitting, config.max_concurrent or fitting)
     folder.write_settings(settings)
 

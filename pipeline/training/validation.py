@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 import numpy as np
-import ray.train
 import torch.distributed as dist
 
 from das.checkpoint import ModelInfo
@@ -15,13 +15,16 @@ from das.metrics.strict import best_threshold, strict
 from das.model import DAS
 from das.predictor import Predictor
 from pipeline.data.record import Record, decode_image
-from pipeline.data.schema import from_row
+from pipeline.data.stored_rows import StoredRows, read_ahead, read_rows
 from pipeline.evaluation.ground_truth import predicted, strict_truth
 from pipeline.training.config import TrainConfig
 
 # Metric, in mm, whose smallest value picks the best epoch: all people count, a missed one with the error that the mean
 # pose has on that person.
 SELECT_BY = "val/mpjpe_with_misses"
+NOT_SCORED = 1e9
+"""Value of that metric in checkpoints within an epoch, which are not validated: any epoch's is better."""
+
 # Candidates below this score are dropped before the threshold is chosen: there are thousands, and suppression compares
 # them in pairs.
 LEAST_SCORE = 0.05
@@ -36,18 +39,24 @@ class Validator:
     Args:
         config: the training.
         info: description of the model; its decoding is kept where none can be chosen.
-        keys: of the val images that are scored.
+        rows: the val images that are scored.
         rank: of this worker.
         world: number of workers.
         bf16: predict in bfloat16.
     """
 
     def __init__(
-        self, config: TrainConfig, info: ModelInfo, keys: Sequence[str], rank: int, world: int, bf16: bool = False
+        self,
+        config: TrainConfig,
+        info: ModelInfo,
+        rows: Sequence[StoredRows],
+        rank: int,
+        world: int,
+        bf16: bool = False,
     ) -> None:
         self.config, self.info, self.bf16 = config, info, bf16
         self.world = world
-        self.own_keys = frozenset(sorted(keys)[rank::world])
+        self.own = rows[rank::world]
 
     def __call__(self, model: DAS) -> tuple[dict[str, float], ModelInfo]:
         """Numbers of the strict protocol with the chosen decoding, named val/..., and the description with it."""
@@ -87,13 +96,6 @@ class Validator:
 
     def _batches(self) -> Iterator[list[Record]]:
         """This worker's val images, batch by batch."""
-        batch: list[Record] = []
-        for row in ray.train.get_dataset_shard("val").iter_rows():
-            if row["key"] not in self.own_keys:
-                continue
-            batch.append(from_row(row))
-            if len(batch) == self.config.ingest.batch_size:
-                yield batch
-                batch = []
-        if batch:
+        records = chain.from_iterable(read_ahead(lambda rows: read_rows(rows.shard, rows.group, rows.rows), self.own))
+        while batch := list(islice(records, self.config.ingest.batch_size)):
             yield batch

@@ -49,7 +49,7 @@ def test_synthesised_joints_are_part_of_the_recipe_that_a_checkpoint_holds():
         ({"batch_size": 0}, "batch_size = 0, wanted at least 1"),
         ({"accumulate": 0}, "accumulate = 0, wanted at least 1"),
         ({"prefetch": -1}, "prefetch = -1, wanted at least 0"),
-        ({"shuffle_rows": -1}, "shuffle_rows = -1, wanted at least 0"),
+        ({"prefetch": 0}, "prefetch = 0, wanted at least 1"),
     ],
 )
 def test_bad_values_of_the_batches_are_refused_by_name(change, reason):

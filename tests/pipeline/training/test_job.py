@@ -53,7 +53,7 @@ def test_shards_with_other_rows_than_the_manifest_lists_are_refused(prepared, tm
 def test_a_threshold_chosen_on_val_applies_to_the_score_it_was_chosen_by(prepared):
     assert paper_resnet50().threshold_on == "confidence"
     job = training_job(tiny(prepared, model=ModelChoice("paper_resnet50")))
-    assert job.val_keys and job.info.model.threshold_on == "score"
+    assert job.val_rows and job.info.model.threshold_on == "score"
 
 
 def without_val_depths(prepared, folder) -> str:
@@ -70,13 +70,7 @@ def test_a_val_split_that_cannot_be_scored_is_refused_or_left_out_before_anythin
     with pytest.raises(ValueError, match=r"val = .*/flat: its val split has images annotated in 2D only, wanted"):
         training_job(tiny(prepared, val=flat_val))
     job = training_job(dataclasses.replace(tiny(prepared), data=(flat_val,)))
-    assert job.val_keys == [] and "training goes without validation" in capsys.readouterr().err
-
-
-def test_val_images_are_spread_evenly_over_the_split_whatever_the_order_of_its_rows(prepared):
-    every = training_job(tiny(prepared)).val_keys
-    assert every == sorted(every) and len(every) == len(set(every)) > 3
-    assert training_job(tiny(prepared, val_images=3)).val_keys == every[:: -(-len(every) // 3)]
+    assert job.val_rows == [] and "training goes without validation" in capsys.readouterr().err
 
 
 # ---- fine-tuning: what a model records of the checkpoint it starts from ----
@@ -99,7 +93,7 @@ def test_a_fine_tuned_model_keeps_the_terms_and_is_not_scored_on_the_training_da
         "image_sha256": ["0", seen.records[1].image_sha256],
     }
     write_columns(tmp_path / "parent" / INDEX_FILE, parents_index)
-    ((_, child),) = train(StandIn(prepared, tmp_path), start, val=False)
+    ((_, child),) = train(StandIn(tmp_path), start, val=False)
     kept = load_info(child).data
     assert kept["terms"] == ["research only", *info.data["terms"]]
     assert (kept["sources"], kept["fingerprints"]) == (["films", "synthetic"], ["f", *info.data["fingerprints"]])
@@ -114,7 +108,7 @@ def test_a_fine_tuned_model_keeps_the_terms_and_is_not_scored_on_the_training_da
 
 def test_an_initial_checkpoint_without_an_index_leaves_the_training_images_unknown(prepared, tmp_path, capsys):
     start, _ = parent_of(prepared, tmp_path / "parent")
-    ((_, child),) = train(StandIn(prepared, tmp_path), start, val=False)
+    ((_, child),) = train(StandIn(tmp_path), start, val=False)
     assert "parent holds no training_index.parquet: what it was trained on is not known" in capsys.readouterr().out
     assert not (child / INDEX_FILE).exists()
     assert "it is not known" in overlap(child, read_annotations([str(prepared)], "val"))

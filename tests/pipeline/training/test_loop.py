@@ -20,7 +20,7 @@ from pipeline.infra.columns import read_columns
 from pipeline.training import loop
 from pipeline.training.config import ModelChoice, TrainConfig
 from pipeline.training.job import training_job
-from pipeline.training.validation import SELECT_BY, Validator
+from pipeline.training.validation import NOT_SCORED, SELECT_BY, Validator
 from tests.pipeline.training.ray_train_stand_in import StandIn
 from tests.pipeline.training.training_cases import TINY, tiny, tiny_optim, train
 
@@ -36,7 +36,7 @@ def flat(tree, prefix=""):
 @pytest.fixture(scope="module")
 def uninterrupted(prepared, tmp_path_factory):
     """A training of three epochs without interruption."""
-    return train(StandIn(prepared, tmp_path_factory.mktemp("uninterrupted")), tiny(prepared))
+    return train(StandIn(tmp_path_factory.mktemp("uninterrupted")), tiny(prepared))
 
 
 def test_every_epoch_reports_numbers_and_a_complete_checkpoint(uninterrupted, prepared):
@@ -71,7 +71,7 @@ def test_the_index_lists_the_training_rows_and_no_others(uninterrupted, prepared
 
 def test_without_averaging_the_raw_weights_are_kept_and_the_checkpoint_records_it(prepared, tmp_path):
     only = tiny(prepared, optim=tiny_optim(ema_decay=None, epochs=1))
-    ((_, folder),) = train(StandIn(prepared, tmp_path), only, val=False)
+    ((_, folder),) = train(StandIn(tmp_path), only, val=False)
     model, info = load_model(folder)
     state = load_training_state(folder)
     assert info.weights == "raw" and state["average"] is None
@@ -84,7 +84,7 @@ def test_bf16_and_accumulation_train(prepared, tmp_path):
         optim=tiny_optim(amp="bf16", epochs=1),
         ingest=dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3),
     )
-    ((metrics, folder),) = train(StandIn(prepared, tmp_path), other, val=False)
+    ((metrics, folder),) = train(StandIn(tmp_path), other, val=False)
     assert metrics["step"] == 2  # 32 rows are 6 batches of 5, two groups of 3
     assert all(value.isfinite().all() for value in load_model(folder)[0].state_dict().values())
 
@@ -95,8 +95,8 @@ def test_the_tracker_gets_rates_and_shares_of_whole_global_batches(prepared, tmp
     monkeypatch.setattr(loop.Tracker, "join", lambda run: SimpleNamespace(log_metrics=lambda m, step: logged.append(m)))
     ingest = dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3)
     job = training_job(tiny(prepared, optim=tiny_optim(epochs=1), ingest=ingest))
-    StandIn(prepared, tmp_path).install(monkeypatch)
-    loop.train_loop({"job": dataclasses.replace(job, val_keys=[], run=object())})
+    StandIn(tmp_path).install(monkeypatch)
+    loop.train_loop({"job": dataclasses.replace(job, val_rows=[], run=object())})
     steps = [metrics for metrics in logged if "train/images_per_second" in metrics]
     for metrics in steps:
         assert metrics["train/images_per_second"] * metrics["train/seconds_per_step"] == pytest.approx(15)
@@ -108,11 +108,11 @@ def test_the_tracker_gets_rates_and_shares_of_whole_global_batches(prepared, tmp
 
 
 def test_a_restart_continues_exactly_where_the_last_checkpoint_was(uninterrupted, prepared, tmp_path):
-    first = StandIn(prepared, tmp_path)
+    first = StandIn(tmp_path)
     first.crash_after = 2
     with pytest.raises(KeyboardInterrupt):
         train(first, tiny(prepared))
-    second = train(StandIn(prepared, tmp_path), tiny(prepared))
+    second = train(StandIn(tmp_path), tiny(prepared))
     assert [metrics["epoch"] for metrics, _ in second] == [3]
 
     (metrics, folder), (again, restarted) = uninterrupted[-1], second[-1]
@@ -128,23 +128,64 @@ def test_a_restart_continues_exactly_where_the_last_checkpoint_was(uninterrupted
             assert value == found[name], name
 
 
+def equal_states(wanted, found):
+    wanted, found = (flat(load_training_state(path)) for path in (wanted, found))
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, found[name]), name
+        elif name != "/progress/seconds":
+            assert value == found[name], name
+
+
+def test_a_restart_within_an_epoch_continues_with_the_next_step_bit_for_bit(uninterrupted, prepared, tmp_path):
+    first = StandIn(tmp_path)
+    first.crash_after = 3  # after steps 3, 4 (the end of epoch 1) and 7
+    config = tiny(prepared, checkpoint_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(first, config)
+    assert [(metrics["step"], metrics["epoch_step"]) for metrics, _ in first.reports] == [(3, 3), (4, 0), (7, 3)]
+    assert first.reports[0][0][SELECT_BY] == first.reports[2][0][SELECT_BY] == NOT_SCORED
+    second = train(StandIn(tmp_path), config)
+    assert [metrics["step"] for metrics, _ in second] == [8, 11, 12]
+    equal_states(uninterrupted[-1][1], second[-1][1])
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(uninterrupted, prepared, tmp_path, capsys):
+    for _, folder in uninterrupted[:2]:
+        shutil.copytree(folder, tmp_path / folder.name)
+    damaged = tmp_path / "checkpoint-0008" / "training_state.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    again = train(StandIn(tmp_path), tiny(prepared))
+    assert [metrics["step"] for metrics, _ in again] == [8, 12]
+    assert "checkpoint-0008 is damaged" in capsys.readouterr().out
+    equal_states(uninterrupted[-1][1], again[-1][1])
+
+
+def test_without_a_checkpoint_that_can_be_read_the_training_does_not_start_over(uninterrupted, prepared, tmp_path):
+    shutil.copytree(uninterrupted[0][1], tmp_path / "checkpoint-0004")
+    (tmp_path / "checkpoint-0004" / "training_state.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="training_state.pt"):
+        train(StandIn(tmp_path), tiny(prepared))
+
+
 def test_a_finished_training_does_nothing_more(uninterrupted, prepared, tmp_path):
-    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-003")
-    assert train(StandIn(prepared, tmp_path), tiny(prepared)) == []
+    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-0012")
+    assert train(StandIn(tmp_path), tiny(prepared)) == []
 
 
 def test_a_budget_that_is_used_up_ends_the_training_for_good(prepared, tmp_path):
     short = tiny(prepared, optim=tiny_optim(epochs=100, max_minutes=1e-6))
-    reports = train(StandIn(prepared, tmp_path), short, val=False)
+    reports = train(StandIn(tmp_path), short, val=False)
     assert [(metrics["epoch"], metrics["step"], metrics["finished"]) for metrics, _ in reports] == [(1, 1, 1)]
-    assert train(StandIn(prepared, tmp_path), short, val=False) == []
+    assert train(StandIn(tmp_path), short, val=False) == []
 
 
 def test_a_checkpoint_of_another_training_state_is_refused(uninterrupted, prepared, tmp_path):
-    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-003")
+    shutil.copytree(uninterrupted[-1][1], tmp_path / "checkpoint-0012")
     other = tiny(prepared, model=ModelChoice("small", backbone_width=16))
     with pytest.raises((ValueError, RuntimeError), match="size mismatch|another architecture"):
-        train(StandIn(prepared, tmp_path), other)
+        train(StandIn(tmp_path), other)
 
 
 # ---- one worker and two ----
@@ -184,7 +225,7 @@ def worker(rank, prepared, folder):
         ingest = dataclasses.replace(TINY.ingest, batch_size=batch_size, accumulate=accumulate)
         with pytest.MonkeyPatch.context() as patch:
             freeze_norms(patch)
-            run_in = StandIn(prepared, Path(folder) / name, rank, 2)
+            run_in = StandIn(Path(folder) / name, rank, 2)
             reports = train(run_in, dataclasses.replace(shared, ingest=ingest, workers=2))
         torch.save([metrics for metrics, _ in reports], Path(folder) / f"{name}-{rank}.pt")
     dist.destroy_process_group()
@@ -194,7 +235,7 @@ def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(pr
     shared = same_start(prepared, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         freeze_norms(patch)
-        one = train(StandIn(prepared, tmp_path / "one"), shared)
+        one = train(StandIn(tmp_path / "one"), shared)
     torch.multiprocessing.spawn(worker, (str(prepared), str(tmp_path)), nprocs=2)
 
     wanted = flat(load_training_state(one[-1][1]))
@@ -207,7 +248,7 @@ def test_two_workers_train_the_model_of_one_that_sees_the_same_global_batches(pr
             assert first["step"] == single["step"] and first["val/people"] == single["val/people"]
             validation = {k: v for k, v in first.items() if k.startswith("val/")}
             assert validation == {k: v for k, v in second.items() if k.startswith("val/")}
-        found = flat(load_training_state(tmp_path / name / "checkpoint-002"))
+        found = flat(load_training_state(tmp_path / name / "checkpoint-0008"))
         for key in wanted:
             if key.startswith(("/model/", "/average/")):
                 torch.testing.assert_close(found[key], wanted[key], atol=2e-4, rtol=1e-3, msg=f"{name} {key} differs")
@@ -231,7 +272,7 @@ def free_norms_worker(rank, prepared, folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "Validator", Recorded)
             optim = dataclasses.replace(shared.optim, ema_decay=ema_decay, epochs=1)
-            run_in = StandIn(prepared, Path(folder) / name, rank, 2)
+            run_in = StandIn(Path(folder) / name, rank, 2)
             train(run_in, dataclasses.replace(shared, optim=optim, workers=2))
         torch.save(validated, Path(folder) / f"{name}-{rank}.pt")
     dist.destroy_process_group()
@@ -242,7 +283,7 @@ def test_all_workers_validate_the_model_that_is_saved_running_statistics_include
     torch.multiprocessing.spawn(free_norms_worker, (str(prepared), str(tmp_path)), nprocs=2)
     start, _ = load_model(tmp_path / "start")
     for name in ("average", "raw"):
-        saved = load_model(tmp_path / name / "checkpoint-001")[0].state_dict()
+        saved = load_model(tmp_path / name / "checkpoint-0002")[0].state_dict()
         statistics = [key for key in saved if key.endswith(("running_mean", "running_var"))]
         assert len(statistics) > 10 and not any(torch.equal(saved[k], start.state_dict()[k]) for k in statistics)
         for rank in range(2):
@@ -254,14 +295,39 @@ def test_all_workers_validate_the_model_that_is_saved_running_statistics_include
 # ---- losses and gradients that are not finite ----
 
 
-def test_a_loss_that_is_not_finite_names_the_samples(prepared, tmp_path):
-    wild = tiny(prepared, optim=tiny_optim(lr=1e30, warmup_steps=0))
-    with pytest.raises(FloatingPointError, match=r"not finite: loss .* on samples .*synthetic/studio_") as error:
-        train(StandIn(prepared, tmp_path), wild, val=False)
-    assert str(error.value).count("synthetic/") == wild.ingest.batch_size
+def nan_where(patch, bad_steps):
+    """Makes the loss NaN at these steps of a training, counted from 0."""
+    forward, at = TrainStep.forward, iter(range(1000))
+
+    def spoilt(step, batch, totals):
+        losses = forward(step, batch, totals)
+        if next(at) in bad_steps:
+            losses["loss"] = losses["loss"] * float("nan")
+        return losses
+
+    patch.setattr(TrainStep, "forward", spoilt)
 
 
-def test_a_gradient_that_is_not_finite_stops_the_training_before_it_spoils_the_weights(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
-    with pytest.raises(FloatingPointError, match="not finite: gradient norm inf, on samples synthetic/studio_"):
-        train(StandIn(prepared, tmp_path), tiny(prepared), val=False)
+def test_a_bad_step_is_skipped_and_names_its_samples(prepared, tmp_path, monkeypatch, capsys):
+    nan_where(monkeypatch, {1, 5})
+    logged, tags = [], []
+    tracker = SimpleNamespace(log_metrics=lambda m, step: logged.append((step, m)), set_tags=tags.append)
+    monkeypatch.setattr(loop.Tracker, "join", lambda run: tracker)
+    StandIn(tmp_path).install(monkeypatch)
+    job = training_job(tiny(prepared, optim=tiny_optim(epochs=2)))
+    loop.train_loop({"job": dataclasses.replace(job, val_rows=[], run=object())})
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert [line.split(",")[0] for line in lines] == ["step 2 skipped", "step 6 skipped"]
+    assert all(line.count("synthetic/studio_") == 8 for line in lines) and [*tags[0]] == ["das.skipped_step"]
+    counted = [(step, m["train/skipped_steps"]) for step, m in logged if "train/skipped_steps" in m]
+    assert counted == [(2, 1), (6, 2)]
+    weights = load_model(tmp_path / "checkpoint-0008")[0].state_dict()
+    assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_training_in_one_line(prepared, tmp_path, monkeypatch):
+    nan_where(monkeypatch, {0, 2, 3, 4})
+    job = tiny(prepared, optim=tiny_optim(max_bad_steps=3))
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row skipped .*not finite: .*studio_") as error:
+        train(StandIn(tmp_path), job, val=False)
+    assert "\n" not in str(error.value) and str(error.value).count("synthetic/") == job.ingest.batch_size

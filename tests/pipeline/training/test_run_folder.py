@@ -56,7 +56,7 @@ def test_other_val_data_are_another_training_and_the_same_data_elsewhere_are_not
     other = dataclasses.replace(job, validated_on="coco 0123")
     with pytest.raises(ValueError, match=rf"val = '{job.validated_on}', the new call 'coco 0123'"):
         folder.check_settings(other.settings())
-    nothing = dataclasses.replace(job, validated_on=None, val_keys=[])
+    nothing = dataclasses.replace(job, validated_on=None, val_rows=[])
     with pytest.raises(ValueError, match=r"select = 'val/\w+', the new call None"):
         folder.check_settings(nothing.settings())
 

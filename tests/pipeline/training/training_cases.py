@@ -33,7 +33,7 @@ def train(stand_in, config, val=True):
     job = training_job(config)
     with pytest.MonkeyPatch.context() as patch:
         stand_in.install(patch)
-        train_loop({"job": job if val else dataclasses.replace(job, val_keys=[])})
+        train_loop({"job": job if val else dataclasses.replace(job, val_rows=[])})
     return stand_in.reports
 
 

@@ -237,7 +237,7 @@ def training(prepared, skeleton, **changes):
 
 def train(config, folder):
     """One epoch by the real loop; the checkpoint's folder."""
-    stand_in = StandIn(Path(config.data[0]), folder)
+    stand_in = StandIn(folder)
     job = training_job(config)
     with pytest.MonkeyPatch.context() as patch:
         stand_in.install(patch)

@@ -1,0 +1,76 @@
+"""Chosen rows of one row group of a shard, as training and validation read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.data_sets import DataSet
+from pipeline.data.record import Record
+from pipeline.data.schema import SCHEMA, check_schema, from_table
+from pipeline.infra.columns import open_parquet
+from pipeline.infra.prefetch import in_order
+from pipeline.infra.redaction import redacted
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows of one row group of a shard, by their positions in it."""
+
+    shard: str
+    group: int
+    rows: tuple[int, ...]
+
+
+def spread(data: DataSet, count: int) -> list[StoredRows]:
+    """At most ``count`` rows, evenly spread over a data set in its stored order, at most 8 of a row group together."""
+    sizes = [size for groups in data.row_groups for size in groups]
+    places = [
+        (shard, g) for shard, groups in zip(data.shards, data.row_groups, strict=True) for g in range(len(groups))
+    ]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    wanted = np.arange(0, starts[-1], max(1, -(-int(starts[-1]) // count)))  # every n-th, n rounded up
+    found = []
+    for number in np.unique(np.searchsorted(starts, wanted, side="right") - 1):
+        shard, g = places[number]
+        here = wanted[(wanted >= starts[number]) & (wanted < starts[number + 1])] - starts[number]
+        found += [StoredRows(shard, g, tuple(here[i : i + 8].tolist())) for i in range(0, len(here), 8)]
+    return found
+
+
+def read_table(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> pa.Table:
+    """Rows of a row group, in the order of ``rows``.
+
+    Raises:
+        ValueError: the shard is missing, damaged or of an unreadable schema version; names it and the row group.
+    """
+    with open_parquet(shard) as file:
+        check_schema(file.schema_arrow, shard)
+        columns = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+        try:
+            return file.read_row_group(group, columns=columns).take(pa.array(rows))
+        except (pa.ArrowException, IndexError, OSError) as error:
+            raise ValueError(f"{redacted(shard)}: row group {group} cannot be read ({error})") from error
+
+
+def read_rows(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> list[Record]:
+    """The records of ``read_table``; their images are not decoded."""
+    return from_table(read_table(shard, group, rows), shard)
+
+
+_Read = TypeVar("_Read")
+_Wanted = TypeVar("_Wanted")
+
+# Row groups that are read at the same time: on object storage most of the time is waiting.
+_AHEAD = 8
+
+
+def read_ahead(read: Callable[[_Wanted], _Read], wanted: Iterable[_Wanted]) -> Iterator[_Read]:
+    """``read`` of everything that is wanted, in order, by a few threads that keep some row groups ahead."""
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read") as pool:
+        yield from in_order(pool, read, wanted, _AHEAD)
