@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
+    ControllerError,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -29,10 +30,14 @@ from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
 from pipeline.training.loop import train_loop
-from pipeline.training.lost_workers import LostWorkers
+from pipeline.training.lost_workers import LostWorkers, would_repeat
 from pipeline.training.run_folder import RunFolder, save_best
 from pipeline.training.validation import SELECT_BY
 
+# Share of time that may go by waiting for images before it is said, and steps after which it is looked at.
+_WAITS, _SETTLED = 0.2, 40
+# How often Ray looks whether an elastic training can have more workers.
+_RESIZE_SECONDS = 30.0
 _BAR = "{desc}: {n:.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
@@ -119,6 +124,7 @@ def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> 
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=config.workers,
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
             use_gpu=config.gpu,
             resources_per_worker=worker_resources(config),
         ),
@@ -133,13 +139,16 @@ def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> 
 
 
 def _run(trainer: TorchTrainer) -> Any:
-    """Runs the trainer and returns Ray's result; a worker's ValueError, such as a bad row, is raised as itself."""
+    """Runs the trainer and returns Ray's result; an error that would repeat, such as a bad shard, is raised alone."""
     try:
         return trainer.fit()
     except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, ValueError):
-                raise failure from error
+        if (failure := would_repeat(error.worker_failures.values())) is not None:
+            raise failure from error
+        raise
+    except ControllerError as error:
+        if isinstance(error.controller_failure, ValueError):
+            raise error.controller_failure from error
         raise
 
 
@@ -168,21 +177,50 @@ class Pace:
         return f"about {max(1, round(minutes))} min of training left on this machine"
 
 
+class Remarks:
+    """Lines about a training that goes on but not as it should, each said once."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+        self._waiting = False
+
+    def lines(self, latest: Mapping[str, float]) -> Iterator[str]:
+        """New lines.
+
+        Args:
+            latest: the newest numbers of the training, by name.
+        """
+        if (skipped := latest.get("train/skipped_steps", 0.0)) > self._skipped:
+            self._skipped = skipped
+            yield f"{skipped:.0f} steps skipped so far: not finite (samples: tag das.skipped_step of the run)"
+        share = latest.get("train/wait_share", 0.0)
+        if share > _WAITS and latest.get("step", _SETTLED) >= _SETTLED and not self._waiting:
+            self._waiting = True
+            rate = latest.get("train/images_per_second", 0.0)
+            yield (
+                f"workers wait {share:.0%} of the time for images: {rate:.0f} images/s are decoded, the model could "
+                f"take {rate / (1 - min(share, 0.99)):.0f}; give them more CPUs (--cpus-per-worker), or let other "
+                "nodes decode (--ingest.decode-on cluster)"
+            )
+
+
 @contextmanager
 def _progress_bar(tracker: Tracker, lost: LostWorkers | None) -> Iterator[None]:
     """Shows share, time and latest numbers, read from MLflow, and lost workers; with None it shows nothing."""
     if lost is None:
         yield
         return
-    ended, pace = threading.Event(), Pace()
+    ended, pace, remarks = threading.Event(), Pace(), Remarks()
 
     def update() -> None:
         names = ("train/loss", "val/mpjpe", "val/recall")
-        with tqdm(total=100, unit="%", desc="train", delay=2, bar_format=_BAR) as bar:
+        with tqdm(total=100, unit="%", desc="train", bar_format=_BAR) as bar:
             while not ended.wait(3.0):
                 for line in lost.lines():
                     tqdm.write(line)
                 latest = tracker.latest_metrics()
+                for line in remarks.lines(latest):
+                    tqdm.write(line)
                 if (estimate := pace.line(latest.get("train/done", 0.0), time.monotonic())) is not None:
                     tqdm.write(estimate)
                 bar.n = 100 * latest.get("train/done", 0.0)

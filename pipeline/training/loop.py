@@ -101,7 +101,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             totals, seconds = _shared_totals(step, parts, progress, worker)
             progress.set_rates(state.optimizer, seconds)
             losses = _backward(wrapped, parts, totals, state, worker)
-            norm = state.update(config.optim.clip_norm)
+            norm = state.update(config.optim.clip_norm, [key for part in parts for key in part.keys])
             # Read only now that all work of the step is queued: reading waits for the GPU.
             if bad.check(norm, losses, parts, progress.step, skips=not state.scaler.is_enabled()):
                 log.skip_step()
@@ -121,7 +121,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 break
             if due.now(seconds) and progress.epoch_step < batches.steps:
                 if worker.world > 1:
-                    state.share_buffers()
+                    state.share(worker.rank)
                 unscored = {SELECT_BY: NOT_SCORED} if validate is not None else {}
                 _report({**progress.state(), **unscored}, state, job.info, job.index, worker)
         progress.end_epoch(seconds)
@@ -129,7 +129,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.left_out.items()}}
         info = job.info
         if worker.world > 1:
-            state.share_buffers()
+            state.share(worker.rank)
         if validate is not None:
             scores, info = validate(state.best_weights)
             metrics |= scores
@@ -182,7 +182,7 @@ def _restore(state: TrainingState, newest: Checkpoint, worker: Worker) -> None:
     for i, checkpoint in enumerate(candidates):
         try:
             with checkpoint.as_directory() as folder:
-                state.restore(folder)
+                state.restore(folder, worker.rank)
         except (ValueError, OSError) as error:
             if i + 1 == len(candidates):
                 raise

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
+
+
+def would_repeat(errors: Iterable[Exception]) -> ValueError | None:
+    """The first of the workers' errors that a restart would meet again, as a ValueError; None where a restart may help.
+
+    A bad shard or NaN losses come back at the same place; a lost node or connection does not.
+    """
+    for error in errors:
+        if isinstance(error, ValueError | FloatingPointError):
+            return error if isinstance(error, ValueError) else ValueError(str(error))
+    return None
 
 
 class LostWorkers(UserCallback):
@@ -19,7 +32,13 @@ class LostWorkers(UserCallback):
         self._lines = Queue()
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray after one or more workers have failed; their errors by rank."""
+        """Called by Ray after one or more workers have failed; their errors by rank.
+
+        Raises:
+            ValueError: an error that a restart would meet again. Ray then ends the training at once.
+        """
+        if (lasting := would_repeat(worker_exceptions.values())) is not None:
+            raise lasting
         self._failures += 1
         of = "" if self._allowed < 0 else f" of at most {self._allowed}"
         then = f"failure {self._failures}{of}, the workers restart from the last checkpoint"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+import zlib
+from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 
 from pipeline.training.optim import learning_rate_factor
 from pipeline.training.optim_config import OptimConfig
@@ -17,6 +20,8 @@ class TrainingProgress:
         epoch: epochs finished.
         step: optimiser steps finished, over all epochs; those that were skipped count too.
         epoch_step: steps finished in the present epoch. With ``epoch`` it is the position in the training data.
+        samples: checksum of this worker's samples so far, each with its epoch and step. Summed over the workers, it is
+            equal for two trainings that saw the same images in the same steps, whatever the number of workers.
         finished: all epochs are done or the budget is used up. It is part of the state: a restarted process has a
             smaller clock than the slowest worker had and could not recompute it.
     """
@@ -27,6 +32,7 @@ class TrainingProgress:
         self.epoch = 0
         self.step = 0
         self.epoch_step = 0
+        self.samples = 0
         self.finished = False
         self._earlier_seconds = 0.0  # of earlier processes of the same training
         self._started = time.monotonic()
@@ -52,8 +58,11 @@ class TrainingProgress:
         """Whether the budget is used up."""
         return self.config.max_minutes is not None and seconds >= 60 * self.config.max_minutes
 
-    def end_step(self) -> None:
-        """Counts an optimiser step."""
+    def end_step(self, keys: Iterable[str] = ()) -> None:
+        """Counts an optimiser step of samples with these keys."""
+        for key in keys:
+            self.samples += zlib.crc32(f"{self.epoch} {self.epoch_step} {key}".encode())
+        self.samples %= 1 << 32
         self.step += 1
         self.epoch_step += 1
 
@@ -69,12 +78,20 @@ class TrainingProgress:
             "epoch": self.epoch,
             "step": self.step,
             "epoch_step": self.epoch_step,
+            "samples": self.samples,
             "seconds": self.seconds(),
             "finished": float(self.finished),
         }
 
-    def restore(self, state: dict[str, float]) -> None:
+    def share_samples(self, rank: int) -> None:
+        """Moves the checksums of all workers to rank 0, whose state is saved; all workers must call it together."""
+        total = torch.tensor(self.samples)
+        dist.all_reduce(total)
+        self.samples = int(total) % (1 << 32) if rank == 0 else 0
+
+    def restore(self, state: dict[str, float], rank: int = 0) -> None:
         """Continues from what ``state`` returned."""
+        self.samples = int(state.get("samples", 0)) if rank == 0 else 0
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.epoch_step = int(state.get("epoch_step", 0))  # older checkpoints were written at the end of epochs only
         self._earlier_seconds = float(state["seconds"])

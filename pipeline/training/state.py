@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ class TrainingState:
     """Model, criterion, optimiser and counters of one worker.
 
     Weights are equal on all workers after every step. Running statistics of batch norm are each worker's own until
-    ``share_buffers``.
+    ``share``.
 
     Attributes:
         step: model and criterion with the weights of the last step.
@@ -69,7 +70,7 @@ class TrainingState:
         """The model that is validated and kept: the moving average, or the last step's weights without one."""
         return self.step.model if self.average is None else cast(DAS, self.average.module)
 
-    def update(self, clip_norm: float) -> torch.Tensor:
+    def update(self, clip_norm: float, keys: Sequence[str]) -> torch.Tensor:
         """One optimiser step from the gradients that are in the parameters; clears them.
 
         Gradients that are infinite or NaN change nothing: the step is counted and left out. With fp16 the scaler does
@@ -77,6 +78,7 @@ class TrainingState:
 
         Args:
             clip_norm: largest L2 norm of the gradient.
+            keys: of this worker's samples.
 
         Returns:
             The gradient's norm before clipping, a scalar on the device.
@@ -89,11 +91,11 @@ class TrainingState:
             if self.average is not None:
                 self.average.update_parameters(self.step.model)
         self.optimizer.zero_grad(set_to_none=True)
-        self.progress.end_step()
+        self.progress.end_step(keys)
         return norm
 
-    def share_buffers(self) -> None:
-        """Copies rank 0's buffers to all workers; all of them must call it together.
+    def share(self, rank: int) -> None:
+        """Copies rank 0's buffers to all workers, and gives it their checksums; all of them must call it together.
 
         Batch norm's running statistics are those of each worker's own images. Rank 0's are saved, so they are the ones
         to validate with: in the model of the last step, and in the moving average.
@@ -101,6 +103,7 @@ class TrainingState:
         modules = [self.step] if self.average is None else [self.step, self.average]
         for buffer in (buffer for module in modules for buffer in module.buffers()):
             dist.broadcast(buffer, src=0)
+        self.progress.share_samples(rank)
 
     def save(self, folder: str | Path, info: ModelInfo) -> None:
         """Writes a whole checkpoint: the model that is kept, the criterion, and what `restore` needs beyond them."""
@@ -115,7 +118,7 @@ class TrainingState:
         }
         save_training_state(folder, state)
 
-    def restore(self, folder: str | Path) -> None:
+    def restore(self, folder: str | Path, rank: int = 0) -> None:
         """Continues from a checkpoint that ``save`` wrote.
 
         Raises:
@@ -129,4 +132,4 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.progress.restore(state["progress"])
+        self.progress.restore(state["progress"], rank)
