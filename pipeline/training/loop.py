@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import ray.train
 import ray.train.torch
@@ -30,8 +29,7 @@ from das.model import channels_last
 from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep, require_finite
-from pipeline.evaluation.train_overlap import INDEX_FILE
-from pipeline.infra.columns import write_columns
+from pipeline.evaluation.train_overlap import TrainingFiles
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.initial_weights import initialise
@@ -87,6 +85,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         else None
     )
 
+    trained_on = TrainingFiles(job.trained_on or ())
     log = LossLog(worker.world)
     while not progress.finished:
         step.train()
@@ -125,7 +124,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             metrics |= scores
         if tracker is not None:
             tracker.log_metrics(metrics, step=progress.step)
-        _report(metrics, state, info, job.index, worker)
+        _report(metrics, state, info, trained_on, worker)
 
 
 def _batches(job: TrainJob, worker: Worker) -> TrainingBatches:
@@ -195,15 +194,14 @@ def _report(
     metrics: dict[str, float],
     state: TrainingState,
     info: ModelInfo,
-    index: dict[str, list[str]] | None,
+    trained_on: TrainingFiles,
     worker: Worker,
 ) -> None:
     """Reports an epoch to Ray. All workers must call it; only rank 0 writes the checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         if worker.rank == 0:
             state.save(folder, info)
-            if index is not None:
-                write_columns(Path(folder) / INDEX_FILE, index)
+            trained_on.copy_to(folder)
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder) if worker.rank == 0 else None)
 
 
