@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 """File name of the manifest; it is written last, so a folder that has one is complete."""
 INDEX = "index.parquet"
 """File of split, key and image hash of every row."""
+TRAIN_DIGEST = "train-digest.parquet"
+"""File of the digest (digest.py) of the split train; absent without that split."""
 QUARANTINE = "quarantine.parquet"
 """File of the frames that should have given a row and did not; absent if there are none."""
 QUARANTINE_COLUMNS = ("split", "key", "file", "reason", "detail")
@@ -37,6 +39,9 @@ class SplitInfo:
         changes: number of images of which something is to be said, such as that they were turned, by that.
         row_groups: for every shard, in the order of ``shards``, the number of rows of each Parquet row group. Empty in
             manifests of converter versions before 4.
+        statistics: ``JointStatistics.to_json`` of all rows; empty in manifests of converter versions before 4.
+        digest: file of the rows' digest, relative to the prepared folder; "" for val and test, and in manifests of
+            converter versions before 4.
     """
 
     images: int
@@ -50,6 +55,8 @@ class SplitInfo:
     quarantine: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     row_groups: tuple[tuple[int, ...], ...] = ()
+    statistics: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass(frozen=True)

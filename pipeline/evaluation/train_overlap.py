@@ -1,35 +1,74 @@
 """Whether a model was trained on some of the images that it is evaluated on.
 
-Every checkpoint carries training_index.parquet: keys and image hashes of its training split, and of the images that
-the checkpoint it started from was trained on. Equal keys mean the same frame of the same camera; equal hashes the same
-picture, possibly under another key.
+Every checkpoint carries a digest (pipeline/data/digest.py) of each data set that it was trained on, and those of the
+checkpoint that it started from. Equal keys mean the same frame of the same camera; equal bytes the same picture,
+possibly under another key. A digest takes about 10 bytes an image. With 10 million images in it, an evaluation of
+10,000 other images is refused wrongly with a chance of 6e-6, and then whenever it is repeated; ``--allow-overlap``
+scores it all the same.
+
+Checkpoints of older versions list all keys and hashes (training_index.parquet), which is read too.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from das.checkpoint import load_info
+from pipeline.data.digest import found_in, hashes, write_digest_of_index
 from pipeline.evaluation.annotations import Annotations
 from pipeline.infra.columns import read_columns
-from pipeline.infra.files import exists, join
+from pipeline.infra.files import copy_file, join, names
 
-INDEX_FILE = "training_index.parquet"
+OLD_INDEX = "training_index.parquet"
+"""File of keys and image hashes in checkpoints of older versions."""
+_DIGEST = "trained_on-{}.parquet"
 
 TRAIN_FIT = "train-fit"
 """Begins the names of all metrics and tables that were measured on training data."""
 
 
+def digest_name(fingerprint: str) -> str:
+    """File, in a checkpoint, of the digest of the data of this fingerprint."""
+    return _DIGEST.format(fingerprint[:16])
+
+
+def training_files(checkpoint: str | Path) -> list[str] | None:
+    """Names of the files from which the training images of a checkpoint are known; None if they are not known.
+
+    Raises:
+        ValueError: no checkpoint.
+    """
+    held = set(names(checkpoint))
+    digests = {digest_name(fingerprint) for fingerprint in load_info(checkpoint).data["fingerprints"]}
+    if OLD_INDEX in held:  # it covers all data that have no digest
+        return [OLD_INDEX, *sorted(digests & held)]
+    return sorted(digests) if digests and digests <= held else None
+
+
 def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
     """Why scores on these images are not of unseen data, as a sentence; None if no image was trained on."""
-    path = join(checkpoint, INDEX_FILE)
-    if not exists(path):
-        return f"{checkpoint} holds no {INDEX_FILE}: it is not known what the model was trained on"
-    index = read_columns(path, ["key", "image_sha256"])
-    keys, images = set(index["key"]), set(index["image_sha256"])
-    shared = [r.key for r in annotations.records if r.key in keys or r.image_sha256 in images]
-    if not shared:
+    files = training_files(checkpoint)
+    if files is None:
+        return f"{checkpoint} holds no {digest_name('*')} of all its data: what it was trained on is not known"
+    wanted = hashes(annotations.keys, (record.image_sha256 for record in annotations.records))
+    seen = np.zeros(len(wanted), bool)
+    for name in files:
+        path = join(checkpoint, name)
+        if name == OLD_INDEX:
+            index = read_columns(path, ["key", "image_sha256"])
+            keys, images = set(index["key"]), set(index["image_sha256"])
+            seen |= [r.key in keys or r.image_sha256 in images for r in annotations.records]
+        else:
+            seen |= found_in(path, wanted)
+    if not seen.any():
         return None
-    return f"the model was trained on {len(shared)} of {len(annotations.records)} images, such as {shared[0]}"
+    example = annotations.records[int(np.argmax(seen))].key
+    return f"the model was trained on {seen.sum()} of {len(seen)} images, such as {example}"
 
 
 def is_train_fit(checkpoint: str | Path, annotations: Annotations, allow: bool) -> bool:
@@ -45,3 +84,44 @@ def is_train_fit(checkpoint: str | Path, annotations: Annotations, allow: bool) 
             "(--allow-overlap scores them all the same, marked train-fit)"
         )
     return reason is not None
+
+
+# ---- what a training puts into its checkpoints ----
+
+
+@dataclass(frozen=True)
+class TrainingFile:
+    """Where one file of a checkpoint comes from.
+
+    Attributes:
+        name: in the checkpoint.
+        source: the file that is copied, or an index.
+        of_index: ``source`` is the index of a prepared folder that has no digest, because it is of an older version.
+    """
+
+    name: str
+    source: str
+    of_index: bool = False
+
+
+class TrainingFiles:
+    """Copies the same files into many checkpoints; each is fetched, or made, at its first use only."""
+
+    def __init__(self, files: Sequence[TrainingFile]) -> None:
+        self.files = files
+        self._held = tempfile.TemporaryDirectory()
+
+    def copy_to(self, folder: str | Path) -> None:
+        """Copies the files into a local folder.
+
+        Raises:
+            ValueError: one cannot be read; names it.
+        """
+        for file in self.files:
+            here = Path(self._held.name) / file.name
+            if not here.exists():
+                if file.of_index:
+                    write_digest_of_index(here, file.source, "train")
+                else:
+                    copy_file(file.source, here)
+            copy_file(here, Path(folder) / file.name)

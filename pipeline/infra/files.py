@@ -115,6 +115,18 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     fs.copy_files(source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system)
 
 
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copies one file, also between file systems, in parts; the target's folder must exist.
+
+    Raises:
+        ValueError: no such file; names it.
+    """
+    source_system, source_path = locate(source)
+    target_system, target_path = locate(target)
+    with opened_for_reading(source):
+        fs.copy_files(source_path, target_path, source_filesystem=source_system, destination_filesystem=target_system)
+
+
 def read_bytes(uri: str | Path, most: int = MAX_FILE_BYTES) -> bytes:
     """Content of a file.
 

@@ -39,7 +39,7 @@ def fixed_batch(annotations: Annotations, evidence: Evidence, images: int) -> li
 
 
 def disjoint_from_training(checkpoint: Path, annotations: Annotations) -> Check:
-    """Whether none of the evaluated images was trained on, by the checkpoint's training_index.parquet."""
+    """Whether none of the evaluated images was trained on, by the checkpoint's digests (train_overlap.py)."""
     reason = overlap(checkpoint, annotations)
     text = f"none of the {len(annotations.records)} evaluated images was trained on" if reason is None else reason
     return Check("disjoint from training", reason is None, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,21 +12,19 @@ from tqdm import tqdm
 from das.checkpoint import ModelInfo, load_info
 from das.skeleton import Skeleton
 from pipeline.data.data_sets import DataSet, data_set
+from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
-from pipeline.data.record import Record
 from pipeline.data.shards import list_shards, read_records
-from pipeline.data.stored_rows import StoredRows, read_rows, spread
-from pipeline.evaluation.ground_truth import strict_truth
-from pipeline.evaluation.train_overlap import INDEX_FILE
+from pipeline.data.stored_rows import StoredRows, spread
+from pipeline.evaluation.train_overlap import TrainingFile, digest_name, training_files
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.code_version import code_version
-from pipeline.infra.columns import read_columns
 from pipeline.infra.files import exists, join
 from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import check_initial_weights, is_checkpoint
-from pipeline.training.pose_statistics import pose_statistics
+from pipeline.training.pose_statistics import pose_statistics, scorable
 from pipeline.training.validation import SELECT_BY
 
 
@@ -39,8 +37,7 @@ class TrainJob:
         info: description of the model, written into every checkpoint.
         train: the training rows of every folder.
         val_rows: the images that are scored after every epoch; empty means no validation.
-        index: columns key and image_sha256 of all images that the model will have learned from, written into every
-            checkpoint; None where they are not known.
+        trained_on: files for every checkpoint, which say what images it was trained on; None where it is not known.
         manifests: of the training data, one per folder.
         validated_on: source and fingerprint of the data whose val split is scored; None without validation.
         run: the MLflow run that the loop logs to; None until the driver has opened it.
@@ -50,7 +47,7 @@ class TrainJob:
     info: ModelInfo
     train: list[DataSet]
     val_rows: list[StoredRows]
-    index: dict[str, list[str]] | None
+    trained_on: tuple[TrainingFile, ...] | None
     manifests: list[Manifest]
     validated_on: str | None = None
     run: RunHandle | None = None
@@ -79,7 +76,9 @@ class TrainJob:
 
 
 def training_job(config: TrainConfig) -> TrainJob:
-    """The job of a training; reads every annotation of the training data once.
+    """The job of a training. Nothing in it, and nothing that is read for it, grows with the training rows.
+
+    Folders of converter versions before 4 have no statistics: of these every annotation is read.
 
     Raises:
         ValueError: data or initial weights that are missing, broken or do not fit the model.
@@ -101,11 +100,15 @@ def training_job(config: TrainConfig) -> TrainJob:
         raise ValueError(f"data has {rows} training images, wanted at least one step of {config.images_per_step}")
     if config.pretrained is not None:
         check_initial_weights(config.pretrained, model)
-    val_rows = _val_rows(config, model.skeleton)
+    val, validated = config.val or config.data[0], manifests[0] if config.val is None else load_manifest(config.val)
+    val_rows = _val_rows(config, val, validated, model.skeleton)
     if val_rows:
         # Validation chooses a threshold of the ranking score, so prediction must apply it to the same score.
         model = replace(model, threshold_on="score")
-    statistics = pose_statistics(_annotations(config.data, manifests), model.skeleton, recipe)
+    annotated = JointStatistics()
+    for folder, manifest in zip(config.data, manifests, strict=True):
+        annotated.merge(_statistics(folder, manifest, "train"))
+    statistics = pose_statistics(annotated, model.skeleton, recipe)
     info = ModelInfo(
         model=model,
         test_size=recipe.test_size,
@@ -117,10 +120,9 @@ def training_job(config: TrainConfig) -> TrainJob:
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
     )
-    validated = load_manifest(config.val or config.data[0]) if val_rows else None
-    validated_on = f"{validated.source} {validated.fingerprint}" if validated is not None else None
-    index = _training_index(config.data, config.pretrained)
-    return TrainJob(config, info, train, val_rows, index, manifests, validated_on)
+    validated_on = f"{validated.source} {validated.fingerprint}" if val_rows else None
+    trained_on = _trained_on(config.data, manifests, config.pretrained)
+    return TrainJob(config, info, train, val_rows, trained_on, manifests, validated_on)
 
 
 def _images(manifest: Manifest, split: str) -> int:
@@ -130,26 +132,30 @@ def _images(manifest: Manifest, split: str) -> int:
 # ---- validation images ----
 
 
-def _val_rows(config: TrainConfig, skeleton: Skeleton) -> list[StoredRows]:
+def _val_rows(config: TrainConfig, folder: str, manifest: Manifest, skeleton: Skeleton) -> list[StoredRows]:
     """At most ``val_images`` val images, evenly spread over the split; empty if it cannot be scored.
+
+    Args:
+        config: number of images, and whether a val split is asked for.
+        folder: the prepared folder with the val split.
+        manifest: of that folder.
+        skeleton: joints that the model predicts.
 
     Raises:
         ValueError: ``config.val`` is given and its val split cannot be scored.
     """
-    folder = config.val or config.data[0]
-    split = data_set(folder, load_manifest(folder), "val")
-    chosen = spread(split, config.val_images) if split.rows else []
-    records = [record for rows in chosen for record in read_rows(rows.shard, rows.group, rows.rows)]
-    if any(r.joints_cam is None for r in records):
+    images = _images(manifest, "val")
+    statistics = _statistics(folder, manifest, "val") if images else JointStatistics()
+    if any(found.images_3d < found.images for found in statistics.skeletons.values()):
         fault = "its val split has images annotated in 2D only"
-    elif not strict_truth(records, skeleton).counted(skeleton.root_indices).any():
+    elif not scorable(statistics, skeleton):
         roots = " and ".join(skeleton.joints[i] for i in skeleton.root_indices)
         fault = f"its val split has no person with a labelled {roots}"
     else:
-        return chosen
+        return spread(data_set(folder, manifest, "val"), config.val_images)
     if config.val is not None:
         raise ValueError(f"val = {folder}: {fault}, wanted people in 3D")
-    if chosen:
+    if images:
         print(f"{redacted(folder)}: {fault}; training goes without validation (see --val)", file=sys.stderr)
     return []
 
@@ -157,21 +163,30 @@ def _val_rows(config: TrainConfig, skeleton: Skeleton) -> list[StoredRows]:
 # ---- training images ----
 
 
-def _annotations(folders: Sequence[str], manifests: Sequence[Manifest]) -> Iterator[Record]:
-    """All training rows without their images; ValueError where a folder has not as many as its manifest states."""
-    total = sum(_images(manifest, "train") for manifest in manifests)
-    bar = tqdm(total=total, unit=" images", desc="read annotations", delay=2)
-    for folder, manifest in zip(folders, manifests, strict=True):
-        found = 0
-        for shard in list_shards(folder, "train"):
-            for record in read_records(shard, images=False):
-                found += 1
-                bar.update()
-                yield record
-        if found != _images(manifest, "train"):
-            wanted = f"{_images(manifest, 'train')} as its manifest says: prepare the data again"
-            raise ValueError(f"{folder}: its shards hold {found} training rows, wanted {wanted}")
-    bar.close()
+def _statistics(folder: str, manifest: Manifest, split: str) -> JointStatistics:
+    """Statistics of one split: those of the manifest, or of an older folder from its annotations, all of them.
+
+    Raises:
+        ValueError: annotations are read, and there are not as many as the manifest says.
+    """
+    if split not in manifest.splits:
+        return JointStatistics()
+    stored = JointStatistics.from_json(manifest.splits[split].statistics)
+    if stored.skeletons and stored.complete:
+        return stored
+    images = _images(manifest, split)
+    version = f"its manifest, of converter version {manifest.converter_version}, has no statistics"
+    print(f"{redacted(folder)}: {version}: reading the annotations of {images} {split} images", file=sys.stderr)
+    statistics, found = JointStatistics(), 0
+    for shard in list_shards(folder, split):
+        for record in tqdm(read_records(shard, images=False), unit=" images", desc="read annotations", delay=2):
+            statistics.add(record)
+            found += 1
+    statistics.flush()
+    if found != images:
+        wanted = f"{images} as its manifest says: prepare the data again"
+        raise ValueError(f"{folder}: its shards hold {found} {split} rows, wanted {wanted}")
+    return statistics
 
 
 def _data(manifests: Sequence[Manifest], pretrained: str | None) -> dict[str, Any]:
@@ -190,28 +205,31 @@ def _data(manifests: Sequence[Manifest], pretrained: str | None) -> dict[str, An
     return data
 
 
-def _training_index(folders: Sequence[str], pretrained: str | None) -> dict[str, list[str]] | None:
-    """Columns key and image_sha256 of all images that the model will have learned from.
+def _trained_on(
+    folders: Sequence[str], manifests: Sequence[Manifest], pretrained: str | None
+) -> tuple[TrainingFile, ...] | None:
+    """Files for every checkpoint, from which evaluation knows all images that the model will have learned from.
 
-    Evaluation compares them with its own images. None if the initial checkpoint has no index: what that one was
-    trained on is then not known.
+    None if that is not known of the initial checkpoint.
+
+    Raises:
+        ValueError: a folder has neither digest nor index.
     """
-    index: dict[str, list[str]] = {"key": [], "image_sha256": []}
+    files: dict[str, TrainingFile] = {}
     if pretrained is not None and is_checkpoint(pretrained):
-        if not exists(join(pretrained, INDEX_FILE)):
+        known = training_files(pretrained)
+        if known is None:
             print(
-                f"{redacted(pretrained)} holds no {INDEX_FILE}: what it was trained on is not known, so no evaluation "
-                "will count as one of unseen images"
+                f"{redacted(pretrained)} does not hold the digests ({digest_name('*')}) of all its data: what it was "
+                "trained on is not known, so no evaluation will count as one of unseen images"
             )
             return None
-        index = read_columns(join(pretrained, INDEX_FILE), [*index])
-    for folder in folders:
-        for name, values in index.items():
-            values += _index_column(folder, "train", name)
-    return index
-
-
-def _index_column(folder: str, split: str, name: str) -> list[str]:
-    """One column of a prepared folder's index, the rows of one split."""
-    columns = read_columns(join(folder, INDEX), ["split", name])
-    return [value for found, value in zip(*columns.values(), strict=True) if found == split]
+        files = {name: TrainingFile(name, join(pretrained, name)) for name in known}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        digest = manifest.splits["train"].digest if "train" in manifest.splits else ""
+        source = join(folder, digest or INDEX)
+        if not exists(source):  # said now, not at the end of the first epoch
+            raise ValueError(f"{redacted(source)}: no such file, wanted all files of the prepared folder")
+        name = digest_name(manifest.fingerprint)
+        files[name] = TrainingFile(name, source, of_index=not digest)
+    return tuple(files.values())

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray.train
 import ray.train.torch
@@ -31,8 +30,7 @@ from das.model import channels_last
 from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep
-from pipeline.evaluation.train_overlap import INDEX_FILE
-from pipeline.infra.columns import write_columns
+from pipeline.evaluation.train_overlap import TrainingFiles
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.config import TrainConfig
@@ -92,6 +90,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     due = CheckpointsDue(config, progress)
     bad = BadSteps(config.optim.max_bad_steps, tracker)
 
+    trained_on = TrainingFiles(job.trained_on or ())
     log = LossLog(worker.world)
     while not progress.finished:
         step.train()
@@ -123,7 +122,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 if worker.world > 1:
                     state.share(worker.rank)
                 unscored = {SELECT_BY: NOT_SCORED} if validate is not None else {}
-                _report({**progress.state(), **unscored}, state, job.info, job.index, worker)
+                _report({**progress.state(), **unscored}, state, job.info, trained_on, worker)
         progress.end_epoch(seconds)
 
         metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.left_out.items()}}
@@ -135,7 +134,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             metrics |= scores
         if tracker is not None:
             tracker.log_metrics(metrics, step=progress.step)
-        _report(metrics, state, info, job.index, worker)
+        _report(metrics, state, info, trained_on, worker)
         due.reported(seconds)
 
 
@@ -226,7 +225,7 @@ def _report(
     metrics: dict[str, float],
     state: TrainingState,
     info: ModelInfo,
-    index: dict[str, list[str]] | None,
+    trained_on: TrainingFiles,
     worker: Worker,
 ) -> None:
     """Reports a checkpoint to Ray, which uploads it while training goes on.
@@ -237,8 +236,7 @@ def _report(
     if worker.rank == 0:
         folder = tempfile.mkdtemp()  # Ray deletes it after the upload
         state.save(folder, info)
-        if index is not None:
-            write_columns(Path(folder) / INDEX_FILE, index)
+        trained_on.copy_to(folder)
         checkpoint = Checkpoint.from_directory(folder)
     ray.train.report(
         metrics,

@@ -1,16 +1,15 @@
-"""Mean pose and labelled joints of the training data, in one pass over the annotations."""
+"""Mean pose, labelled joints and people to validate on, from the statistics of prepared data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from das.recipe import RecipeConfig, ours
-from das.skeleton import Skeleton, skeleton_named
-from das.transforms import convert_labels, convert_values, recipe_conversion
-from pipeline.data.record import UNLABELLED, Record
+from das.recipe import RecipeConfig
+from das.skeleton import Skeleton, conversion, skeleton_named
+from das.transforms import recipe_conversion
+from pipeline.data.joint_statistics import JointStatistics, group_of
 
 
 @dataclass(frozen=True)
@@ -36,33 +35,42 @@ class PoseStatistics:
         return tuple(j for j, n in zip(self.skeleton.joints, self.labelled, strict=True) if n == 0)
 
 
-def pose_statistics(
-    records: Iterable[Record], skeleton: Skeleton, recipe: RecipeConfig | None = None
-) -> PoseStatistics:
-    """Statistics of records of any joint sets, converted by name to ``skeleton``; needs no images.
+def pose_statistics(statistics: JointStatistics, skeleton: Skeleton, recipe: RecipeConfig) -> PoseStatistics:
+    """The statistics in the joints that a model predicts, converted by name.
 
     Args:
-        records: annotations.
+        statistics: of rows of any joint sets.
         skeleton: target joint set.
-        recipe: decides, as in training, which conversions count as labels; None means ours.
+        recipe: decides, as in training, which conversions count as labels.
     """
-    recipe = recipe or ours()
     people = 0
-    labelled = np.zeros(len(skeleton), np.int64)
-    in_3d = np.zeros(len(skeleton), np.int64)
+    labelled, in_3d = np.zeros(len(skeleton), np.int64), np.zeros(len(skeleton), np.int64)
     total = np.zeros((len(skeleton), 3))
-    for record in records:
-        native = skeleton_named(record.skeleton)
+    for text, found in statistics.skeletons.items():
+        native = skeleton_named(text)
         table = recipe_conversion(native, skeleton, recipe)
-        root = list(native.root_indices)
-        known = record.state > UNLABELLED
-        usable = record.valid & ~record.ignore & known[:, root].all(axis=1)
-        known = convert_labels(known[usable], table)  # (N, J)
-        people += int(usable.sum())
-        labelled += known.sum(axis=0)
-        if record.joints_cam is not None:
-            joints = record.joints_cam[usable].astype(np.float64)
-            aligned = joints - joints[:, root].mean(axis=1, keepdims=True)
-            total += np.where(known[..., None], convert_values(aligned, table), 0.0).sum(axis=0)
-            in_3d += known.sum(axis=0)
+        people += found.people
+        parts = {k: ((i, 1.0),) for k, i in enumerate(table.index) if i >= 0} | dict(table.mixtures)
+        for k, weights in parts.items():
+            group = group_of(native, [native.joints[i] for i, _ in weights])
+            of_group = found.groups[group]
+            labelled[k] += of_group.people
+            in_3d[k] += of_group.people_3d
+            total[k] += sum(weight * of_group.total[group.index(native.joints[i])] for i, weight in weights)
     return PoseStatistics(skeleton, people, labelled, total / np.maximum(in_3d, 1)[:, None])
+
+
+def scorable(statistics: JointStatistics, skeleton: Skeleton) -> int:
+    """Number of people whose root the strict protocol scores, for a model of this joint set.
+
+    It is an upper bound where that root is several joints of which no native joint set makes a root or a mean.
+    """
+    total = 0
+    for text, found in statistics.skeletons.items():
+        native = skeleton_named(text)
+        index = [conversion(native, skeleton).index[i] for i in skeleton.root_indices]
+        if min(index) >= 0:
+            root = group_of(native, {native.joints[i] for i in index})
+            counted = [root] if root in found.groups else [(joint,) for joint in root]
+            total += min(found.groups[group].scored for group in counted)
+    return total

@@ -2,15 +2,16 @@
 
     OUT/manifest.json                  counts, terms, fingerprint, names of all shards; written last
     OUT/index.parquet                  split, key and image hash of every row
+    OUT/train-digest.parquet           hashes of the training rows (pipeline/data/digest.py), for checkpoints
     OUT/quarantine.parquet             frames that should have given a row and did not; absent if none
     OUT/{train,val,test}/shard-00000-HASH.parquet
 
 Order of work: plan.py lists the chunks and packs them into tasks, run_tasks.py runs the tasks (shard_task.py) on Ray,
-finish.py writes quarantine, index and manifest. The plan is made before the work starts, from the listing alone, so
-the same input gives the same shards whatever the number of nodes and the order in which they finish. Each shard is
-written by one task, row group by row group, and appears as a whole. An interrupted conversion continues where it
-stopped when it is started again; a finished one is not repeated. The memory of driver and tasks does not grow with the
-number of frames.
+finish.py writes quarantine, index, digest and manifest. The plan is made before the work starts, from the listing
+alone, so the same input gives the same shards whatever the number of nodes and the order in which they finish. Each
+shard is written by one task, row group by row group, and appears as a whole. An interrupted conversion continues where
+it stopped when it is started again; a finished one is not repeated. The memory of driver and tasks does not grow with
+the number of frames.
 
 Faults of the whole source are refused at once, before anything is written: the folder does not exist or is not of this
 source, an annotation file or calibration is missing or unreadable, the calibration lacks a camera, a key appears

@@ -1,4 +1,4 @@
-"""The end of a conversion: reads the reports of all tasks and writes quarantine, index and manifest.
+"""The end of a conversion: reads the reports of all tasks and writes quarantine, index, digest and manifest.
 
 Reports are read one at a time, so memory does not grow with the number of frames. The manifest is written last: a
 folder that has one is complete.
@@ -15,7 +15,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from das.skeleton import skeleton_named
-from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, QUARANTINE_COLUMNS, Manifest, SplitInfo
+from pipeline.data.digest import write_digest_of_index
+from pipeline.data.joint_statistics import JointStatistics
+from pipeline.data.manifest import (
+    INDEX,
+    MANIFEST,
+    QUARANTINE,
+    QUARANTINE_COLUMNS,
+    TRAIN_DIGEST,
+    Manifest,
+    SplitInfo,
+)
 from pipeline.data.prepare.output_folder import remove_leftovers
 from pipeline.data.prepare.plan import Plan
 from pipeline.data.prepare.shard_task import CONVERTER_VERSION, zero_counts
@@ -38,7 +48,7 @@ def finish(
     allow_missing: bool,
     claim: Claim,
 ) -> Manifest:
-    """Writes quarantine, index and manifest, in this order, and removes what is no longer needed.
+    """Writes quarantine, index, digest and manifest, in this order, and removes what is no longer needed.
 
     Args:
         plan: what was converted.
@@ -95,7 +105,7 @@ def finish(
 
 
 def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
-    """Writes split, key and image hash of every row; returns the fingerprint of the data, a SHA-256 in hex.
+    """Writes split, key and image hash of every row, and the digest; returns the fingerprint, a SHA-256 in hex.
 
     The fingerprint covers the rows in the order of the listing and not the shards, so packing does not change it.
     """
@@ -109,7 +119,12 @@ def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
                 fingerprint.update(f"{key} {content}\n".encode())
                 yield task.split, key, image
 
-    write_texts(join(plan.out, INDEX), ("split", "key", "image_sha256"), rows())
+    index, digest = join(plan.out, INDEX), join(plan.out, TRAIN_DIGEST)
+    write_texts(index, ("split", "key", "image_sha256"), rows())
+    if any(task.split == "train" for task in plan.tasks):
+        write_digest_of_index(digest, index, "train")
+    else:
+        delete(digest)  # of an earlier attempt
     return fingerprint.hexdigest()
 
 
@@ -166,6 +181,9 @@ def _examples(quarantine: Mapping[str, int], faults: Iterable[tuple[str, ...]]) 
 
 def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
     """Adds up the summaries of one split."""
+    statistics = JointStatistics()
+    for summary in summaries:
+        statistics.merge(JointStatistics.from_json(summary.get("statistics", {})))
     return SplitInfo(
         **_total(summaries, "counts"),
         drops=_total(summaries, "drops"),
@@ -174,6 +192,8 @@ def _split_info(summaries: Sequence[dict[str, Any]]) -> SplitInfo:
         shards=tuple(summary["shard"] for summary in summaries if summary["shard"]),
         quarantine=_total(summaries, "quarantine"),
         row_groups=tuple(tuple(summary["row_groups"]) for summary in summaries if summary["shard"]),
+        statistics=statistics.to_json(),
+        digest=TRAIN_DIGEST if summaries[0]["split"] == "train" else "",
     )
 
 

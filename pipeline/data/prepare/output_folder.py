@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, Manifest
+from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, TRAIN_DIGEST, Manifest
 from pipeline.data.prepare.shard_task import REPORTS
 from pipeline.data.splits import SPLITS
 from pipeline.infra.files import STAGED, delete, join, names
@@ -20,7 +20,7 @@ CLAIMS = (REPORTS, "claims")
 
 # For each folder (its path in the prepared folder, as parts): a regular expression of the names that are written there.
 _OWN_NAMES: dict[tuple[str, ...], str] = {
-    (): "|".join((*map(re.escape, (MANIFEST, INDEX, QUARANTINE, REPORTS)), *SPLITS)),
+    (): "|".join((*map(re.escape, (MANIFEST, INDEX, TRAIN_DIGEST, QUARANTINE, REPORTS)), *SPLITS)),
     **{(split,): r"shard-\d{5,}-[0-9a-f]{12}\.parquet" for split in SPLITS},
     (REPORTS,): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{CLAIMS[-1]}",
     CLAIMS: r"[0-9a-f]{32}\.json",

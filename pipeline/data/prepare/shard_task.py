@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.prepare.shrink_images import shrink
 from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
@@ -113,9 +114,10 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         read_records: ``records`` of the source.
 
     Returns:
-        the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, and by reason or name: drops,
-        changes, quarantine, sequences, skeletons. The report also holds, for every row, key, image hash and content
-        hash (``rows``), and for every frame in quarantine key, file, reason, detail and the file's state (``faults``).
+        the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, statistics
+        of joints, and by reason or name: drops, changes, quarantine, sequences, skeletons. The report also holds, for
+        every row, key, image hash and content hash (``rows``), and for every frame in quarantine key, file, reason,
+        detail and the file's state (``faults``).
 
     Raises:
         ValueError: the source refuses two frames in a row with the same message.
@@ -128,6 +130,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     changes: Counter[str] = Counter()
     sequences: Counter[str] = Counter()
     skeletons: set[str] = set()
+    statistics = JointStatistics()
     # Hash of what decides the bytes of the file: the layout here, every row below.
     digest = hashlib.sha256(f"{SCHEMA_VERSION} {task.rows_per_group}".encode())
 
@@ -151,6 +154,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
             sequences[frame.sequence] += 1
             changes.update(frame.changes)
             skeletons.add(frame.skeleton)
+            statistics.add(frame)
             content = frame.content_hash()
             rows.append((frame.key, frame.image_sha256, content))
             digest.update(f"{frame.key} {content}\n".encode())
@@ -169,12 +173,14 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         whole = chain([first], records)
         row_groups = write_records(target, whole, task.rows_per_group, validated=True, name=name)
         shard = f"{task.split}/{name()}"
+    statistics.flush()
     report = {
         "id": task.id,
         "split": task.split,
         "shard": shard,
         "row_groups": row_groups,
         "counts": counts,
+        "statistics": statistics.to_json(),
         "drops": drops,
         "changes": changes,
         "quarantine": Counter(reason for _, _, reason, _, _ in faults),

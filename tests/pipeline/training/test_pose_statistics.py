@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from das.recipe import release_panoptic_recipe
+from das.recipe import ours, release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, MPI15, MUPOTS17, PANOPTIC15, conversion, skeleton_named
+from pipeline.data.joint_statistics import JointStatistics
 from pipeline.training.pose_statistics import pose_statistics
 from tests.pipeline.data.records import record
 
@@ -17,7 +18,7 @@ def some_records():
 
 
 def test_statistics_agree_with_a_plain_loop():
-    found = pose_statistics(some_records(), PANOPTIC15)
+    found = pose_statistics(JointStatistics(some_records()), PANOPTIC15, ours())
     poses = {joint: [] for joint in PANOPTIC15.joints}
     labelled = dict.fromkeys(PANOPTIC15.joints, 0)
     people = 0
@@ -41,16 +42,17 @@ def test_statistics_agree_with_a_plain_loop():
 
 
 def test_joints_that_no_record_labels_are_unsupervised():
-    assert pose_statistics([], PANOPTIC15).unsupervised_joints == PANOPTIC15.joints
+    assert pose_statistics(JointStatistics(), PANOPTIC15, ours()).unsupervised_joints == PANOPTIC15.joints
     photo = replace(
         record(COCO17, people=1, in_3d=False),
         state=np.full((1, 17), 2, np.uint8),
         ignore=np.zeros(1, bool),
         valid=np.ones(1, bool),
     )
-    assert pose_statistics([photo], PANOPTIC15).unsupervised_joints == ("neck", "mid_hip")
+    assert pose_statistics(JointStatistics([photo]), PANOPTIC15, ours()).unsupervised_joints == ("neck", "mid_hip")
     people = replace(record(COCO19, people=1), state=np.full((1, 19), 2, np.uint8), ignore=np.zeros(1, bool))
     people = replace(people, valid=np.ones(1, bool))
-    assert pose_statistics([people], PANOPTIC15).unsupervised_joints == ()
+    assert pose_statistics(JointStatistics([people]), PANOPTIC15, ours()).unsupervised_joints == ()
     # The release does not use the nose as a label of the head.
-    assert pose_statistics([people], PANOPTIC15, release_panoptic_recipe()).unsupervised_joints == ("head",)
+    released = pose_statistics(JointStatistics([people]), PANOPTIC15, release_panoptic_recipe())
+    assert released.unsupervised_joints == ("head",)

@@ -12,8 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from das.recipe import ours
+from das.skeleton import MUPOTS17, PANOPTIC15
 from pipeline.data.catalog import read_splits
+from pipeline.data.digest import found_in, hashes
 from pipeline.data.encoded_image import decode_rgb
+from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
@@ -22,6 +26,7 @@ from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.infra.columns import read_columns
+from pipeline.training.pose_statistics import pose_statistics
 from tests.pipeline.data.original_layouts import jpeg, write_coco, write_custom, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.conversions import SMALL, config, files
 from tests.pipeline.data.test_encoded_image import tagged
@@ -40,6 +45,16 @@ def test_the_manifest_lists_the_contents_of_the_prepared_folder(local_ray, raw, 
     assert train.sequences == {"160224_haggling1": 11, "160224_mafia1": 6}
     assert manifest.skeletons == ("coco19", "mpi15") and manifest.split_manifest == panoptic.SPLITS.id
     assert manifest.terms == panoptic.TERMS and manifest.schema_version == VERSION and manifest.code_version
+    for split, info in manifest.splits.items():
+        records = [record for shard in list_shards(tmp_path, split) for record in read_records(shard)]
+        stored = JointStatistics.from_json(info.statistics)
+        for target in (PANOPTIC15, MUPOTS17):
+            found, wanted = (pose_statistics(s, target, ours()) for s in (stored, JointStatistics(records)))
+            assert found.people == wanted.people and found.labelled.tolist() == wanted.labelled.tolist()
+            assert np.allclose(found.mean_pose, wanted.mean_pose, rtol=1e-12, atol=1e-9)
+        # By keys alone: some images of the splits have the same bytes.
+        known = found_in(tmp_path / train.digest, hashes([r.key for r in records], ["0" * 64] * len(records)))
+        assert known.all() if split == "train" else not known.any()
     assert len(train.shards) > 2, "the case should need several shards"
     for info in manifest.splits.values():
         files = [pq.ParquetFile(tmp_path / name) for name in info.shards]
@@ -47,7 +62,7 @@ def test_the_manifest_lists_the_contents_of_the_prepared_folder(local_ray, raw, 
         assert [list(rows) for rows in info.row_groups] == stored and sum(map(sum, stored)) == info.images
     for split, info in manifest.splits.items():
         assert [str(tmp_path / name) for name in info.shards] == list_shards(tmp_path, split)
-    names = ["index.parquet", "manifest.json", "quarantine.parquet", "test", "train", "val"]
+    names = ["index.parquet", "manifest.json", "quarantine.parquet", "test", "train", "train-digest.parquet", "val"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert "in quarantine 1: image missing" in manifest.summary() and panoptic.TERMS in manifest.summary()
 
