@@ -125,6 +125,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             metrics |= scores
         if tracker is not None:
             tracker.log_metrics(metrics, step=progress.step)
+            tracker.flush()
         _report(metrics, state, info, job.index, worker)
 
 

@@ -92,7 +92,8 @@ def test_bf16_and_accumulation_train(prepared, tmp_path):
 def test_the_tracker_gets_rates_and_shares_of_whole_global_batches(prepared, tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr(loop.Tracker, "join", lambda run: SimpleNamespace(log_metrics=lambda m, step: logged.append(m)))
+    worker_log = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics), flush=lambda: None)
+    monkeypatch.setattr(loop.Tracker, "join", lambda run: worker_log)
     ingest = dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3)
     job = training_job(tiny(prepared, optim=tiny_optim(epochs=1), ingest=ingest))
     StandIn(prepared, tmp_path).install(monkeypatch)
