@@ -185,9 +185,9 @@ def fault(error: BaseException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"answers {error.response.status_code}"
     # MLflow's text quotes what came back, which may be a page of HTML.
-    if stated := re.search(r"failed with error code (\d{3}) ", str(error)):
-        return f"answers {stated[1]}"
-    line = first_line(error)
+    if stated := re.search(r"failed with error code (\d{3}) |too many (\d{3}) error responses", str(error)):
+        return f"answers {stated[1] or stated[2]}"
+    line = first_line(error).partition(" Response body: ")[0]
     return line.partition("(Caused by ")[2].removesuffix(")") or line
 
 

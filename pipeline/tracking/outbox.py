@@ -57,9 +57,17 @@ class Journal:
 
     def waiting(self) -> dict[str, list[Event]]:
         """The events that the server lacks, by file, the oldest first."""
-        found = [name for name in names(self._waiting) if not name.startswith(STAGED)]
-        # During a long loss the same files are asked for again and again.
-        self._read = {name: self._read.get(name) or json.loads(read_bytes(join(self._waiting, name))) for name in found}
+        found: dict[str, list[Event]] = {}
+        for name in names(self._waiting):
+            if name in self._read:  # during a long loss the same files are asked for again and again
+                found[name] = self._read[name]
+            elif not name.startswith(STAGED):
+                try:
+                    data = read_bytes(join(self._waiting, name))
+                except ValueError:  # sent by the driver meanwhile, where a worker looks
+                    continue
+                found[name] = json.loads(data)
+        self._read = found
         return dict(self._read)
 
     def highest_steps(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, is_folder, join
-from pipeline.infra.mlflow_client import fault, first_line
+from pipeline.infra.mlflow_client import first_line
 from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.tracking.delivery import Deliveries, RunDeletedError, Sender
 from pipeline.tracking.mlflow_values import NOTE_LENGTH, TAG_LENGTH, cut, metric_values, parameters, valid_name
@@ -223,10 +223,10 @@ class Tracker:
 
     def __enter__(self) -> Tracker:
         self._write_description()
-        self._deliveries = Deliveries(self._sender)
-        self._deliveries.start()
         self._sampler = Sampler(machine_monitors(), self._log_load, self._sender.journal.next_step("system"))
         self._sampler.start()
+        self._deliveries = Deliveries(self._sender)
+        self._deliveries.start()
         return self
 
     def __exit__(
@@ -247,8 +247,7 @@ class Tracker:
             client = self.handle.store.client()
             text = read_run(client, self.handle.run_id).text()
             client.set_tag(self.handle.run_id, _NOTE, cut(text, NOTE_LENGTH))
-        except Exception as error:  # of the server, whatever it is: it ends no job
-            _log.warning("the description in MLflow is not up to date (%s)", fault(error))
+        except Exception:  # of the server, whatever it is: it ends no job, and `finish` says it
             return False
         return True
 

@@ -123,23 +123,3 @@ def test_no_secret_of_an_address_reaches_the_journal_or_mlflow(store, tmp_path):
     assert run.data.params["data"] == '["s3://***@bucket/runs/a?region=eu", "/plain"]'
     assert run.data.params["cluster.tracking_uri"] == "postgresql://***@host/db"
     assert run.data.tags["das.error"].startswith("ConnectionError: s3://***@bucket/runs/a?region=eu and")
-
-
-def test_a_file_of_object_storage_is_read_with_the_address_that_the_journal_does_not_hold(store, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    read = []
-
-    def copy(uri, folder):
-        read.append(uri)
-        raise OSError("away") if len(read) < 3 else ValueError("deleted")
-
-    monkeypatch.setattr(sending, "local_copy", copy)
-    monkeypatch.setattr("pipeline.tracking.tracker.exists", lambda uri: True)
-    tracker = start(store, "addresses", STORAGE)
-    tracker.log_artifact("s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu")
-    again = start(store, "addresses", STORAGE)  # another process: it has the folder's address only
-    again.finish()
-    assert set(read) == {"s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu"} and len(read) >= 2
-    journals = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
-    assert "s3://***@bucket/runs/a/best/x.json?region=eu" in journals
-    assert not any(secret in journals for secret in SECRETS)
