@@ -17,8 +17,11 @@ def loss(step: int) -> float:
     return 100.0 / step
 
 
-def train(handle: RunHandle, checkpoint: int, die_after: int) -> None:
-    """Trains from a checkpoint's step, and is killed after another one; prints the checkpoints that it saves."""
+def train(handle: RunHandle, checkpoint: int, die_after: int, in_time: bool) -> None:
+    """Trains from a checkpoint's step, and is killed after another one; prints the checkpoints that it saves.
+
+    Numbers after the last checkpoint have been written by then, or only some of them: ``in_time``.
+    """
     log = Tracker.join(handle)
     for step in range(checkpoint + 20, die_after + 1, 20):
         log.log_metrics({"loss": loss(step)}, step)
@@ -26,6 +29,8 @@ def train(handle: RunHandle, checkpoint: int, die_after: int) -> None:
             log.log_metrics({"val": loss(step)}, step)
             log.flush()
             print(step, flush=True)
+    if in_time:
+        log.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -45,6 +50,6 @@ def drive(store: str, name: str, folder: str, die_at: str) -> None:
 if __name__ == "__main__":
     role, arguments = sys.argv[1], json.loads(sys.argv[2])
     if role == "train":
-        train(RunHandle(**arguments["handle"]), arguments["checkpoint"], arguments["die_after"])
+        train(RunHandle(**arguments.pop("handle")), **arguments)
     else:
         drive(**arguments)

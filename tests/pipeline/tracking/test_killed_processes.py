@@ -63,14 +63,14 @@ def check_whole(tracker, last):
 
 def test_a_worker_that_is_killed_and_restarted_on_another_node_leaves_every_step_once(store, folder, tmp_path):
     driver, checkpoint = start(store, f"worker {folder[:2]}", folder), 0
-    handle = vars(driver.handle)
-    for node, die_after in enumerate((100, 160, 240)):
-        printed = killed("train", tmp_path / f"node{node}", handle=handle, checkpoint=checkpoint, die_after=die_after)
+    for node, (die_after, in_time) in enumerate(((100, True), (160, True), (220, False), (300, True))):
+        life = {"checkpoint": checkpoint, "die_after": die_after, "in_time": in_time}
+        printed = killed("train", tmp_path / f"node{node}", handle=vars(driver.handle), **life)
         assert node == 1 or driver.deliver()  # both: sent before the steps come again, and sent together with them
         checkpoint = int(printed[-1])
     assert driver.finish() is True
-    check_whole(driver, last=240)
-    assert history(driver, "val") == [(step, loss(step)) for step in (60, 120, 180, 240)]
+    check_whole(driver, last=300)
+    assert history(driver, "val") == [(step, loss(step)) for step in (60, 120, 180, 240, 300)]
 
 
 @pytest.mark.parametrize("die_at", ["written", "sent"])
