@@ -1,14 +1,17 @@
-"""Servers that tests start on this machine: MLflow's, and one that answers as S3 does."""
+"""Servers that tests start on this machine: MLflow's, a proxy in front of it, and one that answers as S3 does."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
@@ -94,3 +97,55 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     finally:
         process.kill()
         process.wait()
+
+
+class Front:
+    """A server in front of another one, as a proxy is: it passes everything on, or answers itself while told to.
+
+    Attributes:
+        uri: its address.
+        answer: status, content type and text that it answers with instead; None passes requests on.
+        silence: seconds that it waits before it answers anything.
+    """
+
+    def __init__(self, behind: str) -> None:
+        self.answer: tuple[int, str, str] | None = None
+        self.silence = 0.0
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                time.sleep(front.silence)
+                if front.answer is not None:
+                    status, kind, text = front.answer
+                    found = text.encode()
+                else:
+                    headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                    method = self.command
+                    request = urllib.request.Request(behind + self.path, body or None, headers, method=method)
+                    try:
+                        with urllib.request.urlopen(request, timeout=30) as passed:
+                            status, found = passed.status, passed.read()
+                    except urllib.error.HTTPError as refused:
+                        status, found = refused.code, refused.read()
+                    kind = "application/json"
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(found)))
+                self.end_headers()
+                self.wfile.write(found)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.uri = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -31,6 +31,10 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+# A new database takes 2 s, or 20 on a busy machine.
+_MIGRATION_SECONDS = 300
+_NO_RIGHTS = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED")
+
 
 def absolute_tracking_uri(uri: str | None, storage: str) -> str:
     """The MLflow store's address, valid from any folder.
@@ -93,18 +97,39 @@ class MlflowStore:
 
         for name in ("mlflow", "alembic"):  # at INFO they log every table of a new database
             logging.getLogger(name).setLevel(logging.WARNING)
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        with self._alone():
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A block that one process at a time is in: MLflow makes and migrates an sqlite file's tables there.
+
+        Raises:
+            ConnectionError: another process has been in it for minutes.
+        """
+        # Where nothing can be written there is nothing to make.
+        if (path := self.database) is None or not os.access(path.parent, os.W_OK):
+            yield
+            return
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(f"{path}.lock", timeout=_MIGRATION_SECONDS):
+                yield
+        except Timeout as error:
+            raise ConnectionError(f"{path} has been locked by another process for {_MIGRATION_SECONDS} s") from error
 
     @contextmanager
     def connected(self, must_exist: bool = True) -> Iterator[MlflowClient]:
-        """A client for the block, in which a lost server is raised as one line.
+        """A client for the block, in which a server that is lost, refuses the user or is not MLflow's is one line.
 
         Args:
             must_exist: see ``client``.
 
         Raises:
             ConnectionError: the server does not answer, or reports an error of its own.
-            ValueError: see ``client``; or the database's driver is not installed.
+            ValueError: see ``client``; the database's driver is not installed; the user has not the right; or
+                something else than MLflow answers, such as a proxy's page.
         """
         try:
             yield self.client(must_exist)
@@ -113,6 +138,15 @@ class MlflowStore:
                 f"tracking_uri = {redacted(self.uri)!r}: it needs the package {error.name}, which is absent"
             ) from error
         except Exception as error:
+            if error_code(error) in _NO_RIGHTS:
+                raise ValueError(
+                    f"MLflow at {redacted(self.uri)} {fault(error)}: wanted a user who may write there "
+                    "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN)"
+                ) from error
+            if error_code(error) == "ENDPOINT_NOT_FOUND":
+                raise ValueError(
+                    f"tracking_uri = {redacted(self.uri)!r} {fault(error)}: wanted the address of an MLflow server"
+                ) from error
             if not is_loss(error):
                 raise
             raise ConnectionError(f"MLflow does not answer at {redacted(self.uri)}: {first_line(error)}") from error
@@ -137,6 +171,24 @@ def is_loss(error: BaseException) -> bool:
     else:
         return isinstance(error, requests.RequestException | ConnectionError | TimeoutError)
     return bool(code >= 500 or code == 429)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server has understood a request and refuses it for its content: the same again would be, too."""
+    return error_code(error) in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE")
+
+
+def fault(error: BaseException) -> str:
+    """What the server did, in a few words: ``answers 404``, or why there is no answer."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"answers {error.response.status_code}"
+    # MLflow's text quotes what came back, which may be a page of HTML.
+    if stated := re.search(r"failed with error code (\d{3}) |too many (\d{3}) error responses", str(error)):
+        return f"answers {stated[1] or stated[2]}"
+    line = first_line(error).partition(" Response body: ")[0]
+    return line.partition("(Caused by ")[2].removesuffix(")") or line
 
 
 def first_line(error: BaseException) -> str:

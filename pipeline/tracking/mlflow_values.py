@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.infra.configs import flat
@@ -29,6 +30,17 @@ def parameters(values: Any) -> dict[str, str]:
         values: a dataclass or dict, nested or flat.
     """
     return {valid_name(name): cut(_text(value), PARAM_LENGTH) for name, value in flat(values).items()}
+
+
+def metric_values(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with valid names; ValueError names a value that is no number."""
+    values = {}
+    for name, value in metrics.items():
+        try:
+            values[valid_name(name)] = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metric {name} = {value!r}, wanted a number") from error
+    return values
 
 
 def valid_name(name: str) -> str:

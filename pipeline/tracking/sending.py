@@ -1,8 +1,8 @@
-"""Sends the events of a run's journals to MLflow, and tries again later when the server is lost.
+"""The events of a run's journal as requests to MLflow: few, in an order in which each may be repeated.
 
-Nothing is sent without being written first: every event goes to the journal (outbox.py), and from there to the server.
-Events have their own time, so sending one twice changes nothing. They are redacted before they are written; what is
-needed to read a file of the run from object storage is taken from the address of the run's folder.
+Events are redacted when they are written. Fields of an event, beside its "time_ms": "metrics" with their "step", and
+"once" where a step counts once; "params"; "tags"; "dataset"; "artifact", a file's address, with "to", its folder;
+"status".
 """
 
 from __future__ import annotations
@@ -10,104 +10,29 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.infra.files import join, local_copy
-from pipeline.infra.mlflow_client import MlflowStore, first_line, is_loss
-from pipeline.infra.redaction import redacted, redacted_values
+from pipeline.infra.files import local_copy
+from pipeline.infra.mlflow_client import MlflowStore, first_line
+from pipeline.infra.redaction import redacted
 from pipeline.tracking.mlflow_values import valid_name
-from pipeline.tracking.outbox import Journal, journal_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-RETRY_AFTER = 30.0
-"""Seconds without a new attempt after the server was lost: an attempt blocks the training until it fails."""
 # The most that the server takes in one request.
 _METRICS_AT_ONCE, _TEXTS_AT_ONCE = 1000, 100
 _log = logging.getLogger(__name__)
-
-
-class Sender:
-    """Writes the events of one writer of a run, and sends them while the server answers.
-
-    Args:
-        store: the MLflow store.
-        run_id: the run.
-        folder: folder or object-storage URI of the run.
-        writer: name of this process in the run; two processes that write at the same time need two names.
-    """
-
-    def __init__(self, store: MlflowStore, run_id: str, folder: str, writer: str) -> None:
-        self._store, self._run_id = store, run_id
-        self._retry_at = 0.0  # monotonic seconds; 0 while the server answers
-        self._run_folder = folder
-        self._addresses: dict[str, str] = {}  # redacted addresses of artifacts to their own, of this process
-        self.folder = journal_folder(folder)
-        self.journal = Journal(self.folder / f"{run_id}.{writer}.jsonl")
-
-    def add(self, event: dict[str, Any]) -> None:
-        """Writes an event with the present time, and sends all that is waiting unless the server was lost just now."""
-        if "artifact" in event:
-            self._addresses[redacted(event["artifact"])] = event["artifact"]
-        self.journal.append(redacted_values({**event, "time_ms": int(time.time() * 1000)}))
-        if time.monotonic() >= self._retry_at:
-            self._send_pending(self.journal)
-
-    def backfill(self) -> bool:
-        """Sends what the server lacks of this run, from the journals of all its writers in this folder.
-
-        To be called when no other process writes them: at the start and the end of the run.
-
-        Returns:
-            Whether the server has all of it now.
-        """
-        self._retry_at = 0.0
-        journals = sorted(self.folder.glob(f"{self._run_id}.*.jsonl"))
-        return all([self._send_pending(Journal(path)) for path in journals])  # a list: try every journal
-
-    def _send_pending(self, journal: Journal) -> bool:
-        events, position = journal.pending()
-        if not events:
-            return True
-        try:
-            send_events(self._store, self._run_id, [self._with_address(event) for event in events])
-        except Exception as error:
-            if not is_loss(error):
-                raise
-            if not self._retry_at:
-                _log.warning("MLflow is lost (%s); metrics are kept in %s", first_line(error), journal.path)
-            self._retry_at = time.monotonic() + RETRY_AFTER
-            return False
-        journal.mark_sent(position)
-        if self._retry_at:
-            _log.warning("MLflow is back: %d events sent", len(events))
-            self._retry_at = 0.0
-        return True
-
-    def _with_address(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The event with the artifact's own address, as far as this process or the run's folder has it."""
-        source = event.get("artifact", "")
-        if "***" not in source:
-            return event
-        if source in self._addresses:
-            return {**event, "artifact": self._addresses[source]}
-        place = redacted(self._run_folder).partition("?")[0].rstrip("/")
-        if not source.startswith(place + "/"):
-            return event
-        name = source.removeprefix(place + "/").partition("?")[0]
-        return {**event, "artifact": join(self._run_folder, name)}
 
 
 def send_events(store: MlflowStore, run_id: str, events: Iterable[dict[str, Any]]) -> None:
     """Sends events to one run: numbers and texts first, then datasets and files, the run's status last.
 
     Raises:
-        ConnectionError: a file's storage does not answer. Errors of the server are MLflow's own, see ``is_loss``.
+        ConnectionError: a file's storage does not answer. Errors of the server are MLflow's own.
     """
     client = store.client()
     batch = _Batch()

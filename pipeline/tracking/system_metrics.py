@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 INTERVAL = 10.0
@@ -56,9 +55,8 @@ class Sampler:
         self._sample()
 
     def _run(self) -> None:
-        with suppress(OSError):  # the journal cannot be written: the run itself meets the same error and says it
-            while not self._ended.wait(self._interval):
-                self._sample()
+        while not self._ended.wait(self._interval):
+            self._sample()
 
     def _sample(self) -> None:
         values: dict[str, float] = {}

@@ -121,6 +121,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             if due.now(seconds) and progress.epoch_step < batches.steps:
                 if worker.world > 1:
                     state.share(worker.rank)
+                if tracker is not None:
+                    tracker.flush()
                 unscored = {SELECT_BY: NOT_SCORED} if validate is not None else {}
                 _report({**progress.state(), **unscored}, state, job.info, trained_on, worker)
         progress.end_epoch(seconds)
@@ -134,6 +136,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             metrics |= scores
         if tracker is not None:
             tracker.log_metrics(metrics, step=progress.step)
+            tracker.flush()
         _report(metrics, state, info, trained_on, worker)
         due.reported(seconds)
 

@@ -54,9 +54,9 @@ def committed(folder: Path) -> bool:
 
 def epochs_trained(folder: Path) -> list[int]:
     """Every epoch that a worker ended, in the order of time; one that was trained twice is listed twice."""
-    (journal,) = (folder / "tracking").glob("*.worker.jsonl")
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    return [int(event["metrics"]["epoch"]) for event in events if "epoch" in event.get("metrics", {})]
+    events = [event for sent in (folder / "tracking").glob("*/sent/*.json") for event in json.loads(sent.read_text())]
+    ended = [event for event in events if "epoch" in event.get("metrics", {})]
+    return [int(event["metrics"]["epoch"]) for event in sorted(ended, key=lambda event: event["time_ms"])]
 
 
 def runs_of(storage: Path, name: str):
@@ -71,6 +71,9 @@ def check_whole(storage: Path, name: str, epochs: int, steps: int) -> list[int]:
     (run,) = runs_of(storage, name)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["epoch"] == epochs and run.data.metrics["step"] == steps
+    client = MlflowStore(f"sqlite:///{storage}/mlflow.db").client(must_exist=True)
+    history = client.get_metric_history(run.info.run_id, "epoch")
+    assert [metric.value for metric in history] == [*range(1, epochs + 1)], "each once, however often it was trained"
     finished = json.loads((storage / name / "finished.json").read_text())
     assert finished["run_id"] == run.info.run_id
     trained = epochs_trained(storage / name)

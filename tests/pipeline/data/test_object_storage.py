@@ -19,7 +19,7 @@ from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import MlflowStore
-from pipeline.tracking import sending
+from pipeline.tracking import delivery
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.run_folder import save_best
 from tests.pipeline.data.original_layouts import write_panoptic
@@ -127,7 +127,6 @@ def test_a_missing_bucket_is_named(endpoint, raw):
 
 
 def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_sent_late(endpoint, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))  # the journals of such runs are written there
     best = tmp_path / "checkpoint"
     best.mkdir()
     for name in ("config.json", "training_state.pt"):
@@ -135,7 +134,7 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_sent_late(endpo
     store, folder = f"sqlite:///{tmp_path}/mlflow.db", "s3://bucket/run"
     with Tracker.open(store, "das", "run", folder) as tracker:
         with monkeypatch.context() as lost:
-            lost.setattr(sending, "send_events", unreachable)
+            lost.setattr(delivery, "send_events", unreachable)
             save_best(str(best), "s3://bucket/run/best", tracker)
             write_bytes("s3://bucket/run/tables/a.csv", b"1")
             write_bytes("s3://bucket/run/report.html", b"page")

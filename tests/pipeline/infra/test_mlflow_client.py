@@ -2,11 +2,15 @@
 
 import dataclasses
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
@@ -72,3 +76,38 @@ def test_a_database_without_its_driver_is_a_value_error_without_the_password(mon
         with MlflowStore("mysql://user:SECRET@127.0.0.1:9/db").connected() as client:
             client.search_experiments()
     assert "SECRET" not in str(caught.value) and "mysql://***@127.0.0.1:9/db" in str(caught.value)
+
+
+FIRST_USER = """
+import sys, time
+from pathlib import Path
+import mlflow
+from pipeline.infra.mlflow_client import MlflowStore
+folder, name = Path(sys.argv[1]), sys.argv[2]
+(folder / name).touch()
+while len([*folder.iterdir()]) < 3:
+    time.sleep(0.01)
+with MlflowStore(f"sqlite:///{folder}/new/mlflow.db").connected(must_exist=False) as client:
+    print(client.create_experiment(name))
+"""
+
+
+@pytest.mark.slow
+def test_three_first_users_of_a_new_database_all_get_it(tmp_path):
+    command = [sys.executable, "-c", FIRST_USER, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    users = [subprocess.Popen([*command, name], cwd=PROJECT, **pipes) for name in "abc"]
+    ended = [user.communicate(timeout=300) for user in users]
+    assert [user.returncode for user in users] == [0, 0, 0], ended
+    assert sorted(int(out) for out, _ in ended) == [1, 2, 3]
+    database = MlflowStore(f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert {e.name for e in database.client(must_exist=True).search_experiments()} == {"Default", "a", "b", "c"}
+
+
+def test_a_database_in_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
+    store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db")
+    store.client()
+    (tmp_path / "mlflow.db.lock").unlink()
+    monkeypatch.setattr("pipeline.infra.mlflow_client.os.access", lambda path, mode: False)  # root may write anywhere
+    assert store.client(must_exist=True).search_experiments()[0].name == "Default"
+    assert not (tmp_path / "mlflow.db.lock").exists()

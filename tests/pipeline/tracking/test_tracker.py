@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,7 @@ import pytest
 
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import MlflowStore
-from pipeline.tracking import system_metrics
-from pipeline.tracking import tracker as tracker_module
+from pipeline.tracking import system_metrics, worker_log
 from pipeline.tracking.mlflow_values import parameters
 from pipeline.tracking.tracker import RunHandle, Tracker
 from tests.pipeline.tracking.tracked_runs import history, run_of, start
@@ -20,10 +20,10 @@ from tests.pipeline.tracking.tracked_runs import history, run_of, start
 # ---- one run ----
 
 
-def test_the_same_identity_continues_the_same_run(store, tmp_path):
+def test_the_same_name_in_the_same_folder_continues_the_same_run(store, tmp_path):
     with start(store, "resumed", tmp_path) as first:
         first.log_metrics({"loss": 3.0}, step=1)
-    with start(store, "resumed", tmp_path / "elsewhere") as second:  # the tag decides, not the folder
+    with start(store, "resumed", tmp_path) as second:
         assert second.resumed and not first.resumed
         assert run_of(second).info.status == "RUNNING"
         second.log_metrics({"loss": 2.0}, step=2)
@@ -35,6 +35,19 @@ def test_the_same_identity_continues_the_same_run(store, tmp_path):
     assert second.latest_metrics()["loss"] == 2.0
     assert runs[0].info.status == "FINISHED"
     assert runs[0].info.run_name == "resumed"
+
+
+def test_a_name_whose_folder_is_gone_begins_a_new_run(store, tmp_path):
+    first = start(store, "anew", tmp_path / "run")
+    Tracker.join(first.handle).log_metrics({"loss": 3.0}, step=100)
+    assert first.finish()
+    shutil.rmtree(tmp_path / "run")
+    second = start(store, "anew", tmp_path / "run")
+    assert second.handle.run_id != first.handle.run_id and not second.resumed
+    worker = Tracker.join(second.handle)
+    worker.log_metrics({"loss": 9.0}, step=20)  # its steps begin anew
+    worker.flush()
+    assert second.deliver() and history(second, "loss") == [(20, 9.0)]
 
 
 def test_other_identities_are_other_runs(store, tmp_path):
@@ -56,15 +69,17 @@ def test_a_worker_process_logs_into_the_drivers_run(store, tmp_path):
     code = (
         "import json, sys\n"
         "from pipeline.tracking.tracker import RunHandle, Tracker\n"
-        "Tracker.join(RunHandle(**json.loads(sys.argv[1]))).log_metrics({'loss': 0.5}, step=7)\n"
+        "worker = Tracker.join(RunHandle(**json.loads(sys.argv[1])))\n"
+        "worker.log_metrics({'loss': 0.5}, step=7)\n"
+        "worker.flush()\n"
+        "assert 'mlflow' not in sys.modules\n"
     )
     handle = json.dumps(vars(driver.handle))
     subprocess.run(
         [sys.executable, "-c", code, handle], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}
     )
-    assert history(driver, "loss") == [(7, 0.5)]
+    assert driver.deliver() and history(driver, "loss") == [(7, 0.5)]
     assert run_of(driver).info.status == "RUNNING"  # a worker does not set it
-    assert len(list((tmp_path / "tracking").glob("*.jsonl"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -175,13 +190,23 @@ def test_a_worker_on_another_machine_logs_that_machines_load(store, tmp_path, mo
     driver = start(store, "nodes", tmp_path)
     monkeypatch.setattr(system_metrics.Sampler.__init__, "__defaults__", (0, 0.02))
     assert Tracker.join(driver.handle)._sampler is None  # the driver logs this machine
-    monkeypatch.setattr(tracker_module.socket, "gethostname", lambda: "gpu-node")
+    monkeypatch.setattr(worker_log.socket, "gethostname", lambda: "gpu-node")
     worker = Tracker.join(driver.handle)
     patience = time.monotonic() + 20
-    while not any(name.startswith("system/gpu-node/cpu") for name in worker.latest_metrics()):
+    while not any(name.startswith("system/gpu-node/cpu") for name in driver.latest_metrics()):
         assert time.monotonic() < patience
         time.sleep(0.02)
+        driver.deliver()
     worker._sampler.stop()
+    worker.flush()
+    assert driver.deliver()
+    steps = [step for step, _ in history(driver, "system/gpu-node/disk_usage_percentage")]
+    assert steps == [*range(len(steps))]
+    again = Tracker.join(driver.handle)  # a restarted worker on the same node
+    again._sampler.stop()
+    again.flush()
+    driver.deliver()
+    assert len(history(driver, "system/gpu-node/disk_usage_percentage")) > len(steps)
     assert "system/cpu_utilization_percentage" not in run_of(driver).data.metrics
 
 

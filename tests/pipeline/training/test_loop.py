@@ -95,7 +95,8 @@ def test_bf16_and_accumulation_train(prepared, tmp_path):
 def test_the_tracker_gets_rates_and_shares_of_whole_global_batches(prepared, tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr(loop.Tracker, "join", lambda run: SimpleNamespace(log_metrics=lambda m, step: logged.append(m)))
+    worker_log = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics), flush=lambda: None)
+    monkeypatch.setattr(loop.Tracker, "join", lambda run: worker_log)
     ingest = dataclasses.replace(TINY.ingest, batch_size=5, accumulate=3)
     job = training_job(tiny(prepared, optim=tiny_optim(epochs=1), ingest=ingest))
     StandIn(tmp_path).install(monkeypatch)
@@ -314,7 +315,9 @@ def nan_where(patch, bad_steps):
 def test_a_bad_step_is_skipped_and_names_its_samples(prepared, tmp_path, monkeypatch, capsys):
     nan_where(monkeypatch, {1, 5})
     logged, tags = [], []
-    tracker = SimpleNamespace(log_metrics=lambda m, step: logged.append((step, m)), set_tags=tags.append)
+    tracker = SimpleNamespace(
+        log_metrics=lambda m, step: logged.append((step, m)), set_tags=tags.append, flush=lambda: None
+    )
     monkeypatch.setattr(loop.Tracker, "join", lambda run: tracker)
     StandIn(tmp_path).install(monkeypatch)
     job = training_job(tiny(prepared, optim=tiny_optim(epochs=2)))

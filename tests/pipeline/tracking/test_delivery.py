@@ -1,12 +1,13 @@
-"""No event is lost without a server: retries, limits of a request, sending twice; on real stores and a real server."""
+"""What the journal holds reaches MLflow: limits of a request, retries, sending twice; on a real sqlite store."""
 
 import logging
+import shutil
 import time
 
 import pytest
 
 from pipeline.infra.mlflow_client import MlflowStore
-from pipeline.tracking import sending
+from pipeline.tracking import delivery, sending
 from pipeline.tracking.tracker import Tracker
 from tests.pipeline.tracking.tracked_runs import history, run_of, start
 
@@ -44,63 +45,23 @@ def test_an_artifact_whose_storage_does_not_answer_is_sent_later(store, tmp_path
     assert [f.path for f in MlflowStore(store).client().list_artifacts(tracker.handle.run_id)] == ["picture.txt"]
 
 
-@pytest.mark.slow
-def test_a_lost_server_costs_no_metric(mlflow_server, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    driver = start(mlflow_server.uri, "lost", tmp_path / "run")
-    worker = Tracker.join(driver.handle)
-    worker.log_metrics({"loss": 3.0}, step=1)
-    away = start(mlflow_server.uri, "away", tmp_path / "away").__enter__()
-    mlflow_server.stop()
-    with caplog.at_level(logging.WARNING):
-        before = time.monotonic()
-        worker.log_metrics({"loss": 2.0}, step=2)
-        worker.log_metrics({"loss": 1.0}, step=3)
-        (tmp_path / "picture.txt").write_text("x")
-        worker.log_artifact(tmp_path / "picture.txt")
-        assert time.monotonic() - before < 10
-        assert driver.finish() is False
-        away.log_params({"seed": 1})
-        away.log_dataset("panoptic", "d" * 64, "/data", "train")
-        away.describe("the result")
-        away.__exit__(None, None, None)
-    assert "MLflow is lost" in caplog.text and "sent when the run is opened again" in caplog.text
-    with pytest.raises(ConnectionError, match="MLflow does not answer at http://127.0.0.1"):
-        start(mlflow_server.uri, "another", tmp_path / "other")
-    mlflow_server.start()
-    start(mlflow_server.uri, "away", tmp_path / "away").finish()
-    run = run_of(away)
-    assert run.data.params == {"seed": "1"} and len(run.inputs.dataset_inputs) == 1
-    assert run.data.metrics["system/disk_usage_percentage"] > 0
-    assert run.info.status == "FINISHED" and "the result" in run.data.tags["mlflow.note.content"]
-    again = start(mlflow_server.uri, "lost", tmp_path / "run")
-    assert again.handle == driver.handle
-    assert history(again, "loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
-    assert [f.path for f in MlflowStore(mlflow_server.uri).client().list_artifacts(again.handle.run_id)] == [
-        "picture.txt"
-    ]
-    assert again.finish() is True
-    assert run_of(again).info.status == "FINISHED"
-    assert "finished" in run_of(again).data.tags["mlflow.note.content"]
-
-
 def test_a_lost_server_is_tried_again_after_a_while(store, tmp_path, monkeypatch):
     tracker = start(store, "tried again", tmp_path)
-    attempts, original = [], sending.send_events
+    attempts, original = [], delivery.send_events
 
     def lost(store, run_id, events):
         attempts.append(len(events))
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(sending, "send_events", lost)
+    monkeypatch.setattr(delivery, "send_events", lost)
     for step in range(3):
         tracker.log_metrics({"loss": step}, step=step)
     assert attempts == [1]  # not one attempt per step: each would block the training
-    monkeypatch.setattr(sending, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(delivery, "RETRY_AFTER", 0.0)
     tracker._sender._retry_at = time.monotonic()
     tracker.log_metrics({"loss": 3}, step=3)
     assert attempts == [1, 4]
-    monkeypatch.setattr(sending, "send_events", original)
+    monkeypatch.setattr(delivery, "send_events", original)
     tracker.log_metrics({"loss": 4}, step=4)
     assert history(tracker, "loss") == [(step, step) for step in range(5)]
 
@@ -108,17 +69,38 @@ def test_a_lost_server_is_tried_again_after_a_while(store, tmp_path, monkeypatch
 def test_sending_twice_changes_nothing(store, tmp_path):
     tracker = start(store, "twice", tmp_path)
     tracker.log_metrics({"loss": 1.0}, step=1)
-    for mark in (tmp_path / "tracking").glob("*.sent"):
-        mark.unlink()  # as if killed between sending and noting it
+    journal = tmp_path / "tracking" / tracker.handle.run_id
+    shutil.copytree(journal / "sent", journal / "waiting", dirs_exist_ok=True)  # killed between sending and noting it
     again = start(store, "twice", tmp_path)
     assert history(again, "loss") == [(1, 1.0)]
 
 
-def test_a_request_that_the_server_refuses_is_raised(store, tmp_path):
+def test_a_deleted_run_ends_the_driver_and_its_workers_and_is_a_new_one_next_time(store, tmp_path):
     tracker = start(store, "deleted", tmp_path)
+    worker = Tracker.join(tracker.handle)
     MlflowStore(store).client().delete_run(tracker.handle.run_id)
-    with pytest.raises(Exception, match="must be in the 'active' state"):
+    with pytest.raises(ValueError, match=f"run {tracker.handle.run_id} of MLflow at sqlite.* was deleted"):
         tracker.log_metrics({"loss": 1.0}, step=1)
+    worker.log_metrics({"loss": 2.0}, step=2)
+    with pytest.raises(ValueError, match="was deleted while it was written"):
+        worker.flush()
+    with pytest.raises(ValueError, match="was deleted while it was written"):
+        Tracker.join(tracker.handle)
+    again = start(store, "deleted", tmp_path)
+    assert again.handle.run_id != tracker.handle.run_id and not again.resumed
+    Tracker.join(again.handle).flush()
+
+
+def test_a_refused_event_holds_up_no_other(store, tmp_path, caplog):
+    tracker = start(store, "refused", tmp_path)
+    worker = Tracker.join(tracker.handle)
+    for name in ("before", "a/../b", "after"):  # MLflow refuses names that look like paths upwards
+        worker.log_metrics({name: 1.0}, step=1)
+        worker.flush()
+    assert tracker.deliver() is False
+    assert run_of(tracker).data.metrics == {"before": 1.0, "after": 1.0}
+    assert "MLflow refuses an event, kept in" in caplog.text
+    assert tracker.finish() is False and run_of(tracker).info.status == "FINISHED"
 
 
 SECRETS = ("AKIAKEY", "SECRET1", "hunter2")
@@ -141,23 +123,3 @@ def test_no_secret_of_an_address_reaches_the_journal_or_mlflow(store, tmp_path):
     assert run.data.params["data"] == '["s3://***@bucket/runs/a?region=eu", "/plain"]'
     assert run.data.params["cluster.tracking_uri"] == "postgresql://***@host/db"
     assert run.data.tags["das.error"].startswith("ConnectionError: s3://***@bucket/runs/a?region=eu and")
-
-
-def test_a_file_of_object_storage_is_read_with_the_address_that_the_journal_does_not_hold(store, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    read = []
-
-    def copy(uri, folder):
-        read.append(uri)
-        raise OSError("away") if len(read) < 3 else ValueError("deleted")
-
-    monkeypatch.setattr(sending, "local_copy", copy)
-    monkeypatch.setattr("pipeline.tracking.tracker.exists", lambda uri: True)
-    tracker = start(store, "addresses", STORAGE)
-    tracker.log_artifact("s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu")
-    again = start(store, "addresses", STORAGE)  # another process: it has the folder's address only
-    again.finish()
-    assert set(read) == {"s3://AKIAKEY:SECRET1@bucket/runs/a/best/x.json?region=eu"} and len(read) >= 2
-    journals = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
-    assert "s3://***@bucket/runs/a/best/x.json?region=eu" in journals
-    assert not any(secret in journals for secret in SECRETS)
