@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from pipeline.infra.flags import choose_command, choose_preset, did_you_mean, parse
+from pipeline.infra.flags import Config, choose_command, choose_preset, did_you_mean, parse
+from pipeline.infra.job_defaults import given, how_to_give
 from pipeline.infra.redaction import redacted
 
 
@@ -66,7 +68,8 @@ def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
     from pipeline.training.presets import panoptic_presets
 
-    config = choose_preset("das train-panoptic", panoptic_presets(), argv)
+    config = _chosen("das train-panoptic", panoptic_presets(), argv)
+    _require_data(config.data, argv)
 
     from pipeline.training.fit import fit
 
@@ -77,7 +80,8 @@ def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
     from pipeline.training.presets import mupots_presets
 
-    config = choose_preset("das train-mupots", mupots_presets(), argv)
+    config = _chosen("das train-mupots", mupots_presets(), argv)
+    _require_data(config.data, argv)
 
     from pipeline.training.fit import fit
 
@@ -88,7 +92,8 @@ def sweep(argv: Sequence[str]) -> None:
     """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
     from pipeline.training.trials import sweep_presets
 
-    config = choose_preset("das sweep", sweep_presets(), argv)
+    config = _chosen("das sweep", sweep_presets(), argv)
+    _require_data(config.train.data, argv, "--train.data")
 
     from pipeline.training.sweep import sweep
 
@@ -100,6 +105,9 @@ def evaluate(argv: Sequence[str]) -> None:
     from pipeline.evaluation.config import EvaluateConfig
 
     config = parse("das evaluate", EvaluateConfig, argv)
+    if not config.data and (prepared := given("prepared")) is not None:
+        config = replace(config, data=prepared.values)
+    _require_data(config.data, argv)
 
     from pipeline.evaluation.command import run_evaluation
 
@@ -161,6 +169,24 @@ def demo(argv: Sequence[str]) -> None:
     from pipeline.demo import DemoConfig, demo
 
     demo(parse("das demo", DemoConfig, argv))
+
+
+def _chosen(prog: str, presets: Mapping[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
+    """The settings of a training or a sweep; its preset may come from the environment or from das.yaml."""
+    preset = given("preset")
+    default = (preset.values[0], preset.source) if preset else None
+    return choose_preset(prog, presets, argv, default, f"; {how_to_give('preset')}")
+
+
+def _require_data(folders: Sequence[str], argv: Sequence[str], option: str = "--data") -> None:
+    """Checks that there are prepared folders; says so when they come from the environment or from das.yaml."""
+    prepared = given("prepared")
+    if not folders:
+        raise ValueError(
+            f"data is empty, wanted {option} with folders made by `das prepare`, {how_to_give('prepared')}"
+        )
+    if prepared is not None and not any(word.partition("=")[0] == option for word in argv):
+        print(f"data of {prepared.source}: {redacted(' '.join(folders))}")
 
 
 GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {

@@ -21,10 +21,9 @@ from typing import Any
 import yaml
 
 from das.fields import at_least
+from pipeline.infra.job_defaults import PROJECT, given_value, how_to_give
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
 from pipeline.infra.redaction import redacted
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """File that ``ray up`` writes on a head node, with the node types that the autoscaler may add."""
@@ -41,18 +40,24 @@ class StoreConfig:
     """Where results, runs and registered models are; what needs no Ray needs nothing more."""
 
     storage: str | None = None
-    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else ./runs."""
+    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else that of das.yaml
+    (pipeline/infra/job_defaults.py), else ./runs."""
     tracking_uri: str | None = None
-    """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+    """MLflow store; default $MLFLOW_TRACKING_URI, else that of das.yaml, else sqlite in the storage folder."""
 
     def locations(self) -> tuple[str, str]:
-        """Absolute storage and tracking URI, with defaults from the environment; starts nothing.
+        """Absolute storage and tracking URI, with defaults from the environment and das.yaml; starts nothing.
 
         Raises:
-            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database.
+            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database; a
+                place in a folder that Ray has shipped; a wrong das.yaml.
         """
-        storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
-        return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
+        storage = absolute_storage(self.storage or given_value("storage") or "runs")
+        refuse_shipped("storage", storage, how_to_give("storage"))
+        tracking_uri = absolute_tracking_uri(self.tracking_uri or given_value("tracking_uri"), storage)
+        if (database := MlflowStore(tracking_uri).database) is not None:
+            refuse_shipped("tracking_uri", str(database), how_to_give("tracking_uri"))
+        return storage, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
     config = config or ClusterConfig()
     # Before Ray, which takes seconds to start: a wrong address fails at once.
     storage, tracking_uri = config.locations() if out is None else (out, "")
+    if out is not None:
+        refuse_shipped("out", out)
     embedded = not ray.is_initialized() and _start_or_join(config)
     alive = [node for node in ray.nodes() if node["Alive"]]
     if not config.shared_storage:
@@ -192,12 +199,43 @@ def worker_environment(environment: Mapping[str, str], address: str = "") -> dic
         environment: variables of the driver.
         address: HOST:PORT of Ray; "" leaves it out.
     """
-    job = json.loads(environment.get(_JOB_CONFIG) or "{}").get("runtime_env") or {}
+    job = submitted_with(environment).get("runtime_env") or {}
     wanted = {"MLFLOW_DISABLE_TELEMETRY": "true", **({"RAY_ADDRESS": address} if address else {})}
     if "working_dir" not in job:
         folders = [str(PROJECT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         wanted["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     return {name: value for name, value in wanted.items() if name not in job.get("env_vars", {})}
+
+
+def submitted_with(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What Ray tells a submitted job about itself, "runtime_env" and "metadata"; empty for any other process."""
+    found: dict[str, Any] = json.loads(environment.get(_JOB_CONFIG) or "{}")
+    return found
+
+
+def shipped_folder() -> Path | None:
+    """The folder that Ray has copied here for this submission (`--working-dir`); None outside of one."""
+    return Path.cwd() if "working_dir" in (submitted_with().get("runtime_env") or {}) else None
+
+
+def refuse_shipped(name: str, place: str, more: str = "") -> None:
+    """Checks that a place of results outlives the submission.
+
+    Args:
+        name: of the field.
+        place: absolute path or URI.
+        more: end of the message.
+
+    Raises:
+        ValueError: it is inside of the shipped folder, which the next submission will not see.
+    """
+    folder = shipped_folder()
+    if folder is not None and "://" not in place and Path(place).is_relative_to(folder):
+        raise ValueError(
+            f"{name} = {str(Path(place).relative_to(folder))!r} is inside of the folder that Ray has copied for this "
+            "submission alone, so the next one would start over: wanted an absolute path or a URI such as "
+            f"s3://bucket/path{', ' if more else ''}{more}"
+        )
 
 
 def absolute_storage(storage: str) -> str:

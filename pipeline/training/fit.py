@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.data.ray_rows import read_split
 from pipeline.infra.cluster import connect, preflight
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join
+from pipeline.infra.name_claim import claimed_name
 from pipeline.infra.redaction import redacted
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.batches import training_rows
@@ -73,7 +74,8 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         parent: MLflow run of the sweep that this training is a trial of.
 
     Raises:
-        ValueError: data, model or resources that do not fit together; another training has the same name.
+        ValueError: data, model or resources that do not fit together; another training has the same name, or this one
+            is running already.
     """
     job = training_job(config)
     cluster = connect(config.cluster)
@@ -85,8 +87,11 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
     if parent is None:  # a sweep has checked the resources of all its trials together
         # One CPU more than the workers reserve: without it Ray Data cannot read while the workers wait for its rows.
         preflight(config.workers, worker_resources(config), spare_cpus=1.0)
-    folder.write_settings(job.settings())
-    with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
+    # A trial's folder is inside that of its sweep, which holds its name.
+    claim = claimed_name(folder.path, "training") if parent is None else nullcontext()
+    with claim, Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
+        folder.check_settings(job.settings())  # again: another may have come first
+        folder.write_settings(job.settings())
         tracker.log_params(flat(config))
         for manifest, data in zip(job.manifests, job.config.data, strict=True):
             tracker.log_dataset(manifest.source, manifest.fingerprint, data, "train", manifest.split_manifest)
