@@ -1,4 +1,4 @@
-"""The claim of a training or a sweep on its name: of two processes that run the same one at once, the second is refused.
+"""The claim of a training or a sweep on its name: of two processes with the same one, the second is refused.
 
 A claim is a small JSON file in the run's folder. A process first writes that it asks, then reads the others' files: one
 that is held refuses it, and of several that ask at the same moment the one with the smallest file name is served. So
@@ -12,8 +12,8 @@ A killed process leaves its claim, which the next one removes when its holder is
 - any other: when the number in its claim, which it raises every 2 s, stays the same for 8 s of the asking process's
   own clock. Clocks of different machines are not compared.
 
-A holder that was suspended for longer finds its claim removed when it goes on, and is interrupted (KeyboardInterrupt in
-its main thread), because another process may have its name by then.
+A holder that was suspended for longer finds its claim removed when it goes on, and is interrupted (KeyboardInterrupt
+in its main thread), because another process may have its name by then.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def claimed_name(run: str, kind: str, beat: float = BEAT, patience: float = PATI
 
     Raises:
         ValueError: another process holds it; names its host, process id, start and Ray job.
-        KeyboardInterrupt: in the main thread, when this process was suspended for so long that another one may have it.
+        KeyboardInterrupt: in the main thread, when this process was suspended so long that another may have it.
     """
     claim = _Claim(join(run, FOLDER), patience)
     claim.write("asks")
     try:
         if (other := claim.rival()) is not None:
             raise ValueError(
-                f"{redacted(run)}: this {kind} is running already ({_who(other)}): wait for its end, stop it, or choose "
+                f"{redacted(run)}: this {kind} is running already ({_who(other)}): wait for its end, stop it or choose "
                 "another --name"
             )
         claim.write("holds")
@@ -79,6 +79,7 @@ class _Claim:
     patience: float
     name: str = field(default_factory=lambda: f"{uuid.uuid4().hex}.json")
     beats: int = 0
+    removed: list[str] = field(default_factory=list)
     process: dict[str, Any] = field(default_factory=lambda: {**this_process(), "ray": this_ray_job()})
 
     @property
@@ -88,7 +89,11 @@ class _Claim:
     def write(self, state: str) -> None:
         """Writes the file with a number that it has not had before."""
         self.beats += 1
-        write_json(self.path, {"state": state, "beats": self.beats, **self.process})
+        write_json(self.path, {"state": state, "beats": self.beats, "removed": self.removed, **self.process})
+
+    def is_lost(self) -> bool:
+        """Whether another process has taken this one for dead. Its file may be there again, written at that moment."""
+        return not exists(self.path) or any(self.name in other["removed"] for other in self._others().values())
 
     def rival(self) -> dict[str, Any] | None:
         """The content of a claim that goes before this one; None when this one may be held.
@@ -129,6 +134,7 @@ class _Claim:
             dead = after == content["beats"]
         if dead:
             print(f"{redacted(self.folder)}: the claim of a process that has ended is removed ({_who(content)})")
+            self.removed.append(name)
             delete(join(self.folder, name))
         return dead
 
@@ -156,12 +162,12 @@ def _beating(claim: _Claim, kind: str, beat: float) -> Iterator[None]:
     def run() -> None:
         while not ended.wait(beat):
             with suppress(OSError):  # a storage that does not answer for a moment; tried again
-                if not exists(claim.path):
+                if claim.is_lost():
                     print(
                         f"{redacted(claim.folder)}: this {kind} was suspended and its claim removed; it ends",
                         file=sys.stderr,
                     )
-                    signal.raise_signal(signal.SIGINT)
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
                 claim.write("holds")
 

@@ -5,7 +5,7 @@ Everything here is read from Ray's state API, which a cluster without a dashboar
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +50,7 @@ def held(resource: str) -> dict[str, float]:
     import ray
 
     own = ray.get_runtime_context().get_job_id()
-    amounts: Counter[str] = Counter()
+    amounts: defaultdict[str, float] = defaultdict(float)
     for group in _listed("placement_groups"):
         if group.state == "CREATED":
             bundles = (bundle.get("unit_resources", bundle) for bundle in group.bundles or [])

@@ -24,11 +24,12 @@ from tqdm import tqdm
 
 from das.recipe import RecipeConfig
 from pipeline.data.ray_rows import read_split
-from pipeline.infra.cluster import connect, preflight
+from pipeline.infra.cluster import connect
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join
 from pipeline.infra.name_claim import claimed_name
 from pipeline.infra.redaction import redacted
+from pipeline.infra.resources import preflight
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.batches import training_rows
 from pipeline.training.config import TrainConfig

@@ -23,11 +23,12 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
-from pipeline.infra.cluster import connect, preflight
+from pipeline.infra.cluster import connect
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, join
 from pipeline.infra.name_claim import claimed_name
 from pipeline.infra.redaction import redacted
+from pipeline.infra.resources import preflight
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.fit import fit, worker_resources

@@ -18,11 +18,10 @@ from pipeline.infra.cluster import (
     PROJECT,
     ClusterConfig,
     absolute_storage,
-    autoscaler_nodes,
     connect,
-    preflight,
     worker_environment,
 )
+from pipeline.infra.resources import autoscaler_nodes, preflight
 
 NOWHERE = Path("/no/bootstrap.yaml")
 
