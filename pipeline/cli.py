@@ -13,10 +13,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipeline.infra.flags import Config, choose_command, choose_preset, did_you_mean, parse
 from pipeline.infra.job_defaults import given, how_to_give
 from pipeline.infra.redaction import redacted
+
+if TYPE_CHECKING:
+    from pipeline.training.config import TrainConfig
 
 
 def render(argv: Sequence[str]) -> None:
@@ -31,10 +35,20 @@ def render(argv: Sequence[str]) -> None:
 
 
 def doctor(argv: Sequence[str]) -> None:
-    """Say what is there of original data (`doctor data ROOT`), what is missing or broken, and what to type next."""
-    from pipeline.data.doctor import DoctorConfig, doctor
+    """Say what is there of original data (`doctor data ROOT`), or whether a job could run now (`doctor cluster`)."""
+    from pipeline.data.cluster_doctor import ClusterDoctorConfig
+    from pipeline.data.doctor import DoctorConfig
 
-    sys.exit(doctor(choose_command("das doctor", {"data": DoctorConfig}, argv)))
+    config = choose_command("das doctor", {"data": DoctorConfig, "cluster": ClusterDoctorConfig}, argv)
+
+    if isinstance(config, DoctorConfig):
+        from pipeline.data.doctor import doctor
+
+        sys.exit(doctor(config))
+    from pipeline.data.cluster_doctor import doctor_cluster
+
+    prepared = given("prepared")
+    sys.exit(doctor_cluster(config if config.data or not prepared else replace(config, data=prepared.values)))
 
 
 def prepare(argv: Sequence[str]) -> None:
@@ -42,6 +56,12 @@ def prepare(argv: Sequence[str]) -> None:
     from pipeline.data.prepare.config import ConvertConfig
 
     config = parse("das prepare", ConvertConfig, argv)
+
+    from pipeline.infra.cluster import absolute_storage
+    from pipeline.infra.cluster_checks import Places, check_start
+    from pipeline.infra.resources import Needs
+
+    check_start(config.cluster, Needs(1, {"CPU": 1.0}), Places(absolute_storage(config.out), name="out"))
 
     from pipeline.data.prepare.convert import convert
 
@@ -70,6 +90,7 @@ def train_panoptic(argv: Sequence[str]) -> None:
 
     config = _chosen("das train-panoptic", panoptic_presets(), argv)
     _require_data(config.data, argv)
+    _check_training(config)
 
     from pipeline.training.fit import fit
 
@@ -82,6 +103,7 @@ def train_mupots(argv: Sequence[str]) -> None:
 
     config = _chosen("das train-mupots", mupots_presets(), argv)
     _require_data(config.data, argv)
+    _check_training(config)
 
     from pipeline.training.fit import fit
 
@@ -94,6 +116,7 @@ def sweep(argv: Sequence[str]) -> None:
 
     config = _chosen("das sweep", sweep_presets(), argv)
     _require_data(config.train.data, argv, "--train.data")
+    _check_training(config.train)
 
     from pipeline.training.sweep import sweep
 
@@ -108,6 +131,11 @@ def evaluate(argv: Sequence[str]) -> None:
     if not config.data and (prepared := given("prepared")) is not None:
         config = replace(config, data=prepared.values)
     _require_data(config.data, argv)
+
+    if config.predictions is None:
+        from pipeline.data.cluster_doctor import check_job, needs_of
+
+        check_job(config.cluster, needs_of(max(1, config.workers), 1.0, config.gpu), config.data, config.experiment)
 
     from pipeline.evaluation.command import run_evaluation
 
@@ -187,6 +215,14 @@ def _require_data(folders: Sequence[str], argv: Sequence[str], option: str = "--
         )
     if prepared is not None and not any(word.partition("=")[0] == option for word in argv):
         print(f"data of {prepared.source}: {redacted(' '.join(folders))}")
+
+
+def _check_training(config: TrainConfig) -> None:
+    """Looks at the cluster before a training reads anything."""
+    from pipeline.data.cluster_doctor import check_job, needs_of
+
+    needs = needs_of(config.workers, config.cpus_per_worker, config.gpu)
+    check_job(config.cluster, needs, config.data, config.experiment)
 
 
 GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {

@@ -122,13 +122,21 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
     return Cluster(storage, tracking_uri, embedded, len(alive))
 
 
+def joins(config: ClusterConfig) -> bool:
+    """Whether ``connect`` would join a running cluster, rather than start a local Ray."""
+    return _address(config) != "local"
+
+
+def _address(config: ClusterConfig) -> str:
+    # Ray sets RAY_ADDRESS for the driver of a submitted job.
+    return config.address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+
+
 def _start_or_join(config: ClusterConfig) -> bool:
     """Calls ray.init; returns whether that started a local Ray."""
     import ray
 
-    # Ray sets RAY_ADDRESS for the driver of a submitted job.
-    environment = os.environ.get("RAY_ADDRESS", "")
-    address = config.address or ("auto" if environment else "local")
+    environment, address = os.environ.get("RAY_ADDRESS", ""), _address(config)
     if address == "auto" and "://" in environment:
         raise ValueError(
             f"RAY_ADDRESS = {environment!r}, wanted HOST:PORT or nothing "

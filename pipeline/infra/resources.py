@@ -121,8 +121,8 @@ def autoscaler_nodes(bootstrap: Path = BOOTSTRAP) -> Nodes:
 def node_groups(bootstrap: Path = BOOTSTRAP) -> dict[str, tuple[dict[str, float], int]]:
     """Name -> resources and largest number of the node types that ``ray up`` or KubeRay may start; empty without them.
 
-    ``ray up`` writes them into a file on the head; those of KubeRay are in its RayCluster, which the head's pod may read
-    where its autoscaler is on.
+    ``ray up`` writes them into a file on the head. KubeRay's are in its RayCluster, which the head's pod may read where
+    its autoscaler is on.
     """
     path = bootstrap.expanduser()
     if path.is_file():
@@ -140,7 +140,7 @@ def node_groups(bootstrap: Path = BOOTSTRAP) -> dict[str, tuple[dict[str, float]
 
 
 def _kuberay_config() -> dict[str, Any]:
-    """The RayCluster around this pod as Ray's autoscaler reads it; empty outside of KubeRay or without an autoscaler."""
+    """The RayCluster around this pod as Ray's autoscaler reads it; empty without KubeRay or without an autoscaler."""
     name = os.environ.get("RAY_CLUSTER_NAME")
     if not name or not _NAMESPACE.is_file():
         return {}
