@@ -372,7 +372,7 @@ def test_every_command_with_a_device_calls_it_device(capsys, name):
 
 def test_older_spellings_of_the_device_are_understood(understood):
     for words, gpu in ((["--gpu"], True), (["--no-gpu"], False), (["--device", "cuda"], True), ([], False)):
-        assert understood(["evaluate", "--model", "m", *words]).gpu is gpu
+        assert understood(["evaluate", "--model", "m", "--data", "a", *words]).gpu is gpu
         assert understood(["train-panoptic", "small", "--data", "a", *words]).gpu is gpu
     assert understood(["sweep", "ours", "--train.data", "a", "--train.no-gpu"]).train.gpu is False
     for words in (["--devices", "cpu", "gpu"], ["--device", "cpu", "cuda"]):

@@ -76,6 +76,12 @@ class Cluster:
             command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
         )
 
+    def ray(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command of Ray's, `ray job stop ...`."""
+        address = {"RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+        command = ["ray", *words]
+        return subprocess.run(command, env={**self.environment, **address}, capture_output=True, text=True, timeout=60)
+
     def drive(self, log: Path, job: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts a job script as a driver of this cluster, in another process that a test may kill."""
         with log.open("ab") as output:

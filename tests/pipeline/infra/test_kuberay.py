@@ -1,8 +1,8 @@
 """kuberay.yaml against the published schema of KubeRay's RayJob, and as Ray's own autoscaler reads it.
 
-The schema here has the fields that the manifest uses, and no others, with the names, types and choices of the resource
-definition `ray.io/v1 RayJob` of github.com/ray-project/kuberay at feeaf72 (August 2026), so a misspelt field is refused.
-Pods are Kubernetes' own; of them the fields that hold ours are checked.
+The schema here has the fields that the manifest uses, and no others, with names, types and choices after the definition
+of `ray.io/v1 RayJob` in github.com/ray-project/kuberay at feeaf72 (August 2026), so what is misspelt is refused. Pods
+are Kubernetes' own; of them the fields that hold ours are checked.
 """
 
 import copy

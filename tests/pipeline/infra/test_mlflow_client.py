@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
+from tests.servers import MlflowServer
 
 
 def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
@@ -72,3 +73,24 @@ def test_a_database_without_its_driver_is_a_value_error_without_the_password(mon
         with MlflowStore("mysql://user:SECRET@127.0.0.1:9/db").connected() as client:
             client.search_experiments()
     assert "SECRET" not in str(caught.value) and "mysql://***@127.0.0.1:9/db" in str(caught.value)
+
+
+def test_a_server_with_a_password_refuses_in_one_line_and_takes_user_and_password_from_the_environment(
+    tmp_path, monkeypatch
+):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    server = MlflowServer(tmp_path, password="a-long-password")
+    server.start()
+    try:
+        store = MlflowStore(server.uri)
+        with pytest.raises(ValueError, match=f"^MLflow at {server.uri} refuses: .*authenticated") as refused:
+            store.check("das", "now")
+        assert len(str(refused.value).splitlines()) == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-long-password")
+        experiment = store.client().create_experiment("das")
+        store.check("das", "now")
+        assert store.client().get_experiment(experiment).tags["das.checked"] == "now"
+    finally:
+        server.stop()
