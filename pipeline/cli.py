@@ -38,8 +38,14 @@ def doctor(argv: Sequence[str]) -> None:
     """Say what is there of original data (`doctor data ROOT`), or whether a job could run now (`doctor cluster`)."""
     from pipeline.data.cluster_doctor import ClusterDoctorConfig
     from pipeline.data.doctor import DoctorConfig
+    from pipeline.training.presets import panoptic_presets
 
-    config = choose_command("das doctor", {"data": DoctorConfig, "cluster": ClusterDoctorConfig}, argv)
+    default, preset = ClusterDoctorConfig(), given("preset")
+    _, job = panoptic_presets().get(preset.values[0] if preset else "small", (None, None))
+    if job is not None:
+        default = replace(default, data=job.data, workers=job.workers, gpu=job.gpu, cpus_per_worker=job.cpus_per_worker)
+    commands = {"data": DoctorConfig, "cluster": ClusterDoctorConfig}
+    config = choose_command("das doctor", commands, argv, cluster=default)
 
     if isinstance(config, DoctorConfig):
         from pipeline.data.doctor import doctor
@@ -47,8 +53,7 @@ def doctor(argv: Sequence[str]) -> None:
         sys.exit(doctor(config))
     from pipeline.data.cluster_doctor import doctor_cluster
 
-    prepared = given("prepared")
-    sys.exit(doctor_cluster(config if config.data or not prepared else replace(config, data=prepared.values)))
+    sys.exit(doctor_cluster(config))
 
 
 def prepare(argv: Sequence[str]) -> None:

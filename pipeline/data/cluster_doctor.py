@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class ClusterDoctorConfig:
     """Which job is asked about: its workers, its data, and where it would run.
 
-    Without options it is the training of DAS_PRESET or das.yaml, else one worker on a CPU. Exit status: 0, all is
-    well; 1, a job can run, and there are remarks; 2, a job cannot run.
+    Without options it is the preset of DAS_PRESET or das.yaml for Panoptic, else one worker on a CPU. Exit status: 0,
+    all is well; 1, a job can run, and there are remarks; 2, a job cannot run.
     """
 
     data: tuple[str, ...] = ()

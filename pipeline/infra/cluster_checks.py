@@ -173,20 +173,23 @@ def _check_nodes(places: Places, found: Findings) -> None:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             tasks[task.options(scheduling_strategy=strategy).remote(places)] = node["NodeManagerAddress"]
     done, waiting = ray.wait([*tasks], num_returns=len(tasks), timeout=PATIENCE)
-    found.faults += [f"node {tasks[one]}: no answer within {PATIENCE:g} s" for one in waiting]
-    own, before = versions(), len(found.faults)
+    own = versions()
+    faults: dict[str, list[str]] = {}  # with the nodes that have it
+    if waiting:
+        faults[f"no answer within {PATIENCE:g} s"] = [tasks[one] for one in waiting]
     for one in done:
-        where = f"node {tasks[one]}"
         try:
-            theirs, faults = ray.get(one)
+            theirs, seen = ray.get(one)
         except ray.exceptions.RayError as error:
-            found.faults.append(f"{where}: {_last_line(error)}")
-            continue
-        found.faults += [f"{where}: {fault}" for fault in faults]
+            theirs, seen = {}, [_last_line(error)]
+        for fault in seen:
+            faults.setdefault(fault, []).append(tasks[one])
         for name, version in theirs.items():
-            if version != own[name]:
-                found.remarks.append(f"{where}: {name} {version}, but {own[name]} where the job starts")
-    if len(found.faults) == before and not waiting:
+            if version != own.get(name):
+                found.remarks.append(f"node {tasks[one]}: {name} {version}, but {own.get(name)} where the job starts")
+    for fault, nodes in faults.items():
+        found.faults.append(fault if len(nodes) == len(tasks) else f"node {', '.join(nodes)}: {fault}")
+    if not faults:
         count = f"{len(done)} node{'s' if len(done) > 1 else ''}"
         found.good.append(f"{count}: {places.name} {places.storage} can be written")
         if places.tracking_uri:

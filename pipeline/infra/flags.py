@@ -84,13 +84,13 @@ def choose_preset(
     return parse(f"{prog} {name}", type(settings), options, settings)
 
 
-def choose_command(prog: str, configs: Mapping[str, type], argv: Sequence[str]) -> Any:
-    """The settings of one of a command's own commands, such as `das data show`."""
+def choose_command(prog: str, configs: Mapping[str, type], argv: Sequence[str], **defaults: Any) -> Any:
+    """The settings of one of a command's own commands, such as `das data show`; ``defaults`` by its name."""
     if argv and argv[0] in _HELP:
         commands: dict[str, Callable[..., Any]] = dict(configs)
         tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=argv)
     name = _first(prog, configs, argv)
-    return parse(f"{prog} {name}", configs[name], argv[1:])
+    return parse(f"{prog} {name}", configs[name], argv[1:], defaults.get(name))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -125,8 +125,7 @@ def said(capsys, address, folder, **options):
     """Exit status and lines of `das doctor cluster`."""
     where = ClusterConfig(**({"address": address, "storage": str(folder / "results")} | options.pop("cluster", {})))
     status = doctor_cluster(ClusterDoctorConfig(cluster=where, **options))
-    # A node on this machine may be listed by any of its addresses.
-    return status, re.sub(r"node [\d.]+\d", "node N", capsys.readouterr().out).splitlines()
+    return status, capsys.readouterr().out.splitlines()
 
 
 def test_of_a_busy_cluster_doctor_tells_what_is_awaited_and_which_job_holds_it(capsys, joined, tmp_path, holder):
@@ -154,12 +153,12 @@ def test_doctor_refuses_a_cluster_that_is_too_small_a_storage_that_cannot_be_wri
     for options, wanted in (
         ({"workers": 9}, "fault needs 9 workers x 1 CPU + 1 CPU for data, the cluster has 4 CPU"),
         ({"gpu": True}, "fault needs 1 worker x 1 CPU + 1 GPU + 1 CPU for data, the cluster has 4 CPU + 0 GPU"),
-        ({"cluster": {"storage": "/sys/das"}}, "fault node N: storage /sys/das cannot be written: "),
+        ({"cluster": {"storage": "/sys/das"}}, "fault storage /sys/das cannot be written: "),
         (
             {"cluster": {"tracking_uri": "http://127.0.0.1:9"}},
-            "fault node N: MLflow does not answer at http://127.0.0.1:9",
+            "fault MLflow does not answer at http://127.0.0.1:9",
         ),
-        ({"data": (str(tmp_path / "none"),)}, f"fault node N: {tmp_path}/none does not exist"),
+        ({"data": (str(tmp_path / "none"),)}, f"fault {tmp_path}/none does not exist"),
     ):
         status, lines = said(capsys, joined, tmp_path, **options)
         assert status == 2 and any(line.startswith(wanted) for line in lines), lines
