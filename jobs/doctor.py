@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Look what is there of original data, what is missing or broken, and what to type next.
+"""Look what is there of original data, and what is missing or broken; or look whether a job could run on the cluster.
 
     python jobs/doctor.py data /data/panoptic
     python jobs/doctor.py data /data/coco --splits val --decode-all
+    ray job submit --working-dir . -- python jobs/doctor.py cluster --workers 2
 
-Seconds for a data set on a local disk. Exit status: 0 complete, 1 partial, 2 nothing to convert or the wrong folder.
+Seconds. Exit status of data: 0 complete, 1 partial, 2 nothing to convert or the wrong folder; of cluster: 0 all good,
+1 a job can run and there are remarks, 2 a job cannot run.
 """
 
 import sys

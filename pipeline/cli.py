@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pipeline.infra.flags import choose_command, choose_preset, did_you_mean, parse
+from pipeline.infra.flags import Config, choose_command, choose_preset, did_you_mean, parse
+from pipeline.infra.job_defaults import given, how_to_give
 from pipeline.infra.redaction import redacted
+
+if TYPE_CHECKING:
+    from pipeline.training.config import TrainConfig
 
 
 def render(argv: Sequence[str]) -> None:
@@ -29,10 +35,27 @@ def render(argv: Sequence[str]) -> None:
 
 
 def doctor(argv: Sequence[str]) -> None:
-    """Say what is there of original data (`doctor data ROOT`), what is missing or broken, and what to type next."""
-    from pipeline.data.doctor import DoctorConfig, doctor
+    """Say what is there of original data (`doctor data ROOT`), or whether a job could run now (`doctor cluster`)."""
+    from pipeline.data.cluster_doctor import ClusterDoctorConfig
+    from pipeline.data.doctor import DoctorConfig
+    from pipeline.training.presets import panoptic_presets
 
-    sys.exit(doctor(choose_command("das doctor", {"data": DoctorConfig}, argv)))
+    default, preset = ClusterDoctorConfig(), given("preset")
+    _, job = panoptic_presets().get(preset.values[0] if preset else "small", (None, None))
+    if job is not None:
+        default = replace(
+            default, data=job.data, workers=job.fewest_workers, gpu=job.gpu, cpus_per_worker=job.cpus_per_worker
+        )
+    commands = {"data": DoctorConfig, "cluster": ClusterDoctorConfig}
+    config = choose_command("das doctor", commands, argv, cluster=default)
+
+    if isinstance(config, DoctorConfig):
+        from pipeline.data.doctor import doctor
+
+        sys.exit(doctor(config))
+    from pipeline.data.cluster_doctor import doctor_cluster
+
+    sys.exit(doctor_cluster(config))
 
 
 def prepare(argv: Sequence[str]) -> None:
@@ -40,6 +63,12 @@ def prepare(argv: Sequence[str]) -> None:
     from pipeline.data.prepare.config import ConvertConfig
 
     config = parse("das prepare", ConvertConfig, argv)
+
+    from pipeline.infra.cluster import absolute_storage
+    from pipeline.infra.cluster_checks import Places, check_start
+    from pipeline.infra.resources import Needs
+
+    check_start(config.cluster, Needs(1, {"CPU": 1.0}), Places(absolute_storage(config.out), name="out"))
 
     from pipeline.data.prepare.convert import convert
 
@@ -66,7 +95,9 @@ def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
     from pipeline.training.presets import panoptic_presets
 
-    config = choose_preset("das train-panoptic", panoptic_presets(), argv)
+    config = _chosen("das train-panoptic", panoptic_presets(), argv)
+    _require_data(config.data, argv)
+    _check_training(config)
 
     from pipeline.training.fit import fit
 
@@ -77,7 +108,9 @@ def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
     from pipeline.training.presets import mupots_presets
 
-    config = choose_preset("das train-mupots", mupots_presets(), argv)
+    config = _chosen("das train-mupots", mupots_presets(), argv)
+    _require_data(config.data, argv)
+    _check_training(config)
 
     from pipeline.training.fit import fit
 
@@ -88,7 +121,9 @@ def sweep(argv: Sequence[str]) -> None:
     """Sweep loss weights (Eq. 10) and update layers with Ray Tune; a trial is a training."""
     from pipeline.training.trials import sweep_presets
 
-    config = choose_preset("das sweep", sweep_presets(), argv)
+    config = _chosen("das sweep", sweep_presets(), argv)
+    _require_data(config.train.data, argv, "--train.data")
+    _check_training(config.train)
 
     from pipeline.training.sweep import sweep
 
@@ -100,6 +135,14 @@ def evaluate(argv: Sequence[str]) -> None:
     from pipeline.evaluation.config import EvaluateConfig
 
     config = parse("das evaluate", EvaluateConfig, argv)
+    if not config.data and (prepared := given("prepared")) is not None:
+        config = replace(config, data=prepared.values)
+    _require_data(config.data, argv)
+
+    if config.predictions is None:
+        from pipeline.data.cluster_doctor import check_job, needs_of
+
+        check_job(config.cluster, needs_of(max(1, config.workers), 1.0, config.gpu), config.data, config.experiment)
 
     from pipeline.evaluation.command import run_evaluation
 
@@ -161,6 +204,32 @@ def demo(argv: Sequence[str]) -> None:
     from pipeline.demo import DemoConfig, demo
 
     demo(parse("das demo", DemoConfig, argv))
+
+
+def _chosen(prog: str, presets: Mapping[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
+    """The settings of a training or a sweep; its preset may come from the environment or from das.yaml."""
+    preset = given("preset")
+    default = (preset.values[0], preset.source) if preset else None
+    return choose_preset(prog, presets, argv, default, f"; {how_to_give('preset')}")
+
+
+def _require_data(folders: Sequence[str], argv: Sequence[str], option: str = "--data") -> None:
+    """Checks that there are prepared folders; says so when they come from the environment or from das.yaml."""
+    prepared = given("prepared")
+    if not folders:
+        raise ValueError(
+            f"data is empty, wanted {option} with folders made by `das prepare`, {how_to_give('prepared')}"
+        )
+    if prepared is not None and not any(word.partition("=")[0] == option for word in argv):
+        print(f"data of {prepared.source}: {redacted(' '.join(folders))}")
+
+
+def _check_training(config: TrainConfig) -> None:
+    """Looks at the cluster before a training reads anything."""
+    from pipeline.data.cluster_doctor import check_job, needs_of
+
+    needs = needs_of(config.fewest_workers, config.cpus_per_worker, config.gpu)
+    check_job(config.cluster, needs, config.data, config.experiment)
 
 
 GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {

@@ -23,10 +23,13 @@ def free_port() -> int:
 
 
 class MlflowServer:
-    """An MLflow server process on this machine; ``stop`` kills it as a crash would, and ``start`` may follow."""
+    """An MLflow server process on this machine; ``stop`` kills it as a crash would, and ``start`` may follow.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    With a password it asks for that and the user admin, as those of cluster.yaml and kuberay.yaml do.
+    """
+
+    def __init__(self, folder: Path, password: str = "") -> None:
+        self._folder, self._password = folder, password
         self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
 
@@ -34,10 +37,15 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
         command += ["--artifacts-destination", str(self._folder / "files")]
+        secrets = {}
+        if self._password:
+            command += ["--app-name", "basic-auth"]
+            secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": self._password, "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"}
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                cwd=self._folder,  # where basic-auth keeps its users
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **secrets},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a process group, so that ``stop`` also kills its children

@@ -22,6 +22,7 @@ JOBS = sorted(p.stem for p in (PROJECT / "jobs").glob("*.py") if p.stem != "__in
 FUNCTIONS = {
     "render": "pipeline.studio.render_job.render_with_ray",
     "doctor data": "pipeline.data.doctor.doctor",
+    "doctor cluster": "pipeline.data.cluster_doctor.doctor_cluster",
     "prepare": "pipeline.data.prepare.convert.convert",
     "data stats": "pipeline.data.browse.stats.stats",
     "data show": "pipeline.data.browse.show.show",
@@ -39,6 +40,13 @@ FUNCTIONS = {
 
 class Called(Exception):
     """A command has been understood: its function was called with the configuration in ``args``."""
+
+
+@pytest.fixture(autouse=True)
+def no_look_at_a_cluster(monkeypatch):
+    """Commands are parsed here, for data and servers that do not exist."""
+    monkeypatch.setattr("pipeline.data.cluster_doctor.check_job", lambda *_: None)
+    monkeypatch.setattr("pipeline.infra.cluster_checks.check_start", lambda *_: None)
 
 
 @pytest.fixture
@@ -60,8 +68,10 @@ def understood(monkeypatch):
     return parse
 
 
-RAY_JOB = r"ray job submit (?:--address \S+ )?--working-dir \. -- "
+RAY_JOB = r"ray job submit (?:--address \S+ )?(?:--working-dir \. )?-- "
 """The form that Ray passes on whole: without its own --, it takes the options of the job for its own."""
+BARE_JOB = r"ray job submit (?:--address \S+ )?jobs/(\w+)\.py(?: +#.*)?"
+"""A job without options, in the folder in which the cluster was started."""
 
 
 def shown() -> list[str]:
@@ -74,6 +84,8 @@ def shown() -> list[str]:
 
 def command(line: str) -> list[str] | None:
     """The arguments of `das` in a line; None for a line of which Ray or a shell would make something else."""
+    if bare := re.fullmatch(BARE_JOB, line):
+        return [bare[1].replace("_", "-")]
     found = re.fullmatch(rf"(?:{RAY_JOB})?(?:python jobs/(\w+)\.py|das ([\w-]+))(.*)", re.sub(r"  +(?!#)", " ", line))
     return found and [
         (found[1] or found[2]).replace("_", "-"),
@@ -99,7 +111,6 @@ def test_a_job_whose_options_ray_would_take_for_its_own_is_no_command():
     for line in (
         "ray job submit jobs/train_panoptic.py small --data a",
         "ray job submit --working-dir . python jobs/train_panoptic.py small --data a",
-        "ray job submit -- python jobs/train_panoptic.py small --data a",
     ):
         assert command(line) is None
 
@@ -115,6 +126,8 @@ def test_the_long_demo_is_as_much_larger_as_readme_and_help_say():
 @pytest.mark.parametrize("arguments", documented(), ids=" ".join)
 def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAS_PRESET", "small")  # as on a cluster that is set up for jobs without options
+    monkeypatch.setenv("DAS_PREPARED", "s3://bucket/panoptic")
     skeleton = re.search(r'```json\n({"name".*?)```', (PROJECT / "docs/bring_your_own.md").read_text(), re.DOTALL)
     for word in arguments:
         if word.endswith((".jpg", ".json")) and not word.startswith("/"):
@@ -213,7 +226,9 @@ cli.main({arguments})
     [
         (["fly"], "unknown command 'fly', wanted one of render, doctor, prepare"),
         (["train-panoptik"], "did you mean train-panoptic?"),
-        (["train-panoptic"], "wanted das train-panoptic followed by one of release, ours, paper, small"),
+        (["train-panoptic"], "wanted das train-panoptic followed by one of release, ours, paper, small; or set DAS_"),
+        (["train-panoptic", "small"], "data is empty, wanted --data with folders made by `das prepare`, or set DAS_"),
+        (["sweep", "small"], "data is empty, wanted --train.data with folders made by `das prepare`, or set DAS_"),
         (["train-panoptic", "smal"], "unknown 'smal', wanted das train-panoptic followed by one of"),
         (["train-panoptic", "smal"], "did you mean small?"),
         (["train-panoptic", "--data", "a"], "followed by one of release, ours, paper, small before --data"),
@@ -245,7 +260,7 @@ cli.main({arguments})
         (["registry", "history"], "das: NAME is required (das registry history --help)"),
         (["registry", "history", "das"], "NAME = 'das', wanted one of das-panoptic, das-mupots, das-demo"),
         (["registry", "history", "das-demo", "--cluster.num-cpus", "2"], "unknown option --cluster.num-cpus"),
-        (["doctor"], "wanted das doctor followed by data"),
+        (["doctor"], "wanted das doctor followed by one of data, cluster"),
         (["doctor", "data"], "das: ROOT is required (das doctor data --help)"),
         (["data"], "wanted das data followed by one of stats, show"),
         (["data", "draw"], "unknown 'draw'"),
@@ -357,7 +372,7 @@ def test_every_command_with_a_device_calls_it_device(capsys, name):
 
 def test_older_spellings_of_the_device_are_understood(understood):
     for words, gpu in ((["--gpu"], True), (["--no-gpu"], False), (["--device", "cuda"], True), ([], False)):
-        assert understood(["evaluate", "--model", "m", *words]).gpu is gpu
+        assert understood(["evaluate", "--model", "m", "--data", "a", *words]).gpu is gpu
         assert understood(["train-panoptic", "small", "--data", "a", *words]).gpu is gpu
     assert understood(["sweep", "ours", "--train.data", "a", "--train.no-gpu"]).train.gpu is False
     for words in (["--devices", "cpu", "gpu"], ["--device", "cpu", "cuda"]):
@@ -376,6 +391,7 @@ def test_the_version_is_said_without_torch():
 TYPED = {
     "render": ["render", "--out", "o"],
     "doctor data": ["doctor", "data", "a"],
+    "doctor cluster": ["doctor", "cluster"],
     "prepare": ["prepare", "--source", "coco", "--root", "a", "--out", "b"],
     "data stats": ["data", "stats", "a"],
     "data show": ["data", "show", "a"],

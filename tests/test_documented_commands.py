@@ -16,6 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.demo import next_commands
+from pipeline.infra.files import copy_folder
 from tests.documented.commands import PROJECT, Block, blocks
 from tests.documented.program import das_words
 from tests.documented.project_copy import Site, services
@@ -155,10 +156,11 @@ FILES = [*dict.fromkeys(block.file for block in BLOCKS)]
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory):
+def running(tmp_path_factory, prepared):
     with services(tmp_path_factory.mktemp("services")) as found, pytest.MonkeyPatch.context() as patch:
         for name, value in found.s3.environment.items():  # what is given is put into buckets by this process
             patch.setenv(name, value)
+        copy_folder(prepared, "s3://bucket/prepared")
         yield found
 
 

@@ -20,7 +20,7 @@ class EvaluateConfig:
     model: str = ""
     """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(required)")] = ()
-    """Prepared data folders (or URIs), scored together."""
+    """Prepared data folders (or URIs), scored together; default $DAS_PREPARED, else `prepared` of das.yaml."""
     split: Split = "test"
     """Which of their splits."""
     predictions: str | None = None

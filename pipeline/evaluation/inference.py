@@ -28,7 +28,7 @@ from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import Runtime, measure
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance, collect
-from pipeline.infra.cluster import preflight
+from pipeline.infra.resources import preflight
 
 
 class BatchPredictor:

@@ -48,7 +48,7 @@ class Claim:
             path = join(self.folder, name)
             with suppress(ValueError):  # withdrawn meanwhile
                 content = read_json(path)
-                if _has_ended(content):
+                if has_ended(content):
                     delete(path)
                 else:
                     found.append((path, content))
@@ -69,9 +69,7 @@ def claimed(folder: str, inputs: str, what: str, job: str = "conversion") -> Ite
         ValueError: a job with other inputs may be running.
     """
     claim = Claim(folder, f"{uuid.uuid4().hex}.json", inputs)
-    pid = os.getpid()
-    process = {"machine": _machine(), "host": socket.gethostname(), "pid": pid, "started": _start_time(pid)}
-    content = {"inputs": inputs, "since": datetime.now(UTC).isoformat(timespec="seconds"), **process}
+    content = {"inputs": inputs, **this_process()}
     try:
         write_json(join(folder, claim.name), content)
     except FileNotFoundError:  # a job that ended at this moment has removed the folder
@@ -91,6 +89,18 @@ def claimed(folder: str, inputs: str, what: str, job: str = "conversion") -> Ite
         delete(join(folder, claim.name))
 
 
+def this_process() -> dict[str, Any]:
+    """What a claim says about the process that holds it, as JSON; ``since`` is now."""
+    pid = os.getpid()
+    process = {"machine": _machine(), "host": socket.gethostname(), "pid": pid, "started": _start_time(pid)}
+    return {"since": datetime.now(UTC).isoformat(timespec="seconds"), **process}
+
+
+def is_of_this_machine(claim: dict[str, Any]) -> bool:
+    """Whether the process of a claim is, or was, one of this machine, which can then tell whether it has ended."""
+    return bool(_machine()) and claim["machine"] == _machine()
+
+
 def _machine() -> str:
     """Where a process id is unique: the boot of this machine and the container's namespace; "" if not known."""
     try:
@@ -108,9 +118,9 @@ def _start_time(pid: int) -> str | None:
         return None
 
 
-def _has_ended(claim: dict[str, Any]) -> bool:
+def has_ended(claim: dict[str, Any]) -> bool:
     """Whether the process of a claim is known to have ended; False for a process of another machine.
 
     The start time is compared too, because the kernel may have given the process id to another process.
     """
-    return bool(_machine()) and claim["machine"] == _machine() and claim["started"] != _start_time(claim["pid"])
+    return is_of_this_machine(claim) and claim["started"] != _start_time(claim["pid"])

@@ -2,8 +2,6 @@
 
 ``connect`` is the only function that starts or joins Ray. It also makes two addresses absolute: the storage of runs
 and checkpoints, and the MLflow store. Workers run in a folder of Ray's, where a relative path would be another place.
-``preflight`` compares the resources that a job needs with those of the cluster, because Ray itself waits silently for
-resources that the cluster does not have.
 """
 
 from __future__ import annotations
@@ -18,19 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from das.fields import at_least
+from pipeline.infra.job_defaults import PROJECT, given_value, how_to_give
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
 from pipeline.infra.redaction import redacted
-
-PROJECT = Path(__file__).resolve().parents[2]
-
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""File that ``ray up`` writes on a head node, with the node types that the autoscaler may add."""
-
-Nodes = list[tuple[dict[str, float], int]]
-"""(Resources of one node, number of such nodes)."""
+from pipeline.infra.resources import Nodes, autoscaler_nodes
 
 _GCS_PORT = "RAY_GCS_SERVER_PORT"  # port of a head that ray.init starts
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by ``ray job submit`` around its entry point
@@ -41,18 +31,24 @@ class StoreConfig:
     """Where results, runs and registered models are; what needs no Ray needs nothing more."""
 
     storage: str | None = None
-    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else ./runs."""
+    """Folder or object storage (s3://bucket/path) of runs and checkpoints; default $DAS_STORAGE, else that of das.yaml
+    (pipeline/infra/job_defaults.py), else ./runs."""
     tracking_uri: str | None = None
-    """MLflow store; default $MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+    """MLflow store; default $MLFLOW_TRACKING_URI, else that of das.yaml, else sqlite in the storage folder."""
 
     def locations(self) -> tuple[str, str]:
-        """Absolute storage and tracking URI, with defaults from the environment; starts nothing.
+        """Absolute storage and tracking URI, with defaults from the environment and das.yaml; starts nothing.
 
         Raises:
-            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database.
+            ValueError: a tracking URI that MLflow does not accept, or none while the storage cannot hold a database; a
+                place in a folder that Ray has shipped; a wrong das.yaml.
         """
-        storage = absolute_storage(self.storage or os.environ.get("DAS_STORAGE") or "runs")
-        return storage, absolute_tracking_uri(self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), storage)
+        storage = absolute_storage(self.storage or given_value("storage") or "runs")
+        refuse_shipped("storage", storage, how_to_give("storage"))
+        tracking_uri = absolute_tracking_uri(self.tracking_uri or given_value("tracking_uri"), storage)
+        if (database := MlflowStore(tracking_uri).database) is not None:
+            refuse_shipped("tracking_uri", str(database), how_to_give("tracking_uri"))
+        return storage, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,8 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
     config = config or ClusterConfig()
     # Before Ray, which takes seconds to start: a wrong address fails at once.
     storage, tracking_uri = config.locations() if out is None else (out, "")
+    if out is not None:
+        refuse_shipped("out", out)
     embedded = not ray.is_initialized() and _start_or_join(config)
     alive = [node for node in ray.nodes() if node["Alive"]]
     if not config.shared_storage:
@@ -124,13 +122,21 @@ def connect(config: ClusterConfig | None = None, out: str | None = None) -> Clus
     return Cluster(storage, tracking_uri, embedded, len(alive))
 
 
+def joins(config: ClusterConfig) -> bool:
+    """Whether ``connect`` would join a running cluster, rather than start a local Ray."""
+    return _address(config) != "local"
+
+
+def _address(config: ClusterConfig) -> str:
+    # Ray sets RAY_ADDRESS for the driver of a submitted job.
+    return config.address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+
+
 def _start_or_join(config: ClusterConfig) -> bool:
     """Calls ray.init; returns whether that started a local Ray."""
     import ray
 
-    # Ray sets RAY_ADDRESS for the driver of a submitted job.
-    environment = os.environ.get("RAY_ADDRESS", "")
-    address = config.address or ("auto" if environment else "local")
+    environment, address = os.environ.get("RAY_ADDRESS", ""), _address(config)
     if address == "auto" and "://" in environment:
         raise ValueError(
             f"RAY_ADDRESS = {environment!r}, wanted HOST:PORT or nothing "
@@ -192,12 +198,43 @@ def worker_environment(environment: Mapping[str, str], address: str = "") -> dic
         environment: variables of the driver.
         address: HOST:PORT of Ray; "" leaves it out.
     """
-    job = json.loads(environment.get(_JOB_CONFIG) or "{}").get("runtime_env") or {}
+    job = submitted_with(environment).get("runtime_env") or {}
     wanted = {"MLFLOW_DISABLE_TELEMETRY": "true", **({"RAY_ADDRESS": address} if address else {})}
     if "working_dir" not in job:
         folders = [str(PROJECT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         wanted["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folders))
     return {name: value for name, value in wanted.items() if name not in job.get("env_vars", {})}
+
+
+def submitted_with(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What Ray tells a submitted job about itself, "runtime_env" and "metadata"; empty for any other process."""
+    found: dict[str, Any] = json.loads(environment.get(_JOB_CONFIG) or "{}")
+    return found
+
+
+def shipped_folder() -> Path | None:
+    """The folder that Ray has copied here for this submission (`--working-dir`); None outside of one."""
+    return Path.cwd() if "working_dir" in (submitted_with().get("runtime_env") or {}) else None
+
+
+def refuse_shipped(name: str, place: str, more: str = "") -> None:
+    """Checks that a place of results outlives the submission.
+
+    Args:
+        name: of the field.
+        place: absolute path or URI.
+        more: end of the message.
+
+    Raises:
+        ValueError: it is inside of the shipped folder, which the next submission will not see.
+    """
+    folder = shipped_folder()
+    if folder is not None and "://" not in place and Path(place).is_relative_to(folder):
+        raise ValueError(
+            f"{name} = {str(Path(place).relative_to(folder))!r} is inside of the folder that Ray has copied for this "
+            "submission alone, so the next one would start over: wanted an absolute path or a URI such as "
+            f"s3://bucket/path{', ' if more else ''}{more}"
+        )
 
 
 def absolute_storage(storage: str) -> str:
@@ -222,88 +259,3 @@ def _refuse_local_on_many(name: str, storage: str, tracking_uri: str, alive: int
             f"tracking_uri = {tracking_uri!r} is a file of one machine, but the cluster has {size}: "
             "wanted an MLflow server such as http://HEAD:5000"
         )
-
-
-def preflight(
-    workers: int,
-    resources_per_worker: Mapping[str, float],
-    trials: int = 1,
-    spare_cpus: float = 0.0,
-    bootstrap: Path = BOOTSTRAP,
-) -> int:
-    """Number of trials that can run at once, 1 to ``trials``; includes nodes that an autoscaler may still add.
-
-    Args:
-        workers: training workers of one trial; each needs its resources on one node.
-        resources_per_worker: for example {"CPU": 2, "GPU": 1}.
-        trials: wanted number of trials; 1 for a plain training.
-        spare_cpus: CPUs that one trial needs besides its workers, for reading and decoding. Without them training
-            would block: workers wait for data, and reading waits for CPUs that the workers hold.
-        bootstrap: the autoscaler's file of node types.
-
-    Raises:
-        ValueError: not even one trial fits; names the needed resources and those of the cluster.
-    """
-    import ray
-
-    needed = {name: amount for name, amount in resources_per_worker.items() if amount > 0}
-    if workers < 1 or trials < 1 or not needed:
-        raise ValueError(
-            f"workers = {workers}, trials = {trials}, resources_per_worker = {dict(resources_per_worker)}, "
-            "wanted at least 1 worker, 1 trial and one resource above 0"
-        )
-    nodes = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
-    grown = autoscaler_nodes(bootstrap)
-    if grown:
-        # The autoscaler may have added some of the live nodes, so its largest size is counted with the head alone.
-        full_size = [(node, count) for node, count in nodes if "node:__internal_head__" in node] + grown
-        nodes = max(full_size, nodes, key=lambda candidate: _trials_that_fit(candidate, workers, needed, spare_cpus))
-    fit = _trials_that_fit(nodes, workers, needed, spare_cpus)
-    if fit == 0:
-        raise ValueError(_refusal(nodes, workers, needed, spare_cpus))
-    return min(fit, trials)
-
-
-def _places(nodes: Nodes, needed: Mapping[str, float]) -> int:
-    """Number of workers that fit on the nodes, each within one node."""
-    slack = 1e-6  # 0.3 / 0.1 must be 3, but is slightly less in floating point
-    return sum(count * min(int(node.get(r, 0) / need + slack) for r, need in needed.items()) for node, count in nodes)
-
-
-def _trials_that_fit(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> int:
-    cpus = sum(node.get("CPU", 0) * count for node, count in nodes)
-    cpus_per_trial = workers * needed.get("CPU", 0) + spare_cpus
-    by_cpus = int(cpus / cpus_per_trial + 1e-6) if cpus_per_trial else _places(nodes, needed)
-    return min(_places(nodes, needed) // workers, by_cpus)
-
-
-def _refusal(nodes: Nodes, workers: int, needed: Mapping[str, float], spare_cpus: float) -> str:
-    """One line with the needed resources of one trial and the cluster's total of the same resources."""
-    names = list(needed) + (["CPU"] if spare_cpus and "CPU" not in needed else [])
-    totals = {name: sum(node.get(name, 0) * count for node, count in nodes) for name in names}
-    plural = "s" if workers > 1 else ""
-    wanted = f"{workers} worker{plural} x {_amounts(needed)}" + (
-        f" + {spare_cpus:g} CPU for data" if spare_cpus else ""
-    )
-    line = f"needs {wanted}, the cluster has {_amounts(totals)}"
-    enough = all(totals[name] >= need * workers for name, need in needed.items())
-    places = _places(nodes, needed)
-    return f"{line}, whose nodes have room for {places} of them" if enough and places < workers else line
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    return " + ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-def autoscaler_nodes(bootstrap: Path = BOOTSTRAP) -> Nodes:
-    """Resources and largest number of each worker type that ``ray up`` allows; empty where no such file exists."""
-    path = bootstrap.expanduser()
-    if not path.is_file():
-        return []
-    config = yaml.safe_load(path.read_text())
-    most = config["max_workers"]
-    return [
-        (kind.get("resources", {}), min(kind.get("max_workers", most), most))
-        for name, kind in config["available_node_types"].items()
-        if name != config["head_node_type"]
-    ]

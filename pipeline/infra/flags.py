@@ -49,22 +49,48 @@ def parse(prog: str, config: type[Config], argv: Sequence[str], default: Config 
         return run(argv)
 
 
-def choose_preset(prog: str, presets: Mapping[str, tuple[str, Config]], argv: Sequence[str]) -> Config:
-    """A preset by its name, every field of it open to change by an option; ``presets`` has (description, settings)."""
+def choose_preset(
+    prog: str,
+    presets: Mapping[str, tuple[str, Config]],
+    argv: Sequence[str],
+    default: tuple[str, str] | None,
+    hint: str,
+) -> Config:
+    """A preset by its name, every field of it open to change by an option.
+
+    Args:
+        prog: the command as it is typed.
+        presets: name -> (description, settings).
+        argv: the words behind the command.
+        default: name of the preset that is taken if the words have none, and where that name was given.
+        hint: end of the message that no preset was given.
+
+    Raises:
+        ValueError: as ``parse``; an unknown preset or none.
+        SystemExit: as ``parse``.
+    """
     if argv and argv[0] in _HELP:
         tyro.extras.overridable_config_cli(dict(presets), prog=prog, args=argv)
-    name = _first(prog, presets, argv)
-    default = presets[name][1]
-    return parse(f"{prog} {name}", type(default), argv[1:], default)
+    if default is not None and (not argv or argv[0].startswith("-")):
+        name, source = default
+        if name not in presets:
+            raise ValueError(
+                f"{source}: preset = {name!r}, wanted one of {', '.join(presets)}{did_you_mean(name, presets)}"
+            )
+        options = argv
+    else:
+        name, options = _first(prog, presets, argv, hint), argv[1:]
+    settings = presets[name][1]
+    return parse(f"{prog} {name}", type(settings), options, settings)
 
 
-def choose_command(prog: str, configs: Mapping[str, type], argv: Sequence[str]) -> Any:
-    """The settings of one of a command's own commands, such as `das data show`."""
+def choose_command(prog: str, configs: Mapping[str, type], argv: Sequence[str], **defaults: Any) -> Any:
+    """The settings of one of a command's own commands, such as `das data show`; ``defaults`` by its name."""
     if argv and argv[0] in _HELP:
         commands: dict[str, Callable[..., Any]] = dict(configs)
         tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=argv)
     name = _first(prog, configs, argv)
-    return parse(f"{prog} {name}", configs[name], argv[1:])
+    return parse(f"{prog} {name}", configs[name], argv[1:], defaults.get(name))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -87,11 +113,11 @@ def _abbreviates(short: str, long: str) -> bool:
     )
 
 
-def _first(prog: str, known: Iterable[str], argv: Sequence[str]) -> str:
-    """The first word, which must be one of the known ones."""
+def _first(prog: str, known: Iterable[str], argv: Sequence[str], hint: str = "") -> str:
+    """The first word, which must be one of the known ones; ``hint`` ends the message that there is none."""
     wanted = f"wanted {prog} followed by {'one of ' if len(list(known)) > 1 else ''}{', '.join(known)}"
     if not argv or argv[0].startswith("-"):
-        raise ValueError(wanted + (f" before {argv[0]}" if argv else ""))
+        raise ValueError(wanted + (f" before {argv[0]}" if argv else "") + hint)
     if argv[0] not in known:
         raise ValueError(f"unknown {argv[0]!r}, {wanted}{did_you_mean(argv[0], known)}")
     return argv[0]

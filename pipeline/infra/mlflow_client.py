@@ -151,6 +151,24 @@ class MlflowStore:
                 raise
             raise ConnectionError(f"MLflow does not answer at {redacted(self.uri)}: {first_line(error)}") from error
 
+    def check(self, experiment: str, text: str) -> None:
+        """Asks the store for its experiments; if there is one of this name, sets its tag das.checked.
+
+        Raises:
+            ConnectionError: as ``connected``.
+            ValueError: as ``connected``; or the store refuses, for example without a password.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.connected(must_exist=False) as client:
+            try:
+                if (found := client.get_experiment_by_name(experiment)) is not None:
+                    client.set_experiment_tag(found.experiment_id, "das.checked", text)
+            except MlflowException as error:
+                if is_loss(error):
+                    raise
+                raise ValueError(f"MLflow at {redacted(self.uri)} refuses: {first_line(error)}") from error
+
 
 def error_code(error: BaseException) -> str | None:
     """MLflow's code for a refused request, such as RESOURCE_DOES_NOT_EXIST; None for any other error."""

@@ -46,6 +46,10 @@ class WorkerLog:
         """
         self._writer.add({"metrics": metric_values(metrics), "step": step, "once": True})
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags of the run; a later value replaces an earlier one. Returns at once; see ``flush``."""
+        self._writer.add({"tags": dict(tags)})
+
     def flush(self) -> None:
         """Waits until all that was logged is on the storage. To be called before every checkpoint is reported.
 

@@ -137,7 +137,7 @@ class TrainConfig:
     """One training. The same `name` in the same `storage` resumes; a finished one is a no-op."""
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(required)")] = ()
-    """Prepared data folders (or URIs), trained on together."""
+    """Prepared data folders (or URIs), trained on together; default $DAS_PREPARED, else `prepared` of das.yaml."""
     repeat: tuple[int, ...] = ()
     """How often each folder's rows appear in an epoch; empty means once each."""
     val: str | None = None

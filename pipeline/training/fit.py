@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,12 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
-from pipeline.infra.cluster import connect, preflight
+from pipeline.infra.cluster import connect
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join
+from pipeline.infra.name_claim import claimed_name
 from pipeline.infra.redaction import redacted
+from pipeline.infra.resources import preflight
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
@@ -74,7 +76,8 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         parent: MLflow run of the sweep that this training is a trial of.
 
     Raises:
-        ValueError: data, model or resources that do not fit together; another training has the same name.
+        ValueError: data, model or resources that do not fit together; another training has the same name, or this one
+            is running already.
     """
     job = training_job(config)
     cluster = connect(config.cluster)
@@ -85,8 +88,11 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
 
     if parent is None:  # a sweep has checked the resources of all its trials together
         preflight(config.fewest_workers, worker_resources(config), spare_cpus=spare_cpus(config))
-    folder.write_settings(job.settings())
-    with Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
+    # A trial's folder is inside that of its sweep, which holds its name.
+    claim = claimed_name(folder.path, "training") if parent is None else nullcontext()
+    with claim, Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
+        folder.check_settings(job.settings())  # again: another may have come first
+        folder.write_settings(job.settings())
         tracker.log_params(flat(config))
         for manifest, data in zip(job.manifests, job.config.data, strict=True):
             tracker.log_dataset(manifest.source, manifest.fingerprint, data, "train", manifest.split_manifest)

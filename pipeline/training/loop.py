@@ -32,6 +32,7 @@ from das.sample import Batch
 from das.train_step import TrainStep
 from pipeline.evaluation.train_overlap import TrainingFiles
 from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.worker_log import WorkerLog
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import PRIOR_IMAGES, initialise
@@ -282,7 +283,7 @@ class CheckpointsDue:
 class BadSteps:
     """Steps whose loss or gradient is infinite or NaN: named, counted, and too many in a row end the training."""
 
-    def __init__(self, most: int, tracker: Tracker | None) -> None:
+    def __init__(self, most: int, tracker: WorkerLog | None) -> None:
         self._most, self._tracker = most, tracker
         self._in_a_row = self._all = 0
 

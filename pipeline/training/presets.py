@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pipeline.infra.job_defaults import given
 from pipeline.training import optim_config
 from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
 from pipeline.training.optim_config import OptimConfig
@@ -98,4 +99,10 @@ def _on_gpus(variant: str, recipe: str, schedule: OptimConfig) -> TrainConfig:
 
 def _named(choose: Callable[[Preset], TrainConfig | None], run: str) -> dict[str, tuple[str, TrainConfig]]:
     found = ((preset, choose(preset)) for preset in presets())
-    return {preset.name: (preset.text, replace(config, name=run)) for preset, config in found if config is not None}
+    prepared = given("prepared")
+    data = prepared.values if prepared else ()
+    return {
+        preset.name: (preset.text, replace(config, name=run, data=data))
+        for preset, config in found
+        if config is not None
+    }

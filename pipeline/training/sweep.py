@@ -23,10 +23,12 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 from tqdm import tqdm
 
-from pipeline.infra.cluster import connect, preflight
+from pipeline.infra.cluster import connect
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, join
+from pipeline.infra.name_claim import claimed_name
 from pipeline.infra.redaction import redacted
+from pipeline.infra.resources import preflight
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.fit import fit, spare_cpus, worker_resources
@@ -65,7 +67,7 @@ def sweep(config: SweepConfig) -> SweepResult:
 
     Raises:
         ValueError: data, model or resources that do not fit together; no val split to compare on; another sweep has
-            the same name.
+            the same name, or this one is running already.
         TimeoutError: no trial ended an epoch for `no_progress_minutes`.
         RuntimeError: every trial failed.
     """
@@ -84,13 +86,16 @@ def sweep(config: SweepConfig) -> SweepResult:
         config.train.fewest_workers, worker_resources(config.train), config.trials, spare_cpus(config.train)
     )
     at_once = min(fitting, config.max_concurrent or fitting)
-    folder.write_settings(settings)
-
     # Every trial's folder is inside the sweep's.
     trial_cluster = replace(config.train.cluster, storage=folder.path, tracking_uri=cluster.tracking_uri)
     train = replace(job.config, cluster=trial_cluster)
     monitor = SweepMonitor(draw_trials(config), 60 * config.no_progress_minutes)
-    with Tracker.open(cluster.tracking_uri, train.experiment, config.name, folder.path) as tracker:
+    with (
+        claimed_name(folder.path, "sweep"),
+        Tracker.open(cluster.tracking_uri, train.experiment, config.name, folder.path) as tracker,
+    ):
+        folder.check_settings(settings)  # again: another may have come first
+        folder.write_settings(settings)
         tracker.log_params(flat(config))
         with monitor.bar:
             results = _tuner(config, train, monitor, tracker.handle, folder.path, at_once).fit()

@@ -22,7 +22,7 @@ def main() -> None:
     if arguments is None:
         if words[0] not in settings["programs"]:
             sys.exit(f"{' '.join(words)}: not run here, wanted a row of INSTEAD with what is run in its place")
-        arguments = [*settings["programs"][words[0]], *words[1:], *_flags(words, settings["flags"])]
+        arguments = [*settings["programs"][words[0]], *_with_flags(words, _flags(words, settings["flags"]))[1:]]
     arguments = [_placed(word, settings["places"]) for word in arguments]
     environment = {**os.environ, "PATH": settings["path"], **settings["environments"].get(words[0], {})}
     began = time.monotonic()
@@ -35,11 +35,18 @@ def main() -> None:
 
 def das_words(words: list[str]) -> list[str]:
     """The words of `das` that a command is the same as, also where a job script is run or submitted."""
-    if words[:3] == ["ray", "job", "submit"] and "--" in words:
-        words = words[words.index("--") + 1 :]
+    if words[:3] == ["ray", "job", "submit"]:
+        words = words[words.index("--") + 1 :] if "--" in words else ["python", words[-1]]
     if words[0] == "python" and (job := re.fullmatch(r"jobs/(\w+)\.py", words[1])):
         return ["das", job[1].replace("_", "-"), *words[2:]]
     return words
+
+
+def _with_flags(words: list[str], flags: list[str]) -> list[str]:
+    """The command with more options; a job that is submitted without any needs -- before it for that."""
+    if words[:3] == ["ray", "job", "submit"] and "--" not in words:
+        return [*words[:-1], "--", words[-1], *flags]
+    return [*words, *flags]
 
 
 def _flags(words: list[str], flags: list[tuple[str, list[str]]]) -> list[str]:

@@ -16,7 +16,7 @@ from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 from tests.servers import MlflowServer, S3Server, s3_server
 
 _PROJECT_FILES = ("das", "pipeline", "jobs", "docs", "benchmarks", "Makefile", "cluster.yaml", "requirements.lock",
-                  "pyproject.toml", ".gitignore")  # fmt: skip
+                  "pyproject.toml", ".gitignore", ".rayignore", "kuberay.yaml")  # fmt: skip
 _BIN = Path(sys.executable).parent
 
 
@@ -31,7 +31,7 @@ class Services:
 
 @contextmanager
 def services(folder: Path) -> Iterator[Services]:
-    """All three, running; jobs on the cluster have their storage and MLflow server set, as cluster.yaml sets them."""
+    """All three, running; jobs on the cluster have what they need without options, as cluster.yaml sets it."""
     mlflow = MlflowServer(folder)
     try:
         with s3_server(folder) as s3:
@@ -39,6 +39,8 @@ def services(folder: Path) -> Iterator[Services]:
             cluster = Cluster(
                 {
                     **s3.environment,
+                    "DAS_PRESET": "small",
+                    "DAS_PREPARED": "s3://bucket/prepared",
                     "DAS_STORAGE": "s3://bucket/das",
                     "MLFLOW_TRACKING_URI": mlflow.uri,
                     "HOME": str(folder),

@@ -28,17 +28,18 @@ def wait_for(condition, what: str):
 
 
 class Cluster:
-    """A Ray cluster with the job server, started in the project folder; it assumes four CPUs on any machine.
+    """A Ray cluster with the job server, started in the project's or another folder; it assumes four CPUs anywhere.
 
     Jobs see the variables of this process, without those that name a cluster or a storage, and those that are given.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, folder: Path = PROJECT) -> None:
         self.gcs, self.dashboard, agent, client = _free_ports(4)
         # Ray makes sockets below this folder, whose paths may have about 100 characters at most. It also writes the
         # address of the running cluster there, so that address="auto" of other programs does not find this one.
         self.folder = Path(tempfile.mkdtemp(prefix="das-ray-"))
-        self.environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "DAS_STORAGE")} | {
+        unset = ("RAY_ADDRESS", "DAS_STORAGE", "DAS_PRESET", "DAS_PREPARED", "MLFLOW_TRACKING_URI")
+        self.environment = {k: v for k, v in os.environ.items() if k not in unset} | {
             # Jobs find this Python by name, as after `source .venv/bin/activate`.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -51,7 +52,7 @@ class Cluster:
         command += ["--object-store-memory", str(200 << 20), "--temp-dir", str(self.folder)]
         with (self.folder / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=PROJECT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command, cwd=folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
     def ready(self) -> bool:
@@ -68,12 +69,18 @@ class Cluster:
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def submit(self, *entry: str) -> subprocess.CompletedProcess[str]:
-        """`ray job submit ...`, run in the project folder until the job has ended."""
+    def submit(self, *entry: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+        """`ray job submit ...`, run in the project's or another folder until the job has ended."""
         command = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{self.dashboard}", *entry]
         return subprocess.run(
-            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
+            command, cwd=folder, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
         )
+
+    def ray(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command of Ray's, `ray job stop ...`."""
+        address = {"RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+        command = ["ray", *words]
+        return subprocess.run(command, env={**self.environment, **address}, capture_output=True, text=True, timeout=60)
 
     def drive(self, log: Path, job: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts a job script as a driver of this cluster, in another process that a test may kill."""

@@ -32,8 +32,14 @@ def flags(options, prefix=""):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    cluster = Cluster()
+def place(tmp_path_factory):
+    """The storage of jobs without options."""
+    return tmp_path_factory.mktemp("default")
+
+
+@pytest.fixture(scope="module")
+def cluster(prepared, place):
+    cluster = Cluster({"DAS_PRESET": "small", "DAS_PREPARED": str(prepared), "DAS_STORAGE": str(place)})
     try:
         wait_for(cluster.ready, "the start of a Ray cluster")
         yield cluster
@@ -105,6 +111,18 @@ def test_a_job_is_submitted_with_its_working_folder_or_from_the_clusters_own(clu
     check_whole(tmp_path, "submitted", epochs=1, steps=8)
 
 
+def test_the_bare_command_trains_where_the_cluster_was_started_in_the_projects_folder(cluster, prepared, place):
+    folder, words = place / "das-panoptic", ["--no-wait", "--submission-id", "bare", "jobs/train_panoptic.py"]
+    try:
+        assert cluster.submit(*words).returncode == 0
+        wait_for(lambda: committed(folder), "the first committed checkpoint")
+        settings = json.loads((folder / "training.json").read_text())
+        assert settings["optim"]["epochs"] == 22 and settings["data"]["sources"] == ["synthetic"]
+    finally:  # 22 epochs take minutes
+        cluster.ray("job", "stop", "bare")
+        print(cluster.ray("job", "logs", "bare").stdout[-3000:])
+
+
 def test_a_wrong_argument_fails_a_submitted_job_with_one_line(cluster, tmp_path):
     arguments = ["small", "--data", "/no/such/folder", "--cluster.storage", str(tmp_path / "runs")]
     failed = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
@@ -139,10 +157,17 @@ def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp
 
 def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
     folder = tmp_path / "driver-killed"
-    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 6})
+    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 12})
     driver = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
     wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
     assert driver.poll() is None and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
+    second = cluster.drive(tmp_path / "second", "train_panoptic.py", *command)
+    assert second.wait(PATIENCE) == 2
+    said = (tmp_path / "second").read_text().splitlines()[-1]
+    assert re.search(
+        rf"{folder}: this training is running already \(process {driver.pid} on \S+ since .*, Ray job", said
+    )
+    assert driver.poll() is None and not (folder / "finished.json").exists(), "the first must still be running"
     driver.kill()
     driver.wait()
     (run,) = runs_of(tmp_path, "driver-killed")
@@ -153,7 +178,7 @@ def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
         assert again.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         again.kill()
-    check_continued(check_whole(tmp_path, "driver-killed", epochs=6, steps=48))
+    check_continued(check_whole(tmp_path, "driver-killed", epochs=12, steps=96))
     assert runs_of(tmp_path, "driver-killed")[0].info.run_id == run.info.run_id
 
 

@@ -27,11 +27,12 @@ from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost, model_cos
 from pipeline.evaluation.benchmark.latency import Runtime, latency, throughput
 from pipeline.evaluation.benchmark.page import benchmark_page
 from pipeline.evaluation.inference import images_and_cameras, spread_images
-from pipeline.infra.cluster import absolute_storage, connect, preflight
+from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
 from pipeline.infra.files import join, refuse_other, write_bytes, write_json
 from pipeline.infra.redaction import redacted, redacted_values
+from pipeline.infra.resources import preflight
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
 

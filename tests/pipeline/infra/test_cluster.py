@@ -18,11 +18,11 @@ from pipeline.infra.cluster import (
     PROJECT,
     ClusterConfig,
     absolute_storage,
-    autoscaler_nodes,
     connect,
-    preflight,
     worker_environment,
 )
+from pipeline.infra.resources import autoscaler_nodes, preflight
+from pipeline.training.presets import panoptic_presets
 
 NOWHERE = Path("/no/bootstrap.yaml")
 
@@ -287,4 +287,24 @@ def test_every_placeholder_of_cluster_yaml_is_explained_at_its_top():
     placeholders = set(re.findall(r"EDIT-[A-Z]+", body))
     assert placeholders == {"EDIT-BUCKET", "EDIT-PROFILE", "EDIT-AMI"}
     for name in placeholders:
-        assert body.count(name) == 1 and re.search(rf"^#   {name}  ", top, flags=re.MULTILINE)
+        (line,) = re.findall(rf"^#   {name}  .*(?:\n#    .*)*", top, flags=re.MULTILINE)
+        assert body.count(name) == (2 if "(twice)" in line else 1), name
+
+
+def test_cluster_yaml_sets_what_a_job_without_options_needs_and_starts_ray_where_such_jobs_run(launch):
+    options = dict(option.removeprefix("--env ").split("=", 1) for option in launch["docker"]["run_options"][1:])
+    assert options["DAS_PRESET"] in panoptic_presets()
+    assert options["DAS_PREPARED"].startswith("s3://") and options["DAS_STORAGE"].startswith("s3://")
+    for commands in (launch["head_start_ray_commands"], launch["worker_start_ray_commands"]):
+        assert "cd /home/ray/das-pose;" in commands[-1] and "ray start" in commands[-1]
+    assert launch["file_mounts"]["/home/ray/das-pose"] == "."
+
+
+def test_cluster_yaml_gives_mlflow_a_password_and_every_node_the_same(launch):
+    server, head = launch["head_start_ray_commands"][1:]
+    assert "--app-name basic-auth" in server and "MLFLOW_AUTH_ADMIN_PASSWORD=$(cat ~/.ray/mlflow_password)" in server
+    assert "MLFLOW_FLASK_SERVER_SECRET_KEY=" in server
+    for start in (head, launch["worker_start_ray_commands"][-1]):
+        assert "export MLFLOW_TRACKING_PASSWORD=$(cat ~/.ray/mlflow_password)" in start
+    assert "--env MLFLOW_TRACKING_USERNAME=admin" in launch["docker"]["run_options"]
+    assert "/home/ray/.ray/mlflow_password" in launch["file_mounts"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.infra.mlflow_client import MlflowStore, absolute_tracking_uri
+from tests.servers import MlflowServer
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -111,3 +112,24 @@ def test_a_database_in_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, m
     monkeypatch.setattr("pipeline.infra.mlflow_client.os.access", lambda path, mode: False)  # root may write anywhere
     assert store.client(must_exist=True).search_experiments()[0].name == "Default"
     assert not (tmp_path / "mlflow.db.lock").exists()
+
+
+def test_a_server_with_a_password_refuses_in_one_line_and_takes_user_and_password_from_the_environment(
+    tmp_path, monkeypatch
+):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    server = MlflowServer(tmp_path, password="a-long-password")
+    server.start()
+    try:
+        store = MlflowStore(server.uri)
+        with pytest.raises(ValueError, match=f"^MLflow at {server.uri} refuses: .*authenticated") as refused:
+            store.check("das", "now")
+        assert len(str(refused.value).splitlines()) == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-long-password")
+        experiment = store.client().create_experiment("das")
+        store.check("das", "now")
+        assert store.client().get_experiment(experiment).tags["das.checked"] == "now"
+    finally:
+        server.stop()
