@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo, load_info
+from das.model_info import ModelInfo, load_info
 from das.skeleton import Skeleton
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
 from pipeline.data.record import Record

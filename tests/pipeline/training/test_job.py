@@ -6,9 +6,10 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from das.checkpoint import ModelInfo, load_info, save_model
+from das.checkpoint import save_model
 from das.config import paper_resnet50
 from das.model import DAS
+from das.model_info import ModelInfo, load_info
 from pipeline.data.schema import to_table
 from pipeline.data.shards import list_shards, read_records
 from pipeline.evaluation.annotations import read_annotations
