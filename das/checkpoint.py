@@ -15,89 +15,31 @@ holds, not for what a config.json asks for.
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from das.config import DASConfig
-from das.fields import check_fields, check_values
 from das.model import DAS
-from das.recipe import InputSize
-
-FORMAT = 1
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-CRITERION_FILE = "criterion.safetensors"
-TRAINING_STATE_FILE = "training_state.pt"
-MAX_CONFIG_BYTES = 1 << 22
-"""Largest config.json that is read. Ours have a few kB; lists of sources and fingerprints could make them longer."""
-MAX_HEADER_BYTES = 1 << 23
-"""Longest header of a safetensors file that is read. Ours have about 100 bytes a tensor and below 2000 tensors."""
-_DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Everything about a trained model but its weights: the content of config.json."""
-
-    model: DASConfig
-    """Architecture, units, assignment, loss and decoding."""
-    test_size: InputSize
-    """Size that images are resized to for prediction."""
-    weights: str
-    """``ema``: model.safetensors holds the moving average; ``raw``: the last step's weights."""
-    score_threshold: float
-    """Score above which a candidate counts as a person, chosen on the val split."""
-    unsupervised_joints: tuple[str, ...]
-    """Joints without a label in any training image; predictions leave them out."""
-    recipe: dict[str, Any]
-    """The data recipe, as JSON."""
-    data: dict[str, Any]
-    """Training data, those of the checkpoint it started from included: ``sources``, ``fingerprints`` and ``terms``
-    (lists of strings), ``split`` (string)."""
-    code_version: str
-    """Version of the code that trained the model."""
-    mean_pose: tuple[tuple[float, float, float], ...]
-    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))
-        object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
-        for name in ("recipe", "data"):  # as they will be read again: lists for tuples
-            object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
-        joints = self.model.skeleton.joints
-        unknown_joints = set(self.unsupervised_joints) - set(joints)
-        check_values(
-            self,
-            ("weights", self.weights in ("ema", "raw"), "ema or raw"),
-            ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
-            ("unsupervised_joints", not unknown_joints, f"some of {', '.join(joints)}"),
-            ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
-            ("mean_pose", list(map(len, self.mean_pose)) == [3] * len(joints), f"{len(joints)} x 3 numbers"),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of config.json; ``from_json`` inverts it."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"format": FORMAT, **plain, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ModelInfo:
-        """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
-        if value.get("format") != FORMAT:
-            raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
-        known = {f.name for f in fields(cls)}
-        check_fields(set(value) - {"format"}, known)
-        parts = {"model": DASConfig.from_json(value["model"]), "test_size": InputSize(**value["test_size"])}
-        return cls(**{**{name: value[name] for name in known}, **parts})
+from das.model_info import (
+    CONFIG_FILE,
+    CRITERION_FILE,
+    TRAINING_STATE_FILE,
+    WEIGHTS_FILE,
+    ModelInfo,
+    Shapes,
+    check_sizes,
+    existing_file,
+    load_info,
+    tensor_shapes,
+)
 
 
 def save_model(folder: str | Path, model: DAS, info: ModelInfo) -> None:
@@ -131,19 +73,6 @@ def load_model(folder: str | Path) -> tuple[DAS, ModelInfo]:
     return model.eval(), info
 
 
-def load_info(folder: str | Path) -> ModelInfo:
-    """config.json alone; ValueError as in ``load_model``."""
-    path = _existing(folder, CONFIG_FILE)
-    try:
-        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
-            raise ValueError(f"found {size} bytes, wanted at most {MAX_CONFIG_BYTES}")
-        return ModelInfo.from_json(json.loads(path.read_text()))
-    except RecursionError as error:
-        raise ValueError(f"{path}: found lists in lists too deep to read, wanted the fields of a model") from error
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, OSError) as error:
-        raise ValueError(f"{path}: {(str(error) or type(error).__name__)[:500]}") from error
-
-
 def save_criterion(folder: str | Path, criterion: nn.Module) -> None:
     """Writes criterion.safetensors (the flows) into ``folder``."""
     _write_tensors(Path(folder) / CRITERION_FILE, criterion)
@@ -151,7 +80,7 @@ def save_criterion(folder: str | Path, criterion: nn.Module) -> None:
 
 def load_criterion(folder: str | Path, criterion: nn.Module) -> None:
     """Reads the flows into ``criterion``; ValueError as in ``load_model``."""
-    load_tensors(_existing(folder, CRITERION_FILE), criterion)
+    load_tensors(existing_file(folder, CRITERION_FILE), criterion)
 
 
 def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
@@ -165,7 +94,7 @@ def save_training_state(folder: str | Path, state: dict[str, Any]) -> None:
 
 def load_training_state(folder: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state; ValueError if the file is missing or holds more than plain values and tensors."""
-    path = _existing(folder, TRAINING_STATE_FILE)
+    path = existing_file(folder, TRAINING_STATE_FILE)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common type for truncated, foreign and unsafe files
@@ -185,9 +114,8 @@ def fresh_tensors(folder: str | Path, model: DASConfig) -> tuple[str, ...]:
     if (theirs.joints, theirs.root) == (ours.joints, ours.root):
         return ()
     more = replace(ours, joints=(*ours.joints, "one more"))
-    with torch.device("meta"):  # shapes alone
-        tensors, others = (DAS(replace(model, skeleton=s)).state_dict() for s in (ours, more))
-    return tuple(name for name in tensors if tensors[name].shape != others[name].shape)
+    tensors, others = (_shapes_of(replace(model, skeleton=s)) for s in (ours, more))
+    return tuple(name for name in tensors if tensors[name] != others[name])
 
 
 def load_tensors(path: str | Path, module: nn.Module, fresh: Collection[str] = ()) -> None:
@@ -203,26 +131,9 @@ def load_tensors(path: str | Path, module: nn.Module, fresh: Collection[str] = (
             are named with what was found and what was wanted.
     """
     path, wanted = Path(path), module.state_dict()
-    _compare_shapes(path, _shapes(path), {name: tuple(value.shape) for name, value in wanted.items()}, fresh)
+    _compare_shapes(path, tensor_shapes(path), {name: tuple(value.shape) for name, value in wanted.items()}, fresh)
     found = load_file(path)
     module.load_state_dict({name: (wanted if name in fresh else found)[name] for name in wanted})
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a safetensors file, from its header; ValueError for a file that is none.
-
-    The header is checked against the length of the file: shapes that it states are there.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    try:
-        with path.open("rb") as file:
-            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {length} bytes, wanted at most {MAX_HEADER_BYTES}")
-        with safetensors.safe_open(path, "pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
 
 
 def _check_architecture(path: Path, config: DASConfig) -> None:
@@ -231,33 +142,34 @@ def _check_architecture(path: Path, config: DASConfig) -> None:
     Raises:
         ValueError: the file is unreadable or is of another architecture.
     """
-    found = _shapes(path)
-    # Every width is the size of some tensor's axis, and every level has tensors. Tensors without elements take no place
-    # in the file, so their axes prove nothing.
-    widest = max((size for shape in found.values() if math.prod(shape) for size in shape), default=0)
-    bounds = {
-        "backbone_width": (config.backbone_width, widest),
-        "fpn_channels": (config.fpn_channels, widest),
-        "update_samples": (config.update_samples if config.update in ("multi", "release") else 0, widest),
-        "skeleton": (config.n_joints, widest),
-        "strides": (len(config.strides), len(found)),
-    }
-    for name, (width, most) in bounds.items():
-        if width > most:
-            raise ValueError(f"{path} is of another architecture: config.json has {name} of {width}, found {most}")
-    with torch.device("meta"):  # shapes alone
-        try:
-            wanted = DAS(config).state_dict()
-        except RuntimeError as error:  # a tensor of more bytes than 64 bits count
-            asked = f"backbone_width {config.backbone_width}, fpn_channels {config.fpn_channels}"
-            raise ValueError(f"{path} is of another architecture: config.json has {asked}") from error
-    _compare_shapes(path, found, {name: tuple(value.shape) for name, value in wanted.items()})
+    found = check_sizes(path, config)
+    try:
+        wanted = _shapes_of(config)
+    except RuntimeError as error:  # a tensor of more bytes than 64 bits count
+        asked = f"backbone_width {config.backbone_width}, fpn_channels {config.fpn_channels}"
+        raise ValueError(f"{path} is of another architecture: config.json has {asked}") from error
+    _compare_shapes(path, found, wanted)
+
+
+def _shapes_of(config: DASConfig) -> Shapes:
+    """Shapes of a network's tensors; memory is taken for none of them."""
+    with torch.device("meta"), _WithoutFilling():
+        return {name: tuple(value.shape) for name, value in DAS(config).state_dict().items()}
+
+
+class _WithoutFilling(TorchFunctionMode):
+    """Initialisers do nothing. On the meta device random ones would import torch._dynamo and sympy, for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        fills = getattr(func, "__module__", "") == nn.init.__name__ or func in (Tensor.normal_, Tensor.uniform_)
+        kwargs = kwargs or {}
+        return (args or (kwargs["tensor"],))[0] if fills else func(*args, **kwargs)
 
 
 def _compare_shapes(
     path: Path,
-    found: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
+    found: Shapes,
+    wanted: Shapes,
     fresh: Collection[str] = (),
 ) -> None:
     """ValueError names the first tensors, ``fresh`` ones left out, that differ between a file and a network."""
@@ -280,16 +192,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
-
-
-def _existing(folder: str | Path, name: str) -> Path:
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; a checkpoint folder was wanted")
-    path = folder / name
-    if not path.is_file():
-        raise ValueError(f"{folder} is no complete checkpoint: {name} is missing")
-    return path
 
 
 def _check_plain(value: object, where: str) -> None:

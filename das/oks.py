@@ -11,12 +11,14 @@ function takes NumPy arrays or torch tensors; the two branches are the same few 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 # Spread of COCO17's joints, in its order (cocodataset.org, keypoint evaluation).
 COCO17_SIGMAS = (
@@ -32,10 +34,10 @@ _TINY = float(np.spacing(1))
 
 def pose_area(joints_uv: Array) -> Array:
     """Area in square pixels of the tight box of all joints: (..., J, 2) to (...)."""
-    if isinstance(joints_uv, torch.Tensor):
-        low, high = joints_uv.amin(dim=-2), joints_uv.amax(dim=-2)
-    else:
+    if isinstance(joints_uv, np.ndarray):
         low, high = joints_uv.min(axis=-2), joints_uv.max(axis=-2)
+    else:
+        low, high = joints_uv.amin(dim=-2), joints_uv.amax(dim=-2)
     return (high[..., 0] - low[..., 0]) * (high[..., 1] - low[..., 1])
 
 
@@ -49,9 +51,9 @@ def oks(squared: Array, area: Array, sigmas: Array, weight: Array) -> Array:
         weight: (..., J), 1 for a joint that counts and 0 for one that does not; none counting gives 0.
     """
     error = squared / (2 * sigmas) ** 2 / (area[..., None] + _TINY) / 2
-    if isinstance(error, torch.Tensor):
-        return ((-error).exp() * weight).sum(-1) / weight.sum(-1).clamp(min=1)
-    return (np.exp(-error) * weight).sum(-1) / np.maximum(weight.sum(-1), 1)
+    if isinstance(error, np.ndarray):
+        return (np.exp(-error) * weight).sum(-1) / np.maximum(weight.sum(-1), 1)
+    return ((-error).exp() * weight).sum(-1) / weight.sum(-1).clamp(min=1)
 
 
 def oks_matrix(a: Array, b: Array, area: Array, sigmas: Array) -> Array:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov, lens_coefficients
 from das.camera_check import check_intrinsics
-from das.checkpoint import ModelInfo, load_model
+from das.checkpoint import load_model
 from das.decode import People, decode_at
 from das.model import DAS, HeadOutput, channels_last
+from das.model_info import ModelInfo
 from das.skeleton import Skeleton
 from das.transforms import test_transform
 

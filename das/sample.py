@@ -7,12 +7,15 @@ never do: ``visible`` for joints, ``has_depth`` for people annotated in 2D only,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from das.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass
@@ -112,6 +115,8 @@ class Batch:
 
 def collate(samples: list[Sample], pad_to: int = 32) -> Batch:
     """Packs samples of one skeleton into a ``Batch``; images keep their pixels, padded right and below."""
+    import torch  # here: transforms of samples, as `das prepare` uses them, do without (it takes over a second)
+
     assert samples, "collate needs at least one sample"
     n = max(len(s.has_depth) for s in samples)
     j = len(samples[0].skeleton)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from das.checkpoint import TRAINING_STATE_FILE, load_info
+from das.model_info import TRAINING_STATE_FILE, check_folder, load_info
 from pipeline.infra.mlflow_client import MlflowStore, error_code
 from pipeline.infra.redaction import redacted
 
@@ -67,7 +67,8 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
 
     Raises:
         ValueError: a name, alias, version, run or folder that does not exist (the message lists those that do), or a
-            version whose files are not those that were registered.
+            version whose files are not those that were registered. A folder whose config.json asks for a larger
+            network than its weights hold is refused here, without torch.
         ConnectionError: the MLflow server does not answer.
     """
     form = re.fullmatch(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri) or re.fullmatch(
@@ -77,7 +78,7 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         if re.match(r"\w+:/", uri):
             wanted = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a folder"
             raise ValueError(f"model {redacted(uri)!r}, wanted {wanted}")
-        load_info(uri)
+        check_folder(uri)
         return Path(uri).resolve()
     if tracking_uri is None:
         raise ValueError(f"model {uri!r} needs tracking_uri, the address of its MLflow store")
@@ -123,13 +124,13 @@ def _artifact_folder(client: Any, run_id: str, path: str, cache: Path, cached_as
     root = urlparse(client.get_run(run_id).info.artifact_uri)
     here = Path(url2pathname(root.path)) / path
     if root.scheme in ("", "file") and here.is_dir():
-        load_info(here)
+        check_folder(here)
         return here
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / cached_as if cached_as else Path(tempfile.mkdtemp(prefix="run-", dir=cache)) / Path(path).name
     with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as staging:
         folder = Path(client.download_artifacts(run_id, path, staging))
-        load_info(folder)
+        check_folder(folder)
         try:
             folder.rename(target)
         except OSError:

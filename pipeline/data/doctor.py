@@ -123,6 +123,7 @@ class Finding:
         lines += _section("missing", [*_grouped(found.absent), *_missing(found.cameras, self.config.names)])
         damaged = [line for camera in found.cameras for line in _damaged(camera, self.config.names)]
         lines += _section("cannot be used", [*(f"{p.path}: {p.what}" for p in found.problems), *damaged])
+        lines += _section("in doubt", [camera.doubt for camera in found.cameras if camera.doubt])
         lines += _section("unknown sequences", found.unknown)
         if unknown := self._unknown_sequences():
             tree = Tree(_root(self.config))
@@ -157,7 +158,11 @@ class Finding:
             return f"das doctor data {shlex.quote(str(self.elsewhere))}"
         if self.status == NOTHING and (unknown := self._unknown_sequences()):
             return check_command(self.config.root, unknown)
-        if self.status == NOTHING:
+        cameras = self.inventory.cameras
+        doubted = {camera.sequence for camera in cameras if camera.doubt}
+        taken = list(dict.fromkeys(camera.sequence for camera in cameras if camera.ready))
+        taken = [sequence for sequence in taken if sequence not in doubted]
+        if not taken:
             return f"das doctor data {shlex.quote(self.config.root)}   # again, with what is missing: {page} says where"
         command = ["das", "prepare", "--source", self.name, "--root", str(_root(self.config))]
         command += ["--out", f"{self.config.out.rstrip('/')}/{self.name}"]
@@ -165,10 +170,8 @@ class Finding:
             command += ["--split-manifest", self.config.split_manifest]
         if self.config.splits != SPLITS:
             command += ["--splits", *self.config.splits]
-        cameras = self.inventory.cameras
-        taken = list(dict.fromkeys(camera.sequence for camera in cameras if camera.ready))
         # The conversion refuses to start because of such a file, unless its sequence is left out.
-        unready = self.inventory.problems or any(camera.wanted and not camera.ready for camera in cameras)
+        unready = self.inventory.problems or any(camera.wanted and not camera.ready for camera in cameras) or doubted
         if self.config.sequences or unready:
             command += ["--sequences", *taken]
         if self.config.cameras:

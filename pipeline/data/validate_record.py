@@ -26,16 +26,19 @@ _TEXTS = tuple(name for name, kind in COLUMN_TYPES.items() if kind == "str")
 
 
 class RowError(ValueError):
-    """A row with an impossible value; ``column`` is the name of its column."""
+    """A row with an impossible value: ``place`` (file and key), ``column``, and ``fault``, what is wrong there."""
 
-    def __init__(self, message: str, column: str) -> None:
-        super().__init__(message)
-        self.column = column
+    def __init__(self, place: str, column: str, fault: str) -> None:
+        super().__init__(place, column, fault)
+        self.place, self.column, self.fault = place, column, fault
+
+    def __str__(self) -> str:
+        return f"{self.place}: column {self.column}: {self.fault}"
 
 
 def fault(where: str, key: object, column: str, found: str, wanted: str) -> RowError:
     """The error for one column of a row, with file, key, column, the value found and the value wanted."""
-    return RowError(f"{where or 'record'}: {key}: column {column}: found {found}, wanted {wanted}", column)
+    return RowError(f"{where or 'record'}: {key}", column, f"found {found}, wanted {wanted}")
 
 
 def joint_count(skeleton: str, where: str, key: str) -> int:

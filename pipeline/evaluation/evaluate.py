@@ -9,15 +9,13 @@ all scores again from the predictions file, without the model (rescore.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ray
-
-from das.checkpoint import ModelInfo, load_model
-from das.model import DAS
+from das.model_info import ModelInfo, load_info
 from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.ground_truth import truth_2d
-from pipeline.evaluation.inference import predict_split, runtime_on, worker_count
 from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet, Provenance
 from pipeline.evaluation.protocols.table import HEADLINE
 from pipeline.evaluation.result import REPORT_FILE, EvaluationResult
@@ -31,6 +29,9 @@ from pipeline.infra.files import delete, join, refuse_other
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    import ray
+
 
 def evaluate(config: EvaluateConfig) -> EvaluationResult:
     """Evaluates ``config.model``; the same name continues its MLflow run and replaces its files.
@@ -41,11 +42,18 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     """
     run = _check(config)
     other = read_compared(config, run.annotations)
+    # Here: they import Ray and torch, for seconds, and what is refused above needs neither.
+    import ray
+
+    from das.checkpoint import load_model
+    from pipeline.evaluation.inference import runtime_on, worker_count
+
+    network = load_model(run.checkpoint)
     cluster = connect(config.cluster)
     workers = worker_count(config.workers, config.gpu)
     with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{run.job.name}", run.job.out) as tracker:
         _log_inputs(tracker, config, run)
-        model = ray.put((run.model, run.info))
+        model = ray.put(network)
         predictions = _predict(config, run, model, workers)
         numbers = score_predictions(run.annotations, predictions, config.threshold, other)
         runtime = None
@@ -72,20 +80,20 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
 
 @dataclass(frozen=True)
 class _ModelJob:
-    """A job with the model and the images, all read and checked."""
+    """A job with its checkpoint, which has been checked, and the images."""
 
     job: Job
-    model: DAS
+    checkpoint: Path
     info: ModelInfo
     annotations: Annotations
     provenance: Provenance
 
 
 def _check(config: EvaluateConfig) -> _ModelJob:
-    """Reads model and annotations and checks all that can be wrong, before Ray takes seconds to start."""
+    """Reads annotations and the model's description, and checks all that can be wrong, before Ray and torch."""
     storage, tracking_uri = config.cluster.locations()
     checkpoint = resolve_model(config.model, tracking_uri)
-    model, info = load_model(checkpoint)
+    info = load_info(checkpoint)
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
     if annotations.only_2d:
         truth_2d(annotations.records, info.model.skeleton)
@@ -103,7 +111,7 @@ def _check(config: EvaluateConfig) -> _ModelJob:
     refuse_other(join(out, REPORT_FILE), **fingerprints)
     about = {"name": name, "model": config.model, "data": images_of(annotations), **provenance.to_json()}
     job = Job(name, config.model, annotations.name, out, about, promotable=True)
-    return _ModelJob(job, model, info, annotations, provenance)
+    return _ModelJob(job, checkpoint, info, annotations, provenance)
 
 
 def _default_name(annotations: Annotations, provenance: Provenance) -> str:
@@ -124,6 +132,8 @@ def _log_inputs(tracker: Tracker, config: EvaluateConfig, run: _ModelJob) -> Non
 
 def _predict(config: EvaluateConfig, run: _ModelJob, model: ray.ObjectRef, workers: int) -> PredictionSet:
     """Deletes the files of an earlier evaluation of this name, predicts all images, and saves the predictions."""
+    from pipeline.evaluation.inference import predict_split
+
     for old in FILES:
         delete(join(run.job.out, old))
     found = predict_split(run.annotations, run.provenance, model, workers, config.batch_size, config.gpu)

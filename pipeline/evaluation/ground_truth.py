@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from das.camera import back_project
-from das.decode import People
 from das.metrics.bootstrap import SECONDS, Clusters, blocks
 from das.metrics.panoptic import annotated, release_truth
 from das.metrics.tables import Predictions, Truth, required
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
+
+if TYPE_CHECKING:
+    from das.decode import People
 
 # Sources in Panoptic's layout, on which its published evaluators are defined.
 _PANOPTIC_SOURCES = ("panoptic", "synthetic")

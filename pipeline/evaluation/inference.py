@@ -18,15 +18,16 @@ from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
 from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
-from das.checkpoint import ModelInfo
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from pipeline.data.ray_rows import read_split
 from pipeline.data.record import Record, decode_image
 from pipeline.data.schema import from_row
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.benchmark.latency import Runtime, measure
+from pipeline.evaluation.benchmark.latency import measure
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance, collect
 from pipeline.infra.resources import preflight
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from das.checkpoint import ModelInfo
 from das.fields import check_fields
 from das.metrics.tables import Predictions
+from das.model_info import ModelInfo
 from das.skeleton import Skeleton
 from pipeline.infra.columns import ListColumn, read_lists, write_lists
 

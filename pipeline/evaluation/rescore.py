@@ -13,10 +13,18 @@ from pathlib import PurePath
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.comparison import verdict
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.external_predictions import is_external, read_external
+from pipeline.evaluation.external_predictions import ExternalPredictions, is_external
 from pipeline.evaluation.mupots_paired import score_paired
 from pipeline.evaluation.result import REPORT_FILE, EvaluationResult
-from pipeline.evaluation.steps import Job, images_of, read_compared, read_predictions, score_predictions, write_report
+from pipeline.evaluation.steps import (
+    Job,
+    images_of,
+    on_images,
+    read_compared,
+    read_predictions,
+    score_predictions,
+    write_report,
+)
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join
 
@@ -34,14 +42,15 @@ def rescore(config: EvaluateConfig) -> EvaluationResult:
     if out and exists(join(out, REPORT_FILE)):
         raise ValueError(f"{out} holds an evaluation already: choose another --out")
     name, own = config.name or PurePath(where).stem, not is_external(where)
-    if not own and (external := read_external(where)).person is not None:
+    found = read_predictions(where)  # before the images, which take longer to read
+    if isinstance(found, ExternalPredictions) and found.person is not None:
         if config.compare is not None:
             raise ValueError(f"{where}: predictions that are paired with people cannot be compared")
-        numbers = score_paired(external, config.data, config.split)
+        numbers = score_paired(found, config.data, config.split)
         data = " ".join(config.data)
         return write_report(config, Job(name, where, data, out, _about(where, {"name": data}), False), numbers)
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
-    predictions = read_predictions(where, annotations)
+    predictions = on_images(found, annotations)
     other = read_compared(config, annotations)
     numbers = score_predictions(annotations, predictions, config.threshold, other)
     job = Job(name, where, annotations.name, out, _about(where, images_of(annotations)), promotable=own)

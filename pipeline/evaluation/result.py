@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.scores import SCORES_FILE, Scores
 from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.files import join

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.comparison import compare_models
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.external_predictions import is_external, read_external
+from pipeline.evaluation.external_predictions import ExternalPredictions, is_external, read_external
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
 from pipeline.evaluation.report.evaluation import evaluation_page
@@ -67,32 +67,37 @@ class Job:
 # ---- read ----
 
 
-def read_predictions(where: str, annotations: Annotations) -> PredictionSet:
-    """Predictions for these images: a file of this project, or one of the forms that other groups use.
+def read_predictions(where: str) -> PredictionSet | ExternalPredictions:
+    """A file of this project, or one of the forms that other groups use; ValueError as in the two readers."""
+    return read_external(where) if is_external(where) else PredictionSet.load(where)
+
+
+def on_images(found: PredictionSet | ExternalPredictions, annotations: Annotations) -> PredictionSet:
+    """Predictions for these images.
 
     Raises:
-        ValueError: from ``PredictionSet.load`` and ``read_external``; predictions that are paired with people, which
-            only a protocol of their own can score.
+        ValueError: from ``to_predictions``; predictions that are paired with people, which only a protocol of their own
+            can score.
     """
-    if not is_external(where):
-        return PredictionSet.load(where)
-    external = read_external(where)
-    if external.person is not None:
-        raise ValueError(f"{where}: predictions that are paired with people (person), wanted unpaired ones")
-    return external.to_predictions(annotations)
+    if isinstance(found, PredictionSet):
+        return found
+    if found.person is not None:
+        raise ValueError(f"{found.where}: predictions that are paired with people (person), wanted unpaired ones")
+    return found.to_predictions(annotations)
 
 
 def read_compared(config: EvaluateConfig, annotations: Annotations) -> PredictionSet | None:
     """The predictions of ``config.compare``; None if that is not given.
 
     Raises:
-        ValueError: from ``read_predictions``; images annotated in 2D only, since poses in 3D are compared.
+        ValueError: from ``read_predictions`` and ``on_images``; images annotated in 2D only, since poses in 3D are
+            compared.
     """
     if config.compare is None:
         return None
     if annotations.only_2d:
         raise ValueError("compare: these images are annotated in 2D only, wanted joints in 3D to compare poses")
-    return read_predictions(config.compare, annotations)
+    return on_images(read_predictions(config.compare), annotations)
 
 
 # ---- score ----

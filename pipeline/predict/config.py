@@ -10,9 +10,10 @@ import tyro
 
 from das.camera import ASSUMED_FOV_DEGREES
 from das.fields import at_least, check_threshold, check_values
+from das.skeleton import Skeleton
 from pipeline.infra.configs import device_flag
-from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS, check_pixels, size_in_header
-from pipeline.infra.regular_files import read_file
+from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
+from pipeline.infra.images import photo_bytes
 from pipeline.predict.videos import check_container, is_video
 
 
@@ -72,7 +73,8 @@ class PredictConfig:
 
         Raises:
             ValueError: the camera file cannot be used, or no file may be opened: pipes, devices, too large ones,
-                photos of too many pixels and videos of no known container are named with their faults.
+                photos of too many pixels or of no known kind and videos of no known container are named with their
+                faults.
         """
         from pipeline.predict.camera_file import read_camera_file  # here: it imports pyarrow, which help does without
 
@@ -86,22 +88,18 @@ class PredictConfig:
         raise ValueError("; ".join(faults))
 
     def _fault(self, file: Path) -> str | None:
-        """Why a file may not be opened; None if it may, whatever is in it."""
+        """Why a file cannot be used, as far as its first bytes show; None if they show nothing."""
         try:
             if is_video(file):
                 check_container(file)
-                return None
-            data = read_file(file, self.max_bytes)
-        except OSError as error:
-            return f"{file}: {error.strerror}"
+            else:
+                photo_bytes(file, self.max_pixels, self.max_bytes)
         except ValueError as error:
             return str(error)
-        try:
-            size = size_in_header(data)
-        except ValueError:
-            return None  # no image: said when it is decoded
-        try:
-            check_pixels(size, self.max_pixels)
-        except ValueError as error:
-            return f"{file}: {error}"
         return None
+
+
+def check_joint(skeleton: Skeleton, joint: str) -> None:
+    """Raises ValueError when a joint set does not have the joint."""
+    if joint not in skeleton.joints:
+        raise ValueError(f"joint = {joint!r}, wanted one of {', '.join(skeleton.joints)}")

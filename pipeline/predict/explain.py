@@ -23,16 +23,10 @@ from das.draw.method import distribution_grid, draw_distribution, draw_map, draw
 from das.draw.montage import above_each_other, captioned, side_by_side
 from das.predictor import Predictor
 from das.recursive_update import update_dense
+from pipeline.predict.config import check_joint
 
 _MIN_WIDTH = 640
 """A narrower network input is enlarged by a whole factor to at least this width, pixels."""
-
-
-def check_joint(predictor: Predictor, joint: str) -> None:
-    """Raises ValueError when the model does not predict the joint."""
-    names = predictor.skeleton.joints
-    if joint not in names:
-        raise ValueError(f"joint = {joint!r}, wanted one of {', '.join(names)}")
 
 
 def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarray:
@@ -50,7 +44,7 @@ def draw_levels(predictor: Predictor, image: np.ndarray, joint: str) -> np.ndarr
     Raises:
         ValueError: the model does not predict the joint.
     """
-    check_joint(predictor, joint)
+    check_joint(predictor.skeleton, joint)
     names = predictor.skeleton.joints
     # Scores and offsets in pixels do not depend on the camera: any K will do.
     inputs = predictor.prepare([image], [np.eye(3)], [np.zeros(5)])

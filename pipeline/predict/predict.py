@@ -12,21 +12,21 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from das.camera import ASSUMED_FOV_DEGREES
 from das.draw.montage import side_by_side
-from das.predictor import Prediction, Predictor
+from das.model_info import load_info
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES, MAX_PIXELS
 from pipeline.infra.images import read_photo_bits
 from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.models import resolve_model
 from pipeline.predict.camera_file import PhotoCamera, read_camera_file
-from pipeline.predict.config import PredictConfig
-from pipeline.predict.explain import check_joint, draw_levels, draw_residual_density
+from pipeline.predict.config import PredictConfig, check_joint
 from pipeline.predict.own_files import OutputError, check_folder, refuse_foreign, signed, writing
 from pipeline.predict.results import (
     PhotoResult,
@@ -37,6 +37,9 @@ from pipeline.predict.results import (
     write_picture,
 )
 from pipeline.predict.videos import VideoFile, is_video, read_frames, read_times
+
+if TYPE_CHECKING:
+    from das.predictor import Prediction, Predictor
 
 
 def predict(config: PredictConfig) -> int:
@@ -58,10 +61,15 @@ def predict(config: PredictConfig) -> int:
     storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
     tracking_uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     folder = resolve_model(config.model, absolute_tracking_uri(tracking_uri, storage))
+    if config.inside:
+        check_joint(load_info(folder).model.skeleton, config.inside)
+    from das.predictor import Predictor  # here: it imports torch, and what is refused above needs none of it
+
     predictor = Predictor.from_folder(folder, config.device, threshold=config.threshold)
     residuals = None
     if config.inside:
-        check_joint(predictor, config.inside)
+        from pipeline.predict.explain import draw_residual_density
+
         residuals = draw_residual_density(folder, predictor)
     faults: list[str] = []
     done = 0
@@ -130,7 +138,11 @@ def predict_photo(
         stored = _stored_pixels(photo, camera, size, turned.shape[:2])
         image = turned
     prediction = _predict_image(predictor, image, fov_degrees, camera)
-    maps = draw_levels(predictor, image, inside) if inside else None
+    maps = None
+    if inside:
+        from pipeline.predict.explain import draw_levels
+
+        maps = draw_levels(predictor, image, inside)
     return write_photo_result(photo, Path(out), image, prediction, camera, maps, stored, bits)
 
 

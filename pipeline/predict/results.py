@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from das.draw.people import draw_people
 from das.draw.top_view import top_view
-from das.predictor import Prediction
 from pipeline.infra.files import write_bytes, write_json
 from pipeline.infra.images import encode_image
 from pipeline.predict.camera_file import PhotoCamera
 from pipeline.predict.own_files import refuse_foreign, sign_picture, signed, writing
 from pipeline.predict.videos import is_video
+
+if TYPE_CHECKING:
+    from das.predictor import Prediction
 
 STORED_NOTE = ", pixels as stored (not turned), because the calibration has their size"
 """Said of a photo or video whose orientation tag was not applied."""

@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from das.checkpoint import ModelInfo, load_info
+from das.model_info import ModelInfo, load_info
 from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, read_annotations
 from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
@@ -27,7 +27,6 @@ from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.files import exists, join, read_bytes, read_json
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.models import FINISHED_FILE, fingerprint, resolve_model, run_file
-from pipeline.registry.candidate_checks import disjoint_from_training, fixed_batch, latency, reproduction
 from pipeline.registry.champion_lock import champion_lock
 from pipeline.registry.config import PromoteConfig
 from pipeline.registry.gate import Check, Gate, Verdict
@@ -216,6 +215,9 @@ def _training_run(model: str, folder: Path) -> str:
 
 def _check_alone(candidate: _Candidate, version: Version, gate: Gate, scratch: Path) -> _Registered:
     """Downloads the registered files and checks them without the champion."""
+    # Here: it imports torch, and a candidate that is refused before it is registered needs none of it.
+    from pipeline.registry.candidate_checks import disjoint_from_training, fixed_batch, reproduction
+
     try:
         # Not from the user's cache, which may still contain files that the store has lost.
         files = version.files(cache=scratch / "registered")
@@ -250,6 +252,8 @@ def _compare(
         return (Check("comparable", False, f"the champion cannot be compared with: {error}"),)
     checks = gate.compare(candidate.evidence, evidence)
     if gate.latency_margin is not None:
+        from pipeline.registry.candidate_checks import latency
+
         assert registered.files is not None  # only candidates whose files passed are compared
         checks += (latency(registered.files, champion_files, registered.batch, gate.latency_margin),)
     return checks

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from das.checkpoint import load_info
+from das.model_info import load_info
 from pipeline.infra.mlflow_client import MlflowStore, error_code
 from pipeline.models import (
     FINGERPRINT_TAG,

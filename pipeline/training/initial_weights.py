@@ -9,10 +9,11 @@ import torch
 
 from das.assign import assign
 from das.backbone import BACKBONES
-from das.checkpoint import WEIGHTS_FILE, fresh_tensors, load_tensors
+from das.checkpoint import fresh_tensors, load_tensors
 from das.config import DASConfig
 from das.criterion import Criterion
 from das.model import DAS
+from das.model_info import WEIGHTS_FILE
 from das.sample import Batch
 from das.train_step import TrainStep
 from pipeline.infra.redaction import redacted

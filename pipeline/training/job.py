@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from das.checkpoint import ModelInfo, load_info
+from das.model_info import ModelInfo, load_info
 from das.skeleton import Skeleton
 from pipeline.data.data_sets import DataSet, data_set
 from pipeline.data.joint_statistics import JointStatistics

@@ -25,8 +25,8 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from das.checkpoint import ModelInfo
 from das.model import channels_last
+from das.model_info import ModelInfo
 from das.recipe import RecipeConfig
 from das.sample import Batch
 from das.train_step import TrainStep

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from das.checkpoint import TRAINING_STATE_FILE
+from das.model_info import TRAINING_STATE_FILE
 from pipeline.infra.configs import flat
 from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
 from pipeline.infra.redaction import redacted_values

@@ -12,15 +12,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from das.checkpoint import (
-    ModelInfo,
-    load_criterion,
-    load_training_state,
-    save_criterion,
-    save_model,
-    save_training_state,
-)
+from das.checkpoint import load_criterion, load_training_state, save_criterion, save_model, save_training_state
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.train_step import TrainStep
 from pipeline.training.optim import autocast_type, averaged, make_optimizer
 from pipeline.training.optim_config import OptimConfig

@@ -9,10 +9,10 @@ from itertools import chain, islice
 import numpy as np
 import torch.distributed as dist
 
-from das.checkpoint import ModelInfo
 from das.decode import People
 from das.metrics.strict import best_threshold, strict
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from pipeline.data.record import Record, decode_image
 from pipeline.data.stored_rows import StoredRows, read_ahead, read_rows

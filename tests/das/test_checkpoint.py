@@ -13,9 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from das.checkpoint import (
-    MAX_CONFIG_BYTES,
-    MAX_HEADER_BYTES,
-    ModelInfo,
     fresh_tensors,
     load_criterion,
     load_model,
@@ -27,6 +24,7 @@ from das.checkpoint import (
 )
 from das.config import DASConfig, small
 from das.model import DAS
+from das.model_info import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, ModelInfo
 from das.recipe import InputSize, RecipeConfig
 from das.skeleton import MPI15, MUCO21, PANOPTIC15
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from das.camera import intrinsics_from_fov, project
-from das.checkpoint import ModelInfo, save_model
+from das.checkpoint import save_model
 from das.config import small
 from das.head import LevelOutput
 from das.model import DAS, HeadOutput
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from das.recipe import InputSize
 from das.recursive_update import UpdateState

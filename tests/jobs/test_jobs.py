@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from das.checkpoint import load_info, load_training_state
+from das.checkpoint import load_training_state
+from das.model_info import load_info
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.tracking.run_description import IDENTITY_TAG
 from pipeline.training.validation import SELECT_BY

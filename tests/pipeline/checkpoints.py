@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from das.checkpoint import ModelInfo, save_model, save_training_state
+from das.checkpoint import save_model, save_training_state
 from das.config import small
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.recipe import InputSize
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.registry.registered_model import CHAMPION, RegisteredModel

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from das.assign import Positives, assign, farthest_joint, person_centers
 from das.config import VARIANTS, DASConfig
 from das.recipe import RECIPES, RecipeConfig
 from das.sample import Sample, collate
 from das.transforms import convert_joints, inside, move, resize_matrix
 from pipeline.data.record import Record, left_out
 from pipeline.data.samples import to_sample
+
+if TYPE_CHECKING:
+    from das.assign import Positives
 
 # Reasons why a person who could be used for training has no positives.
 OUTSIDE = "root outside the image"
@@ -92,6 +95,9 @@ def assign_record(record: Record, preset: Preset, with_image: bool = True) -> As
     Raises:
         ValueError: an image that cannot be decoded.
     """
+    # Here: it imports torch, and a folder that cannot be read is refused without.
+    from das.assign import assign, farthest_joint, person_centers
+
     blank = None if with_image else np.zeros((record.height, record.width, 3), np.uint8)
     native, _ = to_sample(record, blank)
     model, recipe = preset.model, preset.recipe

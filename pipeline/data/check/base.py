@@ -73,6 +73,7 @@ class CameraInventory:
         damaged: images, or annotation files of single frames, that cannot be used.
         refused: frames that the conversion would refuse for their annotation, found by reading some of them.
         blocked: why no frame can be converted, or "".
+        doubt: why annotations may be paired with other frames than theirs, or "": nobody is advised to convert them.
         video: the video that frames are read from instead of image files, or None.
     """
 
@@ -88,6 +89,7 @@ class CameraInventory:
     damaged: list[Problem] = field(default_factory=list)
     refused: list[Problem] = field(default_factory=list)
     blocked: str = ""
+    doubt: str = ""
     video: VideoFile | None = None
 
     @property
@@ -140,7 +142,7 @@ class Inventory:
     @property
     def complete(self) -> bool:
         """Whether all files that the split manifest takes exist and none was found to be damaged."""
-        lost = any(camera.lost_annotations for camera in self.cameras)
+        lost = any(camera.lost_annotations or camera.doubt for camera in self.cameras)
         return not (self.absent or self.problems or lost) and 0 < self.wanted == self.ready
 
 

@@ -92,7 +92,7 @@ def _camera(tree: Tree, part: Part, camera: str, frames: list[int], thorough: bo
     line = replace(camera_inventory(tree, whole, camera, frames, every, path, lambda _: None), split=part.split)
     video = video_file(part.sequence, camera)
     if original and tree.size(video) is not None and not tree.names(image_folder(part.sequence, camera)):
-        add_video(line, tree, video, frames, None, thorough)
+        add_video(line, tree, video, frames, max(frames, default=-1), None, thorough)
     return line
 
 

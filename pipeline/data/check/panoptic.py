@@ -159,13 +159,8 @@ def _camera(
         if camera in tree.folders(f"{part.sequence}/hdImgs"):
             found.notes.append(f"{part.sequence} has images and a video of {camera}: the images are read")
         else:
-            add_video(line, tree, video, [frame for frame in taken if frame not in lost], size, thorough, VIDEO_RATE)
-            if line.video is not None and frames and line.video.length <= frames[-1]:
-                has = f"{video} has {line.video.length} frames, the poses go to frame {frames[-1]}"
-                found.notes.append(
-                    f"{has}: the frames of a cut video are right, but if frames were left out, every pose is paired "
-                    "with another one: look at pictures (das data show) before you train"
-                )
+            wanted, last = [frame for frame in taken if frame not in lost], max(frames, default=-1)
+            add_video(line, tree, video, wanted, last, size, thorough, VIDEO_RATE)
             gaps = sorted({*range(min(frames, default=0), max(frames, default=0))} - {*frames})
             line.lost_annotations = [f"{video} (frame {frame})" for frame in gaps]
     if size is None:

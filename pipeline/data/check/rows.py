@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.data.check.base import CameraInventory, Inventory, Problem, evenly_spaced, message_of, problem_of
+from pipeline.data.check.base import CameraInventory, Inventory, Problem, evenly_spaced, problem_of
 from pipeline.data.check.listing import Tree
 from pipeline.data.sources.base import Chunk, DroppedFrame, Source
 from pipeline.data.splits import SplitManifest
@@ -82,8 +82,7 @@ def _faults(tree: Tree, source: Source, chunk: Chunk) -> Iterator[Problem]:
             else:
                 validate(item)
     except RowError as error:
-        key, _, what = message_of(tree, error).removeprefix("record: ").partition(": ")
-        yield Problem(key, what)
+        yield Problem(error.place.removeprefix("record: "), f"column {error.column}: {error.fault}")
     except ValueError as error:
         yield problem_of(tree, error)
     except _MALFORMED as error:

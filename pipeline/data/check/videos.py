@@ -15,6 +15,7 @@ def add_video(
     tree: Tree,
     path: str,
     frames: list[int],
+    last: int,
     size: tuple[int, int] | None,
     thorough: bool = False,
     rate: float | None = None,
@@ -28,6 +29,7 @@ def add_video(
         tree: folder of the data set.
         path: of the video.
         frames: numbers of the wanted frames, counted from 0, in order.
+        last: number of the last annotated frame. A shorter video sets ``line.doubt``.
         size: (height, width) pixels that the annotation refers to; None if it is unknown.
         rate: frames per second that the owners' videos have; None if it is unknown.
         thorough: decode the video up to the last wanted frame. Those after the first damage cannot be used.
@@ -65,4 +67,11 @@ def add_video(
             what = f"{len(lost)} wanted frames: nothing after frame {decoded - 1} of {length} can be decoded"
             line.damaged.append(Problem(path, what))
     line.video = VideoFile(path, length, len(good), len(first.data))
+    if length <= last:
+        line.doubt = (
+            f"{path} has {length} frames, its annotations go to frame {last}: if only its end was cut, the frames from "
+            f"{length} on are left out and all others are right; if frames before its end are missing, every later "
+            "annotation is paired with another frame. Get the whole video, or take away the annotations from frame "
+            f"{length} on if you know that its end was cut"
+        )
     line.missing = [f"{path} (frame {frame})" for frame in frames[len(there) :]]

@@ -39,8 +39,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import ray
-
 from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.manifest import MANIFEST, QUARANTINE, Manifest, load_manifest
 from pipeline.data.prepare.config import ConvertConfig
@@ -52,7 +50,6 @@ from pipeline.data.prepare.output_folder import (
     remove_leftovers,
 )
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
-from pipeline.data.prepare.run_tasks import run_tasks
 from pipeline.data.prepare.shard_task import REPORTS
 from pipeline.data.sources.base import DroppedFrame, terms_of
 from pipeline.data.splits import SPLITS, SplitManifest
@@ -125,6 +122,11 @@ def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
             if not claim.others():
                 remove_leftovers(config.out, done)
             return done
+        # Here: it imports Ray, and what is refused above needs none of it.
+        import ray
+
+        from pipeline.data.prepare.run_tasks import run_tasks
+
         if not ray.is_initialized():
             connect(config.cluster, config.out)
         try:

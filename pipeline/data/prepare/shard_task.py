@@ -259,12 +259,12 @@ def validated_frames(
                 if reencode_long_side is not None:
                     frame = shrink(frame, reencode_long_side)
             except ValueError as error:
-                yield DroppedFrame(frame.key, IMAGE_DAMAGED, detail=str(error))
+                yield DroppedFrame(frame.key, IMAGE_DAMAGED, detail=str(error).removeprefix(f"{frame.key}: "))
                 continue
             try:
                 validate(frame, with_image=False)  # the source has read the image's size and hash from its bytes
             except RowError as error:
-                yield DroppedFrame(frame.key, f"{error.column} refused", detail=str(error))
+                yield DroppedFrame(frame.key, f"{error.column} refused", detail=error.fault)
                 continue
         yield frame
 

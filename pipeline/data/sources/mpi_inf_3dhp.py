@@ -107,6 +107,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
             continue
         for sequence, camera in sorted(arrays.rows):
             if sequence == part.sequence:
+                read_intrinsics(folder, sequence, camera)  # its file is every frame's: refused now if it is faulty
                 rows = arrays.rows[sequence, camera]
                 taken = splits.select(part, sorted(rows))
                 images = [_image(folder, arrays.names[rows[frame]]) for frame in taken]

@@ -115,7 +115,8 @@ def _failure(path: Path, frame: int, video: _OpenVideo) -> NoImage:
     """Why a frame was not decoded: the video is shorter, or damaged where decoding ended."""
     counted = int(video.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # from the header
     if video.next and frame >= counted:
-        return NoImage(IMAGE_MISSING, path, f"the video ends before frame {video.next}")
+        ends = f"the video ends before frame {video.next}"
+        return NoImage(IMAGE_MISSING, path, f"{ends}: unless only its end was cut, frames are paired wrongly")
     part = f"nothing after frame {video.next - 1} of {counted}" if video.next else "no frame"
     return NoImage(IMAGE_DAMAGED, path, f"{part} can be decoded")
 

@@ -11,22 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import ray
-import torch
-
-from das.checkpoint import ModelInfo, load_model
-from das.model import DAS
-from das.predictor import Predictor
-from pipeline.data.record import Record
 from pipeline.evaluation.annotations import read_annotations
-from pipeline.evaluation.benchmark.config import BenchmarkConfig, Device
-from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost, model_cost, stage_costs
-from pipeline.evaluation.benchmark.latency import Runtime, latency, throughput
+from pipeline.evaluation.benchmark.config import BenchmarkConfig
 from pipeline.evaluation.benchmark.page import benchmark_page
-from pipeline.evaluation.inference import images_and_cameras, spread_images
 from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat
@@ -35,6 +24,9 @@ from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.infra.resources import preflight
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
 
 NUMBERS_FILE, PAGE_FILE = "benchmark.json", "benchmark.html"
 
@@ -112,13 +104,20 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     """
     storage, tracking_uri = config.cluster.locations()
     checkpoint = resolve_model(config.model, tracking_uri)
-    model, info = load_model(checkpoint)
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
     hashed = fingerprint(checkpoint)
     name = config.name or f"{annotations.name.replace('/', '-').replace('+', '-')}-{hashed[:8]}"
     out = absolute_storage(config.out or join(storage, "benchmarks", name))
     refuse_other(join(out, NUMBERS_FILE), model_fingerprint=hashed)
 
+    # Here: they import Ray and torch, for seconds, and what is refused above needs neither.
+    import ray
+
+    from das.checkpoint import load_model
+    from pipeline.evaluation.benchmark.costs import device_cost, model_cost
+    from pipeline.evaluation.inference import spread_images
+
+    model, info = load_model(checkpoint)
     cluster = connect(config.cluster)
     for device in config.devices:
         preflight(1, {"CPU": float(config.threads), "GPU": 1.0 if device == "gpu" else 0.0})
@@ -132,7 +131,7 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
             # One after the other, because two at once would slow each other down. With max_calls the process ends
             # after one call, so the next device starts with a new peak of memory.
             resources = {"num_cpus": config.threads, "num_gpus": 1 if device == "gpu" else 0}
-            task = ray.remote(max_calls=1, **resources)(_measure)
+            task = ray.remote(max_calls=1, **resources)(device_cost)
             devices[device] = ray.get(task.remote(shipped, records, device, config))
         height, width = next(iter(devices.values())).runtime.input_size
         result = BenchmarkResult(
@@ -154,20 +153,3 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         tracker.describe(result.headline())
         tracker.log_files(out, (PAGE_FILE, NUMBERS_FILE))
     return result
-
-
-def _measure(
-    model: tuple[DAS, ModelInfo], records: list[Record], device: Device, config: BenchmarkConfig
-) -> DeviceCost:
-    """Measures one device; runs in a Ray task."""
-    torch.set_num_threads(config.threads)
-    cv2.setNumThreads(config.threads)
-    predictor = Predictor(
-        *model, device="cuda" if device == "gpu" else "cpu", bf16=config.bf16, threshold=config.threshold
-    )
-    jobs = images_and_cameras(records)
-    # Smallest first, because the peak memory of a process never falls.
-    batches = tuple(throughput(predictor, *jobs, size) for size in sorted(set(config.batch_sizes)))
-    fastest = max(batches, key=lambda batch: batch.images_per_second)
-    runtime = Runtime.of(predictor, latency(predictor, *jobs), fastest)
-    return DeviceCost(runtime, stage_costs(predictor, *jobs), batches)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -19,8 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from das.decode import find_candidates, place_candidates, suppress
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
-from pipeline.evaluation.benchmark.latency import Runtime, Throughput
+from pipeline.data.record import Record
+from pipeline.evaluation.benchmark.config import BenchmarkConfig, Device
+from pipeline.evaluation.benchmark.latency import latency, runtime_of, throughput
+from pipeline.evaluation.benchmark.runtime import Runtime, Throughput
+from pipeline.evaluation.inference import images_and_cameras
 from pipeline.infra.images import decode_bytes
 
 PARTS = {"backbone": "backbone", "neck": "fpn", "head": "head", "update": "update"}
@@ -141,3 +147,20 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def device_cost(
+    model: tuple[DAS, ModelInfo], records: list[Record], device: Device, config: BenchmarkConfig
+) -> DeviceCost:
+    """Measures one device: its own task of Ray, since it sets the process's threads and reads its peak of memory."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    predictor = Predictor(
+        *model, device="cuda" if device == "gpu" else "cpu", bf16=config.bf16, threshold=config.threshold
+    )
+    jobs = images_and_cameras(records)
+    # Smallest first, because the peak memory of a process never falls.
+    batches = tuple(throughput(predictor, *jobs, size) for size in sorted(set(config.batch_sizes)))
+    fastest = max(batches, key=lambda batch: batch.images_per_second)
+    runtime = runtime_of(predictor, latency(predictor, *jobs), fastest)
+    return DeviceCost(runtime, stage_costs(predictor, *jobs), batches)

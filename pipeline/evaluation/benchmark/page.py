@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
 from pipeline.evaluation.report.page import Comparison
 from pipeline.evaluation.report.runtime import RuntimeSection, place, runtime_section, size, table_4_comparison
 from pipeline.infra.html.charts import bar_chart
 from pipeline.infra.html.page import Cell, Chart, Grid, GridRow, Number, render_page, shown
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.benchmark.costs import DeviceCost, ModelCost
 
 
 @dataclass(frozen=True)

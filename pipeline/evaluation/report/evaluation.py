@@ -14,7 +14,7 @@ import numpy as np
 
 from das.metrics.strict import operating_points
 from das.metrics.tables import NOT_COUNTED, distances
-from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
 from pipeline.evaluation.protocols.table import PROTOCOLS
 from pipeline.evaluation.report.page import Comparison, comparisons

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.report.page import Comparison, published_comparison
 from pipeline.evaluation.report.published import TABLE_4, UNKNOWN
 from pipeline.infra.html.charts import bar_chart

@@ -12,14 +12,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pipeline.infra.html.page import Chart
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, which stays distinguishable with any form of colour blindness.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -47,6 +47,8 @@ class Distribution:
 
     def draw(self, axes: Axes) -> None:
         """Draws the histograms, the first one filled."""
+        from matplotlib.ticker import MaxNLocator
+
         for i, (name, (edges, counts)) in enumerate(self.series.items()):
             edges, counts = _coarser(edges, counts)
             heights, places = counts / max(1, counts.sum()), edges - 0.5 * self.whole
@@ -135,6 +137,10 @@ def plot_svg(plot: Plot, id: str) -> str:
     """
     lines = len(plot.labels) * max(1, len(plot.series)) if isinstance(plot, Bars) else 0
     lines = len(plot.rows) if isinstance(plot, Ranges) else lines
+    # Here: a page imports it in half a second, and data that cannot be read have no page.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     # Without a salt matplotlib makes random ids, and equal plots would differ.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": id, "font.size": 9}):
         figure = Figure(figsize=(6.4, max(3.2, 0.9 + 0.16 * lines)), layout="constrained")

@@ -111,7 +111,7 @@ def test_values_that_do_not_fill_a_16_bit_file_are_divided_by_their_range(tag):
     data = data if tag is None else tagged(data, tag)
     found, bits = scaled_to_8_bits(data)
     assert bits == 12 and orientation(found) == (tag or 1) and found[24] == 8
-    assert (decode_rgb(found, (20, 30)) == (values >> 4)[..., ::-1]).all()
+    assert (decode_rgb(found, (20, 30)) == np.round(values * (255 / 4095))[..., ::-1]).all()
     assert scaled_to_8_bits(found) == (found, None)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from das.camera import project
-from das.checkpoint import ModelInfo, save_model
+from das.checkpoint import save_model
 from das.config import small
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.recipe import InputSize
 from das.skeleton import COCO19, MUPOTS17, PANOPTIC15, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, SplitInfo
@@ -21,7 +22,7 @@ from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.benchmark.latency import Runtime
+from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores

@@ -17,10 +17,21 @@ def grey(tmp_path):
 def test_values_of_a_16_bit_file_are_scaled_by_their_true_range(tmp_path, grey, bits):
     path = tmp_path / "deep.png"
     grey[0, 0] = 255
-    assert cv2.imwrite(str(path), grey.astype(np.uint16) << (bits - 8))
+    full = (1 << bits) - 1
+    assert cv2.imwrite(str(path), np.round(grey * (full / 255)).astype(np.uint16))
     image, found = read_photo_bits(path)
     assert found == bits and image.dtype == np.uint8 and (image == grey[..., None]).all()
     assert (read_photo(path) == image).all()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_brightest_value_becomes_white_and_the_middle_stays_the_middle(bits):
+    full = (1 << bits) - 1
+    values = np.array([[0, full // 510, full // 510 + 1, full // 2, full // 2 + 1, full - 1, full]], np.uint16)
+    scaled, found = eight_bits(values)
+    assert found == bits and scaled.tolist() == [[0, 0, 1, 127, 128, 255, 255]]
+    exact = 255 * np.arange(full + 1) / full
+    assert np.abs(eight_bits(np.arange(full + 1, dtype=np.uint16))[0] - exact).max() <= 0.5
 
 
 def test_full_16_bit_and_8_bit_files_need_no_word(tmp_path, grey):

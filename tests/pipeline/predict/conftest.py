@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from das.checkpoint import ModelInfo, save_model
+from das.checkpoint import save_model
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from das.recipe import InputSize
 from tests.pipeline.predict.prediction_cases import CONFIG

@@ -50,7 +50,7 @@ def test_colour_channels_are_read_and_written_in_order(checkpoint, tmp_path):
 
 def test_a_16_bit_file_of_12_bits_is_read_as_bright_as_it_is_and_said(predictor, photo, tmp_path):
     deep = tmp_path / "deep.png"
-    assert cv2.imwrite(str(deep), cv2.imread(str(photo)).astype(np.uint16) * 16)
+    assert cv2.imwrite(str(deep), np.round(cv2.imread(str(photo)) * (4095 / 255)).astype(np.uint16))
     bright = predict_photo(predictor, photo, tmp_path / "out")
     result = predict_photo(predictor, deep, tmp_path / "out")
     np.testing.assert_array_equal(result.prediction.people.joints_cam, bright.prediction.people.joints_cam)

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from das.checkpoint import ModelInfo, save_criterion, save_model, save_training_state
+from das.checkpoint import save_criterion, save_model, save_training_state
 from das.criterion import Criterion
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from das.recipe import InputSize
 from pipeline.data.record import Record, decode_image, key_of

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from das.checkpoint import ModelInfo, load_info, save_model
+from das.checkpoint import save_model
 from das.config import paper_resnet50
 from das.model import DAS
+from das.model_info import ModelInfo, load_info
 from pipeline.data.digest import hashes, write_digest
 from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.schema import to_table

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from das.checkpoint import load_info, load_model, load_training_state, save_model
+from das.checkpoint import load_model, load_training_state, save_model
 from das.model import DAS
+from das.model_info import load_info
 from das.train_step import TrainStep
 from pipeline.data.digest import found_in, hashes
 from pipeline.evaluation.train_overlap import training_files

@@ -106,7 +106,7 @@ def test_videos_of_another_rate_are_refused_by_both_readers(tmp_path):
         write_video(video, 3)
     config = DoctorConfig(str(root), sequences=("160906_pizza1",))
     finding = examine("panoptic", config)
-    assert "has 3 frames, the poses go to frame 3: the frames of a cut video are right" in finding.text()
+    assert "hd_00_30.mp4 has 3 frames, its annotations go to frame 3: if only its end was cut" in finding.text()
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 180))
     for _ in range(4):
         writer.write(np.zeros((180, 320, 3), np.uint8))

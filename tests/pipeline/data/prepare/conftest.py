@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.shard_task import finished_summary, write_shard
 from tests.pipeline.data.original_layouts import write_panoptic
 
@@ -16,8 +15,8 @@ def inline(monkeypatch):
     def run(tasks, read_records):
         return [finished_summary(task) or write_shard(task, read_records) for task in tasks]
 
-    monkeypatch.setattr(convert_module, "run_tasks", run)
-    monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr("pipeline.data.prepare.run_tasks.run_tasks", run)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
 
 
 @pytest.fixture(scope="module")

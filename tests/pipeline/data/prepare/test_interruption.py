@@ -18,7 +18,6 @@ import ray
 from pipeline.data import shards
 from pipeline.data.catalog import CATALOG
 from pipeline.data.manifest import load_manifest
-from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare import finish
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
@@ -130,7 +129,7 @@ def test_the_order_in_which_tasks_end_does_not_change_the_result(raw, tmp_path, 
     def backwards(tasks, read_records):
         return [write_shard(task, read_records) for task in reversed(tasks)][::-1]
 
-    monkeypatch.setattr(convert_module, "run_tasks", backwards)
+    monkeypatch.setattr("pipeline.data.prepare.run_tasks.run_tasks", backwards)
     assert convert(config(raw, tmp_path / "backwards")) == forwards
     assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
 

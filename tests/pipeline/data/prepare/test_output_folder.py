@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.data.prepare import convert as convert_module
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
 from pipeline.data.prepare.output_folder import check_only_own_files, remove_leftovers
@@ -61,7 +60,7 @@ def test_unknown_files_added_while_the_conversion_runs_or_later_are_kept(config,
                 (out / name).write_text("content")
         return [write_shard(task, read_records) for task in tasks]
 
-    monkeypatch.setattr(convert_module, "run_tasks", run)
+    monkeypatch.setattr("pipeline.data.prepare.run_tasks.run_tasks", run)
     manifest = convert(config)
     (shard,) = manifest.splits["test"].shards
     assert files(out) == sorted((*UNKNOWN_FILES, shard, "index.parquet", "manifest.json"))

@@ -145,6 +145,7 @@ def test_a_planted_fault_is_a_counted_entry_and_fails_the_conversion(raw, tmp_pa
         convert(ConvertConfig("panoptic", str(raw), str(out)))
     message = str(caught.value)
     assert "\n" not in message and str(out / QUARANTINE) in message and "--allow-missing" in message
+    assert all(message.count(key) <= 1 for key in read_columns(out / QUARANTINE)["key"]), message
     assert not (out / "manifest.json").exists()
     before = read_columns(out / QUARANTINE)
     assert len(before["key"]) == n and set(before["reason"]) == {reason}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from das.camera import project
-from das.checkpoint import fresh_tensors, load_info, load_model, save_model
+from das.checkpoint import fresh_tensors, load_model, save_model
 from das.model import DAS
+from das.model_info import load_info
 from das.skeleton import MUCO21, Skeleton, read_skeleton, skeleton_named
 from pipeline.data.manifest import load_manifest
 from pipeline.data.prepare.config import ConvertConfig

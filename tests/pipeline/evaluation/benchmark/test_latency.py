@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from das.checkpoint import ModelInfo
 from das.config import small
 from das.model import DAS
+from das.model_info import ModelInfo
 from das.predictor import Predictor
 from das.recipe import InputSize
-from pipeline.evaluation.benchmark.latency import COARSE_STAGES, measure, peak_memory_mb, throughput
+from pipeline.evaluation.benchmark.latency import measure, peak_memory_mb, throughput
+from pipeline.evaluation.benchmark.runtime import COARSE_STAGES
 from pipeline.evaluation.inference import images_and_cameras
 from tests.pipeline.evaluation.evaluation_cases import scene
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from pipeline.evaluation.benchmark.costs import PARTS, STAGES, DeviceCost, ModelCost
-from pipeline.evaluation.benchmark.latency import Runtime, Throughput
 from pipeline.evaluation.benchmark.page import benchmark_page
+from pipeline.evaluation.benchmark.runtime import Runtime, Throughput
 
 
 def test_the_page_shows_both_devices_and_table_4():

@@ -12,8 +12,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from das.skeleton import PANOPTIC15
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.benchmark.costs import PARTS, STAGES, DeviceCost, ModelCost
-from pipeline.evaluation.benchmark.latency import Throughput
 from pipeline.evaluation.benchmark.page import benchmark_page
+from pipeline.evaluation.benchmark.runtime import Throughput
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import score
