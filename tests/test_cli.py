@@ -36,6 +36,8 @@ FUNCTIONS = {
     "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
 }
+PHOTO = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x10\x08\x02\0\0\0"
+"""Enough of an image for what is looked at before torch is imported."""
 
 
 class Called(Exception):
@@ -132,7 +134,7 @@ def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, m
     for word in arguments:
         if word.endswith((".jpg", ".json")) and not word.startswith("/"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / word).write_text(skeleton[1])
+            (tmp_path / word).write_bytes(PHOTO if word.endswith(".jpg") else skeleton[1].encode())
     if "--help" in arguments:
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)
@@ -143,7 +145,7 @@ def test_what_the_documents_show_can_be_typed(understood, arguments, tmp_path, m
 
 def test_what_the_demo_offers_next_can_be_typed(understood, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
     das, mlflow = map(shlex.split, next_commands("models:/das-demo@champion", "sqlite:////a folder/mlflow.db"))
     assert all(os.access(program, os.X_OK) for program in (das[0], mlflow[0]))
     config = understood(das[1:])
@@ -435,7 +437,7 @@ def test_what_a_machine_refuses_is_one_line(monkeypatch, capsys, tmp_path, name,
     module, _, function = FUNCTIONS[name].rpartition(".")
     monkeypatch.setattr(importlib.import_module(module), function, fail)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
     with pytest.raises(SystemExit) as ended:
         cli.main(TYPED[name])
     assert ended.value.code == status and capsys.readouterr().err == line
