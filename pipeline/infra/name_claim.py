@@ -59,13 +59,14 @@ def claimed_name(run: str, kind: str, beat: float = BEAT, patience: float = PATI
     claim = _Claim(join(run, FOLDER), patience)
     claim.write("asks")
     try:
-        if (other := claim.rival()) is not None:
-            raise ValueError(
-                f"{redacted(run)}: this {kind} is running already ({_who(other)}): wait for its end, stop it or choose "
-                "another --name"
-            )
-        claim.write("holds")
+        # Also one that asks shows that it lives: two that asked without would take each other for dead.
         with _beating(claim, kind, beat):
+            if (other := claim.rival()) is not None:
+                raise ValueError(
+                    f"{redacted(run)}: this {kind} is running already ({_who(other)}): wait for its end, stop it or "
+                    "choose another --name"
+                )
+            claim.write("holds")
             yield
     finally:
         delete(claim.path)
@@ -79,17 +80,21 @@ class _Claim:
     patience: float
     name: str = field(default_factory=lambda: f"{uuid.uuid4().hex}.json")
     beats: int = 0
+    state: str = ""
     removed: list[str] = field(default_factory=list)
     process: dict[str, Any] = field(default_factory=lambda: {**this_process(), "ray": this_ray_job()})
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def path(self) -> str:
         return join(self.folder, self.name)
 
-    def write(self, state: str) -> None:
-        """Writes the file with a number that it has not had before."""
-        self.beats += 1
-        write_json(self.path, {"state": state, "beats": self.beats, "removed": self.removed, **self.process})
+    def write(self, state: str = "") -> None:
+        """Writes the file, in the same or another state, with a number that it has not had before."""
+        with self.lock:
+            self.state, self.beats = state or self.state, self.beats + 1
+            content = {"state": self.state, "beats": self.beats, "removed": self.removed, **self.process}
+            write_json(self.path, content)
 
     def is_lost(self) -> bool:
         """Whether another process has taken this one for dead. Its file may be there again, written at that moment."""
@@ -162,14 +167,14 @@ def _beating(claim: _Claim, kind: str, beat: float) -> Iterator[None]:
     def run() -> None:
         while not ended.wait(beat):
             with suppress(OSError):  # a storage that does not answer for a moment; tried again
-                if claim.is_lost():
+                if claim.state == "holds" and claim.is_lost():
                     print(
                         f"{redacted(claim.folder)}: this {kind} was suspended and its claim removed; it ends",
                         file=sys.stderr,
                     )
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-                claim.write("holds")
+                claim.write()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -158,17 +158,10 @@ def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp
 
 def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
     folder = tmp_path / "driver-killed"
-    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 12})
+    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 6})
     driver = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
     wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
     assert driver.poll() is None and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
-    second = cluster.drive(tmp_path / "second", "train_panoptic.py", *command)
-    assert second.wait(PATIENCE) == 2
-    said = (tmp_path / "second").read_text().splitlines()[-1]
-    assert re.search(
-        rf"{folder}: this training is running already \(process {driver.pid} on \S+ since .*, Ray job", said
-    )
-    assert driver.poll() is None and not (folder / "finished.json").exists(), "the first must still be running"
     driver.kill()
     driver.wait()
     (run,) = runs_of(tmp_path, "driver-killed")
@@ -179,8 +172,27 @@ def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
         assert again.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
     finally:
         again.kill()
-    check_continued(check_whole(tmp_path, "driver-killed", epochs=12, steps=96))
+    check_continued(check_whole(tmp_path, "driver-killed", epochs=6, steps=48))
     assert runs_of(tmp_path, "driver-killed")[0].info.run_id == run.info.run_id
+
+
+def test_of_the_same_training_submitted_twice_at_once_one_trains_and_the_other_is_refused(cluster, prepared, tmp_path):
+    command = training(prepared, tmp_path, "twice", **{"optim.epochs": 6})
+    drivers = [cluster.drive(tmp_path / f"log{i}", "train_panoptic.py", *command) for i in range(2)]
+    try:
+        ended = [driver.wait(PATIENCE) for driver in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+    logs = [(tmp_path / f"log{i}").read_text() for i in range(2)]
+    assert sorted(ended) == [0, 2], logs
+    winner = drivers[ended.index(0)]
+    wanted = (
+        rf"das: {tmp_path}/twice: this training is running already \(process {winner.pid} on \S+ since .*, Ray job 0"
+    )
+    assert re.match(wanted, logs[ended.index(2)].splitlines()[-1]), logs
+    assert Counter(check_whole(tmp_path, "twice", epochs=6, steps=48)) == Counter(range(1, 7))
+    assert not os.listdir(tmp_path / "twice" / "claims")
 
 
 def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, prepared, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.infra import claims
+from pipeline.infra import claims, name_claim
 from pipeline.infra.name_claim import claimed_name
 from tests.pipeline.processes import in_a_process, status
 
@@ -77,7 +77,10 @@ def test_a_holder_that_was_suspended_until_another_took_its_name_is_interrupted(
         first.kill()
 
 
-def test_of_many_that_ask_at_the_same_moment_exactly_one_wins(tmp_path):
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same machine", "different machines"])
+def test_of_many_that_ask_at_the_same_moment_exactly_one_wins(tmp_path, monkeypatch, elsewhere):
+    if elsewhere:  # each judges the others by their signs of life alone
+        monkeypatch.setattr(name_claim, "is_of_this_machine", lambda claim: False)
     start, decided = threading.Barrier(6), threading.Barrier(6)
 
     def ask(_: int) -> int:
