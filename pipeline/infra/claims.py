@@ -110,10 +110,11 @@ def _machine() -> str:
 
 
 def _start_time(pid: int) -> str | None:
-    """Start time of a process of this machine in clock ticks since boot; None when there is no such process."""
+    """Start time of a process of this machine in clock ticks since boot; None when it has ended, collected or not."""
     try:
         # Field 22 of stat(5). The command's name, field 2, may hold spaces and brackets: count from its last bracket.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 

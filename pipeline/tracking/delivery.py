@@ -91,6 +91,7 @@ class Sender:
             RunDeletedError: the run was deleted.
         """
         with self._sending:
+            self._refused.clear()  # tried again: two runs that bring one new data set at once hinder each other
             return self._deliver()
 
     def _deliver(self) -> bool:

@@ -128,10 +128,10 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
                 _report({**progress.state(), **unscored}, state, job.info, trained_on, worker)
         progress.end_epoch(seconds)
 
-        metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.left_out.items()}}
-        info = job.info
         if worker.world > 1:
             state.share(worker.rank)
+        metrics = {**progress.state(), **{f"left_out/{k}": n for k, n in batches.left_out.items()}}
+        info = job.info
         if validate is not None:
             scores, info = validate(state.best_weights)
             metrics |= scores

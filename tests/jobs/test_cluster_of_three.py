@@ -146,6 +146,7 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(nodes, unint
     elastic = OF_TWO | {"workers": "1:2", "cpus-per-worker": 2, "checkpoint-steps": 2}
     driver = nodes.drive(tmp_path, "elastic", prepared, **elastic)
     try:
+        wait_for(lambda: driver.poll() is not None or len(nodes.workers()) == 2, "a training of two workers")
         wait_for(lambda: within_an_epoch(folder) or driver.poll() is not None, "a checkpoint within an epoch")
         both = nodes.workers()
         assert len({worker["node"] for worker in both}) == 2, log.read_text()

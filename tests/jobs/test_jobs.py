@@ -5,10 +5,7 @@ checkpoint: the epochs before it are not trained again.
 """
 
 import json
-import os
-import re
 import shutil
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -131,68 +128,6 @@ def test_a_wrong_argument_fails_a_submitted_job_with_one_line(cluster, tmp_path)
     wanted = "das: /no/such/folder does not exist; wanted a folder made by `das prepare`"
     assert wanted in failed.stdout + failed.stderr and "Traceback" not in failed.stdout + failed.stderr
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_training_survives_kill_9_of_one_of_its_workers(cluster, prepared, tmp_path):
-    folder = tmp_path / "worker-killed"
-    epochs = {"optim.epochs": 10, "workers": 2}
-    driver = cluster.drive(
-        tmp_path / "log", "train_panoptic.py", *training(prepared, tmp_path, "worker-killed", **epochs)
-    )
-    try:
-        wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
-        before = cluster.training_workers()
-        assert len(before) == 2 and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
-        os.kill(before[1][1], signal.SIGKILL)
-        old = {actor for actor, _ in before}
-        wait_for(lambda: {actor for actor, _ in cluster.training_workers()} - old, "the start of new workers")
-        assert driver.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
-    finally:
-        driver.kill()
-    check_continued(check_whole(tmp_path, "worker-killed", epochs=10, steps=40))
-    said = (tmp_path / "log").read_text()
-    # Which rank the killed process had is Ray's choice.
-    wanted = r"worker [01] failed \(failure 1 of at most 3, the workers restart from the last checkpoint\): \S"
-    assert re.search(wanted, said), said
-
-
-def test_a_training_survives_kill_9_of_its_driver(cluster, prepared, tmp_path):
-    folder = tmp_path / "driver-killed"
-    command = training(prepared, tmp_path, "driver-killed", **{"optim.epochs": 6})
-    driver = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
-    wait_for(lambda: committed(folder) or driver.poll() is not None, "the first committed checkpoint")
-    assert driver.poll() is None and not (folder / "finished.json").exists(), (tmp_path / "log").read_text()
-    driver.kill()
-    driver.wait()
-    (run,) = runs_of(tmp_path, "driver-killed")
-    assert run.info.status == "RUNNING", "a killed driver cannot end its run"
-
-    again = cluster.drive(tmp_path / "log", "train_panoptic.py", *command)
-    try:
-        assert again.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
-    finally:
-        again.kill()
-    check_continued(check_whole(tmp_path, "driver-killed", epochs=6, steps=48))
-    assert runs_of(tmp_path, "driver-killed")[0].info.run_id == run.info.run_id
-
-
-def test_of_the_same_training_submitted_twice_at_once_one_trains_and_the_other_is_refused(cluster, prepared, tmp_path):
-    command = training(prepared, tmp_path, "twice", **{"optim.epochs": 6})
-    drivers = [cluster.drive(tmp_path / f"log{i}", "train_panoptic.py", *command) for i in range(2)]
-    try:
-        ended = [driver.wait(PATIENCE) for driver in drivers]
-    finally:
-        for driver in drivers:
-            driver.kill()
-    logs = [(tmp_path / f"log{i}").read_text() for i in range(2)]
-    assert sorted(ended) == [0, 2], logs
-    winner = drivers[ended.index(0)]
-    wanted = (
-        rf"das: {tmp_path}/twice: this training is running already \(process {winner.pid} on \S+ since .*, Ray job 0"
-    )
-    assert re.match(wanted, logs[ended.index(2)].splitlines()[-1]), logs
-    assert Counter(check_whole(tmp_path, "twice", epochs=6, steps=48)) == Counter(range(1, 7))
-    assert not os.listdir(tmp_path / "twice" / "claims")
 
 
 def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, prepared, tmp_path):
