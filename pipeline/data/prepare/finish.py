@@ -28,7 +28,7 @@ from pipeline.data.manifest import (
 )
 from pipeline.data.prepare.output_folder import remove_leftovers
 from pipeline.data.prepare.plan import Plan
-from pipeline.data.prepare.shard_task import CONVERTER_VERSION, zero_counts
+from pipeline.data.prepare.shard_task import CONVERTER_VERSION, add_contents, zero_counts
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import SPLITS
@@ -80,7 +80,7 @@ def finish(
         raise ValueError(f"{plan.source}: {plan.root} gives no image: {'; '.join(found) or 'no frames'}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
-    fingerprint = _write_index(plan, skeletons)
+    _write_index(plan)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         converter_version=CONVERTER_VERSION,
@@ -89,7 +89,7 @@ def finish(
         terms=plan.terms,
         skeletons=tuple(skeletons),
         split_manifest=plan.splits.id,
-        fingerprint=fingerprint,
+        fingerprint=_fingerprint(plan, summaries, skeletons),
         inputs=plan.inputs,
         splits={
             split: _split_info([s for s in summaries if s["split"] == split])
@@ -104,19 +104,20 @@ def finish(
     return manifest
 
 
-def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
-    """Writes split, key and image hash of every row, and the digest; returns the fingerprint, a SHA-256 in hex.
-
-    The fingerprint covers the rows in the order of the listing and not the shards, so packing does not change it.
-    """
+def _fingerprint(plan: Plan, summaries: Sequence[dict[str, Any]], skeletons: Sequence[str]) -> str:
+    """SHA-256 in hex of versions, joint sets and the sum of all rows' contents, in whatever order and packing."""
     joints = [skeleton_named(name).to_json() for name in skeletons]
     versions = [SCHEMA_VERSION, CONVERTER_VERSION, plan.splits.id, plan.reencode_long_side, joints]
-    fingerprint = hashlib.sha256(json.dumps(versions, sort_keys=True).encode())
+    rows = add_contents(*(summary["content_sum"] for summary in summaries if summary["shard"]))
+    return hashlib.sha256(json.dumps([*versions, rows], sort_keys=True).encode()).hexdigest()
+
+
+def _write_index(plan: Plan) -> None:
+    """Writes split, key and image hash of every row, and the digest."""
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for task in plan.tasks:
-            for key, image, content in read_json(task.report, MAX_FILE_BYTES)["rows"]:
-                fingerprint.update(f"{key} {content}\n".encode())
+            for key, image in read_json(task.report, MAX_FILE_BYTES)["rows"]:
                 yield task.split, key, image
 
     index, digest = join(plan.out, INDEX), join(plan.out, TRAIN_DIGEST)
@@ -125,7 +126,6 @@ def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
         write_digest_of_index(digest, index, "train")
     else:
         delete(digest)  # of an earlier attempt
-    return fingerprint.hexdigest()
 
 
 def _faults(plan: Plan, find_unannotated: FindUnannotated) -> Iterator[tuple[str, ...]]:

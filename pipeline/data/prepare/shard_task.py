@@ -15,7 +15,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ REPORTS = "_parts"
 """Folder of reports, in the prepared folder; removed when the conversion is finished."""
 
 ANNOTATION_UNREADABLE = "annotation unreadable"
+
+# A batch of training holds one open row group for each of its places.
+_TRAIN_GROUP_BYTES, _GROUP_BYTES = 4 << 20, 16 << 20
 
 # Frames read ahead in a thread, while those before them are validated and hashed.
 _FRAMES_AHEAD = 16
@@ -64,7 +68,7 @@ class ShardTask:
     number: int
     """Number of the Parquet shard within its split."""
     chunks: tuple[Chunk, ...]
-    """Chunks of the source, in order."""
+    """Chunks of the source, in the order in which they are read."""
     rows_per_group: int
     """Rows of a Parquet row group."""
     reencode_long_side: int | None = None
@@ -76,9 +80,14 @@ class ShardTask:
         return sum(len(chunk.frames) for chunk in self.chunks)
 
     @property
+    def bytes_per_group(self) -> int:
+        """Bytes of images after which a row group ends."""
+        return _TRAIN_GROUP_BYTES if self.split == "train" else _GROUP_BYTES
+
+    @cached_property
     def id(self) -> str:
         """Hash of all that decides the shard's content; the folder of the originals is left out."""
-        pieces = [{**asdict(chunk), "root": ""} for chunk in self.chunks]
+        pieces = [[c.source, c.sequence, c.camera, c.activity, c.split_manifest, c.frames] for c in self.chunks]
         options = [self.split, self.number, self.rows_per_group, self.reencode_long_side]
         content = json.dumps([SCHEMA_VERSION, CONVERTER_VERSION, *options, pieces], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
@@ -107,23 +116,27 @@ def finished_summary(task: ShardTask) -> dict[str, Any] | None:
 
 
 def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
-    """Makes one Parquet shard and its report; runs in a Ray task, holding a few row groups in memory.
+    """Makes one Parquet shard and its report; runs in a Ray task.
+
+    Rows of val and test are written as they are read, so a few row groups are in memory. Those of train are shuffled
+    within the shard, which is in memory as a whole: 192 MB of images by default (``ConvertConfig.shard_mb``).
 
     Args:
         task: what goes into the shard.
         read_records: ``records`` of the source.
 
     Returns:
-        the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, statistics
-        of joints, and by reason or name: drops, changes, quarantine, sequences, skeletons. The report also holds, for
-        every row, key, image hash and content hash (``rows``), and for every frame in quarantine key, file, reason,
-        detail and the file's state (``faults``).
+        the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, sum of the
+        rows' contents (``add_contents``), statistics of joints, and by reason or name: drops, changes, quarantine,
+        sequences, skeletons. The report also holds, for every row, key and image hash (``rows``), and for every frame
+        in quarantine key, file, reason, detail and the file's state (``faults``).
 
     Raises:
         ValueError: the source refuses two frames in a row with the same message.
     """
     root = task.chunks[0].root
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str]] = []
+    content_sum = "0"
     faults: list[_Fault] = []
     counts = zero_counts()
     drops: Counter[str] = Counter()
@@ -132,9 +145,10 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     skeletons: set[str] = set()
     statistics = JointStatistics()
     # Hash of what decides the bytes of the file: the layout here, every row below.
-    digest = hashlib.sha256(f"{SCHEMA_VERSION} {task.rows_per_group}".encode())
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {task.rows_per_group} {task.bytes_per_group}".encode())
 
     def usable_records() -> Iterator[Record]:
+        """Records as they are read; other frames are counted or listed."""
         frames = prefetched(chain.from_iterable(read_frames(c, read_records) for c in task.chunks), _FRAMES_AHEAD)
         for frame in validated_frames(frames, task.reencode_long_side):
             if isinstance(frame, DroppedFrame):
@@ -143,7 +157,13 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
                 else:
                     state = _file_state(root, frame.file) if frame.file else None
                     faults.append((frame.key, frame.file, frame.reason, frame.detail, state))
-                continue
+            else:
+                yield frame
+
+    def counted(records: Iterable[Record]) -> Iterator[Record]:
+        """Records as they are written."""
+        nonlocal content_sum
+        for frame in records:
             counts.update(
                 images=1,
                 people=len(frame),
@@ -156,13 +176,17 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
             skeletons.add(frame.skeleton)
             statistics.add(frame)
             content = frame.content_hash()
-            rows.append((frame.key, frame.image_sha256, content))
+            rows.append((frame.key, frame.image_sha256))
+            content_sum = add_contents(content_sum, _row_content(frame.key, content))
             digest.update(f"{frame.key} {content}\n".encode())
             yield frame
 
     shard = None
     row_groups: tuple[int, ...] = ()
-    records = usable_records()
+    records: Iterator[Record] = usable_records()
+    if task.split == "train":
+        records = iter(sorted(records, key=_place_in_shard))
+    records = counted(records)
     # The first record is taken here, because a shard without any row must not be written.
     if (first := next(records, None)) is not None:
 
@@ -171,7 +195,8 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
 
         target = join(task.out, task.split, "shard")
         whole = chain([first], records)
-        row_groups = write_records(target, whole, task.rows_per_group, validated=True, name=name)
+        groups = (task.rows_per_group, task.bytes_per_group)
+        row_groups = write_records(target, whole, *groups, validated=True, name=name)
         shard = f"{task.split}/{name()}"
     statistics.flush()
     report = {
@@ -180,6 +205,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         "shard": shard,
         "row_groups": row_groups,
         "counts": counts,
+        "content_sum": content_sum,
         "statistics": statistics.to_json(),
         "drops": drops,
         "changes": changes,
@@ -191,6 +217,23 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     }
     write_json(task.report, report)
     return _summary(report)
+
+
+def _place_in_shard(record: Record) -> bytes:
+    """Orders the rows of a training shard at random, and the same on every machine."""
+    return hashlib.sha256(record.key.encode()).digest()
+
+
+def add_contents(*sums: str) -> str:
+    """The sum of rows' contents modulo 2**256, hex: the same in whatever order rows and shards are added.
+
+    It tells apart data that differ by mistake; it does not resist someone who looks for rows of equal sums.
+    """
+    return f"{sum(int(value, 16) for value in sums) % 2**256:064x}"
+
+
+def _row_content(key: str, content: str) -> str:
+    return hashlib.sha256(f"{key} {content}".encode()).hexdigest()
 
 
 def zero_counts() -> Counter[str]:
