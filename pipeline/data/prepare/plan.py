@@ -7,8 +7,9 @@ Rows of val and test lie in the order of the listing. Those of train are shuffle
 runs of 8 frames, and runs of all sequences and cameras are packed in the order of hashes of their names, so that a
 shard, which training reads as a whole, holds a sample of the data and not a few seconds of one camera. Longer runs
 would put more neighbouring frames into a shard; shorter ones cost time, because each run is opened by itself: reading
-Panoptic's layout takes 0.04 ms a frame longer in runs of 8 than in whole chunks, and 0.22 ms frame by frame. A chunk that cannot be read in parts (``Chunk.in_order``: frames of a
-video) stays whole and in the order of the listing; its shards hold neighbouring frames.
+Panoptic's layout takes 0.04 ms a frame longer in runs of 8 than in whole chunks, and 0.22 ms frame by frame. A chunk
+that cannot be read in parts (``Chunk.in_order``: frames of a video) stays whole and in the order of the listing; its
+shards hold neighbouring frames.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Plan:
     """Split manifest, with the changes that the options make."""
     terms: str
     """Terms of use of the original data."""
-    tasks: Sequence[ShardTask]
+    tasks: Tasks
     """One for every Parquet shard, by split and number."""
     reencode_long_side: int | None = None
     """Images larger than this many pixels are made smaller."""

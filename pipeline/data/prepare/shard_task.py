@@ -1,7 +1,8 @@
 """The making of one Parquet shard by one task: chunks of the source in, a Parquet file and a report out.
 
-The report, in ``_parts/`` of the prepared folder, is written after its shard, each as a whole. A rerun takes a shard
-as finished when its report is there. The shard's name ends in a hash of its rows, so no attempt can write other rows
+The report, in ``_parts/shards/`` of the prepared folder, is a small JSON file beside a Parquet file of the rows' keys
+and image hashes. Shard, rows and JSON are written one after another, each as a whole. A rerun takes a shard as finished
+when its JSON is there. The shard's name ends in a hash of its rows, so no attempt can write other rows
 under a name that a report or a manifest already names.
 
 A frame that cannot be used goes to quarantine with its reason, and reading goes on at the next frame. Only when two
@@ -28,6 +29,7 @@ from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
 from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame
 from pipeline.data.validate_record import RowError, validate
+from pipeline.infra.columns import write_texts
 from pipeline.infra.files import MAX_FILE_BYTES, exists, join, read_json, write_json
 from pipeline.infra.prefetch import prefetched
 from pipeline.infra.regular_files import unread
@@ -35,8 +37,12 @@ from pipeline.infra.regular_files import unread
 # To be raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 4
 
-REPORTS = "_parts"
-"""Folder of reports, in the prepared folder; removed when the conversion is finished."""
+PARTS = "_parts"
+"""Folder, in the prepared folder, of what a conversion needs until it is finished."""
+REPORTS = (PARTS, "shards")
+"""Path of the folder of reports in the prepared folder, as parts."""
+ROWS_ENDING, SUMMARY_ENDING = ".parquet", ".json"
+"""Endings of a report's two files."""
 
 ANNOTATION_UNREADABLE = "annotation unreadable"
 
@@ -93,9 +99,14 @@ class ShardTask:
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
+    def name(self) -> str:
+        """Split and number, for messages."""
+        return f"{self.split}-{self.number:05d}"
+
+    @property
     def report(self) -> str:
-        """Path or URI of the report."""
-        return join(self.out, REPORTS, f"{self.split}-{self.number:05d}-{self.id[:16]}.json")
+        """Name of the report's files without their endings."""
+        return f"{self.name}-{self.id[:16]}"
 
 
 def finished_summary(task: ShardTask) -> dict[str, Any] | None:
@@ -104,9 +115,10 @@ def finished_summary(task: ShardTask) -> dict[str, Any] | None:
     It has to be done again when its shard is gone, or when a file whose frame went to quarantine has changed since:
     it may have been mended.
     """
-    if not exists(task.report):
+    path = report_path(task.out, task.report, SUMMARY_ENDING)
+    if not exists(path):
         return None
-    report = read_json(task.report, MAX_FILE_BYTES)
+    report = read_json(path, MAX_FILE_BYTES)
     if report["id"] != task.id or not (report["shard"] is None or exists(join(task.out, report["shard"]))):
         return None
     root = task.chunks[0].root
@@ -128,8 +140,8 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     Returns:
         the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, sum of the
         rows' contents (``add_contents``), statistics of joints, and by reason or name: drops, changes, quarantine,
-        sequences, skeletons. The report also holds, for every row, key and image hash (``rows``), and for every frame
-        in quarantine key, file, reason, detail and the file's state (``faults``).
+        sequences, skeletons. The JSON of the report also holds, for every frame in quarantine, key, file, reason,
+        detail and the file's state (``faults``).
 
     Raises:
         ValueError: the source refuses two frames in a row with the same message.
@@ -199,7 +211,11 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         row_groups = write_records(target, whole, *groups, validated=True, name=name)
         shard = f"{task.split}/{name()}"
     statistics.flush()
+    if rows:
+        texts = report_path(task.out, task.report, ROWS_ENDING)
+        write_texts(texts, ("key", "image_sha256"), rows)
     report = {
+        "report": task.report,
         "id": task.id,
         "split": task.split,
         "shard": shard,
@@ -212,10 +228,9 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
         "quarantine": Counter(reason for _, _, reason, _, _ in faults),
         "sequences": sequences,
         "skeletons": sorted(skeletons),
-        "rows": rows,
         "faults": faults,
     }
-    write_json(task.report, report)
+    write_json(report_path(task.out, task.report, SUMMARY_ENDING), report)
     return _summary(report)
 
 
@@ -234,6 +249,11 @@ def add_contents(*sums: str) -> str:
 
 def _row_content(key: str, content: str) -> str:
     return hashlib.sha256(f"{key} {content}".encode()).hexdigest()
+
+
+def report_path(out: str, report: str, ending: str) -> str:
+    """Path or URI of one of the two files of a report."""
+    return join(out, *REPORTS, report + ending)
 
 
 def zero_counts() -> Counter[str]:
@@ -327,4 +347,4 @@ def _file_state(root: str, file: str) -> list[int] | None:
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:
     """The part of a report that the driver keeps: nothing that grows with the number of frames."""
-    return {name: value for name, value in report.items() if name not in ("rows", "faults")}
+    return {name: value for name, value in report.items() if name != "faults"}

@@ -17,6 +17,7 @@ def inline(monkeypatch):
         return [finished_summary(task) or write_shard(task, read_records) for task in tasks]
 
     monkeypatch.setattr(convert_module, "run_tasks", run)
+    monkeypatch.setattr(convert_module, "in_tasks", map)
     monkeypatch.setattr(convert_module.ray, "is_initialized", lambda: True)
 
 
