@@ -67,8 +67,8 @@ class Manifest:
         schema_version, converter_version, code_version: versions of the code that wrote the folder.
         source: kind of the original data. terms: terms of use of the original data.
         skeletons: joint sets of the rows. split_manifest: ``SplitManifest.id``.
-        fingerprint: hash of all rows in the order of the listing, joint sets, split manifest and versions; it does not
-            depend on how the rows are packed into shards.
+        fingerprint: hash of the sum of all rows' hashes, joint sets, split manifest and versions; it depends neither on
+            the order of the rows nor on how they are packed into shards.
         inputs: hash of the conversion's tasks; a rerun compares it to find out whether it would do the same.
         splits: contents by split.
         reencode_long_side: larger images were made smaller, to this many pixels; None when all images have their

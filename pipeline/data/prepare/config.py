@@ -39,9 +39,9 @@ class ConvertConfig:
     test_frames: int | None = None
     """Test frames per activity, in place of the split manifest's number."""
     shard_mb: float = 192.0
-    """Size of a Parquet shard, MB; a shard is also the unit of work and of reading."""
+    """Size of a Parquet shard, MB; a shard is the unit of work, and a task holds one of training data in memory."""
     rows_per_group: int = 64
-    """Rows of a Parquet row group, the unit that readers and the converter hold in memory."""
+    """Rows of a Parquet row group, the unit that readers hold in memory; of training data at most 4 MB of images."""
     allow_missing: bool = False
     """Finish without the frames in quarantine, instead of failing because of them."""
     reencode_long_side: int | None = None

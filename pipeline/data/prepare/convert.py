@@ -25,6 +25,9 @@ Faults of single frames go to quarantine, one entry a frame:
 - in Panoptic's layout, the image has no pose file although the frames before and after it have one.
 
 The conversion then goes on to its end and fails there, unless ``allow_missing`` accepts the frames that are left.
+
+A task that fails as a whole is tried again where its error may pass (an ``OSError``, or a worker that is lost). After
+that the other tasks go on, the conversion names it at its end and fails, and a rerun makes only what is missing.
 Frames that a recipe leaves out are not faults; they are counted apart (``drops``).
 
 Two conversions into one folder at the same time: conversions of different inputs exclude each other
@@ -38,6 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.manifest import MANIFEST, QUARANTINE, Manifest, load_manifest
@@ -50,7 +54,7 @@ from pipeline.data.prepare.output_folder import (
     remove_leftovers,
 )
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
-from pipeline.data.prepare.shard_task import REPORTS
+from pipeline.data.prepare.shard_task import PARTS
 from pipeline.data.sources.base import DroppedFrame, terms_of
 from pipeline.data.splits import SPLITS, SplitManifest
 from pipeline.infra.claims import claimed
@@ -111,7 +115,7 @@ def _change_splits(own: SplitManifest, config: ConvertConfig) -> SplitManifest:
 
 def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
     """Does the part of the plan that is not done yet, holding a claim on the prepared folder."""
-    if (done := _finished_before(config, plan)) is not None and not exists(join(config.out, REPORTS)):
+    if (done := _finished_before(config, plan)) is not None and not exists(join(config.out, PARTS)):
         print(f"{redacted(config.out)}: converted before, nothing to do")
         return done
     if done is None:
@@ -125,13 +129,14 @@ def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
         # Here: it imports Ray, and what is refused above needs none of it.
         import ray
 
-        from pipeline.data.prepare.run_tasks import run_tasks
+        from pipeline.data.prepare.run_tasks import in_tasks, run_tasks
 
         if not ray.is_initialized():
             connect(config.cluster, config.out)
         try:
             summaries = run_tasks(plan.tasks, CATALOG[config.source].source.records)
-            return finish(plan, summaries, lambda: _find_unannotated(config, plan.splits), config.allow_missing, claim)
+            unannotated = partial(_find_unannotated, config, plan.splits)
+            return finish(plan, summaries, unannotated, config.allow_missing, claim, in_tasks)
         except (OSError, ValueError):
             # An equal conversion may have finished meanwhile and removed the reports that this one was reading.
             if (done := _finished_before(config, plan)) is not None:

@@ -1,6 +1,7 @@
 """The end of a conversion: reads the reports of all tasks and writes quarantine, index, digest and manifest.
 
-Reports are read one at a time, so memory does not grow with the number of frames. The manifest is written last: a
+Tasks read the reports, many at a time; the driver writes the index from what a few of them give, so its memory does not
+grow with the number of frames, and it makes no file-system call for a single shard. The manifest is written last: a
 folder that has one is complete.
 """
 
@@ -11,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,17 +30,29 @@ from pipeline.data.manifest import (
 )
 from pipeline.data.prepare.output_folder import remove_leftovers
 from pipeline.data.prepare.plan import Plan
-from pipeline.data.prepare.shard_task import CONVERTER_VERSION, zero_counts
+from pipeline.data.prepare.shard_task import (
+    CONVERTER_VERSION,
+    ROWS_ENDING,
+    SUMMARY_ENDING,
+    add_contents,
+    report_path,
+    zero_counts,
+)
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.sources.base import DroppedFrame
 from pipeline.data.splits import SPLITS
 from pipeline.infra.claims import Claim
 from pipeline.infra.code_version import code_version
-from pipeline.infra.columns import write_texts
+from pipeline.infra.columns import read_columns, write_texts
 from pipeline.infra.files import MAX_FILE_BYTES, delete, join, read_json, write_json
 
 FindUnannotated = Callable[[], Iterator[tuple[str, DroppedFrame]]]
 """Finds images that should have an annotation and have none, each with the split that its row would be in."""
+InTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""``run_tasks.in_tasks``: the results of a function in the order of the items."""
+
+# Reports that one task reads.
+_REPORTS_A_TASK = 64
 
 
 def finish(
@@ -47,6 +61,7 @@ def finish(
     find_unannotated: FindUnannotated,
     allow_missing: bool,
     claim: Claim,
+    in_tasks: InTasks,
 ) -> Manifest:
     """Writes quarantine, index, digest and manifest, in this order, and removes what is no longer needed.
 
@@ -56,31 +71,37 @@ def finish(
         find_unannotated: lists the images without annotation; called more than once.
         allow_missing: finish in spite of frames in quarantine.
         claim: on the prepared folder. Leftovers stay while an equal conversion may be using them.
+        in_tasks: reads reports, many at a time, as ``run_tasks.in_tasks`` does.
 
     Raises:
         ValueError: there are frames in quarantine and ``allow_missing`` is off, or no frame gave a row. The manifest
             is not written then.
     """
+    reports = summaries
+
+    def faults() -> Iterator[tuple[str, ...]]:
+        return _faults(plan, reports, find_unannotated, in_tasks)
+
     summaries = [*summaries, *_summaries_of_unannotated(find_unannotated())]
     any_rows = any(summary["shard"] for summary in summaries)
     quarantine = _total(summaries, "quarantine")
     if quarantine and any_rows:
-        write_texts(join(plan.out, QUARANTINE), QUARANTINE_COLUMNS, _faults(plan, find_unannotated))
+        write_texts(join(plan.out, QUARANTINE), QUARANTINE_COLUMNS, faults())
         if not allow_missing:
-            raise ValueError(_quarantine_message(plan, quarantine, _faults(plan, find_unannotated)))
+            raise ValueError(_quarantine_message(plan, quarantine, faults()))
     else:
         delete(join(plan.out, QUARANTINE))
     if not any_rows:
-        found = _examples(quarantine, _faults(plan, find_unannotated))
+        found = _examples(quarantine, faults())
         if drops := _total(summaries, "drops"):
             found.append(format_counts(drops))
         if not claim.others():
-            for task in plan.tasks:
-                delete(task.report)
+            for summary in reports:
+                delete(report_path(plan.out, summary["report"], SUMMARY_ENDING))
         raise ValueError(f"{plan.source}: {plan.root} gives no image: {'; '.join(found) or 'no frames'}")
 
     skeletons = sorted({name for summary in summaries for name in summary["skeletons"]})
-    fingerprint = _write_index(plan, skeletons)
+    _write_index(plan, reports, in_tasks)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         converter_version=CONVERTER_VERSION,
@@ -89,7 +110,7 @@ def finish(
         terms=plan.terms,
         skeletons=tuple(skeletons),
         split_manifest=plan.splits.id,
-        fingerprint=fingerprint,
+        fingerprint=_fingerprint(plan, summaries, skeletons),
         inputs=plan.inputs,
         splits={
             split: _split_info([s for s in summaries if s["split"] == split])
@@ -104,37 +125,74 @@ def finish(
     return manifest
 
 
-def _write_index(plan: Plan, skeletons: Sequence[str]) -> str:
-    """Writes split, key and image hash of every row, and the digest; returns the fingerprint, a SHA-256 in hex.
-
-    The fingerprint covers the rows in the order of the listing and not the shards, so packing does not change it.
-    """
+def _fingerprint(plan: Plan, summaries: Sequence[dict[str, Any]], skeletons: Sequence[str]) -> str:
+    """SHA-256 in hex of versions, joint sets and the sum of all rows' contents, in whatever order and packing."""
     joints = [skeleton_named(name).to_json() for name in skeletons]
     versions = [SCHEMA_VERSION, CONVERTER_VERSION, plan.splits.id, plan.reencode_long_side, joints]
-    fingerprint = hashlib.sha256(json.dumps(versions, sort_keys=True).encode())
+    rows = add_contents(*(summary["content_sum"] for summary in summaries if summary["shard"]))
+    return hashlib.sha256(json.dumps([*versions, rows], sort_keys=True).encode()).hexdigest()
+
+
+def _write_index(plan: Plan, reports: Sequence[dict[str, Any]], in_tasks: InTasks) -> None:
+    """Writes split, key and image hash of every row, in the order of the shards, and the digest."""
+    written = [report for report in reports if report["shard"]]
 
     def rows() -> Iterator[tuple[str, str, str]]:
-        for task in plan.tasks:
-            for key, image, content in read_json(task.report, MAX_FILE_BYTES)["rows"]:
-                fingerprint.update(f"{key} {content}\n".encode())
-                yield task.split, key, image
+        for group in in_tasks(_read_rows, _groups(plan, written, ROWS_ENDING)):
+            for split, keys, images in group:
+                yield from zip(repeat(split), keys, images)
 
     index, digest = join(plan.out, INDEX), join(plan.out, TRAIN_DIGEST)
     write_texts(index, ("split", "key", "image_sha256"), rows())
-    if any(task.split == "train" for task in plan.tasks):
-        write_digest_of_index(digest, index, "train")
+    if any(report["split"] == "train" for report in written):
+        (_,) = in_tasks(_write_digest, [(digest, index)])
     else:
         delete(digest)  # of an earlier attempt
-    return fingerprint.hexdigest()
 
 
-def _faults(plan: Plan, find_unannotated: FindUnannotated) -> Iterator[tuple[str, ...]]:
+def _faults(
+    plan: Plan, reports: Sequence[dict[str, Any]], find_unannotated: FindUnannotated, in_tasks: InTasks
+) -> Iterator[tuple[str, ...]]:
     """The rows of the quarantine: all frames that the tasks could not use, then the images without annotation."""
-    for task in plan.tasks:
-        for key, file, reason, detail, _ in read_json(task.report, MAX_FILE_BYTES)["faults"]:
-            yield task.split, key, file, reason, detail
+    faulty = [report for report in reports if report["quarantine"]]
+    for group in in_tasks(_read_faults, _groups(plan, faulty, SUMMARY_ENDING)):
+        yield from group
     for split, drop in find_unannotated():
         yield split, drop.key, drop.file, drop.reason, drop.detail
+
+
+# ---- in tasks, for the reports of many shards each: (split, path) ----
+
+
+def _groups(plan: Plan, reports: Sequence[dict[str, Any]], ending: str) -> Iterator[list[tuple[str, str]]]:
+    places = [(report["split"], report_path(plan.out, report["report"], ending)) for report in reports]
+    return (places[at : at + _REPORTS_A_TASK] for at in range(0, len(places), _REPORTS_A_TASK))
+
+
+def _read_rows(places: Sequence[tuple[str, str]]) -> list[tuple[str, list[str], list[str]]]:
+    """Split, keys and image hashes of every report."""
+    found = []
+    for split, path in places:
+        columns = read_columns(path, ["key", "image_sha256"])
+        found.append((split, columns["key"], columns["image_sha256"]))
+    return found
+
+
+def _read_faults(places: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """The rows of the quarantine that reports list."""
+    found: list[tuple[str, ...]] = []
+    for split, path in places:
+        for key, file, reason, detail, _ in read_json(path, MAX_FILE_BYTES)["faults"]:
+            found.append((split, key, file, reason, detail))
+    return found
+
+
+def _write_digest(place: tuple[str, str]) -> None:
+    digest, index = place
+    write_digest_of_index(digest, index, "train")
+
+
+# ---- counts and messages ----
 
 
 def _summaries_of_unannotated(unannotated: Iterable[tuple[str, DroppedFrame]]) -> list[dict[str, Any]]:

@@ -11,18 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.data.manifest import INDEX, MANIFEST, QUARANTINE, TRAIN_DIGEST, Manifest
-from pipeline.data.prepare.shard_task import REPORTS
+from pipeline.data.prepare.shard_task import PARTS, REPORTS
 from pipeline.data.splits import SPLITS
 from pipeline.infra.files import STAGED, delete, join, names
 
-CLAIMS = (REPORTS, "claims")
+CLAIMS = (PARTS, "claims")
 """Path of the folder of claims (pipeline/infra/claims.py) in the prepared folder, as parts."""
 
 # For each folder (its path in the prepared folder, as parts): a regular expression of the names that are written there.
 _OWN_NAMES: dict[tuple[str, ...], str] = {
-    (): "|".join((*map(re.escape, (MANIFEST, INDEX, TRAIN_DIGEST, QUARANTINE, REPORTS)), *SPLITS)),
+    (): "|".join((*map(re.escape, (MANIFEST, INDEX, TRAIN_DIGEST, QUARANTINE, PARTS)), *SPLITS)),
     **{(split,): r"shard-\d{5,}-[0-9a-f]{12}\.parquet" for split in SPLITS},
-    (REPORTS,): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{CLAIMS[-1]}",
+    (
+        PARTS,
+    ): rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.json|{REPORTS[-1]}|{CLAIMS[-1]}",  # .json: versions before 4
+    REPORTS: rf"({'|'.join(SPLITS)})-\d{{5,}}-[0-9a-f]{{16}}\.(json|parquet)",
     CLAIMS: r"[0-9a-f]{32}\.json",
 }
 # Name that ``staged`` gives a file until it is complete.
@@ -66,11 +69,15 @@ def remove_leftovers(out: str, manifest: Manifest) -> None:
         manifest: of the finished conversion; the shards that it names stay.
     """
     kept = {shard for info in manifest.splits.values() for shard in info.shards}
-    for folder, name, own in _contents(out):
+    contents = [*_contents(out)]
+    if all(own for folder, _, own in contents if folder == REPORTS):  # at once: object storage deletes 1000 a request
+        delete(join(out, *REPORTS))
+        contents = [entry for entry in contents if entry[0] != REPORTS]
+    for folder, name, own in contents:
         leftover = _UNFINISHED.match(name) or (folder and "/".join((*folder, name)) not in kept)
-        if own and leftover and (*folder, name) != CLAIMS:
+        if own and leftover and (*folder, name) not in (CLAIMS, REPORTS):
             delete(join(out, *folder, name))
-    for folder in (CLAIMS, (REPORTS,)):
+    for folder in (CLAIMS, REPORTS, (PARTS,)):
         if not names(join(out, *folder)):
             delete(join(out, *folder))
 

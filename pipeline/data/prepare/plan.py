@@ -2,25 +2,35 @@
 
 The plan follows from the listing of the originals alone, so the same input gives the same shards on any number of
 nodes, in whatever order the tasks finish.
+
+Rows of val and test lie in the order of the listing. Those of train are shuffled once and for all: chunks are cut into
+runs of 8 frames, and runs of all sequences and cameras are packed in the order of hashes of their names, so that a
+shard, which training reads as a whole, holds a sample of the data and not a few seconds of one camera. Longer runs
+would put more neighbouring frames into a shard; shorter ones cost time, because each run is opened by itself: reading
+Panoptic's layout takes 0.04 ms a frame longer in runs of 8 than in whole chunks, and 0.22 ms frame by frame. A chunk
+that cannot be read in parts (``Chunk.in_order``: frames of a video) stays whole and in the order of the listing; its
+shards hold neighbouring frames.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 
 from pipeline.data.prepare.shard_task import ShardTask
 from pipeline.data.record import key_of
-from pipeline.data.sources.base import Chunk, Source
+from pipeline.data.sources.base import FRAMES_PER_CHUNK, Chunk, Source
 from pipeline.data.splits import SPLITS, Split, SplitManifest
 
-# Limit of frames in one Parquet shard. Without it, megabytes of small images would be too many rows for one report,
-# which the driver reads as a whole.
+# Limit of frames in one Parquet shard. Without it, megabytes of small images would be too many rows for one report.
 _MOST_FRAMES = 8192
+RUN = 8
+"""Frames of training data that stay together when they are shuffled."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Plan:
     """Split manifest, with the changes that the options make."""
     terms: str
     """Terms of use of the original data."""
-    tasks: tuple[ShardTask, ...]
+    tasks: Tasks
     """One for every Parquet shard, by split and number."""
     reencode_long_side: int | None = None
     """Images larger than this many pixels are made smaller."""
@@ -94,32 +104,120 @@ def check_keys_unique(chunks: Sequence[Chunk]) -> None:
             raise ValueError(f"{camera[0]}: key {key_of(*camera, frame)} appears twice, in {where[0]} and {where[1]}")
 
 
-def pack(
-    chunks: Sequence[Chunk], out: str, shard_mb: float, rows_per_group: int, reencode_long_side: int | None = None
-) -> tuple[ShardTask, ...]:
-    """Packs chunks into tasks: neighbours of one split share a Parquet shard until the next would make it too large.
+class Tasks(Sequence[ShardTask]):
+    """The tasks of a plan, each made when it is asked for: as objects, short runs would take a kilobyte each.
 
     Args:
-        chunks: in the order in which their rows are to be stored.
+        chunks: of the source.
+        pieces: (n, 3) int32, the parts of chunks in the order of the rows: index of the chunk, first frame in it, end.
+        first: index of the first piece of each task, then n.
+        out, rows_per_group, reencode_long_side: of every task.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        pieces: np.ndarray,
+        first: Sequence[int],
+        out: str,
+        rows_per_group: int,
+        reencode_long_side: int | None,
+    ) -> None:
+        self._chunks, self._pieces, self._first = chunks, pieces, first
+        self._out, self._options = out, (rows_per_group, reencode_long_side)
+        splits = [chunks[pieces[start, 0]].split for start in first[:-1]]
+        begin = {split: splits.index(split) for split in set(splits)}
+        self._names = [(split, i - begin[split]) for i, split in enumerate(splits)]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, i: int) -> ShardTask: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[ShardTask]: ...
+
+    def __getitem__(self, i: int | slice) -> ShardTask | Sequence[ShardTask]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        split, number = self._names[i]
+        i %= len(self)
+        parts = self._pieces[self._first[i] : self._first[i + 1]].tolist()
+        chunks = tuple(_part(self._chunks[c], start, stop) for c, start, stop in parts)
+        return ShardTask(self._out, split, number, chunks, *self._options)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames to read, of all tasks."""
+        return int((self._pieces[:, 2] - self._pieces[:, 1]).sum())
+
+
+def _part(chunk: Chunk, start: int, stop: int) -> Chunk:
+    """Some frames of a chunk as a chunk."""
+    frames = chunk.frames[start:stop]
+    size = chunk.image_bytes * len(frames) // len(chunk.frames)
+    return chunk if frames == chunk.frames else replace(chunk, frames=frames, image_bytes=size)
+
+
+def pack(
+    chunks: Sequence[Chunk], out: str, shard_mb: float, rows_per_group: int, reencode_long_side: int | None = None
+) -> Tasks:
+    """Packs chunks into tasks: neighbours of one split, or shuffled runs, until the next would make a shard too large.
+
+    Args:
+        chunks: in the order of the listing.
         out: prepared folder.
-        shard_mb: largest size of a shard, MB; a chunk that is larger gets a shard for itself.
+        shard_mb: largest size of a shard, MB; a chunk or run that is larger gets a shard for itself.
         rows_per_group: rows of a Parquet row group.
         reencode_long_side: images larger than this many pixels are made smaller.
     """
     limit = shard_mb * 1e6
-    tasks: list[ShardTask] = []
-    for split in SPLITS:
-        groups: list[list[Chunk]] = []
-        size, frames = 0.0, 0
-        for chunk in (c for c in chunks if c.split == split):
-            if not groups or size + chunk.image_bytes > limit or frames + len(chunk.frames) > _MOST_FRAMES:
-                groups.append([])
+    bytes_a_frame = np.array([chunk.image_bytes / len(chunk.frames) for chunk in chunks])
+    parts = [part for part in _parts(chunks) if len(part)]
+    first = []
+    at = 0
+    for part in parts:
+        size, frames = np.inf, 0  # a part begins with a shard of its own
+        counts = part[:, 2] - part[:, 1]
+        for n, size_here in zip(counts, counts * bytes_a_frame[part[:, 0]], strict=True):
+            if size + size_here > limit or frames + n > _MOST_FRAMES:
+                first.append(at)
                 size, frames = 0.0, 0
-            groups[-1].append(chunk)
-            size += chunk.image_bytes
-            frames += len(chunk.frames)
-        tasks += (
-            ShardTask(out, split, number, tuple(group), rows_per_group, reencode_long_side)
-            for number, group in enumerate(groups)
-        )
-    return tuple(tasks)
+            size += size_here
+            frames += n
+            at += 1
+    pieces = np.concatenate(parts) if parts else np.empty((0, 3), np.int32)
+    return Tasks(chunks, pieces, [*first, at], out, rows_per_group, reencode_long_side)
+
+
+def _parts(chunks: Sequence[Chunk]) -> Iterator[np.ndarray]:
+    """Pieces of chunks that may share shards, in the order of their rows, as ``Tasks`` takes them."""
+    for split in SPLITS:
+        here = [c for c, chunk in enumerate(chunks) if chunk.split == split]
+        shuffled = [c for c in here if split == "train" and not chunks[c].in_order]
+        yield _cut(chunks, shuffled, RUN)[np.argsort(_places(chunks, shuffled), kind="stable")]
+        yield _cut(chunks, [c for c in here if split != "train" or chunks[c].in_order], FRAMES_PER_CHUNK)
+
+
+def _cut(chunks: Sequence[Chunk], some: Sequence[int], most: int) -> np.ndarray:
+    """Chunks as (n, 3) pieces of at most ``most`` frames."""
+    cuts = []
+    for c in some:
+        starts = np.arange(0, len(chunks[c].frames), most, dtype=np.int32)
+        stops = np.minimum(starts + most, len(chunks[c].frames))
+        cuts.append(np.stack([np.full_like(starts, c), starts, stops], axis=1))
+    return np.concatenate([np.empty((0, 3), np.int32), *cuts])
+
+
+def _places(chunks: Sequence[Chunk], some: Sequence[int]) -> np.ndarray:
+    """A number for every run of these chunks: its place in the shuffled order, the same on every machine.
+
+    It follows from the run's own key, so other data do not change it.
+    """
+    keys = (
+        key_of(chunks[c].source, chunks[c].sequence, chunks[c].camera, frame)
+        for c in some
+        for frame in chunks[c].frames[::RUN]
+    )
+    return np.fromiter((int.from_bytes(hashlib.sha256(f"run {key}".encode()).digest()[:8]) for key in keys), np.uint64)

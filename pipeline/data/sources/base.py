@@ -58,6 +58,9 @@ class Chunk:
     """Estimated size of its images; decides how many chunks share a Parquet shard."""
     split_manifest: str = ""
     """Id of the split manifest that chose the frames; the converter fills it in."""
+    in_order: bool = False
+    """Whether reading a part of it takes nearly as long as reading all of it, as in a video, which is decoded from its
+    start. Such chunks are not cut into short runs when training rows are shuffled."""
 
     @property
     def name(self) -> str:
@@ -225,7 +228,13 @@ def clipped_box(uv: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def make_chunks(
-    source: str, root: Path, part: Part, camera: str, frames: Sequence[int], images: Sequence[Path] | int
+    source: str,
+    root: Path,
+    part: Part,
+    camera: str,
+    frames: Sequence[int],
+    images: Sequence[Path] | int,
+    in_order: bool = False,
 ) -> list[Chunk]:
     """Chunks of at most ``FRAMES_PER_CHUNK`` frames.
 
@@ -236,6 +245,7 @@ def make_chunks(
         camera: its name.
         frames: numbers of the frames, in order.
         images: their image files, or the typical size of an image in bytes.
+        in_order: see ``Chunk``.
     """
     chunks = []
     for at in range(0, len(frames), FRAMES_PER_CHUNK):
@@ -244,7 +254,8 @@ def make_chunks(
             size = images * len(some)
         else:
             size = _estimated_bytes(images[at : at + FRAMES_PER_CHUNK])
-        chunks.append(Chunk(source, str(root), part.split, part.sequence, camera, part.activity, some, size))
+        place = (source, str(root), part.split, part.sequence, camera, part.activity)
+        chunks.append(Chunk(*place, some, size, in_order=in_order))
     return chunks
 
 

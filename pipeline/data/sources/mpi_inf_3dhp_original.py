@@ -72,7 +72,8 @@ def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
     cameras = splits.cameras or tuple(map(str, CAMERAS))
     found = []
     for camera in cameras:
-        found += make_chunks("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES)
+        # A process holds the annotations of one sequence, hundreds of megabytes, and its images may be in a video.
+        found += make_chunks("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES, in_order=True)
     return found
 
 

@@ -83,7 +83,8 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
             frames[part.sequence] = list(range(len(mupots_mat.read_frames(mat, folder))))
         taken = splits.select(part, sorted(frames.get(part.sequence, [])))
         files = [_image(folder, part.sequence, frame) for frame in taken]
-        found += make_chunks("mupots", folder, part, CAMERA, taken, files)
+        # Every chunk of an annot.mat fits the intrinsics anew, and a process holds one sequence.
+        found += make_chunks("mupots", folder, part, CAMERA, taken, files, in_order=bool(mats[part.sequence]))
     return found
 
 

@@ -157,7 +157,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
             else:
                 check_rate(folder / video_file(part.sequence, camera), VIDEO_RATE)
                 images = _VIDEO_FRAME_BYTES
-            found += make_chunks(source, folder, part, camera, taken, images)
+            found += make_chunks(source, folder, part, camera, taken, images, in_order=isinstance(images, int))
     return found
 
 

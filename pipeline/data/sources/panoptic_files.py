@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from das.skeleton import COCO19, MPI15, Skeleton
 from pipeline.data.sources.json_files import load_json
+from pipeline.infra.regular_files import unread
 
 _MM_PER_CM = 10.0
 _POSE_FILE = re.compile(r"body3DScene_(\d{8})\.json")
@@ -133,6 +134,14 @@ def read_calibrated_camera(path: Path, name: str) -> PanopticCamera:
     Raises:
         ValueError: naming the file, when the camera is absent or a field of it is malformed.
     """
+    try:
+        return _read_camera(path, path.stat().st_mtime_ns, name)
+    except OSError as error:
+        raise ValueError(unread(error)) from error
+
+
+@lru_cache(maxsize=4096)  # a file of hundreds of cameras takes 10 ms to parse, and short chunks ask for one often
+def _read_camera(path: Path, changed: int, name: str) -> PanopticCamera:
     try:
         cameras = {camera["name"]: camera for camera in load_json(path)["cameras"]}
     except (KeyError, TypeError) as error:

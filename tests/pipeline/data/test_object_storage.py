@@ -104,7 +104,7 @@ def test_a_conversion_into_a_bucket_that_was_cut_off_is_finished_by_a_rerun(endp
     with pytest.raises(ValueError, match="1 frames in quarantine: 1 x image missing"):
         convert(config(raw, out, allow_missing=False))
     unfinished = objects(out)
-    assert "manifest.json" not in unfinished and len([n for n in unfinished if n.startswith("_parts/train")]) > 1
+    assert "manifest.json" not in unfinished and len([n for n in unfinished if n.startswith("_parts/shards/train")]) > 1
     assert list_shards(out, "train") == []
     write_bytes(join(out, "train", "shard-00099-0123456789ab.parquet"), b"leftover")
     convert(config(raw, out))

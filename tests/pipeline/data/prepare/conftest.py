@@ -16,6 +16,7 @@ def inline(monkeypatch):
         return [finished_summary(task) or write_shard(task, read_records) for task in tasks]
 
     monkeypatch.setattr("pipeline.data.prepare.run_tasks.run_tasks", run)
+    monkeypatch.setattr("pipeline.data.prepare.run_tasks.in_tasks", map)
     monkeypatch.setattr("ray.is_initialized", lambda: True)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
+from pipeline.data.prepare.plan import RUN
 from pipeline.data.samples import to_sample
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
@@ -113,6 +115,20 @@ def test_the_fingerprint_depends_on_the_content_and_not_on_its_packing(local_ray
         "sequences": ("train", "val"),
     }
     assert found["all for training"].splits["train"].images == 17 + 4 + 8
+
+
+def test_row_groups_of_training_data_mix_sequences_and_cameras(local_ray, tmp_path):
+    root = tmp_path / "raw"
+    for sequence in ("160224_haggling1", "160224_mafia1", "160224_ultimatum1"):
+        write_panoptic(root, sequence, frames=range(64))
+    manifest = convert(config(root, tmp_path / "out", rows_per_group=12, step=1))
+    (shard,) = list_shards(tmp_path / "out", "train")
+    records = list(read_records(shard))
+    assert manifest.splits["train"].row_groups == ((12,) * 32,) and len(records) == 384
+    places = [{(r.sequence, r.camera) for r in records[at : at + 12]} for at in range(0, len(records), 12)]
+    assert np.mean([len(found) for found in places]) > 4, "of 6 places, 12 drawn rows show 5.3 on average"
+    neighbours = [a.sequence == b.sequence and abs(a.frame - b.frame) < RUN for a, b in pairwise(records)]
+    assert np.mean(neighbours) < 0.15
 
 
 def test_relative_folders_are_relative_to_the_drivers_working_directory(local_ray, raw, tmp_path, monkeypatch):

@@ -154,10 +154,12 @@ def test_equal_conversions_at_once_share_their_work(raw, tmp_path, inline):
 
 def test_unfinished_files_of_a_running_equal_conversion_are_kept(raw, tmp_path, inline):
     alone, out = convert(config(raw, tmp_path / "alone")), tmp_path / "out"
-    half = [out / name / f".staged-{'0' * 32}-{last}" for name, last in (("train", "shard"), ("_parts", "x.json"))]
+    half = [
+        out / name / f".staged-{'0' * 32}-{last}" for name, last in (("train", "shard"), ("_parts/shards", "x.json"))
+    ]
     with claimed(str(out / "_parts" / "claims"), alone.inputs, "OUT") as other:
         for path in half:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"half of it")
         assert convert(config(raw, out)) == alone == convert(config(raw, out)), (
             "converted in the first call, found finished in the second"
@@ -169,13 +171,13 @@ def test_unfinished_files_of_a_running_equal_conversion_are_kept(raw, tmp_path, 
 
 def test_a_conversion_without_rows_removes_its_own_reports_and_no_others(raw, tmp_path, inline):
     root, out = write_panoptic(tmp_path / "raw", "160224_mafia2", frames=range(2)), tmp_path / "out"
-    other = out / "_parts" / f"train-00007-{'1' * 16}.json"
+    other = out / "_parts" / "shards" / f"train-00007-{'1' * 16}.json"
     other.parent.mkdir(parents=True)
     other.write_text("{}")
     shutil.rmtree(root / "160224_mafia2" / "hdImgs")
     with pytest.raises(ValueError, match="gives no image: 2 x image missing"):
         convert(config(root, out))
-    assert files(out) == {f"_parts/{other.name}": b"{}"}
+    assert files(out) == {f"_parts/shards/{other.name}": b"{}"}
 
 
 def test_different_conversions_at_once_exclude_each_other(raw, tmp_path, inline):
@@ -242,12 +244,12 @@ c.convert(c.ConvertConfig("panoptic", {str(raw)!r}, {str(out)!r}, allow_missing=
     convert(config(raw, tmp_path / "small", **small))
     driver = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(PROJECT)})
     deadline = time.monotonic() + 300
-    while len([*out.glob("_parts/*.json")]) < 2:
+    while len([*out.glob("_parts/shards/*.json")]) < 2:
         assert driver.poll() is None and time.monotonic() < deadline, "the driver ended before it could be killed"
         time.sleep(0.02)
     driver.kill()
     assert driver.wait() == -signal.SIGKILL and not (out / "manifest.json").exists()
-    reports = {p.name: p.stat().st_mtime_ns for p in out.glob("_parts/*.json")}
+    reports = {p.name: p.stat().st_mtime_ns for p in out.glob("_parts/shards/*.json")}
     assert len(reports) >= 2
     convert(config(raw, out, **small))
     assert files(out) == files(tmp_path / "small")

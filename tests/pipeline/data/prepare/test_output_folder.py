@@ -74,7 +74,8 @@ def test_all_leftovers_of_conversions_are_accepted_and_removed(config, inline):
     wanted = files(out)
     left = (
         f"{half}manifest.json", f"train/{half}shard", "val/shard-00003-0123456789ab.parquet",
-        f"_parts/{half}test-00000-{'1' * 16}.json", f"_parts/test-00000-{'1' * 16}.json",
+        f"_parts/shards/{half}test-00000-{'1' * 16}.json", f"_parts/shards/test-00000-{'1' * 16}.json",
+        f"_parts/shards/test-00000-{'1' * 16}.parquet", f"_parts/test-00000-{'1' * 16}.json",
         f"_parts/claims/{'2' * 32}.json",
     )  # fmt: skip
     for name in left:
