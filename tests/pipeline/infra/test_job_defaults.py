@@ -8,7 +8,7 @@ import yaml
 from pipeline import cli
 from pipeline.infra import job_defaults
 from pipeline.infra.cluster import StoreConfig
-from pipeline.infra.job_defaults import Given, given
+from pipeline.infra.job_defaults import PROJECT, Given, given
 from pipeline.training.presets import panoptic_presets
 
 
@@ -51,6 +51,17 @@ def test_options_go_before_the_environment(project, monkeypatch, tmp_path):
     assert StoreConfig().locations()[1] == "http://env:5000"
     monkeypatch.setenv("DAS_PREPARED", "/env/data")
     assert panoptic_presets()["small"][1].data == ("/env/data",)
+
+
+def test_the_das_yaml_of_the_page_is_one(project):
+    page = (PROJECT / "docs/cluster.md").read_text()
+    (project / "das.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    assert [given(name).values[0] for name in job_defaults.VARIABLES] == [
+        "paper",
+        "s3://bucket/panoptic",
+        "s3://bucket/runs",
+        "http://HEAD:5000",
+    ]
 
 
 @pytest.mark.parametrize(
