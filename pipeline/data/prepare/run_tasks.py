@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import ray
 from tqdm import tqdm
 
+from pipeline.data.prepare.frames import RecordReader
 from pipeline.data.prepare.plan import Tasks
 from pipeline.data.prepare.shard_task import (
     REPORTS,
     SUMMARY_ENDING,
-    RecordReader,
     ShardTask,
     finished_summary,
     write_shard,
@@ -28,6 +28,8 @@ from pipeline.infra.files import join, names
 _RETRIES = 3
 # Reports of an earlier attempt that one task reads.
 _REPORTS_A_TASK = 64
+# Different faults that the message names: an error that names its file differs from shard to shard.
+_FAULTS_SAID = 5
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -133,8 +135,10 @@ def _fault(error: Exception) -> str:
 def _failure(failed: dict[str, list[str]], tasks: int) -> str:
     """One line that names the tasks that failed, by fault."""
     parts = []
-    for fault, shards in failed.items():
+    for fault, shards in [*failed.items()][:_FAULTS_SAID]:
         more = f" and {len(shards) - 3} more" if len(shards) > 3 else ""
         parts.append(f"{fault} ({', '.join(sorted(shards)[:3])}{more})")
+    if len(failed) > _FAULTS_SAID:
+        parts.append(f"and {len(failed) - _FAULTS_SAID} other faults")
     number = sum(map(len, failed.values()))
     return f"{number} of {tasks} shards were not made, the others are kept for the next attempt: {'; '.join(parts)}"

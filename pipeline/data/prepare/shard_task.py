@@ -2,12 +2,8 @@
 
 The report, in ``_parts/shards/`` of the prepared folder, is a small JSON file beside a Parquet file of the rows' keys
 and image hashes. Shard, rows and JSON are written one after another, each as a whole. A rerun takes a shard as finished
-when its JSON is there. The shard's name ends in a hash of its rows, so no attempt can write other rows
-under a name that a report or a manifest already names.
-
-A frame that cannot be used goes to quarantine with its reason, and reading goes on at the next frame. Only when two
-frames in a row are refused with the same message is the fault not that of a single frame (a camera that the
-calibration lacks, for example): the error is raised and ends the conversion.
+when its JSON is there. The shard's name ends in a hash of its rows, so no attempt can write other rows under a name
+that a report or a manifest already names.
 """
 
 from __future__ import annotations
@@ -15,24 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.joint_statistics import JointStatistics
-from pipeline.data.prepare.shrink_images import shrink
-from pipeline.data.record import Record, key_of
+from pipeline.data.prepare.frames import RecordReader, read_frames, validated_frames
+from pipeline.data.record import Record
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
 from pipeline.data.shards import write_records
-from pipeline.data.sources.base import IMAGE_DAMAGED, Chunk, DroppedFrame
-from pipeline.data.validate_record import RowError, validate
+from pipeline.data.sources.base import Chunk, DroppedFrame
 from pipeline.infra.columns import write_texts
 from pipeline.infra.files import MAX_FILE_BYTES, exists, join, read_json, write_json
 from pipeline.infra.prefetch import prefetched
-from pipeline.infra.regular_files import unread
 
 # To be raised whenever the same original data would give other rows.
 CONVERTER_VERSION = 4
@@ -44,20 +38,11 @@ REPORTS = (PARTS, "shards")
 ROWS_ENDING, SUMMARY_ENDING = ".parquet", ".json"
 """Endings of a report's two files."""
 
-ANNOTATION_UNREADABLE = "annotation unreadable"
-
 # A batch of training holds one open row group for each of its places.
 _TRAIN_GROUP_BYTES, _GROUP_BYTES = 4 << 20, 16 << 20
 
 # Frames read ahead in a thread, while those before them are validated and hashed.
 _FRAMES_AHEAD = 16
-
-# What a source's ``records`` raises for an entry of another form than the owners', or for a file that cannot be read,
-# where the source has no message for it. Errors of writing are not caught: writing happens outside of that generator.
-_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, OSError)
-
-RecordReader = Callable[[Chunk], Iterator[Record | DroppedFrame]]
-"""``records`` of a source."""
 
 # A frame in quarantine, as the report lists it: key, file, reason, detail, and the file's size and time of change.
 _Fault = tuple[str, str, str, str, list[int] | None]
@@ -259,81 +244,6 @@ def report_path(out: str, report: str, ending: str) -> str:
 def zero_counts() -> Counter[str]:
     """The counts of a report without rows."""
     return Counter(images=0, people=0, ignored=0, invalid=0, image_bytes=0)
-
-
-def read_frames(chunk: Chunk, read_records: RecordReader) -> Iterator[Record | DroppedFrame]:
-    """Reads a chunk: one record or drop for every frame. An annotation that cannot be read is a drop too.
-
-    An error ends a source's generator, so reading starts again at the frame after the one that failed.
-
-    Raises:
-        ValueError: two frames in a row are refused with the same message.
-    """
-    frames, at = chunk.frames, 0
-    last_message: str | None = None
-    while at < len(frames):
-        try:
-            for frame in read_records(replace(chunk, frames=frames[at:])):
-                assert frame.key == _key(chunk, frames[at]), (frame.key, chunk.name, frames[at])
-                yield frame
-                at, last_message = at + 1, None
-            assert at == len(frames), (chunk.name, at)
-        except _MALFORMED as error:
-            message = _message(error)
-            if message == last_message:
-                names_place = isinstance(error, ValueError | OSError)
-                raise ValueError(message if names_place else f"{chunk.name}: {message}") from error
-            last_message = message
-            file, fault = _split_message(message, chunk.root)
-            yield DroppedFrame(_key(chunk, frames[at]), ANNOTATION_UNREADABLE, file, fault)
-            at += 1
-
-
-def _message(error: Exception) -> str:
-    """An error of reading as text; the type is named where the error is not one of a source's own."""
-    if isinstance(error, OSError):
-        return unread(error)
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-
-
-def _split_message(message: str, root: str) -> tuple[str, str]:
-    """Splits ``ROOT/FILE: FAULT`` into the file relative to ``root`` and the fault; the file is "" where none is named.
-
-    A message without a file keeps its text, with paths relative to ``root``.
-    """
-    names_file = message.startswith(f"{root}/")
-    message = message.replace(f"{root}/", "")
-    file, _, fault = message.partition(": ")
-    return (file, fault) if names_file and fault else ("", message)
-
-
-def validated_frames(
-    frames: Iterable[Record | DroppedFrame], reencode_long_side: int | None
-) -> Iterator[Record | DroppedFrame]:
-    """Shrinks the images of records, if asked for, and validates the records; those that fail become drops.
-
-    Args:
-        frames: records and drops.
-        reencode_long_side: images larger than this many pixels are made smaller; None keeps all.
-    """
-    for frame in frames:
-        if isinstance(frame, Record):
-            try:
-                if reencode_long_side is not None:
-                    frame = shrink(frame, reencode_long_side)
-            except ValueError as error:
-                yield DroppedFrame(frame.key, IMAGE_DAMAGED, detail=str(error).removeprefix(f"{frame.key}: "))
-                continue
-            try:
-                validate(frame, with_image=False)  # the source has read the image's size and hash from its bytes
-            except RowError as error:
-                yield DroppedFrame(frame.key, f"{error.column} refused", detail=error.fault)
-                continue
-        yield frame
-
-
-def _key(chunk: Chunk, frame: int) -> str:
-    return key_of(chunk.source, chunk.sequence, chunk.camera, frame)
 
 
 def _file_state(root: str, file: str) -> list[int] | None:

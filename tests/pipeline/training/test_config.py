@@ -48,7 +48,6 @@ def test_synthesised_joints_are_part_of_the_recipe_that_a_checkpoint_holds():
     [
         ({"batch_size": 0}, "batch_size = 0, wanted at least 1"),
         ({"accumulate": 0}, "accumulate = 0, wanted at least 1"),
-        ({"prefetch": -1}, "prefetch = -1, wanted at least 0"),
         ({"prefetch": 0}, "prefetch = 0, wanted at least 1"),
     ],
 )
@@ -57,7 +56,7 @@ def test_bad_values_of_the_batches_are_refused_by_name(change, reason):
         IngestConfig(**change)
 
 
-def test_the_backbone_is_chosen_on_the_command_line(monkeypatch):
+def test_the_backbone_is_chosen_on_the_command_line(monkeypatch, prepared):
     called = []
 
     class Result:
@@ -69,6 +68,7 @@ def test_the_backbone_is_chosen_on_the_command_line(monkeypatch):
         return Result()
 
     monkeypatch.setattr("pipeline.training.fit.fit", record)
+    monkeypatch.setenv("DAS_PREPARED", str(prepared))
     cli.main(["train-panoptic", "small", "--model.backbone", "resnet34"])
     cli.main(["train-panoptic", "small"])
     chosen, unchanged = (config.model.build() for config in called)

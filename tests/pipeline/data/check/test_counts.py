@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from pipeline.data.doctor import COMPLETE, NOTHING, PARTIAL, DoctorConfig, examine, recognised
-from pipeline.data.prepare.shard_task import read_frames
+from pipeline.data.prepare.frames import read_frames
 from pipeline.data.record import Record
 from pipeline.data.sources import mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from das.skeleton import read_skeleton
 from pipeline.data.catalog import CATALOG
 from pipeline.data.doctor import DoctorConfig, examine
-from pipeline.data.prepare.shard_task import read_frames, validated_frames
+from pipeline.data.prepare.frames import read_frames, validated_frames
 from pipeline.data.record import Record
 from pipeline.data.sources.base import DroppedFrame
 from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mpi_original, write_mupots_mats

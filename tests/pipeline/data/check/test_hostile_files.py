@@ -13,7 +13,7 @@ import pytest
 from pipeline.data.catalog import CATALOG
 from pipeline.data.check.listing import Tree
 from pipeline.data.doctor import DoctorConfig, examine
-from pipeline.data.prepare.shard_task import read_frames, validated_frames
+from pipeline.data.prepare.frames import read_frames, validated_frames
 from pipeline.data.record import Record
 from tests.pipeline.data.check.test_damaged_data import CASES
 from tests.pipeline.data.original_layouts import write_coco, write_panoptic

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.prepare.convert import plan_conversion
-from pipeline.data.prepare.shard_task import finished_summary, read_frames, write_shard
+from pipeline.data.prepare.frames import read_frames
+from pipeline.data.prepare.shard_task import finished_summary, write_shard
 from pipeline.data.record import Record
 from pipeline.data.shards import list_shards
 from pipeline.data.sources import panoptic

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.prepare.shard_task import read_frames, validated_frames
+from pipeline.data.prepare.frames import read_frames, validated_frames
 from pipeline.data.record import Record, decode_image
 from pipeline.data.sources import coco, muco, mupots, panoptic
 from pipeline.data.sources.base import DroppedFrame
