@@ -59,6 +59,8 @@ SMALLER = {
     "das promote": "--gate /data/patient.json".split(),
     "das promote --model runs/mine/best --scores runs/evaluations/mine --name das-panoptic --gate": [],
     "python benchmarks/conversion.py": "--frames 2 --scale 2 --repeats 1".split(),
+    "python benchmarks/ingest.py": "--rounds 1 --images 16".split(),
+    "python benchmarks/scale.py": "--shards 144".split(),
 }
 
 # Click reads the words as `ray` does, and Ray checks the file as `ray up` does before it asks AWS for anything.

@@ -5,7 +5,10 @@ checkpoint: the epochs before it are not trained again.
 """
 
 import json
+import os
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,25 @@ def test_a_wrong_argument_fails_a_submitted_job_with_one_line(cluster, tmp_path)
     wanted = "das: /no/such/folder does not exist; wanted a folder made by `das prepare`"
     assert wanted in failed.stdout + failed.stderr and "Traceback" not in failed.stdout + failed.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_the_same_training_submitted_twice_at_once_one_trains_and_the_other_is_refused(cluster, prepared, tmp_path):
+    command = training(prepared, tmp_path, "twice", **{"optim.epochs": 6})
+    drivers = [cluster.drive(tmp_path / f"log{i}", "train_panoptic.py", *command) for i in range(2)]
+    try:
+        ended = [driver.wait(PATIENCE) for driver in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+    logs = [(tmp_path / f"log{i}").read_text() for i in range(2)]
+    assert sorted(ended) == [0, 2], logs
+    winner = drivers[ended.index(0)]
+    wanted = (
+        rf"das: {tmp_path}/twice: this training is running already \(process {winner.pid} on \S+ since .*, Ray job 0"
+    )
+    assert re.match(wanted, logs[ended.index(2)].splitlines()[-1]), logs
+    assert Counter(check_whole(tmp_path, "twice", epochs=6, steps=48)) == Counter(range(1, 7))
+    assert not os.listdir(tmp_path / "twice" / "claims")
 
 
 def test_a_sweep_of_four_trials_survives_its_driver_and_names_the_best(cluster, prepared, tmp_path):
