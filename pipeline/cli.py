@@ -142,11 +142,15 @@ def evaluate(argv: Sequence[str]) -> None:
     if config.predictions is None:
         from pipeline.data.cluster_doctor import check_job, needs_of
 
-        check_job(config.cluster, needs_of(max(1, config.workers), 1.0, config.gpu), config.data, config.experiment)
+        needs = needs_of(max(1, config.workers), max(1.0, config.cpus_per_worker), config.gpu)
+        check_job(config.cluster, needs, config.data, config.experiment)
 
     from pipeline.evaluation.command import run_evaluation
 
-    print(run_evaluation(config).summary())
+    result = run_evaluation(config)
+    print(result.summary())
+    if result.quarantine:
+        sys.exit(1)
 
 
 def benchmark(argv: Sequence[str]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from das.skeleton import COCO17, Skeleton, conversion, skeleton_named
 from pipeline.data.manifest import Manifest, load_manifest
@@ -49,6 +49,10 @@ class Annotations:
     def keys(self) -> list[str]:
         """Keys of all images, in order."""
         return [record.key for record in self.records]
+
+    def without(self, keys: Collection[str]) -> Annotations:
+        """The same without some of the images."""
+        return replace(self, records=tuple(r for r in self.records if r.key not in keys)) if keys else self
 
 
 def read_annotations(folders: Sequence[str], split: str) -> Annotations:

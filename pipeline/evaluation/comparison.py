@@ -30,7 +30,7 @@ def compare_models(
     """Paired differences this - other with intervals, and the number of sequences with each sign of the difference.
 
     Both are scored in the joints that both predict. Metrics are named compare/..., the ends of their intervals
-    ..._low and ..._high.
+    ..._low and ..._high. Images that are in quarantine for one of the two are left out.
 
     Args:
         annotations: the images of both.
@@ -41,6 +41,9 @@ def compare_models(
     Raises:
         ValueError: no joints in common, or only one of the two was measured on its own training images.
     """
+    if left_out := {*this.quarantine, *other.quarantine}:
+        annotations = annotations.without(left_out)
+        this, other = (found.only(annotations.keys) for found in (this, other))
     first, second = with_common_joints(this, other)
     return differences(score(annotations, first, threshold), score(annotations, second))
 

@@ -39,13 +39,17 @@ class EvaluateConfig:
     allow_overlap: bool = False
     """Score also images that the model was trained on; every number is then marked train-fit and passes no gate."""
     workers: int = 0
-    """Processes that predict; 0 takes one for every CPU (or GPU) of the cluster, less one CPU for reading."""
+    """Processes that predict; 0 takes one for every GPU, or every CPU but one, of the cluster at its full size."""
+    cpus_per_worker: int = 0
+    """CPUs of each of them, which decodes in as many threads; 0 takes one, or its GPU's share of a node."""
     gpu: Annotated[
         bool, device_flag(cpu=False, cuda=True), tyro.conf.FlagConversionOff, tyro.conf.arg(name="device")
     ] = False
     """cuda: one GPU for every worker."""
     batch_size: int = 8
     """Images that a worker predicts at once."""
+    max_quarantine: int = 100
+    """Images that may be left out because they cannot be predicted; one more ends the evaluation."""
     overlays: int = 8
     """Pictures of evenly spread frames."""
     worst: int = 4
@@ -58,6 +62,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if bool(self.model) == (self.predictions is not None):
             raise ValueError(f"model = {self.model!r} and predictions = {self.predictions!r}, wanted one of the two")
-        at_least(self, workers=0, batch_size=1, overlays=0, worst=0, runtime_images=0)
+        at_least(self, workers=0, cpus_per_worker=0, batch_size=1, max_quarantine=0)
+        at_least(self, overlays=0, worst=0, runtime_images=0)
         check_threshold(self)
         check_name(self)

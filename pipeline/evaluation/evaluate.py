@@ -2,20 +2,21 @@
 
     das evaluate --model runs/panoptic/best --data prepared/panoptic --split val
 
-The files are those of steps.py; the MLflow run holds the same numbers and files. `das evaluate --predictions` computes
-all scores again from the predictions file, without the model (rescore.py).
+Predictions are made in parts, which survive an interruption (parts.py). The files are those of steps.py; the MLflow run
+holds the same numbers and files. `das evaluate --predictions` computes all scores again from the predictions file,
+without the model (rescore.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from das.model_info import ModelInfo, load_info
 from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.ground_truth import truth_2d
+from pipeline.evaluation.parts import parts_folder
 from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet, Provenance
 from pipeline.evaluation.protocols.table import HEADLINE
 from pipeline.evaluation.result import REPORT_FILE, EvaluationResult
@@ -26,19 +27,22 @@ from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat as flat_config
 from pipeline.infra.files import delete, join, refuse_other
+from pipeline.infra.name_claim import claimed_name
 from pipeline.models import fingerprint, resolve_model
 from pipeline.tracking.tracker import Tracker
-
-if TYPE_CHECKING:
-    import ray
 
 
 def evaluate(config: EvaluateConfig) -> EvaluationResult:
     """Evaluates ``config.model``; the same name continues its MLflow run and replaces its files.
 
+    An evaluation that was interrupted goes on after its finished parts (parts.py). Images that cannot be predicted are
+    in the result's ``quarantine`` and in no number.
+
     Raises:
         ValueError: a model, data or resources that do not exist or do not fit together, images that the model was
-            trained on, or a name that the evaluation of another model or other data has taken; nothing is written.
+            trained on, or a name that the evaluation of another model or other data has taken or that is being
+            evaluated: nothing is written. More than ``config.max_quarantine`` images that cannot be predicted, a shard
+            that cannot be read, or an image without a row: finished parts are kept.
     """
     run = _check(config)
     other = read_compared(config, run.annotations)
@@ -46,25 +50,35 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
     import ray
 
     from das.checkpoint import load_model
-    from pipeline.evaluation.inference import runtime_on, worker_count
+    from pipeline.evaluation.inference import default_cpus, predict_split, runtime_on, worker_count
 
     network = load_model(run.checkpoint)
     cluster = connect(config.cluster)
-    workers = worker_count(config.workers, config.gpu)
-    with Tracker.open(cluster.tracking_uri, config.experiment, f"evaluation/{run.job.name}", run.job.out) as tracker:
+    cpus = config.cpus_per_worker or default_cpus(config.gpu)
+    workers = worker_count(config.workers, config.gpu, cpus)
+    # In the storage, which all nodes reach: --out may be a folder of this machine.
+    work = join(cluster.storage, "evaluations", run.job.name)
+    identity, parts = f"evaluation/{run.job.name}", parts_folder(work, run.provenance)
+    with (
+        claimed_name(work, "evaluation"),
+        Tracker.open(cluster.tracking_uri, config.experiment, identity, run.job.out) as tracker,
+    ):
         _log_inputs(tracker, config, run)
+        for old in FILES:
+            delete(join(run.job.out, old))
         model = ray.put(network)
-        predictions = _predict(config, run, model, workers)
+        predict_split(run.annotations, run.provenance, model, config, workers, cpus, parts, run.job.out)
+        predictions = PredictionSet.load(join(run.job.out, PREDICTIONS_FILE))
         numbers = score_predictions(run.annotations, predictions, config.threshold, other)
         runtime = None
         if config.runtime_images and isinstance(numbers, ProtocolResults):
-            images, threshold = config.runtime_images, numbers.scored.threshold
-            runtime = runtime_on(run.annotations, model, images, threshold, config.batch_size, config.gpu)
-        # Predictions are saved already: they took the longest to compute.
+            images, scored = config.runtime_images, numbers.scored
+            runtime = runtime_on(scored.annotations, model, images, scored.threshold, config.batch_size, config.gpu)
         result = write_report(
             config,
             run.job,
             numbers,
+            quarantine=predictions.quarantine,
             runtime=runtime,
             run_id=tracker.handle.run_id,
             tracking_uri=cluster.tracking_uri,
@@ -72,6 +86,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         tracker.log_metrics(result.metrics, step=0)
         tracker.log_files(result.out, FILES)
         tracker.describe(result.headline, HEADLINE)
+        delete(parts)
     return result
 
 
@@ -128,14 +143,3 @@ def _log_inputs(tracker: Tracker, config: EvaluateConfig, run: _ModelJob) -> Non
     tracker.set_tags({"das.model": config.model, "das.model_fingerprint": run.provenance.model_fingerprint})
     for manifest, folder in zip(run.annotations.manifests, run.annotations.folders, strict=True):
         tracker.log_dataset(manifest.source, manifest.fingerprint, folder, config.split, manifest.split_manifest)
-
-
-def _predict(config: EvaluateConfig, run: _ModelJob, model: ray.ObjectRef, workers: int) -> PredictionSet:
-    """Deletes the files of an earlier evaluation of this name, predicts all images, and saves the predictions."""
-    from pipeline.evaluation.inference import predict_split
-
-    for old in FILES:
-        delete(join(run.job.out, old))
-    found = predict_split(run.annotations, run.provenance, model, workers, config.batch_size, config.gpu)
-    found.save(join(run.job.out, PREDICTIONS_FILE))
-    return found

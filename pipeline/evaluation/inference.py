@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,140 +21,166 @@ from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov
 from das.model import DAS
 from das.model_info import ModelInfo
 from das.predictor import Predictor
-from pipeline.data.ray_rows import read_split
-from pipeline.data.record import Record, decode_image
-from pipeline.data.schema import from_row
+from pipeline.data.ray_rows import quiet_context
+from pipeline.data.record import Record
 from pipeline.data.shards import find_records
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.benchmark.latency import measure
 from pipeline.evaluation.benchmark.runtime import Runtime
-from pipeline.evaluation.predictions_file import PredictionSet, Provenance, collect
-from pipeline.infra.resources import preflight
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.part_predictor import PartPredictor
+from pipeline.evaluation.parts import Part, assemble, parts_of, too_many
+from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, Provenance
+from pipeline.infra.files import join, names
+from pipeline.infra.redaction import redacted
+from pipeline.infra.resources import autoscaler_nodes, preflight
 
-
-class BatchPredictor:
-    """Prepared rows to people, for Ray Data: ``rows.map_batches(BatchPredictor, batch_format="pyarrow", ...)``.
-
-    Its output has one row per person, so that all columns have a fixed shape; an image without people has none.
-
-        key           the image's key
-        rank          0 for the image's best score
-        score         confidence x centerness
-        joints_uv     (J, 2) float32, pixels of the stored image
-        joints_cam    (J, 3) float32, mm, camera frame
-        root_uv       (2,), root_cam (3,) float32
-        assumed_camera  bool, the row has no K
-
-    Args:
-        folder: checkpoint folder, readable on every node.
-        device: cpu or cuda.
-        bf16: see ``Predictor``.
-        threshold: replaces the checkpoint's score threshold.
-    """
-
-    def __init__(self, folder: str, device: str = "cpu", bf16: bool = False, threshold: float | None = None) -> None:
-        self.predictor = Predictor.from_folder(folder, device, bf16, threshold)
-
-    def __call__(self, batch: Any) -> dict[str, np.ndarray]:
-        """A pyarrow Table of prepared rows to columns of people; ValueError names a row that cannot be read."""
-        records = [from_row(row) for row in batch.to_pylist()]
-        images = [decode_image(record) for record in records]
-        predictions = self.predictor.predict_batch(
-            images, [record.K for record in records], [record.distortion for record in records]
-        )
-        people = [prediction.people for prediction in predictions]
-        counts = [len(found) for found in people]
-
-        def column(name: str) -> np.ndarray:
-            return np.concatenate([getattr(found, name) for found in people]).astype(np.float32)
-
-        return {
-            "key": np.repeat(np.array([record.key for record in records], dtype=object), counts),
-            "rank": np.concatenate([np.arange(n) for n in counts]),
-            "score": column("scores"),
-            **{name: column(name) for name in ("joints_uv", "joints_cam", "root_uv", "root_cam")},
-            "assumed_camera": np.repeat(np.array([p.assumed_camera for p in predictions]), counts),
-        }
-
-
-class ObjectStorePredictor(BatchPredictor):
-    """A ``BatchPredictor`` that takes its model, a reference to (DAS, ModelInfo), from Ray's object store."""
-
-    def __init__(self, model: Any, device: str, threshold: float) -> None:
-        network, info = ray.get(model)
-        self.predictor = Predictor(network, info, device, threshold=threshold)
+# How often lost processes are replaced. Without an end, an image that kills its process would do so for ever.
+_RETRIES = 3
+# More than any cluster holds.
+_ALL_WORKERS = 1 << 20
+# More threads than these decode faster than any GPU predicts.
+_MOST_CPUS = 16
 
 
 def predict_split(
-    annotations: Annotations, provenance: Provenance, model: Any, workers: int, batch_size: int, gpu: bool
-) -> PredictionSet:
-    """Predicts every image, on ``workers`` actors with one CPU each.
+    annotations: Annotations,
+    provenance: Provenance,
+    model: Any,
+    config: EvaluateConfig,
+    workers: int,
+    cpus: int,
+    folder: str,
+    out: str,
+) -> None:
+    """Predicts every image and writes the predictions file; goes on after the parts that an earlier attempt finished.
 
     Args:
         annotations: the images.
         provenance: stored with the predictions; its ``least_score`` is the score threshold.
         model: reference to (DAS, ModelInfo) in Ray's object store.
-        workers: from ``worker_count``.
-        batch_size: images at once.
-        gpu: every actor takes a GPU too.
+        config: batch size, device, and how many images may stay in quarantine.
+        workers: from ``worker_count``: the most processes; the cluster may grow to them meanwhile.
+        cpus: of each of them.
+        folder: of the parts (parts.py), on a storage that all nodes reach.
+        out: where the predictions file is written.
 
     Raises:
-        ValueError: an image that cannot be decoded; names its key.
+        ValueError: more than ``config.max_quarantine`` images cannot be predicted, a shard cannot be read, or from
+            ``assemble``.
+        ChildProcessError: processes were lost time and again.
+    """
+    parts = parts_of(annotations)
+    for attempt in range(_RETRIES + 1):
+        finished = {*names(folder)}
+        waiting = [number for number, part in enumerate(parts) if part.name not in finished]
+        if not waiting:
+            break
+        try:
+            _predict_parts(parts, waiting, folder, provenance.least_score, model, config, workers, cpus)
+        except ray.exceptions.RayActorError as error:
+            if attempt == _RETRIES:
+                raise ChildProcessError(_lost(parts, {*names(folder)})) from error
+    quarantine = assemble(
+        folder, parts, annotations.keys, provenance, join(out, PREDICTIONS_FILE), config.max_quarantine
+    )
+    if len(quarantine) == len(annotations.records):
+        key, reason = next(iter(quarantine.items()))
+        raise ValueError(f"{annotations.name}: no image can be predicted, such as {key}: {reason}")
+
+
+def _predict_parts(
+    parts: Sequence[Part],
+    waiting: Sequence[int],
+    folder: str,
+    threshold: float,
+    model: Any,
+    config: EvaluateConfig,
+    workers: int,
+    cpus: int,
+) -> None:
+    """Predicts the parts of these numbers; arguments as in ``predict_split`` and ``PartPredictor``.
+
+    Raises:
+        ValueError: as ``predict_split``.
+        RayActorError: a process was lost, for the last time where Ray replaces it.
     """
     _quiet()
-    rows = read_split(annotations.folders, annotations.split)
-    # Restarting lost actors helps where nodes come and go. On a single node the default only makes Ray print a
-    # warning about every actor; Ray 2.64 will remove the option, and perhaps the warning.
-    restarts = {"max_restarts": 0} if len(ray.nodes()) == 1 else {}
+    workers = min(workers, len(waiting))
+    rows = ray.data.from_items([{"part": number} for number in waiting], override_num_blocks=len(waiting))
+    # Ray replaces processes where nodes come and go. For every process that it would replace it prints a warning, so
+    # on a single node the next attempt of ``predict_split`` does. Ray 2.64 will remove the option, and perhaps this.
+    single = len(ray.nodes()) == 1 and not autoscaler_nodes()
+    restarts = {"max_restarts": 0} if single else {"max_restarts": -1, "max_task_retries": _RETRIES}
     with warnings.catch_warnings(action="ignore", category=RayDeprecationWarning):
-        people = rows.map_batches(
-            ObjectStorePredictor,
-            fn_constructor_args=(model, "cuda" if gpu else "cpu", provenance.least_score),
-            batch_size=batch_size,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1,
-            num_gpus=1 if gpu else 0,
+        done = rows.map_batches(
+            PartPredictor,
+            fn_constructor_args=(model, ray.put(parts), folder, threshold, config.batch_size, config.gpu, cpus),
+            batch_size=1,
+            # All are asked for at once, so that an autoscaler starts their nodes; work begins with the first.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            num_cpus=cpus,
+            num_gpus=1 if config.gpu else 0,
             **restarts,
         )
-    batches = people.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+    images, held = sum(part.rows for part in parts), 0
+    before = images - sum(parts[number].rows for number in waiting)
     try:
-        return collect(provenance, annotations.keys, _with_bar(batches, len(annotations.records)))
+        with tqdm(total=images, initial=before, unit=" images", delay=2, desc="predict") as bar:
+            for row in done.iter_rows():
+                bar.update(int(row["images"]))
+                held += int(row["quarantined"])
+                if held > config.max_quarantine:
+                    raise too_many(held, config.max_quarantine, row["example"])
     except ray.exceptions.RayTaskError as error:
         if not isinstance(error.cause, ValueError):
             raise
-        # One line that names the image, without the worker's stack and Ray's advice about retrying.
+        # One line that names the shard, without the worker's stack and Ray's advice about retrying.
         raise ValueError(str(error.cause).splitlines()[0]) from error
+
+
+def _lost(parts: Sequence[Part], finished: Collection[str]) -> str:
+    left = [part for part in parts if part.name not in finished]
+    where = f", the first that is left is of row groups {left[0].groups} of {redacted(left[0].shard)}" if left else ""
+    return (
+        f"processes that predict were lost {_RETRIES + 1} times, for want of memory or by an image that ends them: "
+        f"{len(parts) - len(left)} of {len(parts)} parts are finished and kept for the next attempt{where}"
+    )
 
 
 def _quiet() -> None:
     """Switches off Ray Data's log lines about plans and progress bars, and about errors that are raised anyway."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    quiet_context()
     for name in ("_internal.progress", "_internal.execution.streaming_executor_state", "exceptions"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().raise_original_map_exception = True
 
 
-def _with_bar(batches: Iterable[Mapping[str, np.ndarray]], images: int) -> Iterator[Mapping[str, np.ndarray]]:
-    """The same batches under a progress bar; images without people are counted at the end."""
-    with tqdm(total=images, unit=" images", delay=2, desc="predict") as bar:
-        for batch in batches:
-            bar.update(len(set(batch["key"])))
-            yield batch
-        bar.update(images - bar.n)
+def worker_count(wanted: int, gpu: bool, cpus: int = 1) -> int:
+    """The most processes: as wanted; for 0 one for every GPU, or as many as leave one CPU free.
 
-
-def worker_count(wanted: int, gpu: bool) -> int:
-    """Number of actors: as wanted; for 0 one for every GPU of the cluster, or for every CPU but one.
+    Counted are the nodes that are alive and those that an autoscaler may add.
 
     Raises:
         ValueError: the cluster cannot hold so many.
     """
-    available = ray.cluster_resources()
-    workers = wanted or max(1, int(available.get("GPU", 0) if gpu else available["CPU"] - 1))
-    # One CPU stays free: if actors held all, they would wait for rows, and reading rows would wait for a CPU.
-    preflight(workers, {"CPU": 1.0, "GPU": 1.0 if gpu else 0.0}, spare_cpus=1.0)
-    return workers
+    per_worker = {"CPU": float(cpus), "GPU": 1.0 if gpu else 0.0}
+    # One CPU stays free for the driver, which assembles and scores.
+    preflight(max(1, wanted), per_worker, spare_cpus=1.0)
+    if wanted:
+        return wanted
+    most = preflight(1, per_worker, trials=_ALL_WORKERS)
+    return most if gpu else max(1, most - 1)
+
+
+def default_cpus(gpu: bool) -> int:
+    """CPUs of a process: one, or with a GPU its share of the CPUs of the smallest kind of node, less one of them."""
+    if not gpu:
+        return 1
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes += [resources for resources, count in autoscaler_nodes() if count]
+    shares = [int((node.get("CPU", 0) - 1) // node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1]
+    return min([_MOST_CPUS, *(max(1, share) for share in shares)]) if shares else 1
 
 
 def runtime_on(

@@ -1,17 +1,18 @@
 """The predictions file: one Parquet row per image, which with the annotations is all that scoring needs.
 
-    key         the image's key; every image that was given to the model, also one without predictions
+    key         the image's key; every image that was predicted, also one on which nobody was found
     scores      n numbers: confidence x centerness, best first
     joints_uv   n x 2J numbers: pixels of the stored image
     joints_cam  n x 3J numbers: mm, camera frame
 
-The file's metadata hold the ``Provenance``, so scores can be computed again without the model.
+The file's metadata hold the ``Provenance``, so scores can be computed again without the model, and the images that
+could not be predicted, with the reasons. These have no row and are left out of all scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ FORMAT = 1
 
 PREDICTIONS_FILE = "predictions.parquet"
 """Name of the file in an evaluation's folder and MLflow run."""
+LISTS = ("scores", "joints_uv", "joints_cam")
+"""Columns of lists."""
+QUARANTINE = "quarantine"
+"""Field of the file's metadata: reason by key, of the images that could not be predicted; absent without any."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class PredictionSet:
         provenance: of the predictions.
         keys: F keys. counts: (F,) people of each image.
         scores: (P,). joints_uv: (P, J, 2) px of the stored image. joints_cam: (P, J, 3) mm, camera frame.
+        quarantine: reason by key, of images that could not be predicted; none of the F.
 
     Raises:
         ValueError: naming the first key that appears twice, or whose people have numbers that are not finite or
@@ -116,10 +122,11 @@ class PredictionSet:
     scores: np.ndarray
     joints_uv: np.ndarray
     joints_cam: np.ndarray
+    quarantine: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
-        for key in self.keys:
+        for key in (*self.keys, *self.quarantine):
             if key in seen:
                 raise ValueError(f"key {key} appears twice, wanted every image once")
             seen.add(key)
@@ -164,11 +171,11 @@ class PredictionSet:
         n = len(self.keys)
         owner = np.repeat(np.arange(n), self.counts)
         lists = {}
-        for name in ("scores", "joints_uv", "joints_cam"):
+        for name in LISTS:
             value = getattr(self, name)
             width = int(np.prod(value.shape[1:]))
             lists[name] = ListColumn(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
-        write_lists(uri, "key", self.keys, lists, self.provenance.to_json())
+        write_lists(uri, "key", self.keys, lists, about_predictions(self.provenance, self.quarantine))
 
     @classmethod
     def load(cls, uri: str | Path) -> PredictionSet:
@@ -177,8 +184,9 @@ class PredictionSet:
         Raises:
             ValueError: naming the file, and the key where one image is at fault.
         """
-        keys, lists, about = read_lists(uri, "key", ("scores", "joints_uv", "joints_cam"))
+        keys, lists, about = read_lists(uri, "key", LISTS)
         try:
+            quarantine = about.pop(QUARANTINE, {}) if isinstance(about, dict) else {}
             provenance = Provenance.from_json(about)
             joints, counts = len(provenance.skeleton), lists["scores"].lengths
             for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
@@ -194,9 +202,15 @@ class PredictionSet:
                 scores=lists["scores"].values.astype(np.float64),
                 joints_uv=lists["joints_uv"].values.astype(np.float64).reshape(-1, joints, 2),
                 joints_cam=lists["joints_cam"].values.astype(np.float64).reshape(-1, joints, 3),
+                quarantine=quarantine,
             )
         except ValueError as error:
             raise ValueError(f"{uri}: {error}") from error
+
+
+def about_predictions(provenance: Provenance, quarantine: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata of a predictions file."""
+    return provenance.to_json() | ({QUARANTINE: dict(quarantine)} if quarantine else {})
 
 
 def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mapping[str, np.ndarray]]) -> PredictionSet:
@@ -205,7 +219,7 @@ def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mappin
     Args:
         provenance: of the predictions.
         keys: all images that were given to the model.
-        people: batches of columns key, rank, score, joints_uv and joints_cam, as ``BatchPredictor`` returns them.
+        people: batches of columns key, rank (0 for the image's best score), score, joints_uv and joints_cam.
 
     Raises:
         ValueError: from ``PredictionSet``.

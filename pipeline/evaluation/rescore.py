@@ -56,7 +56,7 @@ def rescore(config: EvaluateConfig) -> EvaluationResult:
     job = Job(name, where, annotations.name, out, _about(where, images_of(annotations)), promotable=own)
     kept = predictions if own and not annotations.only_2d else None
     remarks = () if other is None else (verdict(numbers),)
-    return write_report(config, job, numbers, kept, remarks=remarks)
+    return write_report(config, job, numbers, kept, predictions.quarantine, remarks=remarks)
 
 
 def _about(predictions: str, data: dict[str, object]) -> dict[str, object]:

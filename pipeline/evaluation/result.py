@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.evaluation.benchmark.runtime import Runtime
@@ -36,6 +36,7 @@ class EvaluationResult:
         runtime: None where it was not measured.
         overlays: pictures, relative to ``out``; the worst frames last.
         remarks: further sentences for the terminal.
+        quarantine: reason by key, of images that could not be predicted; all numbers are of the others.
     """
 
     headline: str
@@ -48,6 +49,7 @@ class EvaluationResult:
     runtime: Runtime | None = None
     overlays: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    quarantine: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> Scores:
@@ -67,6 +69,8 @@ class EvaluationResult:
             "metrics": {name: None if math.isnan(x) else x for name, x in self.metrics.items()},
             "tables": [table.to_json() for table in self.tables],
         }
+        if self.quarantine:
+            found["quarantine"] = dict(self.quarantine)
         if not self.run_id or self.strict_scores is None:
             return found
         return found | {
@@ -80,6 +84,12 @@ class EvaluationResult:
     def summary(self) -> str:
         """Headline, tables and places for the terminal."""
         lines = [self.headline, *(table.text() for table in self.tables if not table.detail), *self.remarks]
+        if self.quarantine:
+            key, reason = next(iter(self.quarantine.items()))
+            lines.append(
+                f"incomplete: {len(self.quarantine)} images could not be predicted and are in none of these numbers, "
+                f"such as {key}: {reason}" + (f" ({REPORT_FILE} lists all)" if self.out else "")
+            )
         if self.runtime is not None:
             r = self.runtime
             lines.append(

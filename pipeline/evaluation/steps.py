@@ -110,17 +110,20 @@ def score_predictions(
 
     Args:
         annotations: the images.
-        predictions: for all of them.
+        predictions: for all of them but those in quarantine, which are left out.
         threshold: score threshold of the strict protocol; None takes the model's own.
         other: predictions of another model on the same images, from ``read_compared``.
 
     Raises:
         ValueError: from ``score``, ``score_2d`` or ``compare_models``.
     """
+    scored = annotations.without(predictions.quarantine)
     if annotations.only_2d:
-        return score_2d(annotations, predictions)
-    results = score(annotations, predictions, threshold)
-    return results if other is None else results.with_more(compare_models(annotations, predictions, other, threshold))
+        return score_2d(scored, predictions)
+    results = score(scored, predictions, threshold)
+    if other is None:
+        return results
+    return results.with_more(compare_models(annotations, predictions, other, threshold))
 
 
 # ---- report ----
@@ -141,6 +144,7 @@ def write_report(
     job: Job,
     numbers: Numbers,
     predictions: PredictionSet | None = None,
+    quarantine: Mapping[str, str] | None = None,
     runtime: Runtime | None = None,
     run_id: str = "",
     tracking_uri: str = "",
@@ -153,6 +157,8 @@ def write_report(
         job: what was evaluated.
         numbers: from ``score_predictions`` or ``score_paired``; with ``ProtocolResults`` there are page and pictures.
         predictions: saved with the other files; None where they are saved already or are not of this project.
+        quarantine: reason by key, of images that could not be predicted; with any, scores.json is not written, because
+            a promotion compares models on the same images.
         runtime: what was measured, if it was.
         run_id: MLflow run of the evaluation, if there is one, and
         tracking_uri: its store.
@@ -184,6 +190,7 @@ def write_report(
         runtime=runtime,
         overlays=tuple(f"{OVERLAYS_FOLDER}/{name}" for name in pictures),
         remarks=remarks,
+        quarantine=quarantine or {},
     )
     if job.out:
         if page:
@@ -192,7 +199,7 @@ def write_report(
             write_bytes(join(job.out, name), data)
         if predictions is not None:
             predictions.save(join(job.out, PREDICTIONS_FILE))
-        if scores is not None and job.promotable:
+        if scores is not None and job.promotable and not quarantine:
             write_json(join(job.out, SCORES_FILE), scores.to_json())
         write_json(join(job.out, REPORT_FILE), redacted_values(dict(job.about) | result.to_json()))
     return result

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from das.checkpoint import load_info
+from das.model_info import load_info
 from pipeline.data.digest import found_in, hashes, write_digest_of_index
 from pipeline.evaluation.annotations import Annotations
 from pipeline.infra.columns import read_columns

@@ -8,7 +8,7 @@ prepared data, with images and joints, have a schema in pipeline/data/schema.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -96,10 +96,33 @@ def write_lists(
         lists: columns of n lists by name.
         about: description of the file (format, origin), stored as JSON in its metadata.
     """
-    arrays = {name: pa.array(labels, pa.string()), **{k: column.to_arrow() for k, column in lists.items()}}
-    table = pa.table(arrays).replace_schema_metadata({"about": json.dumps(about)})
+    write_list_groups(uri, name, tuple(lists), [(labels, lists)], lambda: about)
+
+
+def write_list_groups(
+    uri: str | Path,
+    name: str,
+    wanted: Sequence[str],
+    groups: Iterable[tuple[Sequence[str], Mapping[str, ListColumn]]],
+    about: Callable[[], Mapping[str, Any]],
+) -> None:
+    """Writes the file of ``write_lists`` row group by row group, holding one of them in memory.
+
+    Args:
+        uri: the file.
+        name: name of the column of texts.
+        wanted: names of the columns of lists.
+        groups: texts and columns of lists of each row group; iterated once.
+        about: called after the last group; returns the description of the file.
+    """
+    schema = pa.schema([(name, pa.string()), *((column, pa.list_(pa.float32())) for column in wanted)])
     with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
-        pq.write_table(table, stream, use_dictionary=False)  # a dictionary of values that hardly repeat only adds bytes
+        # A dictionary of values that hardly repeat only adds bytes.
+        with pq.ParquetWriter(stream, schema, use_dictionary=False) as writer:
+            for labels, lists in groups:
+                columns = [pa.array(labels, pa.string()), *(lists[column].to_arrow() for column in wanted)]
+                writer.write_table(pa.Table.from_arrays(columns, [name, *wanted]).cast(schema))
+            writer.add_key_value_metadata({"about": json.dumps(about())})
 
 
 def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, ListColumn], Any]:

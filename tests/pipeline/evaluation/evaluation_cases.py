@@ -211,7 +211,10 @@ RUNTIME = Runtime("cpu", 1, False, (180, 320), (96, 128), 4, 2.5, 21.4, 25.1, {"
 MODEL = replace(small(), backbone_width=8, fpn_channels=32, max_people=3)
 
 
-def write_checkpoint(folder: Path, config=MODEL, trained_on=(), index=True, seed=0, threshold=0.0):
+SIZE = InputSize(128, 72)
+
+
+def write_checkpoint(folder: Path, config=MODEL, trained_on=(), index=True, seed=0, threshold=0.0, test_size=SIZE):
     """An untrained model that predicts people on every image, and the index of what it was trained on."""
     torch.manual_seed(seed)
     model = DAS(config)
@@ -219,7 +222,7 @@ def write_checkpoint(folder: Path, config=MODEL, trained_on=(), index=True, seed
     model.set_priors(mean_root=torch.tensor([0.0, 0.0, 30.0]), mean_offsets=torch.randn(config.n_joints, 3))
     info = ModelInfo(
         model=config,
-        test_size=InputSize(128, 72),
+        test_size=test_size,
         weights="raw",
         score_threshold=threshold,
         unsupervised_joints=(),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 
+from das.checkpoint import load_model
 from das.predictor import Predictor
 from das.skeleton import COCO17, Skeleton
 from pipeline.cli import main
@@ -20,12 +21,16 @@ from pipeline.evaluation.command import run_evaluation
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.inference import worker_count
-from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.part_predictor import PartPredictor
+from pipeline.evaluation.parts import assemble, parts_of, write_part
+from pipeline.evaluation.predictions_file import LISTS, PredictionSet
 from pipeline.evaluation.score import score
 from pipeline.evaluation.scores import Scores
 from pipeline.infra.cluster import ClusterConfig
+from pipeline.infra.columns import ListColumn, read_lists
 from pipeline.infra.images import read_photo
 from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.infra.name_claim import claimed_name
 from pipeline.models import fingerprint
 from pipeline.registry.config import PromoteConfig
 from pipeline.registry.gate import Gate
@@ -319,13 +324,91 @@ def test_an_evaluation_is_compared_with_earlier_predictions(place, result, local
     assert run_of(found).data.metrics["compare/strict/recall_low"] == 0
 
 
-# Last, because Ray keeps the actor of a failed prediction for a while.
-def test_an_image_that_cannot_be_decoded_is_named(place, tmp_path, local_ray, capfd):
-    records = scene(frames=2)
+def test_an_image_that_cannot_be_decoded_is_left_out_of_all_numbers_and_named(place, tmp_path, local_ray, capfd):
+    records = scene(frames=3)
     damaged = records[1].image[:600] + b"\xff" * 20 + records[1].image[-2:]
     records[1] = replace(records[1], image=damaged, image_sha256=hashlib.sha256(damaged).hexdigest())
-    write_prepared(tmp_path / "prepared", records)
-    config = config_of(place, data=(str(tmp_path / "prepared"),), name="damaged")
-    refused(lambda: evaluate(config), records[1].key)
+    data = str(write_prepared(tmp_path / "prepared", records))
+    quick = {"data": (data,), "name": "damaged", "runtime_images": 3, "overlays": 3, "worst": 0}
+    out = place / "runs" / "evaluations" / "damaged"
+    refused(lambda: evaluate(config_of(place, **quick, max_quarantine=0)), records[1].key, "max_quarantine = 0")
+    (part,) = out.glob("parts-*/*")
+    written = part.stat().st_mtime_ns
+    refused(lambda: evaluate(config_of(place, **quick, max_quarantine=0)), records[1].key, "max_quarantine = 0")
+    assert part.stat().st_mtime_ns == written, "what is finished is not predicted again"
+
+    found = evaluate(config_of(place, **quick))
+    assert found.quarantine.keys() == {records[1].key} and "no image" in found.quarantine[records[1].key]
+    assert (
+        f"incomplete: 1 images could not be predicted and are in none of these numbers, such as {records[1].key}"
+        in (found.summary())
+    )
+    kept = write_prepared(tmp_path / "kept", [records[0], records[2]])
+    others = evaluate(config_of(place, data=(str(kept),), name="others", runtime_images=0, overlays=0, worst=0))
+    of_the_rest = {name: value for name, value in found.metrics.items() if not name.startswith("runtime/")}
+    assert same(of_the_rest, others.metrics), "the numbers are those of the other images"
+    assert len(found.overlays) == 2 and not (out / "scores.json").exists()
+    predictions = str(out / "predictions.parquet")
+    again = run_evaluation(EvaluateConfig(data=(data,), predictions=predictions, compare=predictions))
+    assert again.quarantine == found.quarantine
+    assert same({name: x for name, x in again.metrics.items() if not name.startswith("compare/")}, of_the_rest)
+    assert again.metrics["compare/strict/recall"] == 0
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", "--predictions", predictions, "--data", data])
+    assert exit_.value.code == 1, "done, but not all"
     assert "Traceback" not in capfd.readouterr().err
-    assert not (Path(config.cluster.storage) / "evaluations" / "damaged" / "scores.json").exists()
+    config = PromoteConfig(str(place / "model"), str(out), "das-panoptic", "0" * 32)
+    refused(lambda: promote(replace(config, cluster=ClusterConfig(storage=str(place / "runs")))), "scores.json")
+
+
+def test_an_evaluation_of_which_no_image_can_be_decoded_is_refused(place, tmp_path, local_ray):
+    records = [replace(record, height=record.height + 1) for record in scene(frames=2)]
+    folder = tmp_path / "prepared"
+    write_prepared(folder, scene(frames=2))
+    write_records(folder / "test" / "shard-00000.parquet", records, validated=True)
+    refused(lambda: evaluate(config_of(place, data=(str(folder),), name="none")), "no image", records[0].key)
+
+
+def test_a_missing_row_is_an_error_that_names_the_image(place, tmp_path, local_ray):
+    """Parts of an earlier attempt of which one has lost a row: such an image never counts as one without people."""
+    records = scene(frames=3)
+    data = str(write_prepared(tmp_path / "prepared", records))
+    annotations = read_annotations([data], "test")
+    (part,) = parts_of(annotations)
+    predictor = PartPredictor(ray.put(load_model(place / "model")), ray.put([part]), str(tmp_path), 0.99, 2, False, 1)
+    done = predictor({"part": np.array([0])})
+    assert {name: column.tolist() for name, column in done.items()} == {
+        "part": [0],
+        "images": [3],
+        "quarantined": [0],
+        "example": [""],
+    }
+    keys, lists, _ = read_lists(tmp_path / part.name, "key", LISTS)
+    assert keys == [r.key for r in records], "an image on which nobody is found has a row"
+    assert [column.lengths.tolist() for column in lists.values()] == [[0, 0, 0]] * 3
+
+    def assembled():
+        provenance = PredictionSet.load(Path(result_file(place))).provenance
+        return assemble(str(tmp_path), [part], annotations.keys, provenance, str(tmp_path / "predictions.parquet"), 100)
+
+    assert assembled() == {} and (tmp_path / "predictions.parquet").exists()
+    (tmp_path / "predictions.parquet").unlink()
+    for rows, bad, said in (
+        ([0, 2], {}, f"{keys[1]} has neither a row nor a place in quarantine (1 of 3 images)"),
+        ([0, 2, 2], {}, f"{keys[1]} has neither"),
+        ([0, 1, 2], {keys[1]: "cut"}, f"{keys[1]} appears twice"),
+        ([0, 1, 2], {"another": "cut"}, "another is not an image of this part"),
+    ):
+        short = {name: ListColumn(np.zeros(len(rows), int), np.zeros(0, np.float32)) for name in LISTS}
+        write_part(str(tmp_path / part.name), [keys[i] for i in rows], short, bad)
+        refused(assembled, part.name, said)
+        assert not (tmp_path / "predictions.parquet").exists()
+
+
+def result_file(place: Path) -> Path:
+    return place / "runs" / "evaluations" / "tiny" / "predictions.parquet"
+
+
+def test_a_name_that_is_being_evaluated_is_refused(place, result, local_ray):
+    with claimed_name(str(place / "runs" / "evaluations" / "tiny"), "evaluation"):
+        refused(lambda: evaluate(config_of(place)), "this evaluation is running already", "--name")
