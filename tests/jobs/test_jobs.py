@@ -117,6 +117,20 @@ def test_the_bare_command_trains_where_the_cluster_was_started_in_the_projects_f
         print(cluster.ray("job", "logs", "bare").stdout[-3000:])
 
 
+def test_a_job_that_is_stopped_ends_its_run_and_goes_on_when_it_is_submitted_again(cluster, prepared, tmp_path):
+    command = ["jobs/train_panoptic.py", *training(prepared, tmp_path, "stopped", **{"optim.epochs": 20})]
+    assert cluster.submit("--no-wait", "--submission-id", "stopped", "--", *command).returncode == 0
+    wait_for(lambda: committed(tmp_path / "stopped"), "the first committed checkpoint")
+    stopped = cluster.ray("job", "stop", "stopped")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    (run,) = runs_of(tmp_path, "stopped")
+    assert run.info.status == "KILLED" and not (tmp_path / "stopped" / "finished.json").exists()
+    again = cluster.submit("--", *command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    check_whole(tmp_path, "stopped", epochs=20, steps=160)
+    assert runs_of(tmp_path, "stopped")[0].info.run_id == run.info.run_id
+
+
 def test_a_wrong_argument_fails_a_submitted_job_with_one_line(cluster, tmp_path):
     arguments = ["small", "--data", "/no/such/folder", "--cluster.storage", str(tmp_path / "runs")]
     failed = cluster.submit("--", "jobs/train_panoptic.py", *arguments)
