@@ -76,6 +76,8 @@ def predict_split(
         waiting = [number for number, part in enumerate(parts) if part.name not in finished]
         if not waiting:
             break
+        # What came first has perhaps ended its process: it comes last now, so that the others are finished.
+        waiting = waiting[attempt:] + waiting[:attempt]
         try:
             _predict_parts(parts, waiting, folder, provenance.least_score, model, config, workers, cpus)
         except ray.exceptions.RayActorError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 
@@ -367,6 +368,19 @@ def test_an_evaluation_of_which_no_image_can_be_decoded_is_refused(place, tmp_pa
     write_prepared(folder, scene(frames=2))
     write_records(folder / "test" / "shard-00000.parquet", records, validated=True)
     refused(lambda: evaluate(config_of(place, data=(str(folder),), name="none")), "no image", records[0].key)
+
+
+def test_a_row_group_that_cannot_be_read_is_named_with_its_shard(place, tmp_path, local_ray, capfd):
+    shard = write_prepared(tmp_path / "prepared", scene(frames=2)) / "test" / "shard-00000.parquet"
+    with pq.ParquetFile(shard) as file:
+        group = file.metadata.row_group(0)
+        (at,) = {c.data_page_offset for c in map(group.column, range(group.num_columns)) if c.path_in_schema == "image"}
+    content = bytearray(shard.read_bytes())
+    content[at : at + 16] = b"\xff" * 16
+    shard.write_bytes(content)
+    config = config_of(place, data=(str(tmp_path / "prepared"),), name="unreadable")
+    refused(lambda: evaluate(config), str(shard), "row group 0 cannot be read")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_missing_row_is_an_error_that_names_the_image(place, tmp_path, local_ray):

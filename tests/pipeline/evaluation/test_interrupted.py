@@ -1,6 +1,7 @@
 """An evaluation of 5,000 images, some of them damaged, whose driver is killed twice, and its workers as well."""
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -86,13 +87,19 @@ class Evaluation:
         write_checkpoint(folder / "model", test_size=InputSize(96, 54))
         self.command = [sys.executable, str(PROJECT / "jobs" / "evaluate.py"), "--model", str(folder / "model")]
         self.command += ["--data", str(prepared), "--name", "many", "--cluster.storage", str(folder / "runs")]
-        self.command += ["--cluster.shared-storage"]
+        self.command += ["--cluster.shared-storage", "--cpus-per-worker", "2"]
         self.command += ["--runtime-images", "0", "--overlays", "2", "--worst", "0", "--batch-size", "32"]
+
+    def let_grow(self) -> None:
+        """From now on drivers find an autoscaler's file, as `ray up` writes it, with two more nodes of two CPUs."""
+        kinds = {"head": {}, "more": {"resources": {"CPU": 2}}}
+        config = {"max_workers": 2, "head_node_type": "head", "available_node_types": kinds}
+        (self.folder / "ray_bootstrap_config.yaml").write_text(json.dumps(config))  # JSON is YAML
 
     def drive(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             environment = {k: v for k, v in os.environ.items() if k not in ("DAS_STORAGE", "MLFLOW_TRACKING_URI")}
-            environment["RAY_ADDRESS"] = self.cluster.address
+            environment |= {"RAY_ADDRESS": self.cluster.address, "HOME": str(self.folder)}
             return subprocess.Popen(self.command, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def finished(self) -> dict[str, tuple[int, int]]:
@@ -116,22 +123,27 @@ class Evaluation:
 
         wait_for(there, f"{parts} parts")
 
-    def kill_workers(self) -> None:
-        """Kills the processes of this test's cluster that predict."""
-        killed = []
+    def workers(self) -> list[int]:
+        """Ids of the processes of this test's cluster that predict."""
+        found = []
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):  # it has ended
                 mine = f"{MARK}={os.getpid()}\0" in (file.parent / "environ").read_text()
                 if mine and b"PartPredictor" in file.read_bytes():
-                    os.kill(int(file.parent.name), signal.SIGKILL)
-                    killed.append(file)
-        assert killed
+                    found.append(int(file.parent.name))
+        return found
+
+    def kill_workers(self, count: int) -> None:
+        """Kills all processes that predict, as soon as there are so many."""
+        wait_for(lambda: len(self.workers()) == count, f"{count} workers")
+        for process in self.workers():
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture
 def cluster(monkeypatch):
     monkeypatch.setenv(MARK, str(os.getpid()))
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "object_store_memory": 100 << 20})
     yield found
     found.shutdown()
 
@@ -142,17 +154,21 @@ def test_killed_processes_and_bad_images_leave_one_row_or_one_quarantine_entry_f
     evaluation = Evaluation(tmp_path, prepared, cluster)
     driver = evaluation.drive()
     evaluation.until(driver, 6)
-    evaluation.kill_workers()  # on a single node the driver begins again, on two Ray replaces them
+    evaluation.kill_workers(1)  # on a single node the driver begins again, on two Ray replaces them
     evaluation.until(driver, 12)
     before = evaluation.kill(driver)
-    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    evaluation.let_grow()
     driver = evaluation.drive()
-    evaluation.until(driver, 36)
+    evaluation.until(driver, 18)
+    assert len(evaluation.workers()) == 1
+    cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+    wait_for(lambda: len(evaluation.workers()) == 2, "a worker on the new node")
+    evaluation.until(driver, len(evaluation.finished()) + 4)
     now = evaluation.kill(driver)
     assert before.items() <= now.items(), "finished parts are not predicted again"
     driver = evaluation.drive()
-    evaluation.until(driver, 48)
-    evaluation.kill_workers()
+    evaluation.until(driver, len(now) + 6)
+    evaluation.kill_workers(2)
     assert driver.wait(PATIENCE) == 1, evaluation.log.read_text()
 
     predictions = PredictionSet.load(evaluation.out / "predictions.parquet")
