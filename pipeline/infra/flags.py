@@ -19,7 +19,13 @@ from tyro import _errors as events
 
 Config = TypeVar("Config")
 
-_WORDS: Final = {"INT": "a whole number", "FLOAT": "a number", "STR": "a value", "PATH": "a path"}
+_WORDS: Final = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "STR": "a value",
+    "PATH": "a path",
+    "N|MIN:MAX": "a whole number or MIN:MAX",
+}
 _HELP: Final = ("-h", "--help")
 
 

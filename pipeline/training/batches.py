@@ -25,14 +25,12 @@ from das.sample import Batch, Sample, collate
 from das.skeleton import Skeleton
 from pipeline.data.data_sets import DataSet
 from pipeline.data.record import Record
+from pipeline.data.sample_columns import Made
 from pipeline.data.stored_rows import read_ahead, read_rows
 from pipeline.infra.prefetch import in_order
 from pipeline.training.config import IngestConfig
 from pipeline.training.order import EpochOrder, Run
 from pipeline.training.row_transform import UNREADABLE, RowTransform
-
-Made = tuple[Sample | str, Counter[str]]
-"""What ``RowTransform`` makes of a row."""
 
 
 @dataclass

@@ -8,38 +8,19 @@ and the network has room. Encoding again would cost the worker the decoding that
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from das.sample import Sample
-from das.skeleton import Skeleton
 from pipeline.data.ray_rows import quiet_context
+from pipeline.data.sample_columns import from_columns, samples_table
 from pipeline.data.stored_rows import read_rows
-from pipeline.training.batches import Made, OpenRun
+from pipeline.training.batches import OpenRun
 from pipeline.training.order import Run
 from pipeline.training.row_transform import RowTransform
-
-_ARRAYS = {
-    "image": np.uint8,
-    "K": np.float64,
-    "distortion": np.float64,
-    "joints_uv": np.float64,
-    "joints_depth": np.float64,
-    "visible": np.bool_,
-    "root_uv": np.float64,
-    "root_depth": np.float64,
-    "has_depth": np.bool_,
-    "masked": np.float64,
-}
-"""The arrays of a ``Sample``, and the type in which they travel: their own."""
 
 
 def open_runs_on_cluster(runs: Iterable[Run], transform: RowTransform) -> Iterator[OpenRun]:
@@ -57,7 +38,7 @@ def open_runs_on_cluster(runs: Iterable[Run], transform: RowTransform) -> Iterat
         yield OpenRun(run, made.__getitem__)
 
 
-def _batches(samples: Any) -> Iterator[pa.Table]:
+def _batches(samples: Any) -> Iterator[Any]:
     try:
         yield from samples.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=4)
     except ray.exceptions.RayTaskError as error:
@@ -83,43 +64,6 @@ class _Samples(Datasource):
         return [ReadTask(lambda run=run, make=self.transform: [_made(run, make)], unknown) for run in self.runs]
 
 
-def _made(run: Run, transform: RowTransform) -> pa.Table:
+def _made(run: Run, transform: RowTransform) -> Any:
     """The samples of a run as a table. Runs in a Ray task."""
-    made = [transform(record, run.copy) for record in read_rows(run.shard, run.group, run.rows)]
-    return pa.Table.from_pylist([to_columns(sample) for sample in made], schema=_SCHEMA)
-
-
-_SCHEMA = pa.schema(
-    [
-        ("fault", pa.string()),
-        ("left_out", pa.string()),
-        ("key", pa.string()),
-        *((name, pa.large_binary()) for name in _ARRAYS),
-        *((f"{name}_shape", pa.list_(pa.int32())) for name in _ARRAYS),
-    ]
-)
-
-
-def to_columns(made: Made) -> dict[str, Any]:
-    """What was made of a row, as plain columns: arrays are bytes and a shape."""
-    sample, left_out = made
-    columns: dict[str, Any] = {"left_out": json.dumps(left_out)}
-    if isinstance(sample, str):
-        return {**columns, "fault": sample}
-    columns["key"] = sample.key
-    for name, dtype in _ARRAYS.items():
-        array: np.ndarray = np.ascontiguousarray(getattr(sample, name), dtype)
-        columns |= {name: array.tobytes(), f"{name}_shape": array.shape}
-    return columns
-
-
-def from_columns(columns: dict[str, Any], skeleton: Skeleton) -> Made:
-    """The inverse of ``to_columns``."""
-    left_out: Counter[str] = Counter(json.loads(columns["left_out"]))
-    if columns["fault"] is not None:
-        return columns["fault"], left_out
-    arrays = {
-        name: np.frombuffer(bytearray(columns[name]), dtype).reshape(columns[f"{name}_shape"])
-        for name, dtype in _ARRAYS.items()
-    }
-    return Sample(key=columns["key"], skeleton=skeleton, **arrays), left_out
+    return samples_table(transform(record, run.copy) for record in read_rows(run.shard, run.group, run.rows))

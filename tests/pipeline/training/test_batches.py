@@ -15,10 +15,11 @@ from das.sample import Batch, Sample, collate
 from das.skeleton import PANOPTIC15
 from pipeline.data.data_sets import data_set
 from pipeline.data.manifest import load_manifest
+from pipeline.data.sample_columns import from_columns, to_columns
 from pipeline.data.shards import list_shards, read_records
 from pipeline.infra.columns import read_columns
 from pipeline.training.batches import TrainingBatches, fill_gaps
-from pipeline.training.cluster_decoding import from_columns, open_runs_on_cluster, to_columns
+from pipeline.training.cluster_decoding import open_runs_on_cluster
 from pipeline.training.config import IngestConfig
 from pipeline.training.row_transform import RowTransform
 
