@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from das.model_info import TRAINING_STATE_FILE, check_folder, load_info
+from pipeline.infra.files import copy_folder
 from pipeline.infra.mlflow_client import MlflowStore, error_code
 from pipeline.infra.redaction import redacted
 
@@ -61,7 +63,7 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
     """A local checkpoint folder for a model URI, downloaded unless the store is on this machine.
 
     Args:
-        uri: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH, or a local folder.
+        uri: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH, or a folder, local or of object storage.
         tracking_uri: absolute address of the MLflow store; not needed for folders.
         cache: folder of the downloads.
 
@@ -75,6 +77,8 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         r"runs:/(?P<run>[^/]+)/(?P<path>.+)", uri
     )
     if form is None:
+        if "://" in uri and not re.match("(models|runs):", uri):
+            return _copied_folder(uri, Path(cache).expanduser())
         if re.match(r"\w+:/", uri):
             wanted = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a folder"
             raise ValueError(f"model {redacted(uri)!r}, wanted {wanted}")
@@ -98,6 +102,21 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
     if found != wanted:
         raise ValueError(f"{uri}: {wanted[:16]} was registered, but {folder} is {found[:16]}: its files were changed")
     return folder
+
+
+def _copied_folder(uri: str, cache: Path) -> Path:
+    """A new local copy of a checkpoint folder in object storage: a training may replace the folder's files."""
+    cache.mkdir(parents=True, exist_ok=True)
+    target = Path(tempfile.mkdtemp(prefix="run-", dir=cache)) / "checkpoint"
+    try:
+        copy_folder(uri, target)
+        check_folder(target)
+    except BaseException as error:
+        shutil.rmtree(target.parent)
+        if isinstance(error, ValueError):  # of the copy, which the user does not know
+            raise ValueError(str(error).replace(str(target), redacted(uri))) from error
+        raise
+    return target
 
 
 def _artifact_folder(client: Any, run_id: str, path: str, cache: Path, cached_as: str | None = None) -> Path:

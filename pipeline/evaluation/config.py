@@ -18,7 +18,7 @@ class EvaluateConfig:
     """One model, or the predictions in one file, scored on one split of prepared data."""
 
     model: str = ""
-    """Checkpoint folder, or a registered model such as models:/das-panoptic@champion."""
+    """Checkpoint folder (or URI), or a registered model such as models:/das-panoptic@champion."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(required)")] = ()
     """Prepared data folders (or URIs), scored together; default $DAS_PREPARED, else `prepared` of das.yaml."""
     split: Split = "test"

@@ -53,6 +53,12 @@ def join(uri: str | Path, *names: str) -> str:
     return "/".join((place.rstrip("/"), *names)) + mark + options
 
 
+def beside(uri: str | Path, name: str) -> str:
+    """Path or URI of ``name`` in the folder that contains ``uri``; the ``?options`` of a URI stay at the end."""
+    place, mark, options = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
+    return f"{place.rstrip('/').rpartition('/')[0]}/{name}{mark}{options}"
+
+
 def exists(uri: str | Path) -> bool:
     """Whether a file or folder exists."""
     filesystem, path = locate(uri)

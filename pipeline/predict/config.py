@@ -28,7 +28,7 @@ class PredictConfig:
     ]
     """Photos (anything that OpenCV reads) or videos."""
     model: str
-    """Checkpoint folder, or a registered model such as models:/das-demo@champion."""
+    """Checkpoint folder (or URI), or a registered model such as models:/das-demo@champion."""
     out: str = "predictions"
     """Folder for the results."""
     fov: float = ASSUMED_FOV_DEGREES

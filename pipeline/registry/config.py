@@ -15,7 +15,7 @@ class PromoteConfig:
     """One candidate for the alias champion."""
 
     model: str
-    """Checkpoint folder, such as runs/NAME/best, or runs:/RUN_ID/checkpoint."""
+    """Checkpoint folder (or URI), such as runs/NAME/best, or runs:/RUN_ID/checkpoint."""
     scores: str
     """Its evaluation by `das evaluate`: the folder, the scores.json in it, or the id of the MLflow run."""
     name: ModelName

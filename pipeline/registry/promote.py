@@ -24,8 +24,9 @@ from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
 from pipeline.evaluation.result import REPORT_FILE
 from pipeline.evaluation.scores import SCORES_FILE, Evidence, Scores
 from pipeline.infra.cluster import absolute_storage
-from pipeline.infra.files import exists, join, read_bytes, read_json
+from pipeline.infra.files import beside, exists, join, read_bytes, read_json
 from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.infra.redaction import redacted
 from pipeline.models import FINISHED_FILE, fingerprint, resolve_model, run_file
 from pipeline.registry.champion_lock import champion_lock
 from pipeline.registry.config import PromoteConfig
@@ -204,9 +205,11 @@ def _training_run(model: str, folder: Path) -> str:
     """The MLflow run that trained a checkpoint: named in its URI, or written beside it when training finished."""
     if model.startswith("runs:/"):
         return model.removeprefix("runs:/").split("/")[0]
-    note = folder.parent / FINISHED_FILE
-    if not note.is_file():
-        raise ValueError(f"{model}: no {note.name} beside it that names its training run, wanted --run RUN_ID")
+    note = beside(model if "://" in model else folder, FINISHED_FILE)
+    if not exists(note):
+        raise ValueError(
+            f"{redacted(model)}: no {FINISHED_FILE} beside it that names its training run, wanted --run RUN_ID"
+        )
     return str(read_json(note)["run_id"])
 
 

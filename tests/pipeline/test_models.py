@@ -87,7 +87,7 @@ def test_versions_of_a_server_are_downloaded_once_and_checked_each_time(mlflow_s
         ("models:/das-known@chmpion", r"model 'das-known' has no alias 'chmpion'; there are: champion \(version 1\)"),
         ("models:/das-known/9", "model 'das-known' has no version 9; there are: 1$"),
         ("models:/das-known", "wanted models:/NAME@ALIAS"),
-        ("s3://bucket/model", "wanted models:/NAME@ALIAS"),
+        ("model:/bucket/model", "wanted models:/NAME@ALIAS"),
         ("runs:/0123/checkpoint", "run '0123' is not in sqlite"),
         ("runs:/RUN/../../secret", "leads out of its artifacts"),
         ("runs:/RUN//etc", "leads out of its artifacts"),

@@ -19,6 +19,7 @@ from pipeline.infra.claims import claimed
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import delete, exists, join, locate, names, read_json, staged, write_bytes, write_json
 from pipeline.infra.mlflow_client import MlflowStore
+from pipeline.models import resolve_model
 from pipeline.tracking import delivery
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.run_folder import save_best
@@ -148,6 +149,16 @@ def test_files_of_a_run_in_object_storage_reach_mlflow_also_when_sent_late(endpo
     assert objects(folder + "/best").keys() == {"config.json", "training_state.pt"}
     with pytest.raises(ValueError, match="s3://bucket/run/nothing does not exist"):
         tracker.log_artifact("s3://bucket/run/nothing")
+
+
+def test_a_model_that_is_not_in_a_bucket_is_named_and_leaves_no_copy(endpoint, tmp_path):
+    for uri in ("s3://bucket/no-model", "s3://no-such-bucket-anywhere/best"):
+        with pytest.raises(ValueError, match=f"{uri}: no such folder"):
+            resolve_model(uri, cache=tmp_path)
+    write_bytes("s3://bucket/no-checkpoint/a.txt", b"text")
+    with pytest.raises(ValueError, match="s3://bucket/no-checkpoint is no complete .*config.json"):
+        resolve_model("s3://bucket/no-checkpoint", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def unreachable(*_):
