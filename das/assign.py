@@ -36,12 +36,14 @@ class Positives:
         person: (P,) int64, index of the person in its image.
         points: (P, 2) px, positions of the cells in the network input.
         centerness: (P,) target in (0, 1].
+        shape: rows and columns of the level.
     """
 
     cells: FeaturePoints
     person: Tensor
     points: Tensor
     centerness: Tensor
+    shape: tuple[int, int]
 
 
 def level_shape(height: int, width: int, stride: int) -> tuple[int, int]:
@@ -112,7 +114,7 @@ def assign(batch: Batch, config: DASConfig) -> list[Positives]:
         image, index = torch.nonzero(closest.isfinite(), as_tuple=True)
         cells = FeaturePoints(image, index // columns, index % columns)
         centerness = centerness_target(closest[image, index], stride, config.positive_radius)
-        levels.append(Positives(cells, person[image, index], points[index], centerness))
+        levels.append(Positives(cells, person[image, index], points[index], centerness, (rows, columns)))
     return levels
 
 
