@@ -10,7 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from das.assign import assign
+from das.assign import (
+    IMAGES,
+    POSITIVES,
+    POSITIVES_WITH_DEPTH,
+    SUPERVISED_JOINTS,
+    Targets,
+    assign,
+    supervised_predictions,
+    targets_of,
+)
 from das.config import DASConfig
 from das.flow import RealNVP, log_densities
 from das.loss import (
@@ -25,15 +34,6 @@ from das.loss import (
 from das.model import HeadOutput
 from das.recursive_update import FeaturePoints, update_at
 from das.sample import Batch
-from das.targets import (
-    IMAGES,
-    POSITIVES,
-    POSITIVES_WITH_DEPTH,
-    SUPERVISED_JOINTS,
-    Targets,
-    supervised_predictions,
-    targets_of,
-)
 
 
 class Criterion(nn.Module):

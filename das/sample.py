@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from das.targets import Targets
+    from das.assign import Targets
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Batch:
         root_uv: (B, N, 2) float32 pixels. root_depth: (B, N) float32 mm.
         has_depth: (B, N) bool. person_mask: (B, N) bool, False for padding.
         masked: (B, M, 4) float32 pixels, x0 y0 x1 y1, areas that are no background; padding contains no point.
-        targets: what the losses of one model need from the people (``das.targets.with_targets``), or None.
+        targets: what the losses of one model need from the people (``das.assign.with_targets``), or None.
     """
 
     keys: list[str]

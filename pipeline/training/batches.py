@@ -20,10 +20,10 @@ from itertools import islice
 
 import numpy as np
 
+from das.assign import with_targets
 from das.config import DASConfig
 from das.recipe import RecipeConfig
 from das.sample import Batch, Sample, collate
-from das.targets import with_targets
 from pipeline.data.data_sets import DataSet
 from pipeline.data.record import Record
 from pipeline.data.stored_rows import read_ahead, read_rows

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from das.assign import assign
+from das.assign import POSITIVES, SUPERVISED_JOINTS, assign
 from das.config import DASConfig, paper_resnet50, release_panoptic, small
 from das.criterion import Criterion
 from das.head import LevelOutput
 from das.loss import rle_release_loss
 from das.model import HeadOutput
 from das.recursive_update import UpdateState
-from das.targets import POSITIVES, SUPERVISED_JOINTS
 from tests.das.release_vectors import batch_of, head_output, load_flows, numbered, scatter
 from tests.das.scenes import part_of
 

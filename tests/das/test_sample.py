@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from das.assign import with_targets
 from das.config import small
 from das.sample import Sample, collate
 from das.skeleton import COCO17, PANOPTIC15
-from das.targets import with_targets
 
 
 def sample(people=2, height=40, width=50, skeleton=PANOPTIC15, seed=0):

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from das.assign import with_targets
 from das.config import small
 from das.recipe import small_recipe
 from das.sample import Batch, Sample, collate
 from das.skeleton import PANOPTIC15
-from das.targets import with_targets
 from pipeline.data.data_sets import data_set
 from pipeline.data.manifest import load_manifest
 from pipeline.data.shards import list_shards, read_records

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from das.assign import with_targets
 from das.checkpoint import load_model, load_training_state, save_model
 from das.config import VARIANTS
 from das.model import DAS
 from das.model_info import load_info
-from das.targets import with_targets
 from das.train_step import TrainStep
 from pipeline.data.digest import found_in, hashes
 from pipeline.evaluation.train_overlap import training_files
