@@ -22,6 +22,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from das.backbone import recompute_layers
 from das.model import channels_last
 from das.model_info import ModelInfo
 from das.recipe import RecipeConfig
@@ -83,6 +84,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     config, worker = job.config, Worker.current()
     torch.set_num_threads(config.threads or max(1, int(config.cpus_per_worker)))
     torch.manual_seed(config.seed)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.optim.tf32
 
     batches = _batches(job, worker)
     progress = TrainingProgress(config.optim, batches.steps)
@@ -178,7 +180,13 @@ def _state(job: TrainJob, batches: TrainingBatches, progress: TrainingProgress, 
         initialise(step, config.pretrained, config.optim.start_at_mean, batches.first_images(PRIOR_IMAGES))
     step.to(worker.device)
     channels_last(step)
+    if config.optim.recompute_backbone:
+        recompute_layers(step.model.backbone)
+    if config.optim.sync_norms and worker.world > 1:
+        step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     state = TrainingState.new(step, config.optim, progress, worker.device)
+    if config.optim.compile:
+        step.model.compile()
     if checkpoint is not None:
         _restore(state, checkpoint, worker)
     return state
