@@ -11,14 +11,15 @@ import io
 import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class Backbone(nn.Module, ABC):
@@ -99,6 +100,47 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(x)) + skip, inplace=True)
 
 
+class Layer(nn.Sequential):
+    """Residual blocks of one resolution.
+
+    Attributes:
+        recompute: keep only the input for the backward pass, and compute the blocks again there.
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D, h / stride, w / stride)."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return super().forward(x)
+        found = checkpoint(super().forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts)
+        assert isinstance(found, Tensor)
+        return found
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), self._statistics_kept()
+
+    @contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        """The second pass over the same images leaves running statistics as the first made them."""
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def recompute_layers(backbone: nn.Module) -> None:
+    """Makes every residual layer of a backbone compute its blocks again in the backward pass."""
+    for layer in backbone.modules():
+        if isinstance(layer, Layer):
+            layer.recompute = True
+
+
 def _layer(
     block: type[BasicBlock] | type[Bottleneck],
     in_channels: int,
@@ -106,7 +148,7 @@ def _layer(
     blocks: int,
     stride: int,
     skip_names: tuple[str, str],
-) -> nn.Sequential:
+) -> Layer:
     """``blocks`` residual blocks; the first has the stride and, where shapes change, a projected skip."""
     out_channels = width * block.expansion
     downsample = None
@@ -115,7 +157,7 @@ def _layer(
         parts = zip(skip_names, (convolution, nn.BatchNorm2d(out_channels)), strict=True)
         downsample = nn.Sequential(OrderedDict[str, nn.Module](parts))
     first = block(in_channels, width, stride, downsample)
-    return nn.Sequential(first, *(block(out_channels, width, 1, None) for _ in range(blocks - 1)))
+    return Layer(first, *(block(out_channels, width, 1, None) for _ in range(blocks - 1)))
 
 
 def init_convolutions(module: nn.Module) -> None:

@@ -5,16 +5,23 @@ The flows belong to the criterion: only training needs them, so a model for pred
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from das.assign import Positives, assign, masked_points
-from das.camera import mean_focal
-from das.codec import PoseCodec
+from das.assign import (
+    IMAGES,
+    POSITIVES,
+    POSITIVES_WITH_DEPTH,
+    SUPERVISED_JOINTS,
+    Targets,
+    assign,
+    supervised_predictions,
+    targets_of,
+)
 from das.config import DASConfig
-from das.flow import RealNVP
+from das.flow import RealNVP, log_densities
 from das.loss import (
     POSE_LOSSES,
     PoseLoss,
@@ -27,27 +34,6 @@ from das.loss import (
 from das.model import HeadOutput
 from das.recursive_update import FeaturePoints, update_at
 from das.sample import Batch
-
-# What the four entries of ``Criterion.counts`` hold.
-POSITIVES, IMAGES, POSITIVES_WITH_DEPTH, SUPERVISED_JOINTS = range(4)
-
-
-@dataclass
-class Targets:
-    """Targets of the P positives of all levels, in network units.
-
-    Attributes:
-        centerness: (P,). root: (P, 3). joints: (P, J, 3). All as ``PoseCodec.encode`` makes them.
-        has_depth: (P,) bool, the person is annotated in 3D.
-        supervised: (P, J) bool, the joint has a target. has_z: (P, J) bool, a target in depth too.
-    """
-
-    centerness: Tensor
-    root: Tensor
-    joints: Tensor
-    has_depth: Tensor
-    supervised: Tensor
-    has_z: Tensor
 
 
 class Criterion(nn.Module):
@@ -62,10 +48,7 @@ class Criterion(nn.Module):
     def __init__(self, config: DASConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = PoseCodec(config)
-        self.predictions = ["updated"] if config.layers else ["initial"]
-        if config.layers and config.supervise_initial:
-            self.predictions.append("initial")
+        self.predictions = supervised_predictions(config)
         self.pose_loss = POSE_LOSSES[config.pose_likelihood]
         self.flows = nn.ModuleDict()
         if not isinstance(self.pose_loss, Regression):
@@ -79,46 +62,20 @@ class Criterion(nn.Module):
         assert isinstance(flow, RealNVP)
         return flow
 
+    def _densities(self, prediction: str, residuals: Tensor) -> tuple[Tensor, Tensor]:
+        """Log densities (M,) of residuals (M, 3) of one prediction, in u, v and in all dimensions."""
+        plane, space = log_densities([self.flow(prediction, dim) for dim in (2, 3)], residuals)
+        return plane, space
+
+    def targets(self, batch: Batch) -> Targets:
+        """The targets that came with the batch; for a batch without any they are made here."""
+        if batch.targets is not None:
+            return batch.targets
+        return targets_of(batch, assign(batch, self.config), self.config)
+
     def counts(self, batch: Batch) -> Tensor:
-        """(4,) float64: positives, images, positives with depth, supervised joints; from targets alone.
-
-        A joint counts once for each supervised prediction.
-        """
-        targets = self.targets(batch, assign(batch, self.config))
-        counts = torch.zeros(4, dtype=torch.float64, device=batch.images.device)
-        counts[POSITIVES] = len(targets.root)
-        counts[IMAGES] = len(batch.keys)
-        counts[POSITIVES_WITH_DEPTH] = targets.has_depth.sum()
-        counts[SUPERVISED_JOINTS] = len(self.predictions) * targets.supervised.sum()
-        return counts
-
-    def targets(self, batch: Batch, positives: list[Positives]) -> Targets:
-        """Targets of all positives, level after level in the order of ``positives``."""
-        image = torch.cat([p.cells.image for p in positives])
-        person = torch.cat([p.person for p in positives])
-        points = torch.cat([p.points for p in positives])
-        stride = torch.cat([p.centerness.new_full((len(p.person),), s) for p, s in zip(positives, self.config.strides)])
-        root, joints = self.codec.encode(
-            batch.joints_uv[image, person],
-            batch.joints_depth[image, person],
-            batch.root_uv[image, person],
-            batch.root_depth[image, person],
-            points,
-            stride,
-            mean_focal(batch.K)[image],
-        )
-        has_depth, supervised = batch.has_depth[image, person], batch.visible[image, person]
-        has_z = has_depth[:, None].expand_as(supervised)
-        is_root = torch.arange(joints.shape[1], device=joints.device) == self.codec.root_index
-        # The root's own depth offset is 0 by definition. The release adds its constant likelihood, ours does not.
-        if isinstance(self.pose_loss, Regression) or not self.pose_loss.root_depth:
-            has_z = has_z & ~is_root
-        # With offsets from the root, the root's own image offset is 0 by definition too. Its sigma would shrink to the
-        # floor, and its gradients (1 / sigma) would exceed all others.
-        if self.config.offset_origin == "root":
-            supervised = supervised & ~is_root
-        centerness = torch.cat([p.centerness for p in positives])
-        return Targets(centerness, root, joints, has_depth, supervised, has_z)
+        """(4,) float64, on the CPU: positives, images, positives with depth, supervised joints; from targets alone."""
+        return self.targets(batch).counts
 
     def forward(self, output: HeadOutput, batch: Batch) -> dict[str, Tensor]:
         """Sums over this batch, without weights: cls, centerness, root_uv, root_depth, pose and its parts nll_*.
@@ -126,19 +83,11 @@ class Criterion(nn.Module):
         Everything is float32, under autocast too.
         """
         with torch.autocast(batch.images.device.type, enabled=False):
-            positives = assign(batch, self.config)
-            targets = self.targets(batch, positives)
-            confidence, is_positive = [], []
-            for level, positive in zip(output.levels, positives, strict=True):
-                mask = torch.zeros_like(level.confidence[:, 0], dtype=torch.bool)
-                mask[tuple(positive.cells)] = True
-                is_positive.append(mask.flatten(1))
-                confidence.append(level.confidence.flatten(1))
-            positive_points = torch.cat(is_positive, 1)
-            counted = positive_points | ~torch.cat(masked_points(batch, self.config), 1)
-            sums = {"cls": focal_loss(torch.cat(confidence, 1).float(), positive_points, counted)[0]}
+            targets = self.targets(batch)
+            confidence = torch.cat([level.confidence.flatten(1) for level in output.levels], 1)
+            sums = {"cls": focal_loss(confidence.float(), targets.positive, targets.counted)[0]}
 
-            cells = [p.cells for p in positives]
+            cells = targets.cells
             centerness = _read([level.centerness for level in output.levels], cells)[:, 0]  # (P,)
             root = _read([level.root for level in output.levels], cells)  # (P, 3)
             sums["centerness"], _ = centerness_loss(centerness, targets.centerness)
@@ -178,8 +127,7 @@ class Criterion(nn.Module):
                 sigma,
                 supervised,
                 has_z,
-                self.flow(p, 2),
-                self.flow(p, 3),
+                partial(self._densities, p),
             )
             for p in self.predictions
         ]
@@ -195,7 +143,8 @@ class Criterion(nn.Module):
             cls, centerness, root, pose and its parts nll_sigma, nll_prior, nll_flow without weights, and their
             weighted sum ``loss``. Added over all parts they are the losses of the global batch.
         """
-        count = totals.to(sums["cls"])
+        # From the CPU. A copy that is waited for would wait for all that the GPU has to do.
+        count = totals.to(sums["cls"], non_blocking=True)
         at_least_one = count.clamp(min=1)
         named = {
             "cls": sums["cls"] / (count[POSITIVES] + count[IMAGES]),

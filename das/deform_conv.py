@@ -61,11 +61,11 @@ def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: T
 def _places(offset: Tensor) -> Tensor:
     """Displacements (B, 18, h, w) in cells -> the grid (B, 9, h, w, 2) of where each tap reads."""
     height, width = offset.shape[2:]
-    steps = torch.arange(-1, 2, device=offset.device, dtype=offset.dtype)
-    dy, dx = steps.repeat_interleave(3)[:, None, None], steps.repeat(3)[:, None, None]  # in the order of the weights
-    y = torch.arange(height, device=offset.device, dtype=offset.dtype)[:, None] + dy
-    x = torch.arange(width, device=offset.device, dtype=offset.dtype) + dx
-    return sampling_grid(x + offset[:, 1::2], y + offset[:, 0::2], height, width)
+    # Each of the 3 rows or columns of taps starts one cell later than the one before.
+    y = torch.arange(-1, height + 1, device=offset.device, dtype=offset.dtype).unfold(0, height, 1)  # (3, h)
+    x = torch.arange(-1, width + 1, device=offset.device, dtype=offset.dtype).unfold(0, width, 1)  # (3, w)
+    dy, dx = offset.unflatten(1, (3, 3, 2)).unbind(3)  # (B, 3, 3, h, w), in the order of the weights
+    return sampling_grid(x[:, None] + dx, y[:, None, :, None] + dy, height, width).flatten(1, 2)
 
 
 def _read(x: Tensor, grid: Tensor, mask: Tensor, weight: Tensor) -> Tensor:

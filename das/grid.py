@@ -12,4 +12,4 @@ def sampling_grid(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
     It counts from -1 at the outer edge of the first cell to 1 at the outer edge of the last, x before y
     (``align_corners=False``).
     """
-    return torch.stack(((x + 0.5) * (2 / width) - 1, (y + 0.5) * (2 / height) - 1), dim=-1)
+    return torch.stack((x * (2 / width) + (1 / width - 1), y * (2 / height) + (1 / height - 1)), dim=-1)

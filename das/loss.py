@@ -29,11 +29,8 @@ _FOCAL_GAMMA = 2.0
 _SMOOTH_L1_BETA = 1 / 9
 
 
-class Flow(Protocol):
-    """A learned density over residuals."""
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log density (M,) of M residuals (M, dim)."""
+Densities = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Learned densities G over residuals (M, 3): log density (M,) of their u, v, and (M,) of all three dimensions."""
 
 
 class PoseLoss(NamedTuple):
@@ -75,12 +72,12 @@ def focal_loss(logits: Tensor, positive: Tensor, counted: Tensor | None = None) 
 def centerness_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Binary cross entropy with a soft target: logits (P,), target (P,) in [0, 1]; the count is P."""
     total = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    return total, torch.tensor(len(logits), device=logits.device)
+    return total, _count(logits)
 
 
 def root_uv_loss(root: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """L1 of the root's image offset (Eq. 2), (P, 2) strides, summed over u and v; the count is P."""
-    return (root - target).abs().sum(), torch.tensor(len(root), device=root.device)
+    return (root - target).abs().sum(), _count(root)
 
 
 def root_depth_loss(depth: Tensor, target: Tensor, has_depth: Tensor, form: RootDepthLoss) -> tuple[Tensor, Tensor]:
@@ -95,7 +92,7 @@ def root_depth_loss(depth: Tensor, target: Tensor, has_depth: Tensor, form: Root
     Returns:
         The sum, and how many positives have depth.
     """
-    return ROOT_DEPTH_LOSSES[form](depth[has_depth], target[has_depth]), has_depth.sum()
+    return ROOT_DEPTH_LOSSES[form](depth.where(has_depth, 0.0), target.where(has_depth, 0.0)), has_depth.sum()
 
 
 def l1_pose_loss(offsets: Tensor, target: Tensor, supervised: Tensor, has_z: Tensor) -> PoseLoss:
@@ -107,14 +104,14 @@ def l1_pose_loss(offsets: Tensor, target: Tensor, supervised: Tensor, has_z: Ten
         supervised: (P, J) bool, the joint counts.
         has_z: (P, J) bool, it counts in depth too, else in u, v alone.
     """
-    in_depth = supervised & has_z
-    total = (offsets - target)[supervised][:, :2].abs().sum() + (offsets - target)[in_depth][:, 2].abs().sum()
+    dimensions = torch.stack((supervised, supervised, supervised & has_z), dim=-1)
+    total = (offsets - target).where(dimensions, 0.0).abs().sum()
     nothing = total.detach() * 0
     return PoseLoss(total, supervised.sum(), nothing, nothing, nothing)
 
 
 def rle_loss(
-    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, flow_2d: Flow, flow_3d: Flow
+    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, densities: Densities
 ) -> PoseLoss:
     """Residual log-likelihood (Eq. 9), once per joint: -log Q(z) - log G(z) + sum over dimensions of log sigma.
 
@@ -127,21 +124,19 @@ def rle_loss(
         sigma: (P, J, 3) scales, above 0.
         supervised: (P, J) bool, the joint counts.
         has_z: (P, J) bool, it counts in depth too, else in u, v alone.
-        flow_2d: G of u, v.
-        flow_3d: G of u, v, z.
+        densities: G of u, v, and of u, v, z.
     """
-    nll_sigma, nll_prior, nll_flow = offsets.new_zeros(3).unbind()
-    for dims, flow, rows in ((2, flow_2d, supervised & ~has_z), (3, flow_3d, supervised & has_z)):
-        scale = sigma[rows][:, :dims]  # (M, dims)
-        z = (target[rows][:, :dims] - offsets[rows][:, :dims]) / scale
-        nll_sigma = nll_sigma + scale.log().sum()
-        nll_prior = nll_prior + (z.abs() + math.log(2)).sum()
-        nll_flow = nll_flow - flow.log_prob(z).sum()
+    dimensions = torch.stack((supervised, supervised, supervised & has_z), dim=-1)  # (P, J, 3)
+    scale = sigma.where(dimensions, 1.0)
+    z = (target - offsets).where(dimensions, 0.0) / scale
+    nll_sigma = scale.log().sum()
+    nll_prior = z.abs().sum() + math.log(2) * dimensions.sum()
+    nll_flow = -_log_density(z, supervised, has_z, densities)
     return PoseLoss(nll_sigma + nll_prior + nll_flow, supervised.sum(), nll_sigma, nll_prior, nll_flow)
 
 
 def rle_release_loss(
-    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, flow_2d: Flow, flow_3d: Flow
+    offsets: Tensor, target: Tensor, sigma: Tensor, supervised: Tensor, has_z: Tensor, densities: Densities
 ) -> PoseLoss:
     """The released form of Eq. 9, summed over all 3 dimensions of every supervised joint.
 
@@ -150,13 +145,29 @@ def rle_release_loss(
     constant log sqrt(2 pi); the residual given to the flow is (u - t) / sigma, of the opposite sign. A joint without
     depth still counts 3 dimensions: its z adds a constant. Arguments as for ``rle_loss``.
     """
-    nll_sigma, nll_prior, nll_flow = offsets.new_zeros(3).unbind()
-    for dims, flow, rows in ((2, flow_2d, supervised & ~has_z), (3, flow_3d, supervised & has_z)):
-        error, scale = (offsets - target)[rows], sigma[rows]  # (M, 3)
-        nll_sigma = nll_sigma + 2 * scale.log().sum()
-        nll_prior = nll_prior + (error.abs() / (math.sqrt(2) * scale + 1e-9) + math.log(math.sqrt(2 * math.pi))).sum()
-        nll_flow = nll_flow - 3 * flow.log_prob(error[:, :dims] / scale[:, :dims]).sum()
+    error = (offsets - target).where(supervised[..., None], 0.0)
+    scale = sigma.where(supervised[..., None], 1.0)
+    nll_sigma = 2 * scale.log().sum()
+    constant = 3 * math.log(math.sqrt(2 * math.pi)) * supervised.sum()
+    nll_prior = (error.abs() / (math.sqrt(2) * scale + 1e-9)).sum() + constant
+    nll_flow = -3 * _log_density(error / scale, supervised, has_z, densities)
     return PoseLoss(nll_sigma + nll_prior + nll_flow, supervised.sum(), nll_sigma, nll_prior, nll_flow)
+
+
+def _log_density(residual: Tensor, supervised: Tensor, has_z: Tensor, densities: Densities) -> Tensor:
+    """Sum of log G over the supervised joints: (P, J, 3) residuals in 2 dimensions where there is no depth, else in 3.
+
+    Both densities are taken of every joint, unsupervised ones at 0, and masks pick one: shapes are known beforehand, so
+    the host need not wait for a GPU to count.
+    """
+    plane, space = densities(residual.flatten(0, 1))  # (P J,)
+    density = torch.where(has_z.flatten(), space, plane)
+    return density.where(supervised.flatten(), 0.0).sum()
+
+
+def _count(rows: Tensor) -> Tensor:
+    """The number of rows, made on their device."""
+    return torch.full((), len(rows), device=rows.device)
 
 
 class RegressionLoss(Protocol):
@@ -176,8 +187,7 @@ class LikelihoodLoss(Protocol):
         sigma: Tensor,
         supervised: Tensor,
         has_z: Tensor,
-        flow_2d: Flow,
-        flow_3d: Flow,
+        densities: Densities,
     ) -> PoseLoss:
         """Sum over the supervised joints."""
 

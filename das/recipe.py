@@ -100,6 +100,9 @@ class RecipeConfig:
     """The nose of coco19 annotations supervises the joint ``head``; in the release it is invisible."""
     synthesised_joints: tuple[Synthesised, ...] = ()
     """Joints computed from shoulders and hips where a source lacks them (das/skeleton.py); none in the release."""
+    scaled_decoding: bool = True
+    """JPEGs that are seen at half their size or less are decoded at half of it, which is faster; the geometry is the
+    same, the pixels are averaged by the decoder. Off in the release."""
     depth_scaled_for: Literal["everyone", "first_person"] = "everyone"
     """People whose normalised depth is scaled with the window; in the release only the first person of an image."""
 
@@ -130,9 +133,10 @@ class RecipeConfig:
     def from_json(cls, value: dict[str, Any]) -> RecipeConfig:
         """Inverse of ``to_json``; ValueError names unknown, missing or bad fields.
 
-        Recipes of checkpoints without ``mask_people_without_root`` are of a time when nothing was masked.
+        Recipes of checkpoints without ``mask_people_without_root`` or ``scaled_decoding`` are of a time when nothing
+        was masked, or every image was decoded at its full size.
         """
-        value = {"mask_people_without_root": False, **value}
+        value = {"mask_people_without_root": False, "scaled_decoding": False, **value}
         check_json(cls, value, cls.__name__)
         parts = {"test_size": InputSize, "with_depth": Augmentation, "without_depth": Augmentation}
         for name, part in parts.items():
@@ -174,6 +178,7 @@ def _as_released(recipe: RecipeConfig) -> RecipeConfig:
         keep_images_with_invalid_people=False,
         mask_people_without_root=False,
         coco19_nose_is_head=False,
+        scaled_decoding=False,
         depth_scaled_for="first_person",
     )
 

@@ -6,8 +6,9 @@ never do: ``visible`` for joints, ``has_depth`` for people annotated in 2D only,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from das.skeleton import Skeleton
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from das.assign import Targets
 
 
 @dataclass
@@ -86,6 +89,7 @@ class Batch:
         root_uv: (B, N, 2) float32 pixels. root_depth: (B, N) float32 mm.
         has_depth: (B, N) bool. person_mask: (B, N) bool, False for padding.
         masked: (B, M, 4) float32 pixels, x0 y0 x1 y1, areas that are no background; padding contains no point.
+        targets: what the losses of one model need from the people (``das.assign.with_targets``), or None.
     """
 
     keys: list[str]
@@ -101,16 +105,20 @@ class Batch:
     has_depth: Tensor
     person_mask: Tensor
     masked: Tensor
+    targets: Targets | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
-        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
+        """The same batch with every tensor on ``device``, all but the targets' counts."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory, from which ``to`` copies while the GPU computes."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
-        return replace(self, **{name: t.pin_memory() for name, t in tensors.items()})
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        names = [f.name for f in fields(self) if f.name not in ("keys", "targets")]
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, targets=self.targets and self.targets.map(change), **changed)
 
 
 def collate(samples: list[Sample], pad_to: int = 32) -> Batch:

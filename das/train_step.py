@@ -34,7 +34,7 @@ class TrainStep(nn.Module):
         self.want_sigma = self.model.head.sigma is not None
 
     def counts(self, batch: Batch) -> Tensor:
-        """(4,) float64: positives, images, positives with depth, supervised joints; depends on targets alone."""
+        """(4,) float64, on the CPU: positives, images, positives with depth, supervised joints; from targets alone."""
         return self.criterion.counts(batch)
 
     def forward(self, batch: Batch, totals: Tensor) -> dict[str, Tensor]:

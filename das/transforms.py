@@ -17,6 +17,7 @@ left and right *names* are swapped, because the network must call left what look
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -56,6 +57,10 @@ def resize_matrix(height: int, width: int, size: InputSize) -> tuple[np.ndarray,
 def flip_matrix(width: int) -> np.ndarray:
     """Mirrors an image left to right, ``u' = width - 1 - u``."""
     return np.array([[-1.0, 0, width - 1], [0, 1, 0]])
+
+
+# From an image of half the size to the full one: pixel i covers 2 i and 2 i + 1, so its centre is at 2 i + 0.5.
+FROM_HALF = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5]])
 
 
 def window_matrix(height: int, width: int, scale: float, rotation: float, shift: tuple[float, float]) -> np.ndarray:
@@ -209,17 +214,20 @@ def move_boxes(boxes: np.ndarray, A: np.ndarray, height: int, width: int) -> np.
     return np.hstack([low, high])[(low <= high).all(axis=1)]
 
 
-def move(sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool = False) -> Sample:
+def move(
+    sample: Sample, A: np.ndarray, height: int, width: int, mirrored: bool = False, seen: np.ndarray | None = None
+) -> Sample:
     """The sample seen through A (2, 3): image, positions and masked boxes move, ``K' = A K``, depths stay.
 
     Joints that leave the new image of height x width pixels become invisible; people stay, wherever they are.
-    ``mirrored`` says that A mirrors the picture: left and right names are swapped.
+    ``mirrored`` says that A mirrors the picture: left and right names are swapped. ``seen`` is the new image, where it
+    was made from other pixels than the sample's.
     """
     names = np.array(sample.skeleton.flip_permutation) if mirrored else np.arange(len(sample.skeleton))
     joints_uv = sample.joints_uv[:, names] @ A[:, :2].T + A[:, 2]
     return replace(
         sample,
-        image=warp(sample.image, A, height, width),
+        image=warp(sample.image, A, height, width) if seen is None else seen,
         K=transform_intrinsics(A, sample.K),
         joints_uv=joints_uv,
         joints_depth=sample.joints_depth[:, names],
@@ -275,17 +283,23 @@ def draw(recipe: RecipeConfig, has_depth: bool, height: int, width: int, rng: np
     )
 
 
-def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | DroppedSample:
+Decode = Callable[[bool], tuple[np.ndarray, bool]]
+"""Gives the pixels of an image: at half the size, if True is asked for and it can be done, and whether it was."""
+
+
+def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig, decode: Decode | None = None) -> Sample | DroppedSample:
     """The sample under one drawn augmentation; people whose root leaves the image are removed.
 
-    Where they are still visible, their area is masked, if the recipe masks at all.
+    Where they are still visible, their area is masked, if the recipe masks at all. With ``decode`` pixels come from
+    there, and the sample's own image says only how large it is.
     """
     (h, w), (height, width) = sample.image.shape[:2], drawn.size
     A = drawn.matrix(h, w)
     stay = inside(sample.root_uv @ A[:, :2].T + A[:, 2], height, width)
     if stay.sum() < recipe.min_people:  # checked before the warp, the most expensive step
         return DroppedSample(sample.key, "too few people after augmentation")
-    moved = move(sample, A, height, width, drawn.flip)
+    seen = None if decode is None else _seen(decode, A, height, width, recipe.scaled_decoding)
+    moved = move(sample, A, height, width, drawn.flip, seen)
     if recipe.depth_scaled_for == "first_person":
         moved = _scale_first_person_only(moved, drawn.scale)
     masked = np.concatenate([moved.masked, tight_boxes(moved.joints_uv[~stay], moved.visible[~stay])])
@@ -297,6 +311,12 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig) -> Sample | Dropp
         border = np.full_like(image, np.rint(BORDER_COLOUR))
         image = cv2.copyTo(image, _covered(A, h, w, height, width), border)
     return replace(moved, image=image)
+
+
+def _seen(decode: Decode, A: np.ndarray, height: int, width: int, scaled: bool) -> np.ndarray:
+    """The image seen through A, which is for its full size, decoded at half of it where nothing is lost."""
+    image, half = decode(scaled and abs(np.linalg.det(A[:, :2])) <= 0.25)
+    return warp(image, compose(FROM_HALF, A) if half else A, height, width)
 
 
 def _covered(A: np.ndarray, h: int, w: int, height: int, width: int) -> np.ndarray:
@@ -320,17 +340,20 @@ def _scale_first_person_only(sample: Sample, scale: float) -> Sample:
     return replace(sample, root_depth=root, joints_depth=root[:, None] + relative)
 
 
-def train_transform(sample: Sample, recipe: RecipeConfig, rng: np.random.Generator) -> Sample | DroppedSample:
+def train_transform(
+    sample: Sample, recipe: RecipeConfig, rng: np.random.Generator, decode: Decode | None = None
+) -> Sample | DroppedSample:
     """An augmented training sample at network size, or the reason why it was dropped.
 
     Args:
         sample: one image with its usable people, joints already converted to the model's.
         recipe: ranges and rules.
         rng: source of all random draws; the same state gives the same sample.
+        decode: gives the pixels, as in ``augment``; an image is decoded only where it is used.
     """
     if sample.visible.sum() < recipe.min_visible_joints:
         return DroppedSample(sample.key, "too few visible joints")
     if len(sample.root_uv) < recipe.min_people:
         return DroppedSample(sample.key, "too few people")
     height, width = sample.image.shape[:2]
-    return augment(sample, draw(recipe, bool(sample.has_depth.any()), height, width, rng), recipe)
+    return augment(sample, draw(recipe, bool(sample.has_depth.any()), height, width, rng), recipe, decode)

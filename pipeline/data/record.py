@@ -118,14 +118,14 @@ COLUMN_TYPES = {f.name: str(f.type) for f in fields(Record) if f.name != "change
 _HASHED = tuple(name for name in COLUMN_TYPES if name != "image")
 
 
-def decode_image(record: Record) -> np.ndarray:
-    """The record's image as (H, W, 3) uint8 RGB.
+def decode_image(record: Record, half: bool = False) -> np.ndarray:
+    """The record's image as (H, W, 3) uint8 RGB; ``half`` as in ``decode_rgb``.
 
     Raises:
         ValueError: naming the key, when it cannot be decoded or its size differs from the record's.
     """
     try:
-        return decode_rgb(record.image, (record.height, record.width))
+        return decode_rgb(record.image, (record.height, record.width), half)
     except ValueError as error:
         raise ValueError(f"{record.key}: {error}") from error
 

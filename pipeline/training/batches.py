@@ -20,9 +20,10 @@ from itertools import islice
 
 import numpy as np
 
+from das.assign import with_targets
+from das.config import DASConfig
 from das.recipe import RecipeConfig
 from das.sample import Batch, Sample, collate
-from das.skeleton import Skeleton
 from pipeline.data.data_sets import DataSet
 from pipeline.data.record import Record
 from pipeline.data.sample_columns import Made
@@ -84,7 +85,7 @@ class TrainingBatches:
     Args:
         data: the data sets that are trained together.
         config: sizes, and how far ahead batches are made.
-        skeleton: joints that the model predicts.
+        model: whose targets the batches get.
         recipe: augmentation.
         seed: of order and augmentation.
         images_per_step: images of an optimiser step, over all workers.
@@ -101,7 +102,7 @@ class TrainingBatches:
         self,
         data: Sequence[DataSet],
         config: IngestConfig,
-        skeleton: Skeleton,
+        model: DASConfig,
         recipe: RecipeConfig,
         seed: int,
         images_per_step: int,
@@ -112,7 +113,7 @@ class TrainingBatches:
         opened: OpenRuns = open_runs,
     ) -> None:
         assert world <= images_per_step, "every worker has a slot"
-        self.data, self.config, self.skeleton, self.recipe = data, config, skeleton, recipe
+        self.data, self.config, self.model, self.recipe = data, config, model, recipe
         self.seed, self.images_per_step, self.threads, self.pin, self.opened = (
             seed,
             images_per_step,
@@ -159,7 +160,7 @@ class TrainingBatches:
     def _batches(self, epoch: int, first_step: int, slots: range, parts: Sequence[range]) -> Iterator[Batch | None]:
         """The batches of some slots, part by part; None where not one row of a part's row groups is usable."""
         order = EpochOrder(self.data, self.images_per_step, self.seed, epoch)
-        transform = RowTransform(self.skeleton, self.recipe, self.seed, epoch)
+        transform = RowTransform(self.model.skeleton, self.recipe, self.seed, epoch)
         runs = self.opened(order.runs(slots, first_step), transform)
         rows = _places(order, slots, parts, first_step, runs)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
@@ -184,6 +185,7 @@ class TrainingBatches:
         if not samples:
             return None, left_out, damaged
         batch = collate(samples + [samples[i % len(samples)] for i in range(len(rows) - len(samples))])
+        batch = with_targets(batch, self.model)
         return batch.pinned() if self.pin else batch, left_out, damaged
 
     def _note_damaged(self, damaged: Sequence[str]) -> None:

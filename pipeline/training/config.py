@@ -196,6 +196,9 @@ class TrainConfig:
             ("workers", 1 <= fewest <= most, "at least 1, or MIN:MAX with 1 <= MIN <= MAX"),
             ("checkpoint_minutes", self.checkpoint_minutes is None or self.checkpoint_minutes > 0, "above 0, or None"),
         )
+        for flag in ("compile", "sync_norms"):
+            if getattr(self.optim, flag) and not self.gpu:
+                raise ValueError(f"optim.{flag} = True with device = cpu, wanted device = cuda")
         check_name(self)
         self.model.build()
 

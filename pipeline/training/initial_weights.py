@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from das.assign import assign
 from das.backbone import BACKBONES
 from das.checkpoint import fresh_tensors, load_tensors
 from das.config import DASConfig
@@ -89,7 +88,7 @@ def _load(folder: str, model: DAS, fresh: tuple[str, ...]) -> None:
 
 def mean_targets(criterion: Criterion, batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean root (3,) and joint offsets (J, 3) over all positives, in network units; 0 where nothing is labelled."""
-    every = [criterion.targets(batch, assign(batch, criterion.config)) for batch in batches]
+    every = [criterion.targets(batch) for batch in batches]
     root, joints = torch.cat([t.root for t in every]), torch.cat([t.joints for t in every])
     has_depth = torch.cat([t.has_depth for t in every])
     supervised, has_z = torch.cat([t.supervised for t in every]), torch.cat([t.has_z for t in every])

@@ -9,11 +9,8 @@ they are close only. Its running statistics are rank 0's before validation and i
 
 from __future__ import annotations
 
-import math
-import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -25,6 +22,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from das.backbone import recompute_layers
 from das.model import channels_last
 from das.model_info import ModelInfo
 from das.recipe import RecipeConfig
@@ -32,32 +30,42 @@ from das.sample import Batch
 from das.train_step import TrainStep
 from pipeline.evaluation.train_overlap import TrainingFiles
 from pipeline.tracking.tracker import Tracker
-from pipeline.tracking.worker_log import WorkerLog
 from pipeline.training.batches import TrainingBatches
 from pipeline.training.config import TrainConfig
 from pipeline.training.initial_weights import PRIOR_IMAGES, initialise
 from pipeline.training.job import TrainJob
 from pipeline.training.progress import TrainingProgress
 from pipeline.training.state import TrainingState
+from pipeline.training.step_log import StepLog
 from pipeline.training.validation import NOT_SCORED, SELECT_BY, Validator
 
-# Optimiser steps between two reports of the losses.
+# Optimiser steps between two readings of the losses. In between nothing waits for a GPU.
 LOG_EVERY = 20
 
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among all training workers: its rank, their number, and its device."""
+    """This process among all training workers.
+
+    Attributes:
+        rank, world: its rank, and their number.
+        device: its own.
+        hosts: over which they exchange numbers that lie on their hosts; None: as they exchange gradients.
+    """
 
     rank: int
     world: int
     device: torch.device
+    hosts: dist.ProcessGroup | None = None
 
     @classmethod
     def current(cls) -> Worker:
         """The worker that Ray has started in this process."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        return cls(rank, world, ray.train.torch.get_device())
+        device = ray.train.torch.get_device()
+        # nccl exchanges what is on GPUs alone, and a number on its way back from there has to be waited for.
+        hosts = dist.new_group(backend="gloo") if world > 1 and device.type == "cuda" else None
+        return cls(rank, world, device, hosts)
 
 
 def train_loop(arguments: dict[str, TrainJob]) -> None:
@@ -76,6 +84,7 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     config, worker = job.config, Worker.current()
     torch.set_num_threads(config.threads or max(1, int(config.cpus_per_worker)))
     torch.manual_seed(config.seed)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.optim.tf32
 
     batches = _batches(job, worker)
     progress = TrainingProgress(config.optim, batches.steps)
@@ -89,10 +98,9 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
         else None
     )
     due = CheckpointsDue(config, progress)
-    bad = BadSteps(config.optim.max_bad_steps, tracker)
-
     trained_on = TrainingFiles(job.trained_on or ())
-    log = LossLog(worker.world)
+    fp16 = state.scaler.is_enabled()
+    log = StepLog(worker.world, config.optim.max_bad_steps, skips=not fp16, tracker=tracker, group=worker.hosts)
     while not progress.finished:
         step.train()
         log.begin_epoch()
@@ -102,17 +110,15 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             progress.set_rates(state.optimizer, seconds)
             losses = _backward(wrapped, parts, totals, state, worker)
             norm = state.update(config.optim.clip_norm, [key for part in parts for key in part.keys])
-            # Read only now that all work of the step is queued: reading waits for the GPU.
-            if bad.check(norm, losses, parts, progress.step, skips=not state.scaler.is_enabled()):
-                log.skip_step()
-            else:
-                log.end_step(losses)
+            log.end_step(progress.step, norm, losses, parts)
+            if progress.step % LOG_EVERY == 0:
+                log.read()
             if progress.step % LOG_EVERY == 0 and log.steps:
                 means = log.flush()
                 if tracker is not None:
                     means |= {
                         "train/lr": state.optimizer.param_groups[0]["lr"],
-                        "train/grad_norm": float(norm),
+                        "train/grad_norm": log.norm,
                         "train/done": progress.done(seconds),
                         "train/images_per_second": config.images_per_step / means["train/seconds_per_step"],
                     }
@@ -120,12 +126,14 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             if progress.out_of_time(seconds):
                 break
             if due.now(seconds) and progress.epoch_step < batches.steps:
+                log.read()
                 if worker.world > 1:
                     state.share(worker.rank)
                 if tracker is not None:
                     tracker.flush()
                 unscored = {SELECT_BY: NOT_SCORED} if validate is not None else {}
                 _report({**progress.state(), **unscored}, state, job.info, trained_on, worker)
+        log.read()
         progress.end_epoch(seconds)
 
         if worker.world > 1:
@@ -151,7 +159,7 @@ def _batches(job: TrainJob, worker: Worker) -> TrainingBatches:
     return TrainingBatches(
         job.train,
         config.ingest,
-        job.info.model.skeleton,
+        job.info.model,
         RecipeConfig.from_json(job.info.recipe),
         config.seed,
         config.images_per_step,
@@ -172,7 +180,13 @@ def _state(job: TrainJob, batches: TrainingBatches, progress: TrainingProgress, 
         initialise(step, config.pretrained, config.optim.start_at_mean, batches.first_images(PRIOR_IMAGES))
     step.to(worker.device)
     channels_last(step)
+    if config.optim.recompute_backbone:
+        recompute_layers(step.model.backbone)
+    if config.optim.sync_norms and worker.world > 1:
+        step = nn.SyncBatchNorm.convert_sync_batchnorm(step)
     state = TrainingState.new(step, config.optim, progress, worker.device)
+    if config.optim.compile:
+        step.model.compile()
     if checkpoint is not None:
         _restore(state, checkpoint, worker)
     return state
@@ -198,13 +212,16 @@ def _restore(state: TrainingState, newest: Checkpoint, worker: Worker) -> None:
 def _shared_totals(
     step: TrainStep, parts: Sequence[Batch], progress: TrainingProgress, worker: Worker
 ) -> tuple[torch.Tensor, float]:
-    """Of all workers: the counts (4,) that divide the losses of a step, and the slowest one's clock in seconds."""
+    """Of all workers: the counts (4,) that divide the losses of a step, and the slowest one's clock in seconds.
+
+    Both are on the host, where the counts came with the batches: to share them waits for no GPU.
+    """
     totals = torch.stack([step.counts(part) for part in parts]).sum(0)
     if worker.world == 1:
         return totals, progress.seconds()
-    clock = torch.tensor(progress.seconds(), dtype=torch.float64, device=worker.device)
-    dist.all_reduce(totals)
-    dist.all_reduce(clock, op=dist.ReduceOp.MAX)
+    clock = torch.tensor(progress.seconds(), dtype=torch.float64)
+    dist.all_reduce(totals, group=worker.hosts)
+    dist.all_reduce(clock, op=dist.ReduceOp.MAX, group=worker.hosts)
     return totals, clock.item()
 
 
@@ -278,107 +295,3 @@ class CheckpointsDue:
     def reported(self, seconds: float) -> None:
         """A checkpoint was reported."""
         self._step, self._seconds = self._progress.step, seconds
-
-
-class BadSteps:
-    """Steps whose loss or gradient is infinite or NaN: named, counted, and too many in a row end the training."""
-
-    def __init__(self, most: int, tracker: WorkerLog | None) -> None:
-        self._most, self._tracker = most, tracker
-        self._in_a_row = self._all = 0
-
-    def check(
-        self,
-        norm: torch.Tensor,
-        losses: Sequence[dict[str, torch.Tensor]],
-        parts: Sequence[Batch],
-        step: int,
-        skips: bool,
-    ) -> bool:
-        """Whether a step was bad; its gradient's norm is the same on all workers.
-
-        Args:
-            norm: of the gradient.
-            losses: of this worker's parts of the step.
-            parts: of the step, this worker's.
-            step: its number.
-            skips: an infinite gradient alone counts. With fp16 the scaler looks for the largest scale without one.
-
-        Raises:
-            FloatingPointError: the largest number of bad steps in a row is reached.
-        """
-        finite = norm.isfinite() if skips else torch.stack([part["loss"] for part in losses]).isfinite().all()
-        if finite:
-            self._in_a_row = 0
-            return False
-        self._in_a_row += 1
-        self._all += 1
-        own = [(part.keys, {k: v.item() for k, v in found.items()}) for part, found in zip(parts, losses, strict=True)]
-        faulty = [key for keys, found in own if not all(map(math.isfinite, found.values())) for key in keys]
-        named = ", ".join(faulty or [key for keys, _ in own for key in keys])
-        numbers = ", ".join(f"{name} {value:g}" for name, value in own[0][1].items())
-        line = f"step {step} skipped, not finite: gradient norm {norm.item():g}, {numbers}, on samples {named}"
-        print(line, file=sys.stderr, flush=True)
-        if self._tracker is not None:
-            self._tracker.log_metrics({"train/skipped_steps": self._all}, step=step)
-            self._tracker.set_tags({"das.skipped_step": line})
-        if self._in_a_row >= self._most:
-            raise FloatingPointError(
-                f"{self._in_a_row} steps in a row skipped (optim.max_bad_steps), the last: not finite: gradient norm "
-                f"{norm.item():g}, {numbers}, on samples {named}"
-            )
-        return True
-
-
-class LossLog:
-    """Means of the losses over the steps since the last flush; losses of a step's parts and workers are summed."""
-
-    def __init__(self, world: int) -> None:
-        self.world = world
-        self.steps = 0
-        self._sums: dict[str, torch.Tensor] = {}
-        self._seconds = self._waited = 0.0
-        self._step_began = time.monotonic()
-
-    def begin_epoch(self) -> None:
-        """Restarts the clock, so that validation between epochs does not count as training time."""
-        self._step_began = time.monotonic()
-
-    def waiting_for(self, batches: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
-        """The same batches; measures how long each is waited for."""
-        iterator = iter(batches)
-        while True:
-            began = time.monotonic()
-            found = next(iterator, None)
-            if found is None:
-                return
-            self._waited += time.monotonic() - began
-            yield found
-
-    def end_step(self, losses: Sequence[dict[str, torch.Tensor]]) -> None:
-        """Adds the losses of the parts of a step."""
-        for part in losses:
-            for name, value in part.items():
-                self._sums[name] = self._sums.get(name, 0) + value.detach()
-        self.skip_step()
-        self.steps += 1
-
-    def skip_step(self) -> None:
-        """Counts the time of a step whose losses are left out."""
-        now = time.monotonic()
-        self._seconds += now - self._step_began
-        self._step_began = now
-
-    def flush(self) -> dict[str, float]:
-        """The means, named train/..., seconds per step, and the share of time that went by waiting for images.
-
-        All workers must call it together.
-        """
-        values = torch.stack([v.double() for v in self._sums.values()])
-        if self.world > 1:
-            dist.all_reduce(values)
-        means = dict(zip(self._sums, (values / self.steps).tolist(), strict=True))
-        means["seconds_per_step"] = self._seconds / self.steps
-        means["wait_share"] = self._waited / max(self._seconds, 1e-9)
-        self._sums, self.steps, self._seconds, self._waited = {}, 0, 0.0, 0.0
-        return {f"train/{name}": value for name, value in means.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,17 @@ def _kinds(model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over `parameter_groups`."""
+    """SGD or AdamW over `parameter_groups`.
+
+    Fused: a step is one operation for each group, and it can be skipped without the host knowing (`step_if`).
+    """
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        # Its own first step would leave them unset if that step is skipped.
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
@@ -78,20 +85,40 @@ def learning_rate_factor(config: OptimConfig, step: int, epoch: int, progress: f
     return warm * 0.1 ** sum(epoch >= drop for drop in config.drop_epochs)
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A step of a fused optimiser; it changes nothing, momentum included, where ``finite`` (bool, scalar) is False.
+
+    The flag stays on the device: reading it would wait for the GPU.
+    """
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as torch's GradScaler does
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
+
+
+class WeightAverage(AveragedModel):
     """Exponential moving average of the weights, running statistics of batch norm included.
 
     After n updates the decay is at most (1 + n) / (10 + n), so that the initial weights do not dominate the average of
-    a short training.
+    a short training. The first update copies.
     """
 
-    def update(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
-        n = int(updates)
-        weight = 1 - min(decay, (1 + n) / (10 + n))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:
-                average.copy_(value)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, device=next(model.parameters()).device, use_buffers=True)
+        self.decay = decay
 
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    @torch.no_grad()
+    def update_if(self, counts: Tensor, model: nn.Module) -> None:
+        """Takes in the model's weights, unless ``counts`` (bool, scalar, on the device) is False."""
+        n = self.n_averaged
+        weight = torch.where(n > 0, 1 - ((1 + n) / (10 + n)).clamp(max=self.decay), 1.0) * counts
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        for share, kind in ((weight, True), (counts.long(), False)):  # counters are copied
+            averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point() == kind), strict=True)
+            change = torch._foreach_sub(values, averages)
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(averages, change)
+        n += counts
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from das.recipe import RecipeConfig
 from das.sample import Sample
 from das.skeleton import Skeleton
 from das.transforms import convert_joints, train_transform
-from pipeline.data.record import Record
+from pipeline.data.encoded_image import is_jpeg
+from pipeline.data.record import Record, decode_image
 from pipeline.data.samples import to_sample
 from pipeline.data.validate_record import validate_image
 
@@ -50,7 +52,8 @@ class RowTransform:
         """
         try:
             validate_image(record)
-            native, people = to_sample(record)
+            size_alone = np.broadcast_to(np.uint8(0), (record.height, record.width, 3))
+            native, people = to_sample(record, size_alone)
         except ValueError as error:
             return str(error), Counter({UNREADABLE: 1})
         left_out = Counter({f"people {reason}": n for reason, n in people.items()})
@@ -60,8 +63,17 @@ class RowTransform:
         rng = np.random.default_rng([self.seed, self.epoch, zlib.crc32(record.key.encode()), copy])
         reason = ""
         for _ in range(_DRAWS):
-            drawn = train_transform(sample, self.recipe, rng)
+            try:
+                drawn = train_transform(sample, self.recipe, rng, partial(_decode, record))
+            except ValueError as error:
+                return str(error), Counter({UNREADABLE: 1})
             if isinstance(drawn, Sample):
                 return drawn, left_out
             reason = drawn.reason
         return reason, left_out + Counter({f"images {reason}": 1})
+
+
+def _decode(record: Record, half: bool) -> tuple[np.ndarray, bool]:
+    """The record's pixels, a JPEG's at half the size if that is wanted, and whether they are."""
+    half = half and is_jpeg(record.image)
+    return decode_image(record, half), half

@@ -10,13 +10,12 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from das.checkpoint import load_criterion, load_training_state, save_criterion, save_model, save_training_state
 from das.model import DAS
 from das.model_info import ModelInfo
 from das.train_step import TrainStep
-from pipeline.training.optim import autocast_type, averaged, make_optimizer
+from pipeline.training.optim import WeightAverage, autocast_type, make_optimizer, step_if
 from pipeline.training.optim_config import OptimConfig
 from pipeline.training.progress import TrainingProgress
 
@@ -40,7 +39,7 @@ class TrainingState:
     step: TrainStep
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    average: WeightAverage | None
     progress: TrainingProgress
     amp: torch.dtype | None
 
@@ -54,7 +53,7 @@ class TrainingState:
             step,
             make_optimizer(step, config),
             torch.amp.GradScaler(device.type, init_scale=512.0, enabled=amp == torch.float16),
-            averaged(step.model, config.ema_decay) if config.ema_decay else None,
+            WeightAverage(step.model, config.ema_decay) if config.ema_decay else None,
             progress,
             amp,
         )
@@ -68,7 +67,7 @@ class TrainingState:
         """One optimiser step from the gradients that are in the parameters; clears them.
 
         Gradients that are infinite or NaN change nothing: the step is counted and left out. With fp16 the scaler does
-        so, and halves its scale.
+        so, and halves its scale. Whether it was skipped is known on the device only; asking would wait for the GPU.
 
         Args:
             clip_norm: largest L2 norm of the gradient.
@@ -79,11 +78,14 @@ class TrainingState:
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.step.parameters(), clip_norm)
-        if self.scaler.is_enabled() or norm.isfinite():
+        finite = norm.isfinite()
+        if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            if self.average is not None:
-                self.average.update_parameters(self.step.model)
+        else:
+            step_if(finite, self.optimizer)
+        if self.average is not None:
+            self.average.update_if(finite, self.step.model)
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.end_step(keys)
         return norm

@@ -66,7 +66,8 @@ MIXED = [[((30, 30), True), ((70, 40), False)], [((50, 20), False)], [], [((40, 
 
 
 def part_of(batch, start, end):
-    return Batch(**{f.name: getattr(batch, f.name)[start:end] for f in dataclasses.fields(batch)})
+    fields = [f.name for f in dataclasses.fields(batch) if f.name != "targets"]
+    return Batch(**{name: getattr(batch, name)[start:end] for name in fields})
 
 
 def frozen_norms(step):

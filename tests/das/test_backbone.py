@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from das.backbone import BACKBONES, MSPN
+from das.backbone import BACKBONES, MSPN, recompute_layers
 from das.config import BACKBONE_NAMES
 
 
@@ -149,3 +149,24 @@ def test_a_backbone_without_imagenet_files_refuses_those_of_resnets(name, tmp_pa
 def test_a_backbone_with_imagenet_files_has_the_names_of_torchvision(name):
     with torch.device("meta"):
         assert built(name).state_dict().keys() == torchvision_shapes(name).keys()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mspn"])
+def test_recomputed_layers_give_the_same_gradients_and_running_statistics_and_keep_less(name):
+    def trained(recompute):
+        torch.manual_seed(0)
+        backbone = built(name, 8)
+        if recompute:
+            recompute_layers(backbone)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            maps = backbone(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+        sum(m.square().mean() for m in maps).backward()
+        gradients = {k: p.grad for k, p in backbone.named_parameters() if p.grad is not None}
+        return gradients, backbone.state_dict(), sum(kept)
+
+    (wanted, state, all_of_it), (found, again, less) = trained(False), trained(True)
+    assert less < 0.5 * all_of_it
+    assert wanted.keys() == found.keys() and len(wanted) > 40
+    assert all(torch.equal(wanted[k], found[k]) for k in wanted)
+    assert all(torch.equal(state[k], again[k]) for k in state)

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import das.criterion
+from das.assign import POSITIVES, SUPERVISED_JOINTS, assign
 from das.config import DASConfig, paper_resnet50, release_panoptic, small
-from das.criterion import POSITIVES, SUPERVISED_JOINTS, Criterion
+from das.criterion import Criterion
 from das.head import LevelOutput
 from das.loss import rle_release_loss
 from das.model import HeadOutput
 from das.recursive_update import UpdateState
 from tests.das.release_vectors import batch_of, head_output, load_flows, numbered, scatter
+from tests.das.scenes import part_of
 
 HEIGHT, WIDTH = 256, 320
 VARIANTS = {
@@ -110,10 +111,10 @@ def test_the_likelihood_receives_what_the_release_gives_it(golden):
             torch.testing.assert_close(ours, recorded, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
         # Their residual term: log sigma - joint log density, the latter once per dimension.
         densities = []
-        for o, t, s, _, has_z, flow_2d, flow_3d in received:
+        for o, t, s, _, has_z, of_both in received:
             x = (o - t) / s
             with torch.no_grad():
-                plane, space = (f.log_prob(x[..., :d].flatten(0, 1)) for d, f in ((2, flow_2d), (3, flow_3d)))
+                plane, space = of_both(x.flatten(0, 1))
             densities.append(torch.where(has_z, space.view(has_z.shape), plane.view(has_z.shape)))
         term = sigma.log() - torch.cat(densities, dim=1)[..., None]
         torch.testing.assert_close(term, torch.from_numpy(vectors[f"{case}/captured_nf_loss"]), rtol=1e-4, atol=1e-3)
@@ -192,8 +193,8 @@ def test_perfect_predictions_are_best(config):
         if isinstance(module, torch.nn.Linear):  # exact standard normals
             torch.nn.init.zeros_(module.weight)
             torch.nn.init.zeros_(module.bias)
-    positives = das.criterion.assign(batch, config)
-    targets = criterion.targets(batch, positives)
+    positives = assign(batch, config)
+    targets = criterion.targets(batch)
     with torch.no_grad():
         end = 0
         for level, state, p in zip(output.levels, output.updates, positives, strict=True):
@@ -254,7 +255,7 @@ def test_masked_areas_are_neither_person_nor_background(config):
     """Of all confidences, those inside a box and of no positive have no gradient, and only the cls loss changes."""
     batch, output = random_scene(config)
     plain = losses_of(Criterion(config), output, batch)
-    positives = das.criterion.assign(batch, config)
+    positives = assign(batch, config)
     boxes = torch.tensor([[[20.0, 20, 180, 140], [150, 100, 260, 200]], [[torch.inf] * 2 + [-torch.inf] * 2] * 2])
     masked = dataclasses.replace(batch, masked=boxes)
     losses = losses_of(Criterion(config), output, masked)
@@ -277,7 +278,7 @@ def test_counts_are_those_of_the_losses():
         batch, _ = random_scene(config)
         criterion = Criterion(config)
         positives, images, with_depth, joints = criterion.counts(batch).tolist()
-        targets = criterion.targets(batch, das.criterion.assign(batch, config))
+        targets = criterion.targets(batch)
         assert (positives, images, with_depth) == (len(targets.root), 2, targets.has_depth.sum())
         assert joints == targets.supervised.sum() * len(criterion.predictions)
         assert 0 < with_depth < positives
@@ -291,8 +292,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         whole = criterion.losses(criterion(output, batch), totals)
         parts = []
         for i in range(2):
-            fields = {f.name: getattr(batch, f.name)[i : i + 1] for f in dataclasses.fields(batch)}
-            part = type(batch)(**fields)
+            part = part_of(batch, i, i + 1)
             names = [f.name for f in dataclasses.fields(LevelOutput)]
             levels = [LevelOutput(*(getattr(v, name)[i : i + 1] for name in names)) for v in output.levels]
             updates = [UpdateState("none", u.offsets[i : i + 1]) for u in output.updates]

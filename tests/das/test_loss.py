@@ -34,6 +34,11 @@ class Gaussian:
         return self.density.log_prob(x)
 
 
+def both(flow_2d, flow_3d):
+    """The two densities of a likelihood."""
+    return lambda x: (flow_2d.log_prob(x[:, :2]), flow_3d.log_prob(x))
+
+
 @pytest.fixture
 def case():
     g = torch.Generator().manual_seed(0)
@@ -110,7 +115,7 @@ def test_l1_pose_loss_counts_joints_and_leaves_out_missing_depth(case):
 @pytest.mark.parametrize("spread", [1.0, 0.5])
 def test_rle_is_prior_times_learned_density_over_sigma_once_per_joint(case, spread):
     offsets, target, sigma, supervised, has_z = case
-    loss = rle_loss(offsets, target, sigma, supervised, has_z, Gaussian(2, spread), Gaussian(3, spread))
+    loss = rle_loss(offsets, target, sigma, supervised, has_z, both(Gaussian(2, spread), Gaussian(3, spread)))
     sigmas, priors, flows = 0.0, 0.0, 0.0
     for p, j in supervised.nonzero().tolist():
         d = 3 if has_z[p, j] else 2
@@ -126,7 +131,7 @@ def test_rle_is_prior_times_learned_density_over_sigma_once_per_joint(case, spre
 
 def test_release_form_counts_log_sigma_twice_and_the_density_three_times(case):
     offsets, target, sigma, supervised, has_z = case
-    loss = rle_release_loss(offsets, target, sigma, supervised, has_z, Gaussian(2), Gaussian(3))
+    loss = rle_release_loss(offsets, target, sigma, supervised, has_z, both(Gaussian(2), Gaussian(3)))
     expected = 0.0
     for p, j in supervised.nonzero().tolist():
         d = 3 if has_z[p, j] else 2
@@ -149,7 +154,7 @@ def test_likelihood_learns_offset_scale_and_density(form):
     optimizer = torch.optim.Adam([offset, raw], lr=0.03)
     for _ in range(120):
         args = (offset.expand(200, 1, 3), target, raw.sigmoid().expand(200, 1, 3) + 1e-3, supervised, has_z)
-        loss = form(*args, flow_2d, flow_3d)
+        loss = form(*args, both(flow_2d, flow_3d))
         optimizer.zero_grad()
         (loss.total / loss.joints).backward()
         optimizer.step()
@@ -165,7 +170,7 @@ def test_unsupervised_nonsense_reaches_neither_loss_nor_gradient(case, form):
     offsets, target, sigma, supervised, has_z = case
     target = target.masked_fill(~supervised[..., None], torch.nan)
     offsets = offsets.clone().requires_grad_()
-    loss = form(offsets, target, sigma, supervised, has_z, Gaussian(2), Gaussian(3))
+    loss = form(offsets, target, sigma, supervised, has_z, both(Gaussian(2), Gaussian(3)))
     loss.total.backward()
     assert loss.total.isfinite() and offsets.grad.isfinite().all()
     assert (offsets.grad[~supervised] == 0).all() and (offsets.grad[supervised][:, :2] != 0).all()
@@ -179,7 +184,7 @@ def test_sums_without_positives_are_zero_and_differentiable():
     none = torch.zeros(0, 15, dtype=torch.bool)
     flows = RealNVP(2), RealNVP(3)
     for form in (rle_loss, rle_release_loss):
-        loss = form(no_people, no_people.detach(), no_people.detach() + 1, none, none, *flows)
+        loss = form(no_people, no_people.detach(), no_people.detach() + 1, none, none, both(*flows))
         loss.total.backward()
         assert loss.total == 0 and loss.joints == 0
     assert l1_pose_loss(no_people, no_people.detach(), none, none).total == 0

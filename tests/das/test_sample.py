@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from das.assign import with_targets
+from das.config import small
 from das.sample import Sample, collate
 from das.skeleton import COCO17, PANOPTIC15
 
@@ -141,5 +143,17 @@ def test_moving_a_batch_keeps_every_field():
     moved = batch.to("cpu")
     for f in fields(batch):
         value = getattr(moved, f.name)
-        assert value == batch.keys if f.name == "keys" else torch.equal(value, getattr(batch, f.name))
+        if f.name in ("keys", "targets"):
+            assert value == getattr(batch, f.name)
+        else:
+            assert torch.equal(value, getattr(batch, f.name))
     assert batch.to("meta").images.device.type == "meta"
+
+
+def test_targets_move_with_their_batch_and_the_counts_stay_on_the_host():
+    batch = with_targets(collate([sample(1), sample(2)]), small())
+    moved = batch.to("meta").targets
+    for f in fields(moved):
+        tensors = [t for level in moved.cells for t in level] if f.name == "cells" else [getattr(moved, f.name)]
+        assert all(t.device.type == ("cpu" if f.name == "counts" else "meta") for t in tensors), f.name
+    assert torch.equal(moved.counts, batch.targets.counts)

@@ -13,6 +13,7 @@ from das.sample import Sample
 from das.skeleton import COCO17, COCO19, MPI15, MUCO21, MUPOTS17, PANOPTIC15
 from das.transforms import (
     BORDER_COLOUR,
+    FROM_HALF,
     Draw,
     DroppedSample,
     augment,
@@ -462,3 +463,32 @@ def test_coco_people_get_a_neck_and_a_mid_hip_on_request_where_all_parts_are_see
     assert np.array_equal(made.visible[:, others], plain.visible[:, others])
     # A source that has the joints keeps its own.
     same(convert_joints(people, MUPOTS17, recipe), people)
+
+
+@pytest.mark.parametrize("size", [(360, 640), (361, 639)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_half_decoding_changes_no_geometry_and_pixels_by_a_few_grey_levels(size, flip):
+    height, width = size
+    noise = np.random.default_rng(0).uniform(0, 255, (height, width, 3))
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    data = cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    asked = []
+
+    def decode(half):
+        asked.append(half)
+        flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_COLOR
+        return cv2.imdecode(data, flags)[..., ::-1], half
+
+    drawn = Draw((180, 320), flip=flip, scale=1.2, rotation=0.1, shift=(0.05, -0.04))
+    s = replace(sample(), image=smooth)
+    half, full = (augment(s, drawn, replace(ours(), scaled_decoding=on), decode) for on in (True, False))
+    assert asked == [True, False]
+    same(replace(half, image=full.image), full)
+    difference = np.abs(half.image.astype(int) - full.image)
+    assert difference.mean() < 2 < full.image.std() / 5
+    # Half a pixel beside, the pixels would differ by far more.
+    beside = warp(decode(True)[0], compose(FROM_HALF + [[0, 0, 1], [0, 0, 0]], drawn.matrix(*size)), 180, 320)
+    assert np.abs(beside.astype(int) - full.image).mean() > 2 * difference.mean()
+    # Seen at more than half its size an image keeps all its pixels.
+    augment(s, replace(drawn, scale=0.9), ours(), decode)
+    assert asked[-1] is False

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from das.assign import with_targets
+from das.config import small
 from das.recipe import small_recipe
 from das.sample import Batch, Sample, collate
 from das.skeleton import PANOPTIC15
@@ -23,6 +25,7 @@ from pipeline.training.cluster_decoding import open_runs_on_cluster
 from pipeline.training.config import IngestConfig
 from pipeline.training.row_transform import RowTransform
 
+MODEL = small()
 RECIPE = small_recipe(96, 54)
 INGEST = IngestConfig(recipe="small", width=96, height=54, batch_size=8)
 
@@ -44,7 +47,7 @@ def sample(record, copy=0, **changes) -> Sample:
 
 
 def same(a, b) -> bool:
-    pairs = ((getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    pairs = ((getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.name != "targets")
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else np.array_equal(x, y) for x, y in pairs)
 
 
@@ -103,7 +106,7 @@ def test_a_sample_travels_from_a_task_to_the_worker_unchanged(records):
 
 def batches_of(folder, config=INGEST, repeat=1, world=1, rank=0, images_per_step=8, **changes) -> TrainingBatches:
     data = [data_set(str(folder), load_manifest(folder), "train", repeat)]
-    return TrainingBatches(data, config, PANOPTIC15, RECIPE, 5, images_per_step, rank, world, threads=2, **changes)
+    return TrainingBatches(data, config, MODEL, RECIPE, 5, images_per_step, rank, world, threads=2, **changes)
 
 
 def epoch_of(*where, epoch=0, first_step=0, **changes):
@@ -268,3 +271,12 @@ def test_a_damaged_shard_is_named_by_ray_tasks_too(local_ray, prepared, tmp_path
     shard.write_bytes(shard.read_bytes()[:-200])
     with pytest.raises(ValueError, match=f"{shard.name}: not a Parquet file"):
         epoch_of(folder, opened=open_runs_on_cluster)
+
+
+def test_batches_bring_the_targets_of_the_model(prepared):
+    batches, _ = epoch_of(prepared)
+    for batch in batches:
+        found, wanted = batch.targets, with_targets(batch, MODEL).targets
+        assert torch.equal(found.counts, wanted.counts) and found.counts[0] > 0
+        for name in ("positive", "counted", "centerness", "root", "joints", "has_depth", "supervised", "has_z"):
+            assert torch.equal(getattr(found, name), getattr(wanted, name)), name

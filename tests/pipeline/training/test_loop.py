@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from das.assign import with_targets
 from das.checkpoint import load_model, load_training_state, save_model
+from das.config import VARIANTS
 from das.model import DAS
 from das.model_info import load_info
 from das.train_step import TrainStep
@@ -23,7 +25,13 @@ from pipeline.infra.columns import read_columns
 from pipeline.training import loop
 from pipeline.training.config import ModelChoice, TrainConfig
 from pipeline.training.job import training_job
+from pipeline.training.optim_config import OptimConfig
+from pipeline.training.progress import TrainingProgress
+from pipeline.training.state import TrainingState
+from pipeline.training.step_log import StepLog
 from pipeline.training.validation import NOT_SCORED, SELECT_BY, Validator
+from tests.das.operations import count
+from tests.das.scenes import MIXED, scene
 from tests.pipeline.training.ray_train_stand_in import StandIn
 from tests.pipeline.training.training_cases import TINY, tiny, tiny_optim, train
 
@@ -295,6 +303,40 @@ def test_all_workers_validate_the_model_that_is_saved_running_statistics_include
             (validated,) = torch.load(tmp_path / f"{name}-{rank}.pt")
             assert validated.keys() == saved.keys()
             assert all(torch.equal(validated[key], saved[key]) for key in saved), f"{name}: rank {rank}"
+
+
+# ---- what the host asks of a GPU ----
+
+
+@pytest.mark.parametrize(("variant", "most"), [("release_panoptic", 4000), ("small", 1700)])
+def test_a_step_makes_the_host_wait_for_no_gpu_and_stays_below_a_number_of_operations(variant, most):
+    """From the loader's batch to the logged numbers; a narrow model issues the operations of a wide one."""
+    config = dataclasses.replace(VARIANTS[variant](), backbone_width=8, fpn_channels=32)
+    step, optim = TrainStep(config), OptimConfig()
+    worker = loop.Worker(0, 1, torch.device("cpu"))
+    progress = TrainingProgress(optim, 10)
+    state = TrainingState.new(step, optim, progress, worker.device)
+    log = StepLog(1, 3)
+    loaded = with_targets(scene(MIXED), config)
+
+    def one_step():
+        parts = [loaded.to(worker.device)]
+        totals, seconds = loop._shared_totals(step, parts, progress, worker)
+        progress.set_rates(state.optimizer, seconds)
+        losses = loop._backward(step, parts, totals, state, worker)
+        log.end_step(progress.step, state.update(optim.clip_norm, loaded.keys), losses, parts)
+
+    one_step()
+    found = count(one_step)
+    assert not found.waits
+    assert 1000 < found.issued.total() <= most
+    # That waiting is seen at all: without targets from the loader, and where the log is read.
+    assert count(lambda: step.counts(scene(MIXED))).waits["nonzero.default"] == len(config.strides)
+    assert count(lambda: float(losses_of(step, loaded))).waits
+
+
+def losses_of(step, batch):
+    return step(batch, step.counts(batch))["loss"]
 
 
 # ---- losses and gradients that are not finite ----

@@ -10,7 +10,14 @@ from torch import nn
 
 from das.config import release_panoptic, small
 from das.train_step import TrainStep
-from pipeline.training.optim import autocast_type, averaged, learning_rate_factor, make_optimizer, parameter_groups
+from pipeline.training.optim import (
+    WeightAverage,
+    autocast_type,
+    learning_rate_factor,
+    make_optimizer,
+    parameter_groups,
+    step_if,
+)
 from pipeline.training.optim_config import OptimConfig, release
 from pipeline.training.optim_config import ours as ours_optim
 from pipeline.training.optim_config import small as small_optim
@@ -103,6 +110,9 @@ def test_the_cosine_falls_from_one_to_zero(a, b):
 # ---- average ----
 
 
+YES, NO = torch.tensor(True), torch.tensor(False)
+
+
 class Little(nn.Module):
     def __init__(self):
         super().__init__()
@@ -112,14 +122,14 @@ class Little(nn.Module):
 
 def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
     model, decay = Little(), 0.7
-    average = averaged(model, decay)
+    average = WeightAverage(model, decay)
     expected = None
     for n in range(30):
         value = torch.tensor([float(n), -2.0 * n])
         model.weight.data.copy_(value)
         model.norm.running_mean.copy_(value / 2)
         model.norm.num_batches_tracked.fill_(n)
-        average.update_parameters(model)
+        average.update_if(YES, model)
         # The first update copies; after it the decay rises from 2 / 11 to its limit.
         limit = min(decay, (1 + n) / (10 + n))
         expected = value if expected is None else limit * expected + (1 - limit) * value
@@ -130,11 +140,31 @@ def test_the_average_is_the_exponential_one_of_weights_and_running_statistics():
 
 @pytest.mark.parametrize(("updates", "decay"), [(1, 2 / 11), (10, 11 / 20), (90, 91 / 100), (10**6, 0.999)])
 def test_the_decay_warms_up_with_the_number_of_updates(updates, decay):
-    average = averaged(Little(), 0.999)
+    average = WeightAverage(Little(), 0.999)
     average.module.weight.data.fill_(1.0)
     average.n_averaged.fill_(updates)
-    average.update_parameters(Little())  # weights of 0: what is left of 1 is the decay
+    average.update_if(YES, Little())  # weights of 0: what is left of 1 is the decay
     torch.testing.assert_close(average.module.weight.data, torch.full((2,), decay))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("bad_steps", [{0}, {2}, {0, 1, 3}])
+def test_a_bad_step_leaves_weights_momentum_and_average_as_they_were_bit_for_bit(optimizer, bad_steps):
+    def trained(steps):
+        model = Little()
+        tools = make_optimizer(model, OptimConfig(optimizer, lr=0.1)), WeightAverage(model, 0.9)
+        for i in steps:
+            model.norm.num_batches_tracked.fill_(i)
+            for n, parameter in enumerate(model.parameters()):
+                parameter.grad = torch.full_like(parameter, torch.nan if i in bad_steps else 0.3 * i + n - 1)
+            finite = NO if i in bad_steps else YES
+            step_if(finite, tools[0])
+            tools[1].update_if(finite, model)
+        return [model.state_dict(), tools[0].state_dict()["state"], tools[1].state_dict()]
+
+    found, wanted = trained(range(5)), trained([i for i in range(5) if i not in bad_steps])
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
