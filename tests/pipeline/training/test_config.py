@@ -10,7 +10,8 @@ from das.config import BACKBONE_NAMES
 from das.model import DAS
 from das.recipe import RECIPES, RecipeConfig
 from pipeline import cli
-from pipeline.training.config import IngestConfig, ModelChoice
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.optim_config import OptimConfig
 from tests.pipeline.training.training_cases import TINY
 
 
