@@ -315,7 +315,7 @@ def augment(sample: Sample, drawn: Draw, recipe: RecipeConfig, decode: Decode | 
 
 def _seen(decode: Decode, A: np.ndarray, height: int, width: int, scaled: bool) -> np.ndarray:
     """The image seen through A, which is for its full size, decoded at half of it where nothing is lost."""
-    image, half = decode(scaled and abs(np.linalg.det(A[:, :2])) <= 0.25)
+    image, half = decode(scaled and bool(abs(np.linalg.det(A[:, :2])) <= 0.25))
     return warp(image, compose(FROM_HALF, A) if half else A, height, width)
 
 

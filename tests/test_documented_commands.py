@@ -58,6 +58,7 @@ SMALLER = {
     "das benchmark": "--device cpu --images 2 --batch-sizes 1".split(),
     "das promote": "--gate /data/patient.json".split(),
     "das promote --model runs/mine/best --scores runs/evaluations/mine --name das-panoptic --gate": [],
+    "python benchmarks/gpu.py": "--small --images 2 --steps 1".split(),
     "python benchmarks/conversion.py": "--frames 2 --scale 2 --repeats 1".split(),
     "python benchmarks/ingest.py": "--rounds 1 --images 16".split(),
     "python benchmarks/scale.py": "--shards 144".split(),

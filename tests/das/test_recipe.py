@@ -39,7 +39,7 @@ def test_release_recipes_have_the_published_numbers():
         assert not recipe.keep_images_with_invalid_people and recipe.synthesised_joints == ()
 
 
-def test_ours_differs_from_the_release_only_in_corrected_errors():
+def test_ours_differs_from_the_release_only_in_corrected_errors_and_faster_decoding():
     corrected = {
         "min_people",
         "min_visible_joints",
@@ -47,6 +47,7 @@ def test_ours_differs_from_the_release_only_in_corrected_errors():
         "mask_people_without_root",
         "depth_scaled_for",
         "coco19_nose_is_head",
+        "scaled_decoding",
     }
     for mended, release in ((ours(), release_panoptic_recipe()), (ours_mupots(), release_mupots_recipe())):
         different = {f.name for f in fields(mended) if getattr(mended, f.name) != getattr(release, f.name)}
@@ -95,6 +96,7 @@ BAD = [
     (RecipeConfig, {"coco19_nose_is_head": "yes"}, "coco19_nose_is_head"),
     (RecipeConfig, {"keep_images_with_invalid_people": 1}, "keep_images_with_invalid_people"),
     (RecipeConfig, {"mask_people_without_root": None}, "mask_people_without_root"),
+    (RecipeConfig, {"scaled_decoding": None}, "scaled_decoding"),
     (RecipeConfig, {"synthesised_joints": ("tail",)}, "synthesised_joints"),
     (RecipeConfig, {"depth_scaled_for": "nobody"}, "depth_scaled_for"),
 ]

@@ -10,7 +10,8 @@ from das.config import BACKBONE_NAMES
 from das.model import DAS
 from das.recipe import RECIPES, RecipeConfig
 from pipeline import cli
-from pipeline.training.config import IngestConfig, ModelChoice
+from pipeline.training.config import IngestConfig, ModelChoice, TrainConfig
+from pipeline.training.optim_config import OptimConfig
 from tests.pipeline.training.training_cases import TINY
 
 
@@ -89,3 +90,11 @@ def test_an_unknown_backbone_is_refused_by_name(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train-panoptic", "small", "--model.backbone", "vgg"])
     assert "vgg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["compile", "sync_norms"])
+def test_what_pays_on_gpus_alone_is_refused_on_a_cpu_in_one_line(flag):
+    optim = dataclasses.replace(OptimConfig(), **{flag: True})
+    with pytest.raises(ValueError, match=f"optim.{flag} = True with device = cpu, wanted device = cuda"):
+        TrainConfig(optim=optim)
+    assert getattr(TrainConfig(optim=optim, gpu=True).optim, flag)
