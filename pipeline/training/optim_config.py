@@ -42,14 +42,14 @@ class OptimConfig:
     """Automatic mixed precision; auto is bf16 where the processor has it and none elsewhere, because emulated bf16 is
     ten times slower; fp16 uses a loss scale that starts at 512."""
     tf32: bool = True
-    """Float32 products of a GPU with 10 bits of mantissa, about ten times as fast; off: all 23."""
+    """Float32 products of a GPU with 10 bits of mantissa, which is faster; off: all 23."""
     compile: bool = False
     """Compile the model's forward pass (torch.compile): it pays in long trainings; for GPUs alone."""
     sync_norms: bool = False
     """Batch norm over the images of all workers (SyncBN), not of each; for GPUs alone."""
     recompute_backbone: bool = False
-    """Compute the backbone's layers again in the backward pass (activation checkpointing): less memory, about a quarter
-    more time, the same result."""
+    """Compute the backbone's layers again in the backward pass (activation checkpointing): less memory, more
+    time, the same result."""
     ema_decay: float | None = 0.999
     """Exponential moving average of the weights, evaluated and stored in place of the raw ones; None is off."""
     start_at_mean: bool = True

@@ -125,6 +125,8 @@ class TrainingState:
         self.step.model.load_state_dict(state["model"])
         load_criterion(folder, self.step.criterion)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = True  # checkpoints of before say None, and a bad step would not be skipped
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
