@@ -232,7 +232,7 @@ def _check_training(config: TrainConfig) -> None:
     """Looks at the cluster before a training reads anything."""
     from pipeline.data.cluster_doctor import check_job, needs_of
 
-    needs = needs_of(config.fewest_workers, config.cpus_per_worker, config.gpu)
+    needs = needs_of(config.fewest_workers, config.cpus_per_worker, config.gpu, config.spare_cpus)
     check_job(config.cluster, needs, config.data, config.experiment)
 
 

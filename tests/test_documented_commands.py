@@ -32,7 +32,6 @@ TRAINING = {
     "ingest.width": 96,
     "ingest.height": 64,
     "ingest.batch-size": 8,
-    "ingest.shuffle-rows": 8,
     "optim.epochs": 1,
     "optim.amp": "none",
     "val-images": 2,

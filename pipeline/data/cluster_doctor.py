@@ -75,9 +75,9 @@ def check_job(cluster: ClusterConfig, needs: Needs, folders: Sequence[str], expe
     check_start(cluster, needs, _places(cluster, tuple(map(absolute_storage, folders)), experiment))
 
 
-def needs_of(workers: int, cpus: float, gpu: bool) -> Needs:
-    """What a training reserves: one CPU more than its workers, without which Ray Data cannot read for them."""
-    return Needs(workers, {"CPU": cpus, **({"GPU": 1.0} if gpu else {})}, spare_cpus=1.0)
+def needs_of(workers: int, cpus: float, gpu: bool, spare_cpus: float = 0.0) -> Needs:
+    """What a training reserves: its workers, and the CPUs that tasks need which read for them."""
+    return Needs(workers, {"CPU": cpus, **({"GPU": 1.0} if gpu else {})}, spare_cpus=spare_cpus)
 
 
 def _places(cluster: ClusterConfig, folders: tuple[str, ...], experiment: str) -> Places:
@@ -91,9 +91,7 @@ def unreadable(folders: tuple[str, ...]) -> list[str]:
     """What is wrong with prepared folders, seen from here: manifest, joint sets, and one shard of each split."""
     from das.skeleton import skeleton_named
     from pipeline.data.manifest import load_manifest
-    from pipeline.data.schema import check_schema
-    from pipeline.data.shards import list_shards
-    from pipeline.infra.columns import open_parquet
+    from pipeline.data.stored_rows import check_first_shard
 
     faults = []
     for folder in folders:
@@ -102,9 +100,7 @@ def unreadable(folders: tuple[str, ...]) -> list[str]:
             for name in manifest.skeletons:
                 skeleton_named(name)
             for split in manifest.splits:
-                for shard in list_shards(folder, split)[:1]:
-                    with open_parquet(shard) as file:
-                        check_schema(file.schema_arrow, shard)
+                check_first_shard(folder, manifest, split)
         except (OSError, ValueError) as error:
             faults.append(" ".join(str(error).split()))
     return faults

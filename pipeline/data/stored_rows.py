@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.data_sets import DataSet
+from pipeline.data.manifest import Manifest
 from pipeline.data.record import Record
 from pipeline.data.schema import SCHEMA, check_schema, from_table
+from pipeline.data.shards import list_shards
 from pipeline.infra.columns import open_parquet
 from pipeline.infra.prefetch import in_order
 from pipeline.infra.redaction import redacted
@@ -56,6 +58,26 @@ def read_table(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> pa.T
             return file.read_row_group(group, columns=columns).take(pa.array(rows))
         except (pa.ArrowException, IndexError, OSError) as error:
             raise ValueError(f"{redacted(shard)}: row group {group} cannot be read ({error})") from error
+
+
+def check_first_shard(folder: str, manifest: Manifest, split: str) -> None:
+    """Checks the first shard of a split: its schema, its number of rows, and the annotations of its first row group.
+
+    Raises:
+        ValueError: the shard is missing, damaged or not as the manifest says; names it.
+    """
+    for shard in list_shards(folder, split)[:1]:
+        with open_parquet(shard) as file:
+            check_schema(file.schema_arrow, shard)
+            groups = manifest.splits[split].row_groups
+            if groups and file.metadata.num_rows != sum(groups[0]):
+                raise ValueError(
+                    f"{redacted(shard)}: holds {file.metadata.num_rows} rows, wanted {sum(groups[0])} as the manifest "
+                    "of its folder says: prepare the data again"
+                )
+            if file.num_row_groups:
+                columns = [name for name in file.schema_arrow.names if name in SCHEMA.names and name != "image"]
+                from_table(file.read_row_group(0, columns=columns), shard)
 
 
 def read_rows(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> list[Record]:

@@ -216,3 +216,11 @@ class TrainConfig:
     def images_per_step(self) -> int:
         """Images of an optimiser step over all workers, whatever their number is now."""
         return self.ingest.batch_size * self.ingest.accumulate * self.most_workers
+
+    @property
+    def spare_cpus(self) -> float:
+        """CPUs that a training needs beside its workers'.
+
+        One where Ray tasks read for the workers: without it they would wait for rows, and the tasks for a CPU.
+        """
+        return 1.0 if self.ingest.decode_on == "cluster" else 0.0

@@ -87,7 +87,7 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         return TrainResult(folder.best, result["run_id"], result["metrics"], finished_before=True)
 
     if parent is None:  # a sweep has checked the resources of all its trials together
-        preflight(config.fewest_workers, worker_resources(config), spare_cpus=spare_cpus(config))
+        preflight(config.fewest_workers, worker_resources(config), spare_cpus=config.spare_cpus)
     # A trial's folder is inside that of its sweep, which holds its name.
     claim = claimed_name(folder.path, "training") if parent is None else nullcontext()
     with claim, Tracker.open(cluster.tracking_uri, config.experiment, config.name, folder.path, parent) as tracker:
@@ -111,14 +111,6 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
 def worker_resources(config: TrainConfig) -> dict[str, float]:
     """What Ray reserves for each training worker."""
     return {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if config.gpu else {})}
-
-
-def spare_cpus(config: TrainConfig) -> float:
-    """CPUs that a training needs beside its workers'.
-
-    With Ray Data one: without it, tasks could not read while the workers wait for their rows.
-    """
-    return 1.0 if config.ingest.decode_on == "cluster" else 0.0
 
 
 def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> TorchTrainer:

@@ -31,7 +31,7 @@ from pipeline.infra.redaction import redacted
 from pipeline.infra.resources import preflight
 from pipeline.tracking.tracker import RunHandle, Tracker
 from pipeline.training.config import TrainConfig
-from pipeline.training.fit import fit, spare_cpus, worker_resources
+from pipeline.training.fit import fit, worker_resources
 from pipeline.training.job import training_job
 from pipeline.training.run_folder import RunFolder, save_best
 from pipeline.training.trials import SweepConfig, Trial, draw_trials
@@ -83,7 +83,7 @@ def sweep(config: SweepConfig) -> SweepResult:
         return _result(folder, result, finished_before=True)
     _require_dashboard()
     fitting = preflight(
-        config.train.fewest_workers, worker_resources(config.train), config.trials, spare_cpus(config.train)
+        config.train.fewest_workers, worker_resources(config.train), config.trials, config.train.spare_cpus
     )
     at_once = min(fitting, config.max_concurrent or fitting)
     # Every trial's folder is inside the sweep's.
