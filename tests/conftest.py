@@ -27,6 +27,17 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (pytest-xdist) a file stays in one of them, and so do all whole jobs on Ray clusters.
+
+    A file's tests share fixtures; two clusters that start at the same time on two cores are too slow for Ray's limits.
+    """
+    jobs = PROJECT / "tests" / "jobs"
+    for item in items:
+        group = "jobs" if item.path.is_relative_to(jobs) else str(item.path.relative_to(PROJECT))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def _absent(what: str, reason: str) -> None:
     """Skips with a one-line reason, or fails where the environment says that this must be present.
 
