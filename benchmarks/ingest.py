@@ -32,7 +32,9 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from das.assign import with_targets
 from das.camera import project
+from das.config import release_panoptic
 from das.recipe import RecipeConfig, ours, small_recipe
 from das.sample import Batch, Sample, collate
 from das.skeleton import PANOPTIC15
@@ -48,6 +50,7 @@ from pipeline.training.row_transform import RowTransform
 BATCH = 8
 THREADS = 2
 GROUP = 16  # rows of a row group
+MODEL = release_panoptic()
 
 
 # ---- rows ----
@@ -103,7 +106,8 @@ def read_group(data: DataSet, shard: int, group: int) -> list[Record]:
 
 def make(records: list[Record], transform: RowTransform) -> Batch:
     """A batch of rows."""
-    return collate([made for record in records if isinstance(made := transform(record)[0], Sample)])
+    usable = [made for record in records if isinstance(made := transform(record)[0], Sample)]
+    return with_targets(collate(usable), MODEL)
 
 
 def places(data: DataSet) -> list[tuple[int, int]]:
@@ -148,7 +152,7 @@ def loader(data: DataSet, transform: RowTransform) -> Iterator[Batch]:
 def ours_way(data: DataSet, transform: RowTransform) -> Iterator[Batch]:
     """The batches of a training of one worker."""
     config = IngestConfig(batch_size=BATCH)
-    batches = TrainingBatches([data], config, PANOPTIC15, transform.recipe, 0, BATCH, threads=THREADS)
+    batches = TrainingBatches([data], config, MODEL, transform.recipe, 0, BATCH, threads=THREADS)
     for parts in batches(0):
         yield from parts
 
