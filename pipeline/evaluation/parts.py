@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -155,8 +156,7 @@ def _check_keys(uri: str, wanted: Sequence[str], found: Sequence[str], quarantin
     held = [*found, *quarantine]
     if sorted(held) == sorted(wanted):
         return
-    seen: set[str] = set()
-    twice = [key for key in held if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+    twice = [key for key, times in Counter(held).items() if times > 1]
     missing, unknown = sorted({*wanted} - {*held}), sorted({*held} - {*wanted})
     fault = (
         f"{missing[0]} has neither a row nor a place in quarantine ({len(missing)} of {len(wanted)} images)"

@@ -1,6 +1,6 @@
 """The predictions file: one Parquet row per image, which with the annotations is all that scoring needs.
 
-    key         the image's key; every image that was predicted, also one on which nobody was found
+    key         the image's key; every image that was predicted, with or without people
     scores      n numbers: confidence x centerness, best first
     joints_uv   n x 2J numbers: pixels of the stored image
     joints_cam  n x 3J numbers: mm, camera frame

@@ -95,7 +95,7 @@ class Journal:
             delete(join(self._waiting, name))
 
     def end(self, reason: str | None) -> None:
-        """Tells the writers that nobody will send any more, and why; None takes it back."""
+        """Tells the writers that nothing is sent any more, and why; None takes it back."""
         if reason is not None:
             write_json(self._end, reason)
         else:

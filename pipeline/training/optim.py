@@ -90,7 +90,8 @@ def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
 
     The flag stays on the device: reading it would wait for the GPU.
     """
-    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as torch's GradScaler does
+    # The way in which torch's GradScaler tells a fused optimiser to leave a step out; torch's types do not list it.
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.found_inf  # type: ignore[attr-defined]
 

@@ -73,7 +73,7 @@ class CameraInventory:
         damaged: images, or annotation files of single frames, that cannot be used.
         refused: frames that the conversion would refuse for their annotation, found by reading some of them.
         blocked: why no frame can be converted, or "".
-        doubt: why annotations may be paired with other frames than theirs, or "": nobody is advised to convert them.
+        doubt: why annotations may be paired with other frames than theirs, or "": their conversion is not advised.
         video: the video that frames are read from instead of image files, or None.
     """
 
