@@ -83,3 +83,20 @@ class PoseCodec:
             root_uv = joints_uv[:, self.root_index]
         joints_depth = root_depth[:, None] + joints[..., 2] * self.joint_depth_unit
         return joints_uv, joints_depth, root_uv, root_depth
+
+    def decode_sigma(self, sigma: Tensor, joints_depth: Tensor, stride: Tensor, focal: Tensor) -> Tensor:
+        """Scales of ``joints`` in mm along the camera's axes.
+
+        An image offset of a pixel is Z / focal mm at depth Z; the doubt about Z itself is that of the third axis.
+
+        Args:
+            sigma: (P, J, 3) scales in network units.
+            joints_depth: (P, J) mm, from ``decode``.
+            stride: (P,) px of the feature point's level.
+            focal: (P,) mean focal length of the network input, px.
+
+        Returns:
+            (P, J, 3) mm.
+        """
+        mm_per_stride = joints_depth.abs() * (stride / focal)[:, None]
+        return torch.cat([sigma[..., :2] * mm_per_stride[..., None], sigma[..., 2:] * self.joint_depth_unit], dim=-1)

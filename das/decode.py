@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class People(Generic[Array]):
         joints_uv: (n, J, 2) px of the original image. root_uv: (n, 2).
         joints_cam: (n, J, 3) mm, camera frame. root_cam: (n, 3).
         scores: (n,) confidence x centerness, in (0, 1).
+        sigma_mm: (n, J, 3) mm along the camera's axes, the likelihood's scale of each joint relative to the root; None
+            where the network was not asked for it.
     """
 
     joints_uv: Array
@@ -42,17 +44,21 @@ class People(Generic[Array]):
     root_uv: Array
     root_cam: Array
     scores: Array
+    sigma_mm: Array | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def numpy(self: People[Tensor]) -> People[np.ndarray]:
         """The same people as NumPy arrays."""
-        return People(**{f.name: getattr(self, f.name).numpy() for f in fields(self)})
+        return People(**{name: value.numpy() for name, value in self._arrays().items()})
 
     def select(self, index: Array) -> People[Array]:
         """The people at these indices, in their order."""
-        return People(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return People(**{name: value[index] for name, value in self._arrays().items()})
+
+    def _arrays(self) -> dict[str, Any]:
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
 
 @dataclass
@@ -62,6 +68,7 @@ class Candidates:
     Attributes:
         image: (P,) index in the batch. points: (P, 2) px of the network input. stride: (P,) px. score: (P,).
         root: (P, 3) and joints: (P, J, 3) in network units; the joints are those after the last update.
+        sigma: (P, J, 3) scales of the joints in network units, above 0; None where the network was not asked for them.
     """
 
     image: Tensor
@@ -70,6 +77,7 @@ class Candidates:
     score: Tensor
     root: Tensor
     joints: Tensor
+    sigma: Tensor | None = None
 
 
 def decode(
@@ -135,15 +143,15 @@ def place_candidates(
         image_transform = torch.eye(2, 3).expand(len(K), 2, 3)
     image_transform = image_transform.double().cpu()
 
-    uv, depth, root_uv, root_depth = PoseCodec(config).decode(
-        found.root, found.joints, found.points, found.stride, mean_focal(K)[found.image]
-    )
+    codec, focal = PoseCodec(config), mean_focal(K)[found.image]
+    uv, depth, root_uv, root_depth = codec.decode(found.root, found.joints, found.points, found.stride, focal)
+    sigma_mm = None if found.sigma is None else codec.decode_sigma(found.sigma, depth, found.stride, focal)
     # The root goes through the camera as one more joint.
     uv = torch.cat([uv, root_uv[:, None]], dim=1)  # (P, J + 1, 2)
     depth = torch.cat([depth, root_depth[:, None]], dim=1)
     cam = back_project(uv, depth, K[found.image], distortion[found.image])
     uv = _to_original(uv, image_transform[found.image])
-    everyone = People(uv[:, :-1], cam[:, :-1], uv[:, -1], cam[:, -1], found.score)
+    everyone = People(uv[:, :-1], cam[:, :-1], uv[:, -1], cam[:, -1], found.score, sigma_mm)
 
     people = []
     for image in range(len(K)):
@@ -186,14 +194,21 @@ def find_candidates(output: HeadOutput, config: DASConfig, threshold: float, siz
                 score=best.values[image, rank],
                 root=level.root[image, :, cells.y, cells.x],
                 joints=update_at(state, cells),
+                sigma=None if level.raw_sigma is None else sigma_at(level.raw_sigma, cells, config.sigma_floor),
             )
         )
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in parts]).cpu()
 
-    geometry = {name: joined(name).double() for name in ("points", "stride", "score", "root", "joints")}
+    asked = () if any(part.sigma is None for part in parts) else ("sigma",)
+    geometry = {name: joined(name).double() for name in ("points", "stride", "score", "root", "joints", *asked)}
     return Candidates(image=joined("image"), **geometry)
+
+
+def sigma_at(raw_sigma: Tensor, cells: FeaturePoints, floor: float) -> Tensor:
+    """Scales (P, J, 3) in network units of P cells, from the map (B, J, 3, h, w) before its sigmoid."""
+    return raw_sigma[cells.image, :, :, cells.y, cells.x].sigmoid() + floor
 
 
 def suppress(joints_uv: Tensor, scores: Tensor, config: DASConfig) -> Tensor:

@@ -18,6 +18,7 @@ import safetensors
 from das.config import DASConfig
 from das.fields import check_fields, check_values
 from das.recipe import InputSize
+from das.uncertainty import Calibration
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -57,6 +58,8 @@ class ModelInfo:
     """Version of the code that trained the model."""
     mean_pose: tuple[tuple[float, float, float], ...]
     """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline."""
+    calibration: Calibration | None = None
+    """Radii of doubt, from the val split; None where nobody of it was found."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))
@@ -77,16 +80,22 @@ class ModelInfo:
     def to_json(self) -> dict[str, Any]:
         """The content of config.json; ``from_json`` inverts it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"format": FORMAT, **plain, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
+        parts = {"model": self.model.to_json(), "test_size": asdict(self.test_size)}
+        return {"format": FORMAT, **plain, **parts, "calibration": self.calibration and self.calibration.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ModelInfo:
         """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
         if value.get("format") != FORMAT:
             raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
+        value = {"calibration": None, **value}  # checkpoints of before have none
         known = {f.name for f in fields(cls)}
         check_fields(set(value) - {"format"}, known)
-        parts = {"model": DASConfig.from_json(value["model"]), "test_size": InputSize(**value["test_size"])}
+        parts = {
+            "model": DASConfig.from_json(value["model"]),
+            "test_size": InputSize(**value["test_size"]),
+            "calibration": value["calibration"] and Calibration.from_json(value["calibration"]),
+        }
         return cls(**{**{name: value[name] for name in known}, **parts})
 
 

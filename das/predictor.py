@@ -118,6 +118,7 @@ class Predictor:
         bf16: run the network under bfloat16 autocast: faster where the processor has such instructions.
         threshold: replaces the checkpoint's score threshold; protocols that choose among candidates need
             a low one.
+        sigma: compute the scales of the joints' likelihood; None where the checkpoint has a calibration that uses them.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Predictor:
         device: str | None = None,
         bf16: bool = False,
         threshold: float | None = None,
+        sigma: bool | None = None,
     ) -> None:
         self.device = next(model.parameters()).device if device is None else torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
@@ -134,6 +136,7 @@ class Predictor:
         self.info = info
         self.bf16 = bf16
         self.threshold = info.score_threshold if threshold is None else threshold
+        self.sigma = (info.calibration is not None and info.calibration.uses_sigma) if sigma is None else sigma
         self.skeleton = info.model.skeleton
         self.valid = np.array([j not in info.unsupervised_joints for j in self.skeleton.joints])
         self.model = model.to(self.device).eval()
@@ -250,7 +253,7 @@ class Predictor:
         images = self.model.normalize(inputs.images, inputs.sizes)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(images)
+            return self.model(images, want_sigma=self.sigma)
 
     def people(self, output: HeadOutput, inputs: Inputs) -> list[People[Tensor]]:
         """Decodes B images' maps: each one's people, in original pixels and in mm in its camera's frame."""

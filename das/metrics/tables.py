@@ -90,6 +90,7 @@ class Predictions:
         joints_cam: (P, J, 3) mm, camera frame.
         scores: (P,), higher is surer.
         joints_uv: (P, J, 2) px of the stored image, for protocols that pair people in the image.
+        sigma_mm: (P, J, 3) mm along the camera's axes, the likelihood's scales, for the calibration of doubt.
 
     Raises:
         ValueError: naming the field whose shape disagrees or that holds a number that is not finite.
@@ -99,6 +100,7 @@ class Predictions:
     joints_cam: np.ndarray
     scores: np.ndarray
     joints_uv: np.ndarray | None = None
+    sigma_mm: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, joints = _people_and_joints(self)
@@ -106,6 +108,7 @@ class Predictions:
         _check(self, "joints_cam", np.float64, (rows, joints, 3))
         _check(self, "scores", np.float64, (rows,))
         _check(self, "joints_uv", np.float64, (rows, joints, 2))
+        _check(self, "sigma_mm", np.float64, (rows, joints, 3))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -116,8 +119,9 @@ class Predictions:
 
     def with_joints(self, index: Sequence[int]) -> Predictions:
         """The same people in some of their joints, in that order."""
-        uv = None if self.joints_uv is None else self.joints_uv[:, list(index)]
-        return replace(self, joints_cam=self.joints_cam[:, list(index)], joints_uv=uv)
+        columns = {name: getattr(self, name) for name in ("joints_cam", "joints_uv", "sigma_mm")}
+        chosen = {name: column[:, list(index)] for name, column in columns.items() if column is not None}
+        return replace(self, **chosen)
 
 
 Result = TypeVar("Result")

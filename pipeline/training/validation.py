@@ -10,10 +10,12 @@ import numpy as np
 import torch.distributed as dist
 
 from das.decode import People
+from das.metrics.coverage import residuals
 from das.metrics.strict import best_threshold, strict
 from das.model import DAS
 from das.model_info import ModelInfo
 from das.predictor import Predictor
+from das.uncertainty import Calibration
 from pipeline.data.record import Record, decode_image
 from pipeline.data.stored_rows import StoredRows, read_ahead, read_rows
 from pipeline.evaluation.ground_truth import predicted, strict_truth
@@ -59,9 +61,13 @@ class Validator:
         self.own = rows[rank::world]
 
     def __call__(self, model: DAS) -> tuple[dict[str, float], ModelInfo]:
-        """Numbers of the strict protocol with the chosen decoding, named val/..., and the description with it."""
+        """Numbers of the strict protocol with the chosen decoding, named val/..., and the description with it.
+
+        The description has the calibration of doubt on these images, as far as people are found.
+        """
         model.eval()
-        predictor = Predictor(model, self.info, bf16=self.bf16, threshold=LEAST_SCORE)
+        with_sigma = model.head.sigma is not None
+        predictor = Predictor(model, self.info, bf16=self.bf16, threshold=LEAST_SCORE, sigma=with_sigma)
         oks_thresholds = self.config.oks_thresholds or (self.info.model.oks_threshold,)
         own: list[tuple[Record, tuple[People[np.ndarray], ...]]] = []  # with each of the thresholds
         for records in self._batches():
@@ -90,6 +96,9 @@ class Validator:
         supervised = np.array([j not in info.unsupervised_joints for j in skeleton.joints])
         pose, threshold = np.array(info.mean_pose), info.score_threshold
         result = strict(truth, tables[best], skeleton.root_indices, pose, threshold, supervised)
+        if result.found.any():
+            scores = residuals(truth, tables[best], result, skeleton.root_indices).scores(skeleton)
+            info = replace(info, calibration=Calibration.fit(scores, with_sigma))
         numbers = {f"val/{name}": value for name, value in result.numbers().items() if np.isfinite(value)}
         decoding = {"val/score_threshold": threshold, "val/oks_threshold": info.model.oks_threshold}
         return numbers | decoding, info

@@ -111,3 +111,25 @@ def test_root_origin_does_not_read_the_root_joint_and_pixel_origin_does_not_read
         torch.testing.assert_close(uv[:, r], root_uv)
         expected = root[:, :2] if config.offset_origin == "root" else joints[:, r, :2]
         torch.testing.assert_close(root_uv, 8 * expected)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_scale_in_network_units_is_what_moving_the_offset_by_it_moves_in_space(config):
+    """An offset in u moves the joint along x, one in v along y, one in depth along z (and along its ray)."""
+    rng = np.random.default_rng(0)
+    cam = random_people(config, rng)
+    r = config.skeleton.root_index
+    K = torch.tensor([[900.0, 0, 480], [0, 900.0, 270], [0, 0, 1]], dtype=torch.float64)
+    uv, depth, focal = project(cam, K), cam[..., 2], mean_focal(K).expand(len(cam))
+    stride = torch.tensor([8.0, 16, 32], dtype=torch.float64)
+    codec = PoseCodec(config)
+    root, joints = codec.encode(uv, depth, uv[:, r], depth[:, r], uv[:, r], stride, focal)
+    sigma = torch.from_numpy(rng.uniform(0.01, 1, joints.shape))
+    scales = codec.decode_sigma(sigma, depth, stride, focal)
+    others = torch.arange(config.n_joints) != r
+    for axis in range(3):
+        moved = joints.clone()
+        moved[..., axis] += sigma[..., axis]
+        uv2, depth2, *_ = codec.decode(root, moved, uv[:, r], stride, focal)
+        shift = back_project(uv2, depth2, K) - cam
+        torch.testing.assert_close(shift[:, others, axis], scales[:, others, axis])

@@ -170,6 +170,24 @@ def test_joints_that_training_never_saw_do_not_tell_people_apart():
     assert len(people) == 1 and people.joints_uv.shape == (1, J, 2)
 
 
+def test_scales_are_read_where_the_person_is_and_only_if_the_network_gave_them():
+    output = empty_output(RELEASE)
+    put(output, RELEASE, 0, (6, 10), *person((88.0, 56.0)), 300, 3.0)
+    (without,) = decode(output, RELEASE, K, NONE)
+    assert without.sigma_mm is None and without.numpy().select(np.array([0])).sigma_mm is None
+    for level in output.levels:
+        level.raw_sigma = torch.zeros(*level.joints.shape)
+    output.levels[0].raw_sigma[0, 3, :, 6, 10] = torch.tensor([1.0, 2.0, 3.0])
+    (people,) = decode(output, RELEASE, K, NONE)
+    stride, depth = RELEASE.strides[0], people.joints_cam[0, :, 2]
+    expected = torch.full((J, 3), 0.5, dtype=torch.float64)
+    expected[3] = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).sigmoid()
+    expected = expected + RELEASE.sigma_floor
+    expected[:, :2] *= (stride * depth / 300)[:, None]
+    expected[:, 2] *= RELEASE.joint_depth_unit
+    torch.testing.assert_close(people.sigma_mm[0], expected, rtol=1e-6, atol=0)
+
+
 def test_images_of_a_batch_do_not_mix():
     config = small()
     output = empty_output(config, batch=3)

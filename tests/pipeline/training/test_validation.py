@@ -94,3 +94,15 @@ def test_without_people_to_choose_by_the_decoding_is_kept(prepared):
     job = training_job(tiny(prepared))
     _, info = Validator(job.config, job.info, [], rank=0, world=1)(DAS(job.info.model))
     assert info == job.info
+
+
+def test_the_doubt_is_calibrated_on_the_people_who_are_found(prepared, monkeypatch):
+    job = training_job(tiny(prepared))
+    torch.manual_seed(0)
+    model = DAS(job.info.model)
+    model.set_priors(mean_root=torch.tensor([0.0, 0.0, 30.0]), mean_offsets=torch.randn(job.info.model.n_joints, 3))
+    numbers, info = Validator(job.config, job.info, job.val_rows, rank=0, world=1)(model)
+    assert info.calibration.uses_sigma and info.calibration.people["root"] == numbers["val/matched"] > 0
+    median = info.calibration.radius("root", 0.5)
+    assert 0 < median < info.calibration.radius("root", 0.6)
+    assert job.info.calibration is None, "an untrained model has none"
