@@ -37,7 +37,10 @@ def joint_groups(skeleton: Skeleton) -> tuple[str | None, ...]:
 
 
 def joint_scales(sigma_mm: np.ndarray | None, joints_cam: np.ndarray) -> np.ndarray:
-    """Scale (n, J) mm of each joint's error: the length of sigma (n, J, 3); 1 mm for a model without sigma."""
+    """Scale (n, J) mm of each joint's error: the length of sigma (n, J, 3) mm; 1 mm for a model without sigma.
+
+    ``joints_cam`` (n, J, 3) tells how many there are.
+    """
     return np.ones(joints_cam.shape[:-1]) if sigma_mm is None else np.linalg.norm(sigma_mm, axis=-1)
 
 

@@ -121,12 +121,12 @@ def test_every_module_of_pipeline_stands_in_a_room():
 
 
 def test_folders_and_files_keep_a_size_that_can_be_overlooked():
-    """At most 22 modules a folder (das/ 26), at most 400 lines a module."""
+    """At most 22 modules a folder (das/, flat and read in a stated order, 30), at most 400 lines a module."""
     for folder in {
         path.parent for package in ("das", "pipeline", "jobs") for path in (PROJECT / package).rglob("*.py")
     }:
         modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(modules) <= (26 if folder == PROJECT / "das" else 22), folder
+        assert len(modules) <= (30 if folder == PROJECT / "das" else 22), folder
         for path in modules:
             assert len(path.read_text().splitlines()) <= 400, path
 

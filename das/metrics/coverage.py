@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 
 from das.metrics.strict import Strict
-from das.metrics.tables import Predictions, Truth, distances, root_aligned, root_of
+from das.metrics.tables import Predictions, Truth, distances, required, root_aligned, root_of
 from das.skeleton import Skeleton
-from das.uncertainty import ROOT, Calibration, joint_groups, joint_scales, root_scales
+from das.uncertainty import ROOT, Calibration, joint_groups, root_scales
 
 _SAMPLES = 1_000_000
 
@@ -50,7 +50,7 @@ def residuals(truth: Truth, predictions: Predictions, result: Strict, root: Sequ
     root_cam = root_of(people.joints_cam, root)
     return Residuals(
         errors=distances(root_aligned(people.joints_cam, root), root_aligned(true, root)),
-        scales=joint_scales(people.sigma_mm, people.joints_cam),
+        scales=required(people.scales, "Predictions.scales"),
         counted=result.scored[found],
         root_errors=distances(root_cam, root_of(true, root)),
         root_scales=root_scales(root_cam),

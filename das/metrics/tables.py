@@ -90,7 +90,7 @@ class Predictions:
         joints_cam: (P, J, 3) mm, camera frame.
         scores: (P,), higher is surer.
         joints_uv: (P, J, 2) px of the stored image, for protocols that pair people in the image.
-        sigma_mm: (P, J, 3) mm along the camera's axes, the likelihood's scales, for the calibration of doubt.
+        scales: (P, J) mm, scale of each joint's doubt (das/uncertainty.py), to calibrate it or to see how it covers.
 
     Raises:
         ValueError: naming the field whose shape disagrees or that holds a number that is not finite.
@@ -100,7 +100,7 @@ class Predictions:
     joints_cam: np.ndarray
     scores: np.ndarray
     joints_uv: np.ndarray | None = None
-    sigma_mm: np.ndarray | None = None
+    scales: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, joints = _people_and_joints(self)
@@ -108,7 +108,7 @@ class Predictions:
         _check(self, "joints_cam", np.float64, (rows, joints, 3))
         _check(self, "scores", np.float64, (rows,))
         _check(self, "joints_uv", np.float64, (rows, joints, 2))
-        _check(self, "sigma_mm", np.float64, (rows, joints, 3))
+        _check(self, "scales", np.float64, (rows, joints))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -119,7 +119,7 @@ class Predictions:
 
     def with_joints(self, index: Sequence[int]) -> Predictions:
         """The same people in some of their joints, in that order."""
-        columns = {name: getattr(self, name) for name in ("joints_cam", "joints_uv", "sigma_mm")}
+        columns = {name: getattr(self, name) for name in ("joints_cam", "joints_uv", "scales")}
         chosen = {name: column[:, list(index)] for name, column in columns.items() if column is not None}
         return replace(self, **chosen)
 

@@ -17,6 +17,7 @@ from das.metrics.panoptic import annotated, release_truth
 from das.metrics.tables import Predictions, Truth, required
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
+from das.uncertainty import joint_scales
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 
 if TYPE_CHECKING:
@@ -84,14 +85,13 @@ def strict_truth(records: Sequence[Record], skeleton: Skeleton) -> Truth:
 
 
 def predicted(people: Sequence[People[np.ndarray]], n_joints: int) -> Predictions:
-    """People predicted on images; frame i is the i-th image, people[i]. Either all have sigma or none."""
-    sigma_mm = [p.sigma_mm for p in people if p.sigma_mm is not None]
+    """People predicted on images; frame i is the i-th image, people[i]."""
     return Predictions(
         frame=_rows([np.full(len(p.scores), i) for i, p in enumerate(people)], ()),
         joints_cam=_rows([p.joints_cam for p in people], (n_joints, 3)),
         scores=_rows([p.scores for p in people], ()),
         joints_uv=_rows([p.joints_uv for p in people], (n_joints, 2)),
-        sigma_mm=_rows(sigma_mm, (n_joints, 3)) if len(sigma_mm) == len(people) else None,
+        scales=_rows([joint_scales(p.sigma_mm, p.joints_cam) for p in people], (n_joints,)),
     )
 
 

@@ -1,5 +1,7 @@
 """Coverage of calibrated radii, against loops over people and against distributions that are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,8 +46,10 @@ def test_the_priors_own_radii_are_right_for_its_own_errors_and_wrong_for_others(
 
 def test_residuals_are_those_of_the_strict_protocols_pairs():
     scene = loops.make_scene(np.random.default_rng(3), frames=6)
-    result = strict(scene.truth, scene.predictions, ROOT_INDEX, scene.world_mean, 0.3)
-    found = residuals(scene.truth, scene.predictions, result, ROOT_INDEX)
+    scales = np.random.default_rng(4).uniform(5, 200, scene.predictions.joints_cam.shape[:2])
+    predictions = replace(scene.predictions, scales=scales)
+    result = strict(scene.truth, predictions, ROOT_INDEX, scene.world_mean, 0.3)
+    found = residuals(scene.truth, predictions, result, ROOT_INDEX)
     (root,) = ROOT_INDEX
     expected = []
     for person, row in enumerate(result.match):
@@ -55,6 +59,7 @@ def test_residuals_are_those_of_the_strict_protocols_pairs():
         for joint in np.flatnonzero(found.counted[len(expected)]):
             error = np.linalg.norm((mine[joint] - mine[root]) - (true[joint] - true[root]))
             assert found.errors[len(expected), joint] == pytest.approx(error)
+            assert found.scales[len(expected), joint] == scales[row, joint]
         assert found.root_errors[len(expected)] == pytest.approx(np.linalg.norm(mine[root] - true[root]))
         assert found.root_scales[len(expected)] == pytest.approx(np.linalg.norm(mine[root]))
         expected.append(person)
