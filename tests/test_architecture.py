@@ -1,7 +1,7 @@
 """docs/architecture.md says what is there: the rooms, the way of a sample, and files that exist."""
 
 import ast
-import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -45,16 +45,7 @@ def test_the_page_draws_the_rooms_that_the_rule_lists():
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:das|pipeline)(?:\.\w+)+)`", PAGE))))
 def test_every_function_on_the_way_of_a_sample_exists(name):
-    module, _, attribute = name.rpartition(".")
-    while True:
-        try:
-            found = importlib.import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, head = module.rpartition(".")
-            attribute = f"{head}.{attribute}"
-    for part in attribute.split("."):
-        found = getattr(found, part)
+    pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize(
