@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-_FIRST_SPEED = 0.3
-"""Spread of the velocity of a person who appears, in seconds of acceleration: 0.9 m/s, and 6 m/s of joints."""
+_FIRST_SPEED = 1.0
+"""Spread of the velocity of a person who appears, in seconds of acceleration: 1 m/s, and 5 m/s of joints."""
 _ALONG_RAY, _ACROSS_RAY, _JOINT_MM = 0.05, 0.01, 100.0
 """Doubt without a calibration: shares of the distance for roots, mm for joints."""
 _LEAST_MM = 1.0
@@ -36,12 +36,12 @@ class TrackConfig:
     """Seconds that a track is carried on without a measurement."""
     least_frames: int = 3
     """Measurements that make a track; people of shorter ones stay without identity."""
-    gate: float = 4.0
+    gate: float = 9.0
     """Largest mean squared innovation over variance of a person who may belong to a track."""
-    root_acceleration: float = 3000.0
-    """mm/s^2, spread of the white acceleration of roots: a person starts walking within half a second."""
-    joint_acceleration: float = 20000.0
-    """mm/s^2, of joints relative to the root: a hand reaches 2 m/s within a tenth of a second."""
+    root_acceleration: float = 1000.0
+    """mm/s^2, spread of the white acceleration of roots: a person starts walking within a second."""
+    joint_acceleration: float = 5000.0
+    """mm/s^2, of joints relative to the root."""
 
 
 @dataclass(frozen=True)

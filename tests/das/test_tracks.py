@@ -100,7 +100,7 @@ def test_smoothing_is_the_posterior_of_the_motion_model():
     # x_0 has the first measurement's noise, every step adds its own.
     F, G = np.array([[1, dt], [0, 1]]), np.array([dt**2 / 2, dt])
     cov = np.zeros((2 * count, 2 * count))
-    cov[:2, :2] = np.diag([sigma[0] ** 2, (0.3 * a) ** 2])
+    cov[:2, :2] = np.diag([sigma[0] ** 2, a**2])
     for t in range(1, count):
         now, past = slice(2 * t, 2 * t + 2), slice(0, 2 * t)
         cov[now, past] = F @ cov[2 * t - 2 : 2 * t, past]
