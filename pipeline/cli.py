@@ -194,7 +194,7 @@ def predict(argv: Sequence[str]) -> None:
     """Find people on photos and videos: JSON, overlay and a view from above."""
     from pipeline.predict.config import PredictConfig
 
-    config = parse("das predict", PredictConfig, argv)
+    config = parse("das predict", PredictConfig, argv).expanded()
     config.refuse_unusable()
 
     from pipeline.predict.predict import predict

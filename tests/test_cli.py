@@ -369,7 +369,7 @@ def test_only_commands_that_start_ray_have_options_of_a_cluster(capsys, name):
 @pytest.mark.parametrize("name", ["train-panoptic small", "evaluate", "benchmark", "predict"])
 def test_every_command_with_a_device_calls_it_device(capsys, name):
     text = help_of(name, capsys)
-    assert re.search(r"--device,? .*\{cpu,cuda\}", text) and "gpu," not in text.replace("num-gpus", "")
+    assert re.search(r"--device,? .*\{(auto,)?cpu,cuda\}", text) and "gpu," not in text.replace("num-gpus", "")
 
 
 def test_older_spellings_of_the_device_are_understood(understood):

@@ -12,7 +12,9 @@ from pipeline.cli import main
 from pipeline.predict import predict as module
 from pipeline.predict.camera_file import read_camera_file
 from pipeline.predict.config import PredictConfig
-from pipeline.predict.predict import predict, predict_photo, predict_video
+from pipeline.predict.frames import predict_video
+from pipeline.predict.photos import predict_photo
+from pipeline.predict.predict import predict
 from tests.pipeline.predict.prediction_cases import (
     jpeg_with_orientation,
     panoptic_calibration,
