@@ -203,6 +203,17 @@ def predict(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def rescale(argv: Sequence[str]) -> None:
+    """Compute stored results of `predict` for a focal length that is known later, without the model."""
+    from pipeline.predict.rescale import RescaleConfig
+
+    config = parse("das rescale", RescaleConfig, argv)
+
+    from pipeline.predict.rescale import rescale
+
+    rescale(config)
+
+
 def demo(argv: Sequence[str]) -> None:
     """Run all of it on rendered data, from rendering to a promoted model and a picture."""
     from pipeline.demo import DemoConfig, demo
@@ -241,7 +252,7 @@ GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
     "training": (train_panoptic, train_mupots, sweep),
     "evaluation": (evaluate, benchmark),
     "models": (promote, registry),
-    "people on photos": (predict,),
+    "people on photos": (predict, rescale),
     "everything": (demo,),
 }
 COMMANDS = {f.__name__.replace("_", "-"): f for group in GROUPS.values() for f in group}

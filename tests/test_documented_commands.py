@@ -137,6 +137,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.predictions(site, "/data/prepared/panoptic", "A.parquet", "B.parquet"),
     ),
     "jobs/predict.py": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
+    "jobs/rescale.py": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
     "jobs/prepare.py": lambda shelf, site: shelf.original(site, "panoptic", "coco"),
     "jobs/promote.py": lambda shelf, site: shelf.registry(site),
     "jobs/registry.py": lambda shelf, site: shelf.registry(site),

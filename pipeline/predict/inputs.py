@@ -63,7 +63,9 @@ def _expand(word: str, left_out: list[str], pattern: bool = True) -> list[str]:
     if path.exists():
         return [word]
     if pattern and glob.has_magic(word):
-        return _media(word, [Path(name) for name in sorted(glob.glob(word, recursive=True))], left_out)
+        if not (fitting := sorted(glob.glob(word, recursive=True))):
+            raise ValueError(f"{word}: no file fits this pattern")
+        return _media(word, list(map(Path, fitting)), left_out)
     if "://" in word:
         raise ValueError(f"{word}: a stream is no file, wanted --source {word}")
     raise ValueError(f"{word}: no such file")

@@ -50,7 +50,7 @@ def test_a_pattern_in_quotes_is_expanded_and_a_file_of_that_name_comes_first(fol
     assert names(find_files([f"{folder}/**/[bc].jpg"])) == ["b.jpg", "c.jpg"]
     (folder / "[bc].jpg").touch()
     assert names(find_files([f"{folder}/[bc].jpg"])) == ["[bc].jpg"]
-    refused(lambda: find_files([f"{folder}/*.webp"]), "*.webp: no such file")
+    refused(lambda: find_files([f"{folder}/*.webp"]), "*.webp: no file fits this pattern")
     refused(lambda: find_files(["rtsp://host/stream"]), "wanted --source rtsp://host/stream")
 
 

@@ -16,8 +16,8 @@ from tests.pipeline.predict.prediction_cases import write_video
 def out(checkpoint, photo, tmp_path):
     """Results of a photo and of a video of 12 frames in a second."""
     video = write_video(tmp_path / "walk.mp4", frames=12)
-    config = PredictConfig((str(photo), str(video)), str(checkpoint), str(tmp_path / "out"))
-    predict(PredictConfig(**{**vars(config), "formats": ("overlay", "html")}))
+    files = (str(photo), str(video))
+    predict(PredictConfig(files, str(checkpoint), str(tmp_path / "out"), formats=("overlay", "html")))
     return tmp_path / "out"
 
 
@@ -70,7 +70,7 @@ def test_a_browser_plays_the_overlay_of_a_video(browser, out):
     width, height, duration = browser.execute_script(
         "const v = arguments[0]; return [v.videoWidth, v.videoHeight, v.duration]", video
     )
-    assert (width, height) == (160 + 8 + 90, 90), "the frame beside its view from above"
+    assert (width, height) == (160, 90), "an overlay alone has the size of the frames"
     assert duration == pytest.approx(1.0, abs=0.1)
     browser.execute_script("arguments[0].play()", video)
     WebDriverWait(browser, PATIENCE).until(lambda _: browser.execute_script("return arguments[0].ended", video))
