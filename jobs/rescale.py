@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compute stored results of `das predict` for a focal length that is known later.
 
-    python jobs/predict.py photo.jpg --model models:/das-demo@champion
     python jobs/rescale.py predictions --focal 900 1100
 
-About a second: the same files in rescaled/, people placed for 1000 pixels, and for each the interval of its distance.
+A second, on results of `das predict`: the same files in rescaled/, people placed for 1000 pixels, and for each the
+interval of its distance.
 """
 
 import sys

@@ -61,7 +61,7 @@ class PredictConfig:
     out: str = "predictions"
     """Folder for the results."""
     source: str | None = None
-    """Instead of files: number of a camera of this machine, such as 0, or http or rtsp address of a stream."""
+    """Instead of files: number of a camera of this machine, such as 0, or http or rtsp URL of a stream."""
     seconds: float | None = None
     """Longest time to read from a source; Ctrl-C ends it too, and what was read is written in full."""
     formats: tuple[Format, ...] = DEFAULT_FORMATS

@@ -8,7 +8,6 @@ for: people.csv, people.parquet and people.html.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,16 +19,14 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from das.model_info import load_info
-from pipeline.infra.cluster import absolute_storage
-from pipeline.infra.mlflow_client import absolute_tracking_uri
 from pipeline.infra.redaction import redacted
-from pipeline.models import resolve_model
 from pipeline.predict.camera_file import PhotoCamera, read_camera_file
 from pipeline.predict.collectors import Collectors
 from pipeline.predict.config import LIVE, PredictConfig, check_joint
 from pipeline.predict.frames import predict_live, predict_video
 from pipeline.predict.live import opened_source
 from pipeline.predict.own_files import OutputError, check_folder, refuse_foreign
+from pipeline.predict.photo_predictor import device_of, model_folder
 from pipeline.predict.photos import named_fault, predict_photos
 from pipeline.predict.results import PhotoResult, VideoResult, result_files, write_picture
 from pipeline.predict.videos import is_video
@@ -61,14 +58,12 @@ def predict(config: PredictConfig) -> int:
         capture = None
         if config.source is not None:
             capture = stack.enter_context(opened_source(config.source, config.max_pixels))
-        storage = absolute_storage(config.storage or os.environ.get("DAS_STORAGE") or "runs")
-        tracking_uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        folder = resolve_model(config.model, absolute_tracking_uri(tracking_uri, storage))
+        folder = model_folder(config.model, config.storage, config.tracking_uri)
         if config.inside:
             check_joint(load_info(folder).model.skeleton, config.inside)
         from das.predictor import Predictor  # here: it imports torch, and what is refused above needs none of it
 
-        predictor = Predictor.from_folder(folder, _device(config.device), threshold=config.threshold)
+        predictor = Predictor.from_folder(folder, device_of(config.device), threshold=config.threshold)
         residuals = None
         if config.inside:
             from pipeline.predict.explain import draw_residual_density
@@ -131,10 +126,3 @@ def _results(
                 except (ValueError, OSError) as error:
                     faults.append(named_fault(file, error))
                 bar.update()
-
-
-def _device(name: str) -> str:
-    """The device itself: auto is the GPU where there is one."""
-    import torch
-
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

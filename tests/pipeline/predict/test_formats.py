@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -86,3 +88,9 @@ def test_a_long_video_is_thinned_evenly(count):
         kept.add(i)
     assert kept.items == list(range(0, count, kept.step)) and len(kept.items) <= 6
     assert count <= 6 or len(kept.items) >= 3
+
+
+def test_the_page_on_predict_lists_the_columns_in_the_words_of_the_table():
+    page = (Path(__file__).resolve().parents[3] / "docs/predict.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)
+    assert rows[-len(COLUMNS) :] == [(name, meaning) for name, (_, meaning) in COLUMNS.items()]

@@ -124,7 +124,7 @@ def test_files_of_others_are_never_replaced_and_own_results_are(checkpoint, phot
         (out / "other.png").rename(out / name)
         before = (out / name).read_bytes()
         with monkeypatch.context() as patched:
-            patched.setattr(module, "resolve_model", lambda *_: pytest.fail("computed before the refusal"))
+            patched.setattr(module, "model_folder", lambda *_: pytest.fail("computed before the refusal"))
             refused(lambda: predict(config), str(out / name), "not written by das predict")
         assert (out / name).read_bytes() == before
         (out / "kept").rename(out / name)
