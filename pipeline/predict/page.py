@@ -130,18 +130,26 @@ class PageBuilder:
             spans.append((begin, len(frames)))
             if clip.frames.step > 1:
                 notes.append(f"{clip.name}: one frame of {clip.frames.step} is shown.")
+        cameras: dict[str, list[str]] = {}
+        for clip in self._clips:
+            cameras.setdefault(clip.camera, []).append(clip.name)
         assert self._skeleton is not None, "a page is made of at least one photo"
         scene = scene_skeleton(self._skeleton, self._most_people)
         page = PeoplePage(
             title="People in 3D",
-            subtitle=f"{len(self._clips)} photos and videos, {len(frames)} frames",
+            subtitle=f"Photos and videos: {len(self._clips)}. Moments in all: {len(frames)}.",
             mark="",
             notes=notes,
             names=[clip.name for clip in self._clips],
-            cameras={clip.name: clip.camera for clip in self._clips},
+            cameras={_few(names): camera for camera, names in cameras.items()},
             scene={**scene, "frames": frames, "clips": spans, "images": images},
         )
         return render_page("pipeline.predict", "people.html", page)
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _frame(picture: Picture, prediction: Prediction) -> dict[str, Any]:
