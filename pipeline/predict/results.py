@@ -152,7 +152,7 @@ def draw_prediction(
         distances = people.root_cam[:, 2] / 1000  # mm to m
         labels = [f"{score:.2f}  {metres:.1f} m" for score, metres in zip(people.scores, distances, strict=True)]
         overlay = draw_people(picture.image, people.joints_uv, skeleton, valid, labels)
-        draw_caption(overlay, prediction.source.text(prediction.K))
+        draw_caption(overlay, prediction.source.text(prediction.K), below=True)  # labels of people are above them
         drawn.append(overlay)
     if "top" in formats:
         above = top_view(

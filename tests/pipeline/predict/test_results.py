@@ -37,8 +37,8 @@ def test_a_photo_without_people_gives_all_files(checkpoint, photo, tmp_path):
     result = predict_photo(strict, photo, tmp_path / "out")
     assert json.loads(result.files[0].read_text())["people"] == []
     difference = read_photo(result.files[1]).astype(int) - read_photo(photo)
-    assert np.abs(difference[45:]).max() < 20, "below the words on the camera it differs by JPEG noise only"
-    assert np.abs(difference[:20]).max() > 100
+    assert np.abs(difference[:60]).max() < 20, "above the words on the camera it differs by JPEG noise only"
+    assert np.abs(difference[-20:]).max() > 100
     assert result.summary().startswith("0 people")
 
 
@@ -49,7 +49,7 @@ def test_colour_channels_are_read_and_written_in_order(checkpoint, tmp_path):
     assert (read_photo(tmp_path / "red.png") == [255, 0, 0]).all()
     strict = Predictor.from_folder(checkpoint, threshold=0.99)
     overlay = read_photo(predict_photo(strict, tmp_path / "red.png", tmp_path / "out").files[1])
-    assert (np.abs(overlay[30:].astype(int) - [255, 0, 0]) < 6).all()
+    assert (np.abs(overlay[:15].astype(int) - [255, 0, 0]) < 6).all()
 
 
 def test_a_16_bit_file_of_12_bits_is_read_as_bright_as_it_is_and_said(predictor, photo, tmp_path):
