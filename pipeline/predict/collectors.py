@@ -32,7 +32,7 @@ class Collectors:
         names: tuple[Format, ...] = ("csv", "parquet", "html")
         self._files = {name: out / f"people.{name}" for name in names if name in formats}
         self._stack = ExitStack()
-        self._tables: list[Rows] = []
+        self._tables: dict[Path, Rows] = {}
         self._page: PageBuilder | None = None
 
     @property
@@ -43,8 +43,9 @@ class Collectors:
     def __enter__(self) -> Collectors:
         for name, grow in (("csv", growing_csv), ("parquet", growing_parquet)):
             if name in self._files:
-                self._stack.enter_context(writing(self._files[name]))
-                self._tables.append(self._stack.enter_context(grow(self._files[name])))
+                path = self._files[name]
+                self._stack.enter_context(writing(path))
+                self._tables[path] = self._stack.enter_context(grow(path))
         if "html" in self._files:
             from pipeline.predict.page import PageBuilder  # here: it imports jinja2, which takes a while
 
@@ -58,8 +59,9 @@ class Collectors:
 
     def add(self, picture: Picture, prediction: Prediction, value: dict[str, Any]) -> None:
         """Adds a photo or frame; ``value`` is its JSON object."""
-        for add in self._tables:
-            add(rows_of(value))
+        for path, add in self._tables.items():
+            with writing(path):
+                add(rows_of(value))
         if self._page is not None:
             self._page.add(picture, prediction)
 

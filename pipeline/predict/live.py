@@ -62,25 +62,25 @@ def live_frames(
 ) -> Iterator[tuple[np.ndarray, float]]:
     """Yields frames (H, W, 3) uint8 RGB and their times in ms from the first one, increasing.
 
-    A stream's own time stamps are used where they increase, as those of a recording that is sent faster than it was
-    taken; else the clock.
+    A recording, which states how many frames it has, is sent faster than it was taken: its own time stamps are used. A
+    live source has the clock's, because many cameras send none and the decoder then counts 25 frames a second.
 
     Args:
         capture: opened at its first frame.
         seconds: ends after this time by the clock; None reads to the end.
         stopped: asked before each frame; True ends.
     """
-    begin = time.monotonic()
-    first: float | None = None
-    last = -1.0
+    begin, last = time.monotonic(), -1.0
+    recorded = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
     while not stopped() and (seconds is None or time.monotonic() - begin < seconds):
         good, frame = capture.read()
         if not good:
             return
-        stamp, clock = capture.get(cv2.CAP_PROP_POS_MSEC), 1000 * (time.monotonic() - begin)
-        first = stamp if first is None else first
-        now = stamp - first if last < 0 or stamp - first > last else max(clock, last + 1)
-        last = round(now, 3)
+        clock = 1000 * (time.monotonic() - begin)
+        now = capture.get(cv2.CAP_PROP_POS_MSEC) if recorded else clock
+        if last < 0:
+            first = now
+        last = round(now - first, 3) if now - first > last else last + 1
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), last
 
 

@@ -142,8 +142,8 @@ def _files(path: Path) -> list[Path]:
 
 def _rescaled(file: Path, config: RescaleConfig) -> Iterator[dict[str, Any]]:
     """The objects of a file, rescaled; each line of .jsonl is one."""
-    text = file.read_text(encoding="utf-8")
-    for number, part in enumerate([text] if file.suffix == ".json" else text.splitlines(), 1):
+    data = file.read_bytes()
+    for number, part in enumerate([data] if file.suffix == ".json" else data.splitlines(), 1):
         where = str(file) if file.suffix == ".json" else f"{file}: line {number}"
         try:
             yield _of_config(json.loads(part), config)
