@@ -12,8 +12,9 @@ and broadcasts over leading dimensions: points (..., M, D) go with K (..., 3, 3)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,36 @@ Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 ASSUMED_FOV_DEGREES = 60.0
 """Field of view of the longer side of an image of an unknown camera: between a phone's main lens and a webcam."""
+
+
+@dataclass(frozen=True)
+class CameraSource:
+    """How the intrinsics of an image are known; all depths are proportional to the focal length.
+
+    Attributes:
+        kind: "given" by the user, computed from the photo's "exif" data, or "assumed".
+        numbers: what they were computed from, by name; ``fov_degrees`` along the longer side of an assumed camera,
+            ``focal_length_35mm``, or ``focal_length_mm`` and ``pixels_per_mm`` of EXIF data. Empty for a given one.
+        remark: why a better source was not used; "" where there is nothing to say.
+    """
+
+    kind: Literal["given", "exif", "assumed"]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    remark: str = ""
+
+    def text(self, K: np.ndarray) -> str:
+        """A few words with the numbers, for pictures and the terminal; K (3, 3) has the focal length."""
+        n = self.numbers
+        if self.kind == "assumed":
+            known = f"camera assumed: {n['fov_degrees']:g} degrees along the longer side, "
+        elif "focal_length_35mm" in n:
+            known = f"camera from EXIF: {n['focal_length_35mm']:g} mm in 35 mm film, "
+        elif self.kind == "exif":
+            known = f"camera from EXIF: {n['focal_length_mm']:g} mm, {n['pixels_per_mm']:.1f} pixels per mm, "
+        else:
+            known = "camera given: "
+        return f"{known}focal length {mean_focal(K):.0f} px"
+
 
 # Newton steps for inverting the distortion: quadratic, so 10 reach float64 precision wherever it is
 # invertible.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das.camera import ASSUMED_FOV_DEGREES, intrinsics_from_fov, lens_coefficients
+from das.camera import ASSUMED_FOV_DEGREES, CameraSource, intrinsics_from_fov, lens_coefficients, mean_focal
 from das.camera_check import check_intrinsics
 from das.checkpoint import load_model
 from das.decode import People, decode_at
@@ -38,7 +38,7 @@ class Prediction:
         image_size: (height, width) in pixels.
         K: (3, 3) intrinsics that were used, pixels.
         distortion: (5,) or (12,) that was used (``lens_coefficients``).
-        assumed_fov: field of view of the longer side, in degrees, that K was guessed from; None for a known camera.
+        source: how the camera is known.
     """
 
     people: People[np.ndarray]
@@ -47,12 +47,12 @@ class Prediction:
     image_size: tuple[int, int]
     K: np.ndarray
     distortion: np.ndarray
-    assumed_fov: float | None
+    source: CameraSource
 
     @property
     def assumed_camera(self) -> bool:
         """Whether the camera was guessed; all depths are then proportional to the guessed focal length."""
-        return self.assumed_fov is not None
+        return self.source.kind == "assumed"
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -60,19 +60,29 @@ class Prediction:
         return tuple(name for name, ok in zip(self.skeleton.joints, self.valid, strict=True) if ok)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file, valid joints only: mm to 3 decimals, pixels to 2, scores to 4."""
-        people = self.people
+        """Plain values for a JSON file, valid joints only: mm to 3 decimals, pixels to 6, scores to 4.
+
+        ``root_depth_over_focal`` and ``depths_from_root`` are what the network predicts whatever the focal length: with
+        them and the pixels, a focal length that is learned later gives the same mm as a prediction with it.
+        """
+        people, focal = self.people, float(mean_focal(self.K))
         height, width = self.image_size
+        depths = people.joints_cam[..., 2] - people.root_cam[:, None, 2]
         return {
             "units": {
                 "joints_cam": "mm, camera frame: x right, y down, z forward",
                 "joints_uv": "pixels of the image, (0, 0) is the centre of the top left pixel",
                 "score": "center confidence x centerness, 0 to 1",
+                "root_depth_over_focal": "mm per pixel of focal_px",
+                "depths_from_root": "mm, z of the joint less z of the root",
             },
             "image": {"height": height, "width": width},
             "camera": {
+                "source": self.source.kind,
                 "assumed": self.assumed_camera,
-                "assumed_fov_degrees": self.assumed_fov,
+                "numbers": dict(self.source.numbers),
+                "remark": self.source.remark,
+                "focal_px": focal,
                 "K": self.K.tolist(),
                 "distortion": self.distortion.tolist(),
             },
@@ -81,9 +91,11 @@ class Prediction:
                 {
                     "score": round(float(people.scores[i]), 4),
                     "root_cam": people.root_cam[i].round(3).tolist(),
-                    "root_uv": people.root_uv[i].round(2).tolist(),
+                    "root_uv": people.root_uv[i].round(6).tolist(),
                     "joints_cam": people.joints_cam[i, self.valid].round(3).tolist(),
-                    "joints_uv": people.joints_uv[i, self.valid].round(2).tolist(),
+                    "joints_uv": people.joints_uv[i, self.valid].round(6).tolist(),
+                    "root_depth_over_focal": float(people.root_cam[i, 2]) / focal,
+                    "depths_from_root": depths[i, self.valid].round(6).tolist(),
                 }
                 for i in range(len(people))
             ],
@@ -185,6 +197,7 @@ class Predictor:
         used, lenses = self.cameras(images, Ks, distortions, fov_degrees)
         inputs = self.prepare(images, used, lenses)
         found = self.people(self.network(inputs), inputs)
+        assumed = CameraSource("assumed", {"fov_degrees": fov_degrees})
         return [
             Prediction(
                 people=people.numpy(),
@@ -193,7 +206,7 @@ class Predictor:
                 image_size=(image.shape[0], image.shape[1]),
                 K=K,
                 distortion=lens,
-                assumed_fov=fov_degrees if given is None else None,
+                source=assumed if given is None else CameraSource("given"),
             )
             for people, image, K, lens, given in zip(found, images, used, lenses, Ks, strict=True)
         ]
@@ -219,6 +232,14 @@ class Predictor:
         ]
         return used, [np.zeros(5) if lens is None else lens_coefficients(lens) for lens in distortions]
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the padded network input of an image of this size, pixels.
+
+        Images of one input size do not change each other in a batch; a larger neighbour adds padding.
+        """
+        rows, columns = (-(-side // _PAD_TO) * _PAD_TO for side in self.info.test_size.fit(height, width))
+        return rows, columns
+
     def prepare(
         self, images: Sequence[np.ndarray], Ks: Sequence[np.ndarray], distortions: Sequence[np.ndarray]
     ) -> Inputs:
@@ -235,7 +256,7 @@ class Predictor:
         moved = [test_transform(image, K, size) for image, K in zip(images, Ks, strict=True)]
         resized, transforms, new_Ks = zip(*moved, strict=True)
         sizes = np.array([image.shape[:2] for image in resized])
-        height, width = -(-sizes.max(0) // _PAD_TO) * _PAD_TO
+        height, width = np.max([self.input_size(*image.shape[:2]) for image in images], axis=0)
         padded = np.zeros((len(images), height, width, 3), np.uint8)
         for target, image in zip(padded, resized, strict=True):
             target[: image.shape[0], : image.shape[1]] = image

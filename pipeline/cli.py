@@ -194,13 +194,24 @@ def predict(argv: Sequence[str]) -> None:
     """Find people on photos and videos: JSON, overlay and a view from above."""
     from pipeline.predict.config import PredictConfig
 
-    config = parse("das predict", PredictConfig, argv)
+    config = parse("das predict", PredictConfig, argv).expanded()
     config.refuse_unusable()
 
     from pipeline.predict.predict import predict
 
     if predict(config):
         sys.exit(1)
+
+
+def rescale(argv: Sequence[str]) -> None:
+    """Compute stored results of `predict` for a focal length that is known later, without the model."""
+    from pipeline.predict.rescale import RescaleConfig
+
+    config = parse("das rescale", RescaleConfig, argv)
+
+    from pipeline.predict.rescale import rescale
+
+    rescale(config)
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -241,7 +252,7 @@ GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
     "training": (train_panoptic, train_mupots, sweep),
     "evaluation": (evaluate, benchmark),
     "models": (promote, registry),
-    "people on photos": (predict,),
+    "people on photos": (predict, rescale),
     "everything": (demo,),
 }
 COMMANDS = {f.__name__.replace("_", "-"): f for group in GROUPS.values() for f in group}

@@ -32,6 +32,7 @@ FUNCTIONS = {
     "promote": "pipeline.registry.promote.promote",
     "registry": "pipeline.registry.queries.run_command",
     "predict": "pipeline.predict.predict.predict",
+    "rescale": "pipeline.predict.rescale.rescale",
     "sweep": "pipeline.training.sweep.sweep",
     "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
@@ -256,6 +257,11 @@ cli.main({arguments})
         (["predict", "x.jpg", "--model", "m"], "das: x.jpg: no such file"),
         (["predict", "x.jpg", "--modle", "m"], "unknown option --modle; did you mean --model?"),
         (["predict", "x.jpg", "--model", "m", "--fov", "wide"], "--fov = 'wide', wanted a number"),
+        (["predict", "rtsp://x/y", "--model", "m"], "das: rtsp://x/y: a stream is no file, wanted --source rtsp://x/y"),
+        (["predict", "--source", "door", "--model", "m"], "source = 'door', wanted the number of a camera"),
+        (["rescale", "--focal", "900"], "das: results is empty, wanted at least one file or folder"),
+        (["rescale", "a.json"], "das: 0 of focal, fov and camera are given, wanted one of the three"),
+        (["rescale", "a.json", "--focal", "9", "8"], "focal = (9.0, 8.0), wanted the smaller one first"),
         (["evaluate", "--model", "m", "--threshold", "high"], "--threshold = 'high', wanted a number"),
         (["evaluate"], "das: model = '' and predictions = None, wanted one of the two"),
         (["registry", "histroy", "das-demo"], "did you mean history?"),
@@ -318,6 +324,7 @@ REQUIRED = {
     "promote": ["--model", "--scores", "--name"],
     "registry diff": ["(required)"],
     "predict": ["PHOTO", "--model"],
+    "rescale": ["RESULTS"],
 }
 # Commands whose every help has been asked for: those above and the others with options of their own.
 HELPS = [*FUNCTIONS, "train-mupots ours", "sweep small", "registry history", "registry rollback", "registry gate"]
@@ -369,7 +376,7 @@ def test_only_commands_that_start_ray_have_options_of_a_cluster(capsys, name):
 @pytest.mark.parametrize("name", ["train-panoptic small", "evaluate", "benchmark", "predict"])
 def test_every_command_with_a_device_calls_it_device(capsys, name):
     text = help_of(name, capsys)
-    assert re.search(r"--device,? .*\{cpu,cuda\}", text) and "gpu," not in text.replace("num-gpus", "")
+    assert re.search(r"--device,? .*\{(auto,)?cpu,cuda\}", text) and "gpu," not in text.replace("num-gpus", "")
 
 
 def test_older_spellings_of_the_device_are_understood(understood):
@@ -403,6 +410,7 @@ TYPED = {
     "promote": ["promote", "--model", "m", "--scores", "s", "--name", "das-demo"],
     "registry": ["registry", "history", "das-demo"],
     "predict": ["predict", "photo.jpg", "--model", "m"],
+    "rescale": ["rescale", "predictions", "--focal", "900"],
     "sweep": ["sweep", "small", "--train.data", "a"],
     "benchmark": ["benchmark", "--model", "m", "--data", "a"],
     "demo": ["demo"],

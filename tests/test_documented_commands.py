@@ -7,9 +7,11 @@ jobs, s3://bucket on a server of this machine. Whatever cannot be run here is in
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 
@@ -124,6 +126,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.predictions(site, "prepared/panoptic", "predictions.parquet", "A.parquet", "B.parquet"),
         shelf.other_groups(site),
     ),
+    "docs/predict.md": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
     "docs/promotion.md": _promotion,
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
@@ -137,6 +140,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.predictions(site, "/data/prepared/panoptic", "A.parquet", "B.parquet"),
     ),
     "jobs/predict.py": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
+    "jobs/rescale.py": lambda shelf, site: shelf.results(site),
     "jobs/prepare.py": lambda shelf, site: shelf.original(site, "panoptic", "coco"),
     "jobs/promote.py": lambda shelf, site: shelf.registry(site),
     "jobs/registry.py": lambda shelf, site: shelf.registry(site),
@@ -225,6 +229,18 @@ def test_every_command_of_the_file_works(file, shelf: Shelf, site: Site):
 def test_a_block_that_cannot_work_fails(site: Site, text, said):
     with pytest.raises(AssertionError, match=r"new\.md:7 ended with status (?s:.*)" + said):
         site.run(Block("new.md", 7, text), {})
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_works(shelf: Shelf, site: Site):
+    shelf.photo(site)
+    shelf.registry(site)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (PROJECT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = code.splitlines()
+    assert lines[-1].startswith("prediction.source.kind ")
+    lines[-1] = f"print(prediction.people.joints_cam.shape[1:], {lines[-1].partition('  #')[0]})"
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=site.folder, capture_output=True, text=True)
+    assert done.stdout == "(15, 3) assumed\n", done.stderr
 
 
 @pytest.mark.slow

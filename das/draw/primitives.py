@@ -56,9 +56,10 @@ def draw_text(out: np.ndarray, text: str, at: tuple[int, int], color: Color, sca
     cv2.putText(out, text, (int(at[0]), int(at[1])), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
 
 
-def draw_caption(out: np.ndarray, text: str) -> None:
-    """Dark text on a light strip in the upper left corner."""
+def draw_caption(out: np.ndarray, text: str, below: bool = False) -> None:
+    """Dark text on a light strip in the upper left corner, or in the lower left one."""
     scale = max(0.35, np.hypot(*out.shape[:2]) / 1800)
     (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    cv2.rectangle(out, (0, 0), (w + 8, h + base + 6), (255, 255, 255), -1)
-    draw_text(out, text, (4, h + 4), (30, 30, 30), scale)
+    top = max(0, out.shape[0] - h - base - 7) if below else 0
+    cv2.rectangle(out, (0, top), (w + 8, top + h + base + 6), (255, 255, 255), -1)
+    draw_text(out, text, (4, top + h + 4), (30, 30, 30), scale)

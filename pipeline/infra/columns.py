@@ -48,6 +48,42 @@ def write_texts(
                 writer.write_table(pa.table([pa.array(texts, pa.string()) for texts in zip(*group)], schema=schema))
 
 
+@contextmanager
+def growing_columns(
+    uri: str | Path, types: Mapping[str, type], about: Mapping[str, Any], rows_per_group: int = 65_536
+) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
+    """A block in which rows come one after another; Parquet, whole or not at all, in bounded memory.
+
+    Args:
+        uri: the file; absent if the block raises.
+        types: str, int or float by name of the column; a value of None is null.
+        about: description of the file, stored as JSON in its metadata.
+        rows_per_group: rows of a row group, which are in memory together.
+
+    Yields:
+        A function that takes further rows, one value for each column.
+    """
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in types.items()], {"about": json.dumps(about)})
+    waiting: list[Sequence[Any]] = []
+    with staged(uri) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with pq.ParquetWriter(stream, schema) as writer:
+
+            def write() -> None:
+                columns = zip(*waiting) if waiting else [()] * len(schema)
+                arrays = [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                waiting.clear()
+
+            def add(rows: Iterable[Sequence[Any]]) -> None:
+                waiting.extend(rows)
+                if len(waiting) >= rows_per_group:
+                    write()
+
+            yield add
+            write()
+
+
 def read_columns(uri: str | Path, wanted: Sequence[str] | None = None) -> dict[str, list[Any]]:
     """Columns of a Parquet file as plain lists.
 

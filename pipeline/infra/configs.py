@@ -25,18 +25,22 @@ def one_of(names: Iterable[str]) -> Any:
     )
 
 
-def device_flag(cpu: Any, cuda: Any) -> Any:
+def device_flag(cpu: Any, cuda: Any, auto: Any = None) -> Any:
     """Annotation of a field that ``--device cpu`` or ``--device cuda`` sets to one of two values; gpu means cuda.
 
-    A field of another name takes ``tyro.conf.arg(name="device")`` too, a bool ``tyro.conf.FlagConversionOff``.
+    ``auto``, if given, is the value of ``--device auto``: the GPU where there is one. A field of another name takes
+    ``tyro.conf.arg(name="device")`` too, a bool ``tyro.conf.FlagConversionOff``.
     """
     values = {"cpu": cpu, "cuda": cuda, "gpu": cuda}
+    if auto is not None:
+        values = {"auto": auto, **values}
+    names = {value: name for name, value in reversed(values.items()) if name != "gpu"}
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="{cpu,cuda}",
+        metavar="{" + ",".join(name for name in values if name != "gpu") + "}",
         instance_from_str=lambda words: values[words[0]],
-        is_instance=lambda value: value in (cpu, cuda),
-        str_from_instance=lambda value: ["cpu" if value == cpu else "cuda"],
+        is_instance=lambda value: value in names,
+        str_from_instance=lambda value: [names[value]],
         choices=tuple(values),
     )
 

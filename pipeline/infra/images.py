@@ -58,7 +58,11 @@ def read_photo_bits(
     Raises:
         ValueError: no such file, no regular file, larger than allowed, or not an image.
     """
-    data = photo_bytes(path, most_pixels, most_bytes)
+    return decode_photo(path, photo_bytes(path, most_pixels, most_bytes), stored_pixels)
+
+
+def decode_photo(path: str | Path, data: bytes, stored_pixels: bool = False) -> tuple[np.ndarray, int | None]:
+    """What ``photo_bytes`` has read, as ``read_photo_bits`` gives it; ``path`` is for its ValueError."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if stored_pixels else 0)
     with quiet_decoders():
         try:

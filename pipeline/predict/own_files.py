@@ -1,7 +1,8 @@
 """Which files `das predict` wrote: each carries a mark, and only files with the mark are replaced.
 
 JSON and JSON lines begin with the field written_by. Pictures and videos hold the mark where their format has room for a
-comment: a COM segment in JPEG, a tEXt chunk in PNG, a free box at the end of MP4.
+comment: a COM segment in JPEG, a tEXt chunk in PNG, a free box at the end of MP4. HTML names the program as its
+generator, Parquet in its metadata; of CSV the line of column names is the mark.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-_AUTHOR = "das predict"
+AUTHOR = "das predict"
 _JSON_START = re.compile(rb'\{\s*"written_by": "das predict"')
+_HTML_MARK = b'<meta name="generator" content="das predict">'
+_CSV_START = b"file,frame,time_ms,person,score,joint,x_mm,"
+_TEXT_HEAD = 2000
+_MOST_FOOTER = 1 << 24
 _JPEG_HEAD = 1 << 17
 """Bytes at the beginning of a JPEG that hold its JFIF segment, which is shorter than 64 kB, and the mark."""
 _PNG_END = 12
@@ -29,7 +34,7 @@ class OutputError(ValueError):
 
 def signed(value: dict[str, Any]) -> dict[str, Any]:
     """The JSON object with the mark as its first field."""
-    return {"written_by": _AUTHOR, **value}
+    return {"written_by": AUTHOR, **value}
 
 
 def sign_picture(data: bytes) -> bytes:
@@ -53,6 +58,12 @@ def is_own(path: Path) -> bool:
     with path.open("rb") as file:
         if path.suffix in (".json", ".jsonl"):
             return _JSON_START.match(file.read(100)) is not None
+        if path.suffix == ".html":
+            return _HTML_MARK in file.read(_TEXT_HEAD)
+        if path.suffix == ".csv":
+            return file.read(len(_CSV_START)) == _CSV_START
+        if path.suffix == ".parquet":
+            return _parquet_names_us(file, path.stat().st_size)
         if path.suffix == ".mp4":
             file.seek(max(0, path.stat().st_size - len(_mp4_mark())))
             return file.read() == _mp4_mark()
@@ -108,6 +119,17 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def _parquet_names_us(file: BinaryIO, size: int) -> bool:
+    """Whether the metadata at the end of a Parquet file hold the mark; read without Parquet's library."""
+    file.seek(max(0, size - 8))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or length > min(size - 8, _MOST_FOOTER):
+        return False
+    file.seek(size - 8 - length)
+    return f'"written_by": "{AUTHOR}"'.encode() in file.read(length)
+
+
 def _picture_mark_place(data: bytes) -> int | None:
     """Where the mark of a picture begins; None if it is neither JPEG with a JFIF header nor PNG."""
     if data[:4] == b"\xff\xd8\xff\xe0":
@@ -116,15 +138,15 @@ def _picture_mark_place(data: bytes) -> int | None:
 
 
 def _jpeg_mark() -> bytes:
-    text = _AUTHOR.encode()
+    text = AUTHOR.encode()
     return b"\xff\xfe" + struct.pack(">H", 2 + len(text)) + text
 
 
 def _png_mark() -> bytes:
-    content = b"tEXt" + b"Software\0" + _AUTHOR.encode()
+    content = b"tEXt" + b"Software\0" + AUTHOR.encode()
     return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
 
 def _mp4_mark() -> bytes:
-    text = _AUTHOR.encode()
+    text = AUTHOR.encode()
     return struct.pack(">I", 8 + len(text)) + b"free" + text

@@ -267,6 +267,33 @@ class VideoFile:
         self._hidden.unlink(missing_ok=True)
 
 
+class PacedVideo(VideoFile):
+    """One of frames whose times are known as they come: each is repeated until the next one's time."""
+
+    def __init__(self, path: Path, rate: float = _DEFAULT_RATE) -> None:
+        super().__init__(path, rate)
+        self._pending: np.ndarray | None = None
+        self._time = 0.0
+        self._longest = 1000 / rate
+
+    def write_at(self, image: np.ndarray, time_ms: float) -> None:
+        """Appends the frame before, for as long as it was the last one."""
+        if self._pending is not None:
+            self._longest = max(1000 / self._rate, time_ms - self._time)
+            self._write_until(time_ms)
+        self._pending, self._time = image, time_ms
+
+    def finish(self) -> bool:
+        """As ``VideoFile.finish``, with the last frame for as long as the one before."""
+        self._write_until(self._time + self._longest)
+        return super().finish()
+
+    def _write_until(self, time_ms: float) -> None:
+        assert self._pending is not None
+        shown = round(time_ms * self._rate / 1000) - round(self._time * self._rate / 1000)
+        self.write(self._pending, shown)
+
+
 @cache
 def overlay_codec() -> str:
     """vp09, which browsers play, where this OpenCV can write it in MP4, else mp4v; tried once in a process."""

@@ -162,7 +162,7 @@ def test_an_unknown_camera_is_guessed_and_says_so(predictor):
     known, guessed = predictor.predict(image, K), predictor.predict(image, fov_degrees=70)
     assert not known.assumed_camera and guessed.assumed_camera
     np.testing.assert_array_equal(guessed.K, intrinsics_from_fov(640, 360, 70))
-    assert guessed.to_json()["camera"]["assumed"] and guessed.to_json()["camera"]["assumed_fov_degrees"] == 70
+    assert guessed.to_json()["camera"]["assumed"] and guessed.to_json()["camera"]["numbers"] == {"fov_degrees": 70}
     assert not known.to_json()["camera"]["assumed"]
     # The same picture through a longer lens is farther away.
     ratio = guessed.people.root_cam[0, 2] / known.people.root_cam[0, 2]
@@ -188,7 +188,8 @@ def test_json_is_complete_and_plain(predictor):
     assert value["joint_names"] == list(CONFIG.skeleton.joints)
     np.testing.assert_allclose(value["camera"]["K"], K)
     (person,) = value["people"]
-    assert set(person) == {"score", "root_cam", "root_uv", "joints_cam", "joints_uv"}
+    exact = {"root_depth_over_focal", "depths_from_root"}
+    assert set(person) == {"score", "root_cam", "root_uv", "joints_cam", "joints_uv"} | exact
     np.testing.assert_allclose(person["joints_cam"], prediction.people.joints_cam[0], atol=1e-3)
     np.testing.assert_allclose(person["joints_uv"], prediction.people.joints_uv[0], atol=1e-2)
 

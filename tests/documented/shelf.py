@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from das.skeleton import MUCO21, MUPOTS17
+from das.camera import CameraSource, intrinsics_from_fov
+from das.decode import People
+from das.predictor import Prediction
+from das.skeleton import MUCO21, MUPOTS17, PANOPTIC15
 from pipeline.data.sources import muco, panoptic
-from pipeline.infra.files import copy_folder
+from pipeline.infra.files import copy_folder, write_json
+from pipeline.predict.own_files import signed
 from pipeline.registry.gate import Gate
 from pipeline.registry.promote import promote
 from pipeline.studio.config import StudioConfig
@@ -80,6 +84,19 @@ class Shelf:
     def photo(self, site: Site) -> None:
         """photo.jpg."""
         (site.folder / "photo.jpg").write_bytes(jpeg(180, 320))
+
+    def results(self, site: Site) -> None:
+        """predictions/photo.json, one person of one joint as `das predict` writes it."""
+        people = Prediction(
+            people=People(*(np.full((1, *shape), 900.0) for shape in ((15, 2), (15, 3), (2,), (3,), ()))),
+            skeleton=PANOPTIC15,
+            valid=np.arange(15) == 0,
+            image_size=(180, 320),
+            K=intrinsics_from_fov(320, 180, 60),
+            distortion=np.zeros(5),
+            source=CameraSource("assumed", {"fov_degrees": 60}),
+        )
+        write_json(site.folder / "predictions/photo.json", signed({"photo": "photo.jpg", **people.to_json()}))
 
     def predictions(self, site: Site, data: str, *names: str) -> None:
         """Predictions files for prepared data that are there, of a better and better model each."""

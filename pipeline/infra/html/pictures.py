@@ -15,8 +15,8 @@ MOST_BYTES = 160_000
 _QUALITIES = (84, 72, 60, 45, 30)
 
 
-def data_uri(jpeg: bytes) -> str:
-    """A picture as a data: URI, at most WIDTH pixels wide and MOST_BYTES large.
+def data_uri(jpeg: bytes, most_bytes: int = MOST_BYTES) -> str:
+    """A picture as a data: URI, at most WIDTH pixels wide and ``most_bytes`` large.
 
     Lowers the JPEG quality first and then, if that is not enough, the size.
     """
@@ -29,6 +29,6 @@ def data_uri(jpeg: bytes) -> str:
         for quality in _QUALITIES:
             good, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
             assert good
-            if len(data) <= MOST_BYTES:
+            if len(data) <= most_bytes:
                 return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
         width = width * 3 // 4

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.infra.images import read_photo
 from pipeline.predict.camera_file import read_camera_file
-from pipeline.predict.predict import predict_photo
+from pipeline.predict.photos import predict_photo
 from tests.pipeline.predict.prediction_cases import panoptic_calibration, refused, written
 
 
@@ -17,7 +17,7 @@ def test_a_camera_file_replaces_the_assumed_camera(predictor, photo, tmp_path):
     file = tmp_path / "camera.json"
     file.write_text(json.dumps({"K": K, "distortion": [-0.1, 0.01, 0, 0, 0], "width": 160, "height": 90}))
     result = predict_photo(predictor, photo, tmp_path / "out", camera=read_camera_file(file, photo))
-    camera = json.loads(result.json.read_text())["camera"]
+    camera = json.loads(result.files[0].read_text())["camera"]
     assert camera["K"] == K and camera["distortion"] == [-0.1, 0.01, 0, 0, 0] and not camera["assumed"]
     assert "assumed" not in result.summary()
     expected = predictor.predict(read_photo(photo), np.array(K), np.array([-0.1, 0.01, 0, 0, 0]))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.predict.config import PredictConfig
-from pipeline.predict.predict import predict_photo, predict_video
+from pipeline.predict.config import PredictConfig, Settings
+from pipeline.predict.frames import predict_video
+from pipeline.predict.photos import predict_photo
 from pipeline.predict.videos import read_times
 from tests.pipeline.infra.test_image_headers import jpeg_that_claims
 from tests.pipeline.predict.prediction_cases import write_video, written
@@ -69,10 +70,10 @@ def test_frames_of_too_many_pixels_are_refused(predictor, tmp_path):
     with pytest.raises(ValueError, match=r"x\.mp4: frames of 160x90 pixels"):
         read_times(video, most_pixels=160 * 90 - 1)
     with pytest.raises(ValueError, match=r"x\.mp4: frames of 160x90 pixels"):
-        predict_video(predictor, video, tmp_path / "out", most_pixels=100)
+        predict_video(predictor, video, tmp_path / "out", Settings(max_pixels=100))
     assert len(read_times(video, most_pixels=160 * 90).times) == 4
     with pytest.raises(ValueError, match="pixels"):
-        predict_photo(predictor, _png(tmp_path), tmp_path / "out", most_pixels=100)
+        predict_photo(predictor, _png(tmp_path), tmp_path / "out", Settings(max_pixels=100))
 
 
 def _png(folder):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.predict.predict import predict_video
+from pipeline.predict.frames import predict_video
 from pipeline.predict.videos import VideoFile, VideoTimes, overlay_codec, read_frames, read_times
 from tests.pipeline.predict.prediction_cases import refused, write_video, written
 
@@ -29,10 +29,10 @@ def test_a_video_gives_an_overlay_and_a_line_per_frame(predictor, video, tmp_pat
     result = predict_video(predictor, video, tmp_path / "out")
     assert result.frames == 4 and result.shortfall is None
     assert written(tmp_path / "out") == ["walk.jsonl", "walk_overlay.mp4"]
-    lines = lines_of(result.jsonl)
+    lines = lines_of(result.files[0])
     assert [line["frame"] for line in lines] == [0, 1, 2, 3] and lines[0]["camera"]["assumed"]
     assert [line["time_ms"] for line in lines] == pytest.approx([0, 1000 / 12, 2000 / 12, 250], abs=0.01)
-    capture = cv2.VideoCapture(str(result.overlay))
+    capture = cv2.VideoCapture(str(result.files[1]))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12, rel=0.01)
     predict_video(predictor, video, tmp_path / "out")  # own results are replaced
 
@@ -53,7 +53,7 @@ def test_a_cut_video_is_read_to_its_last_good_frame_and_says_so(predictor, tmp_p
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     result = predict_video(predictor, path, tmp_path / "out")
-    assert 2 <= result.frames < 8 and len(lines_of(result.jsonl)) == result.frames
+    assert 2 <= result.frames < 8 and len(lines_of(result.files[0])) == result.frames
     assert f"{path}: {result.frames} of 8 frames could be read" in result.shortfall
 
 
@@ -64,7 +64,7 @@ def test_lines_are_there_before_the_video_ends(predictor, video, tmp_path, monke
     monkeypatch.setattr(VideoFile, "finish", lambda _: False)
     result = predict_video(predictor, video, tmp_path / "out")
     assert seen == [1, 2, 3, 4]
-    assert result.overlay is None and "could not write" in result.shortfall and len(lines_of(jsonl)) == 4
+    assert result.files == (jsonl,) and "could not write" in result.shortfall and len(lines_of(jsonl)) == 4
     assert written(tmp_path / "out") == ["walk.jsonl"]
 
 

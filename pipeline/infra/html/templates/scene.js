@@ -1,5 +1,6 @@
 // The 3D view: drag to turn, wheel or pinch to zoom (once the view has the focus), keys likewise. Draws on a canvas;
-// the values come from scene.py: metres, camera at the origin, x right, y down, z forward.
+// the values come from scene.py: metres, camera at the origin, x right, y down, z forward. Where an entry of the list
+// has several frames, a video, it can be played.
 (() => {
   const scene = JSON.parse(document.getElementById("scene-data").textContent);
   const canvas = document.getElementById("scene");
@@ -7,10 +8,13 @@
   const choice = document.getElementById("scene-frame");
   const list = document.getElementById("scene-people");
   const photo = document.getElementById("scene-photo");
-  const shown = (name) => document.getElementById(`show-${name}`).checked;
+  const slider = document.getElementById("scene-slider");
+  const shown = (name) => document.getElementById(`show-${name}`)?.checked ?? false;
+  const clips = scene.clips ?? scene.frames.map((_, i) => [i, i + 1]);
+  for (const frame of scene.frames) frame.truth ??= [];
   const start = { yaw: 0.45, pitch: 0.3, zoom: 1 };
   const view = { ...start };
-  let frame, target, reach, floor;
+  let clip, at, frame, target, reach, floor;
 
   const place = (point, shift = [0, 0, 0]) => {
     const [x, y, z] = point.map((value, i) => value + shift[i] - target[i]);
@@ -32,10 +36,12 @@
     return a[2] < NEAR ? [middle, b] : [a, middle];
   };
 
-  function strokes(points, shift, color, metres, list) {
+  // A bone's side is that of its outer end; colors are for the middle, the left and the right.
+  function strokes(points, shift, colors, metres, list) {
     for (const [a, b] of scene.bones) {
       if (!points[a] || !points[b]) continue;
       const ends = cut(place(points[a], shift), place(points[b], shift));
+      const color = colors["lr".indexOf(scene.sides[b] || "-") + 1];
       if (ends) list.push({ ends, color, metres, depth: (ends[0][2] + ends[1][2]) / 2 });
     }
   }
@@ -54,9 +60,10 @@
     const found = scene.root.map((i) => joints[i]);
     return found.every(Boolean) ? [0, 1, 2].map((k) => found.reduce((sum, p) => sum + p[k], 0) / found.length) : null;
   };
+  const hasTruth = (person) => Number.isInteger(person.truth);
   // Shift that puts a predicted root on the annotated one, as the root-aligned error does.
   const aligned = (person) => {
-    const truth = person.truth === null ? null : rootOf(frame.truth[person.truth]);
+    const truth = hasTruth(person) ? rootOf(frame.truth[person.truth]) : null;
     const root = rootOf(person.joints);
     return shown("aligned") && truth && root ? truth.map((value, i) => value - root[i]) : [0, 0, 0];
   };
@@ -84,10 +91,11 @@
       }
     }
     const parts = [];
-    if (shown("truth")) frame.truth.forEach((joints) => strokes(joints, undefined, color("truth"), 0.028, parts));
-    if (shown("found")) frame.people.forEach((p) => strokes(p.joints, aligned(p), p.color, 0.038, parts));
+    const grey = Array(3).fill(color("truth"));
+    if (shown("truth")) frame.truth.forEach((joints) => strokes(joints, undefined, grey, 0.028, parts));
+    if (shown("found")) frame.people.forEach((p, i) => strokes(p.joints, aligned(p), scene.colors[i], 0.038, parts));
     if (shown("gaps") && shown("found")) {
-      for (const person of frame.people.filter((p) => p.truth !== null)) {
+      for (const person of frame.people.filter(hasTruth)) {
         person.joints.forEach((joint, i) => {
           const wanted = frame.truth[person.truth][i];
           const ends = joint && wanted && cut(place(joint, aligned(person)), place(wanted));
@@ -116,18 +124,47 @@
     }
   }
 
-  function show(index) {
-    frame = scene.frames[index];
-    choice.value = index;
-    // The view fits the annotated people, since a wrong prediction may be at any distance.
-    const bodies = frame.truth.length ? frame.truth : frame.people.map((person) => person.joints);
+  // The middle of the bodies and how far they reach, over a whole clip, so that the view stays while it plays. It fits
+  // the annotated people where there are any, and of many points all but a hundredth at each end, since a wrong
+  // prediction may be at any distance.
+  function fit() {
+    const bodies = scene.frames.slice(...clips[clip]).flatMap((frame) =>
+      frame.truth.length ? frame.truth : frame.people.map((person) => person.joints));
     const points = bodies.flat().filter(Boolean);
     if (!points.length) points.push([0, 0, 3]);
-    const range = [0, 1, 2].map((k) => [Math.min(...points.map((p) => p[k])), Math.max(...points.map((p) => p[k]))]);
+    const left = Math.floor(points.length / 100);
+    const range = [0, 1, 2].map((k) => {
+      const sorted = points.map((point) => point[k]).sort((a, b) => a - b);
+      return [sorted[left], sorted[points.length - 1 - left]];
+    });
     target = range.map(([low, high]) => (low + high) / 2);
     reach = Math.min(30, Math.max(1.2, Math.hypot(...range.map(([low, high]) => high - low)) / 2));
     floor = range[1][1];
-    photo.src = document.querySelector(`img[data-picture="${index}"]`)?.src ?? "";
+  }
+
+  function choose(index) {
+    stop();
+    clip = index;
+    choice.value = index;
+    const [first, end] = clips[clip];
+    if (slider) {
+      slider.max = end - first - 1;
+      document.getElementById("scene-player").hidden = end - first < 2;
+    }
+    fit();
+    show(0);
+  }
+
+  function show(number) {
+    at = number;
+    const index = clips[clip][0] + at;
+    frame = scene.frames[index];
+    if (slider) {
+      slider.value = at;
+      document.getElementById("scene-time").textContent = `${((frame.time ?? 0) / 1000).toFixed(2)} s`;
+    }
+    const picture = scene.images ? scene.images[frame.image] : document.querySelector(`img[data-picture="${index}"]`)?.src;
+    photo.src = picture ?? "";
     list.replaceChildren();
     const row = (color, ...texts) => {
       const item = list.insertRow();
@@ -138,10 +175,39 @@
       texts.forEach((text) => (item.insertCell().textContent = text));
     };
     frame.people.forEach((person, i) =>
-      row(person.color, i + 1, person.score.toFixed(2), person.error === null ? "unmatched" : `${person.error} mm`));
-    const missed = frame.truth.length - frame.people.filter((person) => person.truth !== null).length;
+      row(scene.colors[i][0], i + 1, person.score.toFixed(2),
+        person.note ?? (person.error === null ? "unmatched" : `${person.error} mm`)));
+    const missed = frame.truth.length - frame.people.filter(hasTruth).length;
     if (missed > 0) row("var(--truth)", "", "", `${missed} missed`);
     draw();
+  }
+
+  let playing = null; // the request of the next step, while it plays
+  const played = (name) => (document.getElementById("scene-play").textContent = name);
+  function stop() {
+    if (playing === null) return;
+    cancelAnimationFrame(playing);
+    playing = null;
+    played("Play");
+  }
+  function play() {
+    const [first, end] = clips[clip];
+    if (at === end - first - 1) show(0);
+    const time = (number) => scene.frames[first + number].time;
+    const begin = performance.now() - time(at);
+    const step = (now) => {
+      let next = at;
+      while (next < end - first - 1 && time(next + 1) <= now - begin) next += 1;
+      if (next !== at) show(next);
+      if (next === end - first - 1) stop();
+      else playing = requestAnimationFrame(step);
+    };
+    played("Pause");
+    playing = requestAnimationFrame(step);
+  }
+  if (slider) {
+    slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+    document.getElementById("scene-play").addEventListener("click", () => (playing === null ? play() : stop()));
   }
 
   const turn = (yaw, pitch) => {
@@ -186,21 +252,21 @@
     event.preventDefault();
     keys[event.key]();
   });
-  const step = (by) => show((Number(choice.value) + by + scene.frames.length) % scene.frames.length);
+  const step = (by) => choose((clip + by + clips.length) % clips.length);
   const clicks = { "scene-next": () => step(1), "scene-previous": () => step(-1), "scene-in": () => zoom(1.3),
     "scene-out": () => zoom(1 / 1.3), "scene-reset": () => { Object.assign(view, start); draw(); } };
   for (const [id, action] of Object.entries(clicks)) document.getElementById(id).addEventListener("click", action);
-  choice.addEventListener("change", () => show(Number(choice.value)));
+  choice.addEventListener("change", () => choose(Number(choice.value)));
   for (const name of ["truth", "found", "aligned", "gaps"]) {
-    document.getElementById(`show-${name}`).addEventListener("change", draw);
+    document.getElementById(`show-${name}`)?.addEventListener("change", draw);
   }
   for (const button of document.querySelectorAll("button[data-frame]")) {
     button.addEventListener("click", () => {
-      show(Number(button.dataset.frame));
+      choose(Number(button.dataset.frame));
       document.getElementById("people").scrollIntoView();
     });
   }
   window.addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  show(0);
+  choose(0);
 })();
