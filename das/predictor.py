@@ -23,6 +23,7 @@ from das.model import DAS, HeadOutput, channels_last
 from das.model_info import ModelInfo
 from das.skeleton import Skeleton
 from das.transforms import test_transform
+from das.uncertainty import Calibration, joint_scales
 
 _PAD_TO = 32
 
@@ -39,6 +40,7 @@ class Prediction:
         K: (3, 3) intrinsics that were used, pixels.
         distortion: (5,) or (12,) that was used (``lens_coefficients``).
         source: how the camera is known.
+        calibration: of the model's doubt; None where it has none.
     """
 
     people: People[np.ndarray]
@@ -48,6 +50,7 @@ class Prediction:
     K: np.ndarray
     distortion: np.ndarray
     source: CameraSource
+    calibration: Calibration | None = None
 
     @property
     def assumed_camera(self) -> bool:
@@ -59,6 +62,21 @@ class Prediction:
         """Names of the valid joints."""
         return tuple(name for name, ok in zip(self.skeleton.joints, self.valid, strict=True) if ok)
 
+    def joint_radii(self, level: float = 0.9) -> np.ndarray | None:
+        """Radius (n, J) mm about each joint, relative to the root, that holds it with a probability of ``level``.
+
+        None without a calibration, infinite where it had too few people. True for people like those that the model was
+        calibrated on (das/uncertainty.py).
+        """
+        if self.calibration is None:
+            return None
+        scales = joint_scales(self.people.sigma_mm, self.people.joints_cam)
+        return self.calibration.joint_radii(scales, self.skeleton, level)
+
+    def root_radii(self, level: float = 0.9) -> np.ndarray | None:
+        """Radius (n,) mm about each root that holds it with a probability of ``level``; None as in ``joint_radii``."""
+        return None if self.calibration is None else self.calibration.root_radii(self.people.root_cam, level)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file, valid joints only: mm to 3 decimals, pixels to 6, scores to 4.
 
@@ -68,6 +86,7 @@ class Prediction:
         people, focal = self.people, float(mean_focal(self.K))
         height, width = self.image_size
         depths = people.joints_cam[..., 2] - people.root_cam[:, None, 2]
+        joints, roots = self.joint_radii(), self.root_radii()
         return {
             "units": {
                 "joints_cam": "mm, camera frame: x right, y down, z forward",
@@ -75,6 +94,8 @@ class Prediction:
                 "score": "center confidence x centerness, 0 to 1",
                 "root_depth_over_focal": "mm per pixel of focal_px",
                 "depths_from_root": "mm, z of the joint less z of the root",
+                "p90_mm": "mm, radius that holds the joint, relative to the root, with probability 0.9",
+                "root_p90_mm": "the same of the root",
             },
             "image": {"height": height, "width": width},
             "camera": {
@@ -87,6 +108,8 @@ class Prediction:
                 "distortion": self.distortion.tolist(),
             },
             "joint_names": list(self.joint_names),
+            "bones": [[a, b] for a, b in self.skeleton.bones if {a, b} <= set(self.joint_names)],
+            "root": list(self.skeleton.root),
             "people": [
                 {
                     "score": round(float(people.scores[i]), 4),
@@ -96,6 +119,8 @@ class Prediction:
                     "joints_uv": people.joints_uv[i, self.valid].round(6).tolist(),
                     "root_depth_over_focal": float(people.root_cam[i, 2]) / focal,
                     "depths_from_root": depths[i, self.valid].round(6).tolist(),
+                    "p90_mm": None if joints is None else [_finite(radius) for radius in joints[i, self.valid]],
+                    "root_p90_mm": None if roots is None else _finite(roots[i]),
                 }
                 for i in range(len(people))
             ],
@@ -207,6 +232,7 @@ class Predictor:
                 K=K,
                 distortion=lens,
                 source=assumed if given is None else CameraSource("given"),
+                calibration=self.info.calibration,
             )
             for people, image, K, lens, given in zip(found, images, used, lenses, Ks, strict=True)
         ]
@@ -293,3 +319,7 @@ def _intrinsics(K: np.ndarray, image: np.ndarray) -> np.ndarray:
     array = np.asarray(K, dtype=np.float64)
     check_intrinsics(array, (image.shape[0], image.shape[1]))
     return array
+
+
+def _finite(radius: float) -> float | None:
+    return round(float(radius), 1) if np.isfinite(radius) else None

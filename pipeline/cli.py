@@ -214,6 +214,13 @@ def rescale(argv: Sequence[str]) -> None:
     rescale(config)
 
 
+def track(argv: Sequence[str]) -> None:
+    """Follow the people of predicted videos: identities, smooth motion, a table and BVH, without the model."""
+    from pipeline.predict.track import TracksConfig, track_videos
+
+    track_videos(parse("das track", TracksConfig, argv))
+
+
 def demo(argv: Sequence[str]) -> None:
     """Run all of it on rendered data, from rendering to a promoted model and a picture."""
     from pipeline.demo import DemoConfig, demo
@@ -252,7 +259,7 @@ GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
     "training": (train_panoptic, train_mupots, sweep),
     "evaluation": (evaluate, benchmark),
     "models": (promote, registry),
-    "people on photos": (predict, rescale),
+    "people on photos": (predict, rescale, track),
     "everything": (demo,),
 }
 COMMANDS = {f.__name__.replace("_", "-"): f for group in GROUPS.values() for f in group}

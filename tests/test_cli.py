@@ -33,6 +33,7 @@ FUNCTIONS = {
     "registry": "pipeline.registry.queries.run_command",
     "predict": "pipeline.predict.predict.predict",
     "rescale": "pipeline.predict.rescale.rescale",
+    "track": "pipeline.predict.track.track_videos",
     "sweep": "pipeline.training.sweep.sweep",
     "benchmark": "pipeline.evaluation.benchmark.benchmark.benchmark",
     "demo": "pipeline.demo.demo",
@@ -260,6 +261,9 @@ cli.main({arguments})
         (["predict", "rtsp://x/y", "--model", "m"], "das: rtsp://x/y: a stream is no file, wanted --source rtsp://x/y"),
         (["predict", "--source", "door", "--model", "m"], "source = 'door', wanted the number of a camera"),
         (["rescale", "--focal", "900"], "das: results is empty, wanted at least one file or folder"),
+        (["track"], "das: results is empty, wanted at least one"),
+        (["track", "a.jsonl", "--max-gap", "0"], "max_gap = 0.0, wanted above 0 seconds"),
+        (["track", "none.jsonl"], "none.jsonl: no such file"),
         (["rescale", "a.json"], "das: 0 of focal, fov and camera are given, wanted one of the three"),
         (["rescale", "a.json", "--focal", "9", "8"], "focal = (9.0, 8.0), wanted the smaller one first"),
         (["evaluate", "--model", "m", "--threshold", "high"], "--threshold = 'high', wanted a number"),
@@ -325,6 +329,7 @@ REQUIRED = {
     "registry diff": ["(required)"],
     "predict": ["PHOTO", "--model"],
     "rescale": ["RESULTS"],
+    "track": ["NAME.jsonl"],
 }
 # Commands whose every help has been asked for: those above and the others with options of their own.
 HELPS = [*FUNCTIONS, "train-mupots ours", "sweep small", "registry history", "registry rollback", "registry gate"]
@@ -411,6 +416,7 @@ TYPED = {
     "registry": ["registry", "history", "das-demo"],
     "predict": ["predict", "photo.jpg", "--model", "m"],
     "rescale": ["rescale", "predictions", "--focal", "900"],
+    "track": ["track", "predictions/walk.jsonl"],
     "sweep": ["sweep", "small", "--train.data", "a"],
     "benchmark": ["benchmark", "--model", "m", "--data", "a"],
     "demo": ["demo"],

@@ -126,7 +126,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.predictions(site, "prepared/panoptic", "predictions.parquet", "A.parquet", "B.parquet"),
         shelf.other_groups(site),
     ),
-    "docs/predict.md": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
+    "docs/predict.md": lambda shelf, site: (shelf.photo(site), shelf.registry(site), shelf.results(site)),
     "docs/promotion.md": _promotion,
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
@@ -141,6 +141,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
     ),
     "jobs/predict.py": lambda shelf, site: (shelf.photo(site), shelf.registry(site)),
     "jobs/rescale.py": lambda shelf, site: shelf.results(site),
+    "jobs/track.py": lambda shelf, site: shelf.results(site),
     "jobs/prepare.py": lambda shelf, site: shelf.original(site, "panoptic", "coco"),
     "jobs/promote.py": lambda shelf, site: shelf.registry(site),
     "jobs/registry.py": lambda shelf, site: shelf.registry(site),

@@ -2,7 +2,8 @@
 
 JSON and JSON lines begin with the field written_by. Pictures and videos hold the mark where their format has room for a
 comment: a COM segment in JPEG, a tEXt chunk in PNG, a free box at the end of MP4. HTML names the program as its
-generator, Parquet in its metadata; of CSV the line of column names is the mark.
+generator, Parquet in its metadata; of CSV the line of column names is the mark. BVH has
+no room for one: NAME_track1.bvh is ours where NAME_tracks.csv beside it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, BinaryIO
 AUTHOR = "das predict"
 _JSON_START = re.compile(rb'\{\s*"written_by": "das predict"')
 _HTML_MARK = b'<meta name="generator" content="das predict">'
-_CSV_START = b"file,frame,time_ms,person,score,joint,x_mm,"
+_CSV_STARTS = (b"file,frame,time_ms,person,score,joint,x_mm,", b"track,frame,time_ms,person,joint,x_mm,")
+_MOTION = re.compile(r"_track\d+\.bvh$")
 _TEXT_HEAD = 2000
 _MOST_FOOTER = 1 << 24
 _JPEG_HEAD = 1 << 17
@@ -55,13 +57,16 @@ def is_own(path: Path) -> bool:
     """Whether the file carries the mark."""
     if not path.is_file():
         return False
+    if path.suffix == ".bvh":
+        table = path.with_name(_MOTION.sub("_tracks.csv", path.name))
+        return table != path and is_own(table)
     with path.open("rb") as file:
         if path.suffix in (".json", ".jsonl"):
             return _JSON_START.match(file.read(100)) is not None
         if path.suffix == ".html":
             return _HTML_MARK in file.read(_TEXT_HEAD)
         if path.suffix == ".csv":
-            return file.read(len(_CSV_START)) == _CSV_START
+            return file.read(100).startswith(_CSV_STARTS)
         if path.suffix == ".parquet":
             return _parquet_names_us(file, path.stat().st_size)
         if path.suffix == ".mp4":

@@ -120,8 +120,13 @@ def rescaled(value: Mapping[str, Any], K: np.ndarray, distortion: np.ndarray, so
         root = person["root_depth_over_focal"] * focal
         uv = np.array([person["root_uv"], *person["joints_uv"]], dtype=np.float64)
         depth = root + np.array([0.0, *person["depths_from_root"]])
-        cam = back_project(uv, depth, K, distortion).round(3).tolist()
-        people.append({**person, "root_cam": cam[0], "joints_cam": cam[1:]})
+        cam = back_project(uv, depth, K, distortion)
+        doubt = {}
+        if person.get("root_p90_mm") is not None:  # a share of the distance
+            ratio = np.linalg.norm(cam[0]) / np.linalg.norm(person["root_cam"])
+            doubt = {"root_p90_mm": round(person["root_p90_mm"] * float(ratio), 1)}
+        cam = cam.round(3).tolist()
+        people.append({**person, "root_cam": cam[0], "joints_cam": cam[1:], **doubt})
     return {**value, "camera": camera, "people": people}
 
 

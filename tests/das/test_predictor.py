@@ -18,6 +18,7 @@ from das.model_info import ModelInfo
 from das.predictor import Predictor
 from das.recipe import InputSize
 from das.recursive_update import UpdateState
+from das.uncertainty import LEVELS, ROOT, Calibration, joint_groups
 
 CONFIG = replace(small(), backbone_width=8, fpn_channels=32, update="none", update_layers=0)
 JOINTS = CONFIG.n_joints
@@ -64,7 +65,7 @@ class SpotFinder(nn.Module):
                 torch.full((b, 1, h, w), 20.0),
                 torch.zeros(b, 3, h, w),
                 torch.zeros(b, JOINTS, 3, h, w),
-                None,
+                torch.zeros(b, JOINTS, 3, h, w) if want_sigma else None,
             )
             levels.append(level)
             if stride != 16:
@@ -183,13 +184,13 @@ def test_json_is_complete_and_plain(predictor):
     image, K, _ = scene(640)
     prediction = predictor.predict(image, K)
     value = json.loads(json.dumps(prediction.to_json(), allow_nan=False))
-    assert set(value) == {"units", "image", "camera", "joint_names", "people"}
+    assert set(value) == {"units", "image", "camera", "joint_names", "bones", "root", "people"}
     assert value["image"] == {"height": 360, "width": 640}
     assert value["joint_names"] == list(CONFIG.skeleton.joints)
     np.testing.assert_allclose(value["camera"]["K"], K)
     (person,) = value["people"]
-    exact = {"root_depth_over_focal", "depths_from_root"}
-    assert set(person) == {"score", "root_cam", "root_uv", "joints_cam", "joints_uv"} | exact
+    more = {"root_depth_over_focal", "depths_from_root", "p90_mm", "root_p90_mm"}
+    assert set(person) == {"score", "root_cam", "root_uv", "joints_cam", "joints_uv"} | more
     np.testing.assert_allclose(person["joints_cam"], prediction.people.joints_cam[0], atol=1e-3)
     np.testing.assert_allclose(person["joints_uv"], prediction.people.joints_uv[0], atol=1e-2)
 
@@ -258,3 +259,19 @@ def test_a_missing_gpu_is_named():
     else:
         with pytest.raises(ValueError, match="device = 'cuda'"):
             Predictor(SpotFinder(), info(), device="cuda")
+
+
+def test_doubt_is_that_of_the_calibration_and_null_where_it_is_not_known():
+    groups = [name for name in joint_groups(CONFIG.skeleton) if name]
+    radii = {name: (0.5,) * len(LEVELS) for name in groups} | {ROOT: (None,) * len(LEVELS)}
+    calibration = Calibration(radii, dict.fromkeys(radii, 9), uses_sigma=True)
+    image, K, _ = scene(640)
+    prediction = Predictor(SpotFinder(), info(calibration=calibration)).predict(image, K)
+    scales = np.linalg.norm(prediction.people.sigma_mm, axis=-1)
+    expected = np.where(np.array(CONFIG.skeleton.joints) == "mid_hip", 0.0, 0.5) * scales
+    np.testing.assert_allclose(prediction.joint_radii(0.9), expected)
+    (person,) = prediction.to_json()["people"]
+    assert person["root_p90_mm"] is None
+    assert person["p90_mm"] == pytest.approx(expected[0, prediction.valid].tolist(), abs=0.06)
+    (plain,) = Predictor(SpotFinder(), info()).predict(image, K).to_json()["people"]
+    assert plain["p90_mm"] is None and plain["root_p90_mm"] is None

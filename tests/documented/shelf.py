@@ -4,6 +4,7 @@ All of it is small and made once. The models are those of tests/pipeline/registr
 so that the real gates decide as the pages say.
 """
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -86,7 +87,7 @@ class Shelf:
         (site.folder / "photo.jpg").write_bytes(jpeg(180, 320))
 
     def results(self, site: Site) -> None:
-        """predictions/photo.json, one person of one joint as `das predict` writes it."""
+        """predictions/photo.json, one person of one joint, and predictions/walk.jsonl, as `das predict` writes them."""
         people = Prediction(
             people=People(*(np.full((1, *shape), 900.0) for shape in ((15, 2), (15, 3), (2,), (3,), ()))),
             skeleton=PANOPTIC15,
@@ -97,6 +98,11 @@ class Shelf:
             source=CameraSource("assumed", {"fov_degrees": 60}),
         )
         write_json(site.folder / "predictions/photo.json", signed({"photo": "photo.jpg", **people.to_json()}))
+        pose = np.random.default_rng(0).normal(3000, 300, (1, 15, 3))
+        moving = replace(people.people, joints_cam=pose, root_cam=pose[:, PANOPTIC15.root_index])
+        walk = replace(people, people=moving, valid=np.ones(15, bool)).to_json()
+        lines = (signed({"video": "walk.mp4", "frame": n, "time_ms": 40.0 * n, **walk}) for n in range(5))
+        (site.folder / "predictions/walk.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def predictions(self, site: Site, data: str, *names: str) -> None:
         """Predictions files for prepared data that are there, of a better and better model each."""
