@@ -23,6 +23,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from das.metrics.tables import per_frame
+
 LEVEL = 0.95
 SECONDS = 5.0
 FEW = 8
@@ -71,6 +73,15 @@ class Ratio:
     def where(self, images: np.ndarray) -> Ratio:
         """The score of a part of the images, a mask (F,) or indices."""
         return Ratio(self.numerator[images], self.denominator[images])
+
+    def summed(self, group: np.ndarray, groups: int) -> Ratio:
+        """The same score from sums over groups of images, which are its images then.
+
+        Args:
+            group: (F,) int from 0, the group of every image.
+            groups: how many there are.
+        """
+        return Ratio(*(per_frame(column, group, groups) for column in (self.numerator, self.denominator)))
 
     def columns(self) -> list[Ratio]:
         """The G ratios of a mean of ratios, each as a separate score."""
