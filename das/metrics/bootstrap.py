@@ -83,6 +83,12 @@ class Ratio:
         """
         return Ratio(*(per_frame(column, group, groups) for column in (self.numerator, self.denominator)))
 
+    def mean_over(self, group: np.ndarray) -> Ratio:
+        """The plain mean (F, G) of a ratio (F,) over groups; ``group`` (F,) names that of every image."""
+        names, column = np.unique(group, return_inverse=True)
+        which = np.eye(len(names))[column]  # (F, G), 1 in the image's own group
+        return Ratio(self.numerator[:, None] * which, self.denominator[:, None] * which)
+
     def columns(self) -> list[Ratio]:
         """The G ratios of a mean of ratios, each as a separate score."""
         return [Ratio(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]

@@ -163,7 +163,7 @@ class Mupots:
         return self.counts["abs"].scores()
 
     def shares(self, truth: Truth, frames: int, thresholds: np.ndarray) -> dict[str, Ratio]:
-        """Means over people, fractions 0 to 1, as sums over images; ``by_sequence`` makes them means over sequences.
+        """Means over people, fractions 0 to 1, as sums over images; ``mean_over`` makes them means over sequences.
 
         Args:
             truth: the table that was scored.
@@ -195,14 +195,7 @@ class Mupots:
             ``pck_rel``, ``pck_abs``, ``auc_rel`` and ``auc_abs``.
         """
         shares = self.shares(truth, len(sequence), thresholds)
-        return {name: by_sequence(share, sequence) for name, share in shares.items()}
-
-
-def by_sequence(share: Ratio, sequence: np.ndarray) -> Ratio:
-    """The mean over sequences (F, S) of a share (F,) of images; ``sequence`` (F,) names each one's sequence."""
-    names, column = np.unique(sequence, return_inverse=True)
-    which = np.eye(len(names))[column]  # (F, S), 1 in the image's own sequence
-    return Ratio(share.numerator[:, None] * which, share.denominator[:, None] * which)
+        return {name: share.mean_over(sequence) for name, share in shares.items()}
 
 
 def group_columns(per_joint: np.ndarray) -> np.ndarray:

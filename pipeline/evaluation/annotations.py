@@ -50,6 +50,15 @@ class Annotations:
         """Keys of all images, in order."""
         return [record.key for record in self.records]
 
+    def runs(self, images: int = 256) -> list[range]:
+        """Places of all images in runs of neighbours, with this many in each but the last."""
+        count = len(self.records)
+        return [range(first, min(first + images, count)) for first in range(0, count, images)]
+
+    def part(self, images: Sequence[int]) -> Annotations:
+        """Some of the images, by their places."""
+        return replace(self, records=tuple(self.records[at] for at in images))
+
     def without(self, keys: Collection[str]) -> Annotations:
         """The same without some of the images."""
         return replace(self, records=tuple(r for r in self.records if r.key not in keys)) if keys else self

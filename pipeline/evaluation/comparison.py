@@ -62,7 +62,7 @@ def differences(this: ProtocolResults, other: ProtocolResults) -> Numbers:
         first, second = this.scores.get(mark + name), other.scores.get(mark + name)
         if first is None or second is None or first.numerator.shape != second.numerator.shape:
             continue
-        found = paired_interval(first, second, this.scored.clusters)
+        found = paired_interval(first, second, this.setting.cells.clusters)
         if math.isnan(found.value):
             continue
         signs = np.array([*(found.signs or {}).values()])

@@ -72,8 +72,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
         numbers = score_predictions(run.annotations, predictions, config.threshold, other)
         runtime = None
         if config.runtime_images and isinstance(numbers, ProtocolResults):
-            images, scored = config.runtime_images, numbers.scored
-            runtime = runtime_on(scored.annotations, model, images, scored.threshold, config.batch_size, config.gpu)
+            images, threshold = config.runtime_images, numbers.setting.threshold
+            runtime = runtime_on(numbers.annotations, model, images, threshold, config.batch_size, config.gpu)
         result = write_report(
             config,
             run.job,

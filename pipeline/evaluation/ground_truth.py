@@ -18,6 +18,7 @@ from das.metrics.tables import Predictions, Truth, required
 from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion, skeleton_named
 from das.transforms import inside
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.evaluation.sums import Cells
 
 if TYPE_CHECKING:
     from das.decode import People
@@ -37,6 +38,12 @@ def image_clusters(records: Sequence[Record]) -> Clusters:
     several = len({record.source for record in records}) > 1
     names = [f"{record.source}/{record.sequence}" if several else record.sequence for record in records]
     return clusters_of([record.source for record in records], names, [record.frame for record in records])
+
+
+def image_cells(records: Sequence[Record]) -> Cells:
+    """The cells in which sums over images are kept."""
+    sequence = np.array([record.sequence for record in records])
+    return Cells.cut(image_clusters(records), sequence, np.array([record.activity for record in records]))
 
 
 def clusters_of(sources: Sequence[str], sequences: Sequence[str], frames: Sequence[int]) -> Clusters:

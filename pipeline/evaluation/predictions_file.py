@@ -139,17 +139,21 @@ class PredictionSet:
             if wrong.any():
                 raise ValueError(f"{self.keys[owner[wrong.argmax()]]}: {name} holds NaN or infinity")
 
-    def table(self, keys: Sequence[str]) -> Predictions:
-        """The predictions for exactly these images; frame i is keys[i].
+    def check_images(self, keys: Sequence[str]) -> None:
+        """Checks that the predictions are for exactly these images.
 
         Raises:
             ValueError: a key without a row here, or a row whose key is not among ``keys``; names it.
         """
-        place = {key: i for i, key in enumerate(keys)}
-        missing, unknown = place.keys() - set(self.keys), set(self.keys) - place.keys()
+        missing, unknown = set(keys) - set(self.keys), set(self.keys) - set(keys)
         if missing or unknown:
             kind, some = ("no row for", missing) if missing else ("rows for other images, such as", unknown)
-            raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(place)} images)")
+            raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(keys)} images)")
+
+    def table(self, keys: Sequence[str]) -> Predictions:
+        """The predictions for exactly these images; frame i is keys[i]. ValueError from ``check_images``."""
+        self.check_images(keys)
+        place = {key: i for i, key in enumerate(keys)}
         frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
         return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
 

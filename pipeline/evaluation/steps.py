@@ -169,13 +169,14 @@ def write_report(
     page, scores = "", None
     headline = _headline(job, metrics)
     if isinstance(numbers, ProtocolResults):
-        scored, scores = numbers.scored, gate_scores(numbers)
-        headline = strict_headline(scores, scored.threshold)
+        provenance = numbers.setting.provenance
+        scores = gate_scores(numbers.annotations.name, provenance, numbers.strict.numbers())
+        headline = strict_headline(scores, numbers.setting.threshold)
         if runtime is not None:
-            mark = f"{TRAIN_FIT}/" if scored.provenance.train_fit else ""
+            mark = f"{TRAIN_FIT}/" if provenance.train_fit else ""
             metrics |= {mark + name: value for name, value in runtime.metrics().items()}
         if job.out:
-            pictures = overlays(scored, config.overlays, config.worst)
+            pictures = overlays(numbers, config.overlays, config.worst)
             page = evaluation_page(job.name, job.subject, numbers, pictures, runtime, run_id or None)
     files: dict[str, bytes] = {f"{TABLES_FOLDER}/{table.name}.csv": table.csv().encode() for table in numbers.tables}
     files |= {f"{OVERLAYS_FOLDER}/{name}": data for name, data in pictures.items()}
