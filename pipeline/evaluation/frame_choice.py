@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +52,12 @@ def _errors_of_a_point(joints_cam: np.ndarray, scored: np.ndarray) -> np.ndarray
     return np.linalg.norm(here - middle[:, None], axis=-1)
 
 
-def chosen_frames(errors: np.ndarray, keys: Sequence[str], spread: int, worst: int) -> dict[str, int]:
+def chosen_frames(errors: np.ndarray, keys: np.ndarray, spread: int, worst: int) -> dict[str, int]:
     """Picture's file name -> index of the frame: ``spread`` evenly spread ones and the ``worst`` ones, worst first.
 
     Args:
         errors: (F,) from ``frame_errors``.
-        keys: of the F frames.
+        keys: (F,) texts, of the frames.
         spread: how many of either kind,
         worst: at most.
     """

@@ -87,7 +87,7 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     if len(data) == 1 and (sequences := _original_sequences(Path(data[0]))):
         return _original_truth(data[0], sequences)
     annotations = read_annotations(data, split)
-    records = annotations.records
+    records = [*annotations.records]
     for record in records:
         if record.skeleton != MUPOTS17.name or record.joints_cam is None:
             raise ValueError(
@@ -99,8 +99,8 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     return PairedTruth(
         name=annotations.name,
         keys=tuple(annotations.keys),
-        sequence=np.array([record.sequence for record in records]),
-        cells=image_cells(records),
+        sequence=annotations.index.sequences,
+        cells=image_cells(annotations.index),
         truth={kind: mupots_truth(records, kind)[0] for kind in kinds},
     )
 
@@ -133,6 +133,8 @@ def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:
         name=name,
         keys=tuple(key_of("mupots", s, "0", i) for s, i in zip(names, numbers, strict=True)),
         sequence=sequence,
-        cells=Cells.cut(clusters_of(["mupots"] * len(names), names, numbers), sequence, np.full(len(names), "")),
+        cells=Cells.cut(
+            clusters_of(np.full(len(names), "mupots"), sequence, np.array(numbers)), sequence, np.full(len(names), "")
+        ),
         truth={"annot3": table(annot3), "univ_annot3": table(univ_annot3)},
     )

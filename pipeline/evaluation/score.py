@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.annotations import Annotations, check_coco
 from pipeline.evaluation.frame_choice import frame_errors
 from pipeline.evaluation.ground_truth import image_cells
-from pipeline.evaluation.predictions_file import PredictionSet
+from pipeline.evaluation.predictions_file import Predicted
 from pipeline.evaluation.protocols.coco import coco_numbers, coco_sums
 from pipeline.evaluation.protocols.strict import StrictSums
 from pipeline.evaluation.protocols.table import PROTOCOLS
@@ -40,15 +40,15 @@ class ProtocolResults(Numbers):
     """
 
     annotations: Annotations
-    predictions: PredictionSet
+    predictions: Predicted
     setting: Setting
     strict: StrictSums
     errors: np.ndarray
 
     def scored(self, images: Sequence[int]) -> Scored:
         """Some of the images person by person, by their places."""
-        part = self.annotations.part(images)
-        return Scored.of(part, self.predictions.only(part.keys), self.setting.threshold)
+        part, places = self.annotations.part(images), self.predictions.places(self.annotations.keys)
+        return Scored.of(part, self.predictions.at(places[[*images]]), self.setting.threshold)
 
     def with_more(self, more: Numbers) -> ProtocolResults:
         """The same with further metrics and tables."""
@@ -76,7 +76,7 @@ class Measured:
         return cls(scored.rows, frame_errors(scored), kept)
 
 
-def score(annotations: Annotations, predictions: PredictionSet, threshold: float | None = None) -> ProtocolResults:
+def score(annotations: Annotations, predictions: Predicted, threshold: float | None = None) -> ProtocolResults:
     """Scores one set of predictions for exactly these images under every protocol that fits them.
 
     A run of images is in memory at a time (sums.py).
@@ -89,16 +89,14 @@ def score(annotations: Annotations, predictions: PredictionSet, threshold: float
     Raises:
         ValueError: from ``Scored.of``; no person with a visible root.
     """
-    provenance, images = predictions.provenance, len(annotations.records)
+    provenance = predictions.provenance
     threshold = checked_threshold(annotations, provenance, threshold)
-    predictions.check_images(annotations.keys)
-    cells = image_cells(annotations.records)
-    setting = Setting(provenance, threshold, images, cells)
+    places, cells = predictions.places(annotations.keys), image_cells(annotations.index)
+    setting = Setting(provenance, threshold, len(annotations.index), cells)
     parts = []
     for run in annotations.runs():
-        part = annotations.part(run)
-        scored = Scored.of(part, predictions.only(part.keys), threshold, cells.of[run.start : run.stop], run.start)
-        parts.append(Measured.of(scored))
+        here, of = predictions.at(places[run]), cells.of[run]
+        parts.append(Measured.of(Scored.of(annotations.part(run), here, threshold, of, run.start)))
     measured = merged(parts, np.concatenate([part.rows for part in parts]), len(cells))
     kept: StrictSums = measured.protocols["strict"]
     check_people(annotations, kept.people)
@@ -114,19 +112,20 @@ def score(annotations: Annotations, predictions: PredictionSet, threshold: float
     )
 
 
-def score_2d(annotations: Annotations, predictions: PredictionSet) -> Numbers:
+def score_2d(annotations: Annotations, predictions: Predicted) -> Numbers:
     """Scores predictions for images that are annotated in 2D only: COCO's numbers, metrics named oks/...
 
     Raises:
         ValueError: predictions for other data, or images of another joint set than COCO17.
     """
     checked_threshold(annotations, predictions.provenance, None)
-    predictions.check_images(annotations.keys)
-    skeleton, parts = predictions.provenance.skeleton, []
+    check_coco(annotations)
+    places, skeleton = predictions.places(annotations.keys), predictions.provenance.skeleton
+    parts = []
     for run in annotations.runs():
         part = annotations.part(run)
-        parts.append(coco_sums(part.records, predictions.only(part.keys).table(part.keys), skeleton))
-    numbers = coco_numbers(merged(parts, np.zeros(0, np.int64), 0), skeleton, len(annotations.records))
+        parts.append(coco_sums(part.records, predictions.at(places[run]).table(part.keys), skeleton))
+    numbers = coco_numbers(merged(parts, np.zeros(0, np.int64), 0), skeleton, len(annotations.index))
     return merge_numbers([numbers], predictions.provenance.train_fit)
 
 

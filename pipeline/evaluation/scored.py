@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class Scored:
     """F images with joints in 3D and the predictions for them, person by person; frame i of every table is records[i].
 
     Attributes:
-        records: the images, without pixels.
+        records: the images, without pixels, in memory.
         provenance: of the predictions.
         threshold: score above which a candidate is a person, for all protocols but the release's.
         candidates: all predictions that were kept, those above ``provenance.least_score``.
@@ -53,7 +54,7 @@ class Scored:
         first: place of records[0] among all images.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     provenance: Provenance
     threshold: float
     candidates: Predictions
@@ -126,7 +127,7 @@ class Scored:
 def check_people(annotations: Annotations, people: int) -> None:
     """ValueError where nobody counts in the strict protocol."""
     if not people:
-        images = len(annotations.records)
+        images = len(annotations.index)
         raise ValueError(f"{annotations.name}: no person in {images} images can be scored: no root joint is visible")
 
 

@@ -22,11 +22,9 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     Raises:
         ValueError: from ``Scored.of`` and ``check_people``: predictions that are not for exactly these images.
     """
-    scored = Scored.of(annotations, predictions)
+    scored = Scored.of(annotations.holding([*annotations.records]), predictions)
     check_people(annotations, scored.strict.people)
-    records = annotations.records
-    sequence = np.array([record.sequence for record in records])
-    activity = np.array([record.activity for record in records])
+    records, sequence, activity = scored.records, annotations.index.sequences, annotations.index.activities
     groups = {"sequence": sequence}
     if (activity != "").any():
         groups["activity"] = np.where(activity == "", "no activity", activity)
@@ -46,7 +44,7 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     }
     return Evidence(
         scores=gate_scores(annotations.name, predictions.provenance, scored.strict.numbers()),
-        clusters=image_clusters(records),
+        clusters=image_clusters(annotations.index),
         metrics=scored.strict.scores(scored.truth, scored.people, len(records)),
         slices=subsets,
     )

@@ -38,9 +38,6 @@ def coco_sums(records: Sequence[Record], candidates: Predictions, skeleton: Skel
         records: the images.
         candidates: predictions for them, those with low scores included.
         skeleton: joint set of the predictions.
-
-    Raises:
-        ValueError: rows of another joint set than COCO17; names the key.
     """
     truth, joints = truth_2d(records, skeleton)
     columns = [at for at in coco17_columns(skeleton) if at >= 0]
