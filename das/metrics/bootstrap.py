@@ -23,8 +23,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from das.metrics.tables import per_frame
-
 LEVEL = 0.95
 SECONDS = 5.0
 FEW = 8
@@ -81,7 +79,11 @@ class Ratio:
             group: (F,) int from 0, the group of every image.
             groups: how many there are.
         """
-        return Ratio(*(per_frame(column, group, groups) for column in (self.numerator, self.denominator)))
+        sums = []
+        for column in (self.numerator, self.denominator):
+            sums.append(np.zeros((groups, *column.shape[1:])))
+            np.add.at(sums[-1], group, column)
+        return Ratio(*sums)
 
     def mean_over(self, group: np.ndarray) -> Ratio:
         """The plain mean (F, G) of a ratio (F,) over groups; ``group`` (F,) names that of every image."""

@@ -19,7 +19,7 @@ from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion
 from das.transforms import inside
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.evaluation.annotations import ImageIndex
-from pipeline.evaluation.sums import Cells
+from pipeline.evaluation.protocols.sums import Cells
 
 if TYPE_CHECKING:
     from das.decode import People

@@ -20,8 +20,8 @@ from pipeline.evaluation.external_predictions import ExternalPredictions
 from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_cells, mupots_truth
 from pipeline.evaluation.protocols.mupots import paired_numbers
 from pipeline.evaluation.protocols.strict import natural_order
+from pipeline.evaluation.protocols.sums import Cells
 from pipeline.evaluation.score import merge_numbers
-from pipeline.evaluation.sums import Cells
 from pipeline.infra.text_tables import Numbers
 
 

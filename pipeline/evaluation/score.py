@@ -21,9 +21,9 @@ from pipeline.evaluation.ground_truth import image_cells
 from pipeline.evaluation.predictions_file import Predicted
 from pipeline.evaluation.protocols.coco import coco_numbers, coco_sums
 from pipeline.evaluation.protocols.strict import StrictSums
+from pipeline.evaluation.protocols.sums import merged
 from pipeline.evaluation.protocols.table import PROTOCOLS
 from pipeline.evaluation.scored import Scored, Setting, check_people, checked_threshold
-from pipeline.evaluation.sums import merged
 from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.text_tables import Numbers, Table
 

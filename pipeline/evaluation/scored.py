@@ -15,7 +15,7 @@ from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, check_joints
 from pipeline.evaluation.ground_truth import strict_truth
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
-from pipeline.evaluation.sums import Cells
+from pipeline.evaluation.protocols.sums import Cells
 
 
 @dataclass(frozen=True)

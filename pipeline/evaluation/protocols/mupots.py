@@ -34,8 +34,8 @@ from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record
 from pipeline.evaluation.ground_truth import GroundTruth, mupots_truth
 from pipeline.evaluation.protocols.strict import natural_order
+from pipeline.evaluation.protocols.sums import Cells
 from pipeline.evaluation.scored import Scored, Setting
-from pipeline.evaluation.sums import Cells
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
 
 _ROOT = MUPOTS17.root_indices
