@@ -72,6 +72,25 @@ class Ratio:
         """The score of a part of the images, a mask (F,) or indices."""
         return Ratio(self.numerator[images], self.denominator[images])
 
+    def summed(self, group: np.ndarray, groups: int) -> Ratio:
+        """The same score from sums over groups of images, which are its images then.
+
+        Args:
+            group: (F,) int from 0, the group of every image.
+            groups: how many there are.
+        """
+        sums = []
+        for column in (self.numerator, self.denominator):
+            sums.append(np.zeros((groups, *column.shape[1:])))
+            np.add.at(sums[-1], group, column)
+        return Ratio(*sums)
+
+    def mean_over(self, group: np.ndarray) -> Ratio:
+        """The plain mean (F, G) of a ratio (F,) over groups; ``group`` (F,) names that of every image."""
+        names, column = np.unique(group, return_inverse=True)
+        which = np.eye(len(names))[column]  # (F, G), 1 in the image's own group
+        return Ratio(self.numerator[:, None] * which, self.denominator[:, None] * which)
+
     def columns(self) -> list[Ratio]:
         """The G ratios of a mean of ratios, each as a separate score."""
         return [Ratio(above, below) for above, below in zip(self.numerator.T, self.denominator.T, strict=True)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -19,10 +21,63 @@ from das.metrics.tables import Predictions, Truth, required
 NUMBERS = ("ap", "ap_50", "ap_75", "ap_medium", "ap_large", "ar", "ar_50", "ar_75", "ar_medium", "ar_large")
 
 
+@dataclass(frozen=True)
+class OksMatches:
+    """Which candidates are right, by pycocotools; those of all images are those of parts, one after another.
+
+    Axes A and S are the evaluator's three sizes of people and ten similarities.
+
+    Attributes:
+        scores: (D,) of the candidates, at most 20 of an image.
+        matched: (D, A, S) bool, whether the candidate was given a person.
+        skipped: (D, A, S) bool, whether it is neither right nor wrong.
+        ignored: (G, A) bool, people who need not be found.
+    """
+
+    scores: np.ndarray
+    matched: np.ndarray
+    skipped: np.ndarray
+    ignored: np.ndarray
+
+    def numbers(self) -> dict[str, float]:
+        """COCO's ten numbers, fractions 0 to 1 by ``NUMBERS``; NaN without people to be found."""
+        if self.ignored[:, 0].all():
+            return dict.fromkeys(NUMBERS, float("nan"))
+        if not len(self.scores):
+            return dict.fromkeys(NUMBERS, 0.0)
+        evaluation = COCOeval(iouType="keypoints")
+        params, (most,) = evaluation.params, evaluation.params.maxDets
+        # The evaluator concatenates what it found in each image; here that is done, so all are one image of its.
+        params.imgIds, params.catIds, params.maxDets = [0], [1], [len(self.scores)]
+        evaluation._paramsEval = params
+        evaluation.evalImgs = [
+            {
+                "dtScores": self.scores,
+                "dtMatches": self.matched[:, size].T,
+                "dtIgnore": self.skipped[:, size].T,
+                "gtIgnore": self.ignored[:, size],
+            }
+            for size in range(self.ignored.shape[1])
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            evaluation.accumulate()
+            params.maxDets = [most]
+            evaluation.summarize()
+        # It returns -1 where no person has that size.
+        return {name: float("nan") if x < 0 else float(x) for name, x in zip(NUMBERS, evaluation.stats, strict=True)}
+
+
 def oks_average_precision(
     truth: Truth, predictions: Predictions, area: np.ndarray, sigmas: np.ndarray, frames: int
 ) -> dict[str, float]:
-    """COCO's ten numbers, fractions 0 to 1 by ``NUMBERS``; NaN without people to be found.
+    """``OksMatches.numbers`` of all images; arguments as in ``oks_matches``."""
+    return oks_matches(truth, predictions, area, sigmas, frames).numbers()
+
+
+def oks_matches(
+    truth: Truth, predictions: Predictions, area: np.ndarray, sigmas: np.ndarray, frames: int
+) -> OksMatches:
+    """Pairs people and candidates image by image.
 
     Args:
         truth: people with joints_uv and bbox; ``scored`` marks labelled joints, ``ignore`` crowds. People without a
@@ -36,11 +91,6 @@ def oks_average_precision(
     bbox = required(truth.bbox, "Truth.bbox")
     predicted_uv = required(predictions.joints_uv, "Predictions.joints_uv")
     ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
-    if not (truth.scored.any(axis=1) & ~ignore).any():
-        return dict.fromkeys(NUMBERS, float("nan"))
-    if not len(predictions):
-        return dict.fromkeys(NUMBERS, 0.0)
-
     people = [
         {
             "id": i + 1,
@@ -64,20 +114,39 @@ def oks_average_precision(
         for i in range(len(predictions))
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        coco = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(frames)],
-            "categories": [{"id": 1, "name": "person"}],
-            "annotations": people,
-        }
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "keypoints")
+        coco = _coco(people, frames)
+        evaluation = COCOeval(coco, coco.loadRes(found) if found else _coco([], frames), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=np.float64)
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # It returns -1 where no person has that size.
-    return {name: float("nan") if x < 0 else float(x) for name, x in zip(NUMBERS, evaluation.stats, strict=True)}
+    sizes, similarities = len(evaluation.params.areaRng), len(evaluation.params.iouThrs)
+    # By size, then image; None where an image has neither people nor candidates.
+    images = [
+        [image for image in evaluation.evalImgs[size * frames : (size + 1) * frames] if image is not None]
+        for size in range(sizes)
+    ]
+
+    def joined(name: str, width: int) -> np.ndarray:
+        """A field of all images, (rows, sizes, width)."""
+        parts = [[np.reshape(image[name], (width, -1)).T for image in here] for here in images]
+        return np.stack([np.concatenate([np.zeros((0, width)), *here]) for here in parts], axis=1)
+
+    return OksMatches(
+        scores=joined("dtScores", 1)[:, 0, 0],
+        matched=joined("dtMatches", similarities) > 0,
+        skipped=joined("dtIgnore", similarities) > 0,
+        ignored=joined("gtIgnore", 1)[..., 0] > 0,
+    )
+
+
+def _coco(annotations: list[dict[str, Any]], frames: int) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": i} for i in range(frames)],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
 
 
 def _keypoints(uv: np.ndarray, visible: np.ndarray) -> list[float]:

@@ -17,6 +17,7 @@ or not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,6 @@ from das.metrics.tables import (
     MISSED,
     Predictions,
     Truth,
-    auc,
     chunks,
     distances,
     greedy,
@@ -91,6 +91,50 @@ class SequencePck:
 
 
 @dataclass(frozen=True)
+class SequenceCounts:
+    """Joints within each threshold, by sequence; those of all images are those of parts, one after another.
+
+    Attributes:
+        sequences: (S,) names; one that is in several parts is there several times.
+        people: (S,) how many people were counted.
+        near: (S, 1 + n, 17) how many of their joints are closer than 150 mm, and than each of n thresholds.
+    """
+
+    sequences: np.ndarray
+    people: np.ndarray
+    near: np.ndarray
+
+    @classmethod
+    def of(
+        cls, errors: np.ndarray, counted: np.ndarray, sequence: np.ndarray, thresholds: np.ndarray
+    ) -> SequenceCounts:
+        """Counts of errors; arguments as in ``score_sequences``."""
+        names = np.unique(sequence)
+        rows = [errors[counted & (sequence == name)] for name in names]
+        limits = np.array([_NEAR, *thresholds])
+        near = [[(found < limit).sum(axis=0) for limit in limits] for found in rows]
+        return cls(
+            names,
+            np.array([len(found) for found in rows], dtype=np.int64),
+            np.array(near, dtype=np.int64).reshape(-1, len(limits), errors.shape[1]),
+        )
+
+    def scores(self) -> SequencePck:
+        """PCK strictly under 150 mm and AUC over the thresholds, for every sequence."""
+        names, row = np.unique(self.sequences, return_inverse=True)
+        people, near = np.zeros(len(names), np.int64), np.zeros((len(names), *self.near.shape[1:]), np.int64)
+        np.add.at(people, row, self.people)
+        np.add.at(near, row, self.near)
+        share = near / np.where(people > 0, people, np.nan)[:, None, None]
+        return SequencePck(
+            sequences=names,
+            people=people,
+            pck=np.array([group_columns(s[0]) for s in share]).reshape(-1, len(COLUMNS)),
+            auc=np.array([group_columns(s[1:].mean(axis=0)) for s in share]).reshape(-1, len(COLUMNS)),
+        )
+
+
+@dataclass(frozen=True)
 class Mupots:
     """What a MuPoTS protocol found.
 
@@ -99,16 +143,45 @@ class Mupots:
         counted: (T,) bool, people in the scores: everyone, or matched people.
         relative_errors: (T, 17) mm, root-aligned; huge for missed people.
         absolute_errors: (T, 17) mm, in the camera frame.
-        relative: scores of the former, PCK_rel.
-        absolute: scores of the latter, PCK_abs.
+        counts: joints within the thresholds, of the former as ``rel`` and of the latter as ``abs``.
     """
 
     match: np.ndarray
     counted: np.ndarray
     relative_errors: np.ndarray
     absolute_errors: np.ndarray
-    relative: SequencePck
-    absolute: SequencePck
+    counts: Mapping[str, SequenceCounts]
+
+    @property
+    def relative(self) -> SequencePck:
+        """Scores of root-aligned poses, PCK_rel."""
+        return self.counts["rel"].scores()
+
+    @property
+    def absolute(self) -> SequencePck:
+        """Scores in the camera frame, PCK_abs."""
+        return self.counts["abs"].scores()
+
+    def shares(self, truth: Truth, frames: int, thresholds: np.ndarray) -> dict[str, Ratio]:
+        """Means over people, fractions 0 to 1, as sums over images; ``mean_over`` makes them means over sequences.
+
+        Args:
+            truth: the table that was scored.
+            frames: F, the number of images.
+            thresholds: of AUC, (n,) mm.
+
+        Returns:
+            ``pck_rel``, ``pck_abs``, ``auc_rel`` and ``auc_abs``.
+        """
+        people = per_frame(self.counted, truth.frame, frames)
+        found = {}
+        for kind, errors in (("rel", self.relative_errors), ("abs", self.absolute_errors)):
+            for name, limits in (("pck", np.array([_NEAR])), ("auc", thresholds)):
+                share = np.mean([(errors[:, _EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
+                found[f"{name}_{kind}"] = Ratio(
+                    per_frame(np.where(self.counted, share, 0.0), truth.frame, frames), people
+                )
+        return found
 
     def scores(self, truth: Truth, sequence: np.ndarray, thresholds: np.ndarray) -> dict[str, Ratio]:
         """The means over sequences, fractions 0 to 1, as sums over images, from which intervals are computed.
@@ -121,16 +194,8 @@ class Mupots:
         Returns:
             ``pck_rel``, ``pck_abs``, ``auc_rel`` and ``auc_abs``.
         """
-        names, column = np.unique(sequence, return_inverse=True)
-        which = np.eye(len(names))[column]  # (F, S), 1 in the image's own sequence
-        people = per_frame(self.counted, truth.frame, len(sequence))[:, None] * which
-        found = {}
-        for kind, errors in (("rel", self.relative_errors), ("abs", self.absolute_errors)):
-            for name, limits in (("pck", np.array([_NEAR])), ("auc", thresholds)):
-                share = np.mean([(errors[:, _EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
-                above = per_frame(np.where(self.counted, share, 0.0), truth.frame, len(sequence))
-                found[f"{name}_{kind}"] = Ratio(above[:, None] * which, people)
-        return found
+        shares = self.shares(truth, len(sequence), thresholds)
+        return {name: share.mean_over(sequence) for name, share in shares.items()}
 
 
 def group_columns(per_joint: np.ndarray) -> np.ndarray:
@@ -150,14 +215,7 @@ def score_sequences(
         sequence: (T,) name of each person's sequence.
         thresholds: (n,) mm.
     """
-    names = np.unique(sequence)
-    rows = [errors[counted & (sequence == name)] for name in names]
-    return SequencePck(
-        sequences=names,
-        people=np.array([len(r) for r in rows]),
-        pck=np.array([group_columns(pck(r, _NEAR)) for r in rows]).reshape(-1, len(COLUMNS)),
-        auc=np.array([group_columns(auc(r, thresholds)) for r in rows]).reshape(-1, len(COLUMNS)),
-    )
+    return SequenceCounts.of(errors, counted, sequence, thresholds).scores()
 
 
 def rescale_bones(poses: np.ndarray, reference: np.ndarray, parent_bug: bool = False) -> np.ndarray:
@@ -345,9 +403,21 @@ def _score(
         counted,
         relative,
         absolute,
-        score_sequences(relative, counted, names, thresholds),
-        score_sequences(absolute, counted, names, thresholds),
+        {
+            "rel": SequenceCounts.of(relative, counted, names, thresholds),
+            "abs": SequenceCounts.of(absolute, counted, names, thresholds),
+        },
     )
+
+
+def occlusion_sums(errors: np.ndarray, counted: np.ndarray, occluded: np.ndarray) -> np.ndarray:
+    """What the pooled numbers of ``occlusion_tables`` are ratios of, which add up: (2, 3).
+
+    Rows are visible and occluded joints; columns are joints within 150 mm, the sum of errors in mm, and joints.
+    """
+    found = errors[counted, _EVALUATED]
+    parts = (~occluded[counted, _EVALUATED], occluded[counted, _EVALUATED])
+    return np.array([[(found[part] <= _NEAR).sum(), found[part].sum(), part.sum()] for part in parts])
 
 
 def _joint_table(errors: np.ndarray, counted: np.ndarray) -> OcclusionTable:

@@ -23,7 +23,6 @@ from das.metrics.tables import (
     distances,
     greedy,
     mean_per_joint,
-    mean_pose,
     nearest,
     pairs_within_frames,
     per_frame,
@@ -94,7 +93,14 @@ def world_mean_pose(joints_cam: np.ndarray, known: np.ndarray, R: np.ndarray) ->
         known: (T, 15) bool, from ``annotated``.
         R: (T, 3, 3), world to camera rotation of each person's image.
     """
-    return mean_pose(root_aligned(joints_cam, _ROOT) @ R, known)  # row vectors: x_world = x_cam R
+    above, below = world_poses(joints_cam, known, R)
+    return above / np.maximum(below, 1)[:, None]
+
+
+def world_poses(joints_cam: np.ndarray, known: np.ndarray, R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ``world_mean_pose`` is the mean of: sums (15, 3) mm, and in how many people a joint is known, (15,)."""
+    aligned = root_aligned(joints_cam, _ROOT) @ R  # row vectors: x_world = x_cam R
+    return np.einsum("njd,nj->jd", aligned, known), known.sum(axis=0)
 
 
 @dataclass(frozen=True)

@@ -354,18 +354,19 @@ def best_threshold(truth: Truth, predictions: Predictions, root: Sequence[int]) 
 def operating_points(truth: Truth, predictions: Predictions, root: Sequence[int]) -> list[OperatingPoint]:
     """Every score threshold that makes a difference, the highest first; none without people or predictions that count.
 
-    Exact for all thresholds in one sweep. The numbers need only the number of matches, and that is the size of a
-    maximum matching: with predictions entering by falling score it grows by one exactly when the newcomer
-    finds an augmenting path (Berge).
+    Exact for all thresholds in one sweep.
     """
-    counted = truth.counted(root)
-    t, p, _ = _within_reach(truth, predictions, counted, root)
-    lone = _only_ignored(truth, predictions, counted, p, root)
-    people, order = int(counted.sum()), np.argsort(-predictions.scores, kind="stable")
-    order = order[~lone[order]]
-    if not people or not len(order):
-        return []
+    gained, counted = matches_gained(truth, predictions, root), ~only_ignored(truth, predictions, root)
+    return points_of(gained[counted], predictions.scores[counted], int(truth.counted(root).sum()))
 
+
+def matches_gained(truth: Truth, predictions: Predictions, root: Sequence[int]) -> np.ndarray:
+    """(P,) bool: predictions with which there is one match more than with those of higher score alone.
+
+    The number of matches is the size of a maximum matching: with predictions entering by falling score it grows by one
+    exactly when the newcomer finds an augmenting path (Berge). That depends on the prediction's frame alone.
+    """
+    t, p, _ = _within_reach(truth, predictions, truth.counted(root), root)
     reach: list[list[int]] = [[] for _ in range(len(predictions))]
     for person, candidate in zip(t.tolist(), p.tolist(), strict=True):
         reach[candidate].append(person)
@@ -380,8 +381,24 @@ def operating_points(truth: Truth, predictions: Predictions, root: Sequence[int]
                     return True
         return False
 
-    matched = np.cumsum([place(candidate, set()) for candidate in order.tolist()])
-    scores = predictions.scores[order]
+    gained = np.zeros(len(predictions), dtype=bool)
+    for candidate in np.argsort(-predictions.scores, kind="stable").tolist():
+        gained[candidate] = place(candidate, set())
+    return gained
+
+
+def points_of(gained: np.ndarray, scores: np.ndarray, people: int) -> list[OperatingPoint]:
+    """The points of ``operating_points``.
+
+    Args:
+        gained: (P,) bool from ``matches_gained``, of the predictions that count.
+        scores: (P,) of the same.
+        people: who count.
+    """
+    if not people or not len(scores):
+        return []
+    order = np.argsort(-scores, kind="stable")
+    scores, matched = scores[order], np.cumsum(gained[order])
     following = np.append(scores[1:], np.nextafter(scores[-1], -np.inf))
     return [
         OperatingPoint(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.data.manifest import Manifest
 from pipeline.data.shards import list_shards
-from pipeline.infra.columns import open_parquet
+from pipeline.infra.columns import rows_of_groups
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def data_set(folder: str, manifest: Manifest, split: str, repeat: int = 1) -> Da
     shards, groups = list_shards(folder, split), manifest.splits[split].row_groups
     if not groups:
         with ThreadPoolExecutor(16) as pool:
-            groups = tuple(pool.map(_rows_of_groups, shards))
+            groups = tuple(map(tuple, pool.map(rows_of_groups, shards)))
     found, wanted = sum(map(sum, groups)), manifest.splits[split].images
     if found != wanted or len(groups) != len(shards):
         raise ValueError(
@@ -50,8 +50,3 @@ def data_set(folder: str, manifest: Manifest, split: str, repeat: int = 1) -> Da
             "again"
         )
     return DataSet(shards, groups, repeat)
-
-
-def _rows_of_groups(shard: str) -> tuple[int, ...]:
-    with open_parquet(shard) as file:
-        return tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))

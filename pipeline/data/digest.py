@@ -36,7 +36,8 @@ def hashes(keys: Iterable[str], images: Iterable[str]) -> np.ndarray:
     """
     of_keys = (int(hashlib.sha256(key.encode()).hexdigest()[:_HEX_DIGITS], 16) for key in keys)
     of_images = (int(image[:_HEX_DIGITS], 16) for image in images)
-    return np.array(list(zip(of_keys, of_images, strict=True)), np.int64).reshape(-1, 2)
+    both = (number for pair in zip(of_keys, of_images, strict=True) for number in pair)
+    return np.fromiter(both, np.int64).reshape(-1, 2)
 
 
 def write_digest(uri: str | Path, parts: Iterable[np.ndarray]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -45,15 +45,15 @@ def spread(data: DataSet, count: int) -> list[StoredRows]:
     return found
 
 
-def read_table(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> pa.Table:
-    """Rows of a row group, in the order of ``rows``.
+def read_table(shard: str, group: int, rows: Sequence[int] | np.ndarray, images: bool = True) -> pa.Table:
+    """Rows of a row group, in the order of ``rows``; without the column of image bytes if not ``images``.
 
     Raises:
         ValueError: the shard is missing, damaged or of an unreadable schema version; names it and the row group.
     """
     with open_parquet(shard) as file:
         check_schema(file.schema_arrow, shard)
-        columns = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+        columns = [name for name in file.schema_arrow.names if name in SCHEMA.names and (images or name != "image")]
         try:
             return file.read_row_group(group, columns=columns).take(pa.array(rows))
         except (pa.ArrowException, IndexError, OSError) as error:
@@ -80,9 +80,57 @@ def check_first_shard(folder: str, manifest: Manifest, split: str) -> None:
                 from_table(file.read_row_group(0, columns=columns), shard)
 
 
-def read_rows(shard: str, group: int, rows: Sequence[int] | np.ndarray) -> list[Record]:
+def read_rows(shard: str, group: int, rows: Sequence[int] | np.ndarray, images: bool = True) -> list[Record]:
     """The records of ``read_table``; their images are not decoded."""
-    return from_table(read_table(shard, group, rows), shard)
+    return from_table(read_table(shard, group, rows, images), shard)
+
+
+class StoredRecords(Sequence[Record]):
+    """The records of some rows of shards, read without images when they are asked for.
+
+    One row group is in memory at a time, so neighbours should be asked for one after another.
+
+    Args:
+        data: the shards and their row groups.
+        rows: places of the records among all rows, from 0; None takes all.
+    """
+
+    def __init__(self, data: Sequence[DataSet], rows: np.ndarray | None = None) -> None:
+        self._data = data
+        self._groups = [
+            (shard, group, size)
+            for one in data
+            for shard, sizes in zip(one.shards, one.row_groups, strict=True)
+            for group, size in enumerate(sizes)
+        ]
+        self._starts = np.cumsum([0, *(size for _, _, size in self._groups)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        self._held: tuple[int, list[Record]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Record]: ...
+
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        if isinstance(at, slice):
+            return [self._read(row) for row in self._rows[at].tolist()]
+        return self._read(int(self._rows[at]))
+
+    def only(self, places: Sequence[int] | np.ndarray) -> StoredRecords:
+        """Some of the records, by their places among these."""
+        return StoredRecords(self._data, self._rows[places])
+
+    def _read(self, row: int) -> Record:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if self._held[0] != number:
+            shard, group, size = self._groups[number]
+            self._held = (number, read_rows(shard, group, np.arange(size), images=False))
+        return self._held[1][row - self._starts[number]]
 
 
 _Read = TypeVar("_Read")

@@ -8,7 +8,7 @@ import numpy as np
 
 from das.metrics.bootstrap import Interval, paired_interval
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import PredictionSet, with_common_joints
+from pipeline.evaluation.predictions_file import Predicted, with_common_joints
 from pipeline.evaluation.protocols.table import COMPARED
 from pipeline.evaluation.score import ProtocolResults, score
 from pipeline.evaluation.train_overlap import TRAIN_FIT
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def compare_models(
-    annotations: Annotations, this: PredictionSet, other: PredictionSet, threshold: float | None = None
+    annotations: Annotations, this: Predicted, other: Predicted, threshold: float | None = None
 ) -> Numbers:
     """Paired differences this - other with intervals, and the number of sequences with each sign of the difference.
 
@@ -43,7 +43,7 @@ def compare_models(
     """
     if left_out := {*this.quarantine, *other.quarantine}:
         annotations = annotations.without(left_out)
-        this, other = (found.only(annotations.keys) for found in (this, other))
+        this, other = this.without(left_out), other.without(left_out)
     first, second = with_common_joints(this, other)
     return differences(score(annotations, first, threshold), score(annotations, second))
 
@@ -62,7 +62,7 @@ def differences(this: ProtocolResults, other: ProtocolResults) -> Numbers:
         first, second = this.scores.get(mark + name), other.scores.get(mark + name)
         if first is None or second is None or first.numerator.shape != second.numerator.shape:
             continue
-        found = paired_interval(first, second, this.scored.clusters)
+        found = paired_interval(first, second, this.setting.cells.clusters)
         if math.isnan(found.value):
             continue
         signs = np.array([*(found.signs or {}).values()])

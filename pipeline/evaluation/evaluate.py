@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from das.model_info import ModelInfo, load_info
-from pipeline.evaluation.annotations import Annotations, check_joints, read_annotations
+from pipeline.evaluation.annotations import Annotations, check_coco, check_joints, read_annotations
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.ground_truth import truth_2d
 from pipeline.evaluation.parts import parts_folder
-from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet, Provenance
+from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionFile, Provenance
 from pipeline.evaluation.protocols.table import HEADLINE
 from pipeline.evaluation.result import REPORT_FILE, EvaluationResult
 from pipeline.evaluation.score import ProtocolResults
@@ -68,12 +67,12 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
             delete(join(run.job.out, old))
         model = ray.put(network)
         predict_split(run.annotations, run.provenance, model, config, workers, cpus, parts, run.job.out)
-        predictions = PredictionSet.load(join(run.job.out, PREDICTIONS_FILE))
+        predictions = PredictionFile.open(join(run.job.out, PREDICTIONS_FILE))
         numbers = score_predictions(run.annotations, predictions, config.threshold, other)
         runtime = None
         if config.runtime_images and isinstance(numbers, ProtocolResults):
-            images, scored = config.runtime_images, numbers.scored
-            runtime = runtime_on(scored.annotations, model, images, scored.threshold, config.batch_size, config.gpu)
+            images, threshold = config.runtime_images, numbers.setting.threshold
+            runtime = runtime_on(numbers.annotations, model, images, threshold, config.batch_size, config.gpu)
         result = write_report(
             config,
             run.job,
@@ -111,7 +110,7 @@ def _check(config: EvaluateConfig) -> _ModelJob:
     info = load_info(checkpoint)
     annotations = read_annotations([absolute_storage(folder) for folder in config.data], config.split)
     if annotations.only_2d:
-        truth_2d(annotations.records, info.model.skeleton)
+        check_coco(annotations)
     else:
         check_joints(annotations, info.model.skeleton)
     train_fit = is_train_fit(checkpoint, annotations, config.allow_overlap)

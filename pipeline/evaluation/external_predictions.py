@@ -100,7 +100,7 @@ class ExternalPredictions:
             ValueError: an image that is not among the annotations or has no known camera, or a joint to be projected
                 whose depth is not above 0 mm; names the key.
         """
-        place = {record.key: i for i, record in enumerate(annotations.records)}
+        place = {key: i for i, key in enumerate(annotations.keys)}
         unknown = set(self.keys.tolist()) - place.keys()
         if unknown:
             some = f"{min(unknown)} ({len(unknown)} in all)"

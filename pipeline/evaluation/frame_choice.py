@@ -52,14 +52,19 @@ def _errors_of_a_point(joints_cam: np.ndarray, scored: np.ndarray) -> np.ndarray
     return np.linalg.norm(here - middle[:, None], axis=-1)
 
 
-def chosen_frames(scored: Scored, spread: int, worst: int) -> dict[str, int]:
-    """Picture's file name -> index of the frame: ``spread`` evenly spread ones and the ``worst`` ones, worst first."""
-    errors = frame_errors(scored)
+def chosen_frames(errors: np.ndarray, keys: np.ndarray, spread: int, worst: int) -> dict[str, int]:
+    """Picture's file name -> index of the frame: ``spread`` evenly spread ones and the ``worst`` ones, worst first.
+
+    Args:
+        errors: (F,) from ``frame_errors``.
+        keys: (F,) texts, of the frames.
+        spread: how many of either kind,
+        worst: at most.
+    """
     even = np.linspace(0, len(errors) - 1, min(spread, len(errors)), dtype=int)
     chosen = {f"spread_{i:02d}": int(at) for i, at in enumerate(even)}
     ranked = [at for at in np.argsort(-errors, kind="stable")[:worst] if errors[at] > 0]
     chosen |= {f"worst_{i:02d}": int(at) for i, at in enumerate(ranked)}
-    keys = [record.key for record in scored.records]
     return {f"{name}_{re.sub(r'[^A-Za-z0-9]+', '-', keys[at])}.jpg": at for name, at in chosen.items()}
 
 

@@ -19,6 +19,8 @@ from das.skeleton import COCO17, COCO19, MPI15, PANOPTIC15, Skeleton, conversion
 from das.transforms import inside
 from das.uncertainty import joint_scales
 from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
+from pipeline.evaluation.annotations import ImageIndex
+from pipeline.evaluation.protocols.sums import Cells
 
 if TYPE_CHECKING:
     from das.decode import People
@@ -33,17 +35,22 @@ _RATES = {"panoptic": 29.97, "synthetic": 29.97, "coco": 1 / SECONDS}
 _ASSUMED_RATE = 60.0
 
 
-def image_clusters(records: Sequence[Record]) -> Clusters:
+def image_clusters(index: ImageIndex) -> Clusters:
     """Blocks of neighbouring images, which show nearly the same scene: the units that intervals draw again."""
-    several = len({record.source for record in records}) > 1
-    names = [f"{record.source}/{record.sequence}" if several else record.sequence for record in records]
-    return clusters_of([record.source for record in records], names, [record.frame for record in records])
+    several = len(np.unique(index.sources)) > 1
+    names = index.sources + "/" + index.sequences if several else index.sequences
+    return clusters_of(index.sources, names, index.frames)
 
 
-def clusters_of(sources: Sequence[str], sequences: Sequence[str], frames: Sequence[int]) -> Clusters:
-    """The same from the images' sources, sequences and frame numbers, F each."""
-    rates = np.array([_RATES.get(source, _ASSUMED_RATE) for source in sources])
-    return blocks(np.array(sequences, dtype=str), np.array(frames, dtype=np.int64), rates)
+def image_cells(index: ImageIndex) -> Cells:
+    """The cells in which sums over images are kept."""
+    return Cells.cut(image_clusters(index), index.sequences, index.activities)
+
+
+def clusters_of(sources: np.ndarray, sequences: np.ndarray, frames: np.ndarray) -> Clusters:
+    """The same from the images' sources, sequences and frame numbers, (F,) each."""
+    names, of = np.unique(sources, return_inverse=True)
+    return blocks(sequences, frames, np.array([_RATES.get(str(name), _ASSUMED_RATE) for name in names])[of])
 
 
 # ---- strict ----
@@ -234,16 +241,11 @@ def mupots_truth(records: Sequence[Record], ground_truth: GroundTruth = "annot3"
 def truth_2d(records: Sequence[Record], skeleton: Skeleton) -> tuple[Truth, tuple[str, ...]]:
     """People annotated in 2D only, and the joints of COCO17 that a model of this joint set predicts.
 
-    Scored are labelled joints, occluded ones included; the columns are those joints, and ``joints_cam`` is all zeros.
-
-    Raises:
-        ValueError: rows of another joint set than COCO17; names the key.
+    The rows are of COCO17. Scored are labelled joints, occluded ones included; the columns are those joints, and
+    ``joints_cam`` is all zeros.
     """
     joints = tuple(j for j, at in zip(COCO17.joints, coco17_columns(skeleton), strict=True) if at >= 0)
     columns = [COCO17.index(joint) for joint in joints]
-    for record in records:
-        if record.skeleton != COCO17.name:
-            raise ValueError(f"{record.key}: joint set {record.skeleton}, OKS is defined on {COCO17.name}")
     uv = _rows([record.joints_uv[:, columns] for record in records], (len(joints), 2))
     truth = Truth(
         frame=_rows([np.full(len(record), i) for i, record in enumerate(records)], ()),

@@ -86,7 +86,7 @@ def predict_split(
     quarantine = assemble(
         folder, parts, annotations.keys, provenance, join(out, PREDICTIONS_FILE), config.max_quarantine
     )
-    if len(quarantine) == len(annotations.records):
+    if len(quarantine) == len(annotations.index):
         key, reason = next(iter(quarantine.items()))
         raise ValueError(f"{annotations.name}: no image can be predicted, such as {key}: {reason}")
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from das.metrics.bootstrap import Clusters
 from das.metrics.tables import Truth
 from das.skeleton import MUPOTS17
 from pipeline.data.record import key_of
 from pipeline.data.sources.mupots_mat import read_sequence
 from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.external_predictions import ExternalPredictions
-from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_clusters, mupots_truth
+from pipeline.evaluation.ground_truth import GroundTruth, clusters_of, image_cells, mupots_truth
 from pipeline.evaluation.protocols.mupots import paired_numbers
 from pipeline.evaluation.protocols.strict import natural_order
+from pipeline.evaluation.protocols.sums import Cells
 from pipeline.evaluation.score import merge_numbers
 from pipeline.infra.text_tables import Numbers
 
@@ -30,14 +30,14 @@ class PairedTruth:
     """Valid people of F images.
 
     Attributes:
-        name: of the data. keys: F keys. sequence: (F,) names. clusters: of the images.
+        name: of the data. keys: F keys. sequence: (F,) names. cells: of the images.
         truth: by the name of the ground truth, the same T people in the same order; frame i is keys[i].
     """
 
     name: str
     keys: tuple[str, ...]
     sequence: np.ndarray
-    clusters: Clusters
+    cells: Cells
     truth: dict[str, Truth]
 
 
@@ -58,7 +58,7 @@ def score_paired(external: ExternalPredictions, data: Sequence[str], split: str)
         raise ValueError(f"{external.where}: {of}: paired predictions are scored in {MUPOTS17.name} alone")
     given = _truth(data, split)
     predicted, found = _pair(external, given)
-    return merge_numbers(paired_numbers(given.truth, predicted, found, given.sequence, given.clusters), train_fit=False)
+    return merge_numbers(paired_numbers(given.truth, predicted, found, given.sequence, given.cells), train_fit=False)
 
 
 def _pair(external: ExternalPredictions, given: PairedTruth) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     if len(data) == 1 and (sequences := _original_sequences(Path(data[0]))):
         return _original_truth(data[0], sequences)
     annotations = read_annotations(data, split)
-    records = annotations.records
+    records = [*annotations.records]
     for record in records:
         if record.skeleton != MUPOTS17.name or record.joints_cam is None:
             raise ValueError(
@@ -99,8 +99,8 @@ def _truth(data: Sequence[str], split: str) -> PairedTruth:
     return PairedTruth(
         name=annotations.name,
         keys=tuple(annotations.keys),
-        sequence=np.array([record.sequence for record in records]),
-        clusters=image_clusters(records),
+        sequence=annotations.index.sequences,
+        cells=image_cells(annotations.index),
         truth={kind: mupots_truth(records, kind)[0] for kind in kinds},
     )
 
@@ -128,10 +128,13 @@ def _original_truth(name: str, sequences: Sequence[Path]) -> PairedTruth:
         cam = np.array(joints).reshape(-1, 17, 3)
         return Truth(np.array(rows, dtype=np.int64), cam, np.ones(cam.shape[:2], bool))
 
+    sequence = np.array(names)
     return PairedTruth(
         name=name,
         keys=tuple(key_of("mupots", s, "0", i) for s, i in zip(names, numbers, strict=True)),
-        sequence=np.array(names),
-        clusters=clusters_of(["mupots"] * len(names), names, numbers),
+        sequence=sequence,
+        cells=Cells.cut(
+            clusters_of(np.full(len(names), "mupots"), sequence, np.array(numbers)), sequence, np.full(len(names), "")
+        ),
         truth={"annot3": table(annot3), "univ_annot3": table(univ_annot3)},
     )

@@ -12,16 +12,22 @@ from das.draw.top_view import panel
 from pipeline.data.record import Record, decode_image
 from pipeline.data.shards import find_records
 from pipeline.evaluation.frame_choice import WORLD_DOWN, chosen_frames, people_on_frame
+from pipeline.evaluation.score import ProtocolResults
 from pipeline.evaluation.scored import Scored
 from pipeline.infra.images import encode_image
 
 
-def overlays(scored: Scored, spread: int, worst: int) -> dict[str, bytes]:
+def overlays(results: ProtocolResults, spread: int, worst: int) -> dict[str, bytes]:
     """JPEG pictures by file name: ``spread`` evenly spread frames and the ``worst`` ones, worst first."""
-    chosen = chosen_frames(scored, spread, worst)
-    keys = scored.annotations.keys
-    records = find_records(scored.annotations.shards, {keys[at] for at in chosen.values()})
-    return {name: encode_image(draw(records[keys[at]], at, scored), ".jpg") for name, at in chosen.items()}
+    keys = results.annotations.keys
+    chosen = chosen_frames(results.errors, keys, spread, worst)
+    if not chosen:
+        return {}
+    places = sorted({*chosen.values()})
+    scored, records = results.scored(places), find_records(results.annotations.shards, {keys[at] for at in places})
+    return {
+        name: encode_image(draw(records[keys[at]], places.index(at), scored), ".jpg") for name, at in chosen.items()
+    }
 
 
 def draw(record: Record, frame: int, scored: Scored) -> np.ndarray:

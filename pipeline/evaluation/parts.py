@@ -66,7 +66,7 @@ def parts_of(annotations: Annotations) -> list[Part]:
     Raises:
         ValueError: from ``data_set``.
     """
-    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, len(annotations.records) // _MANY_PARTS))
+    rows = max(_FEWEST_ROWS, min(_MOST_ROWS, len(annotations.index) // _MANY_PARTS))
     found = []
     for folder, manifest in zip(annotations.folders, annotations.manifests, strict=True):
         data = data_set(folder, manifest, annotations.split)

@@ -11,7 +11,7 @@ could not be predicted, with the reasons. These have no row and are left out of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from das.fields import check_fields
 from das.metrics.tables import Predictions
 from das.model_info import ModelInfo
 from das.skeleton import Skeleton
-from pipeline.infra.columns import ListColumn, read_lists, write_lists
+from pipeline.infra.columns import TEXT, ListColumn, read_lists, rows_of_groups, write_list_groups
+from pipeline.infra.files import copy_file
 
 FORMAT = 1
 
@@ -32,6 +33,7 @@ LISTS = ("scores", "joints_uv", "joints_cam")
 """Columns of lists."""
 QUARANTINE = "quarantine"
 """Field of the file's metadata: reason by key, of the images that could not be predicted; absent without any."""
+_ROWS = 512  # of a row group
 
 
 @dataclass(frozen=True)
@@ -139,19 +141,15 @@ class PredictionSet:
             if wrong.any():
                 raise ValueError(f"{self.keys[owner[wrong.argmax()]]}: {name} holds NaN or infinity")
 
-    def table(self, keys: Sequence[str]) -> Predictions:
-        """The predictions for exactly these images; frame i is keys[i].
+    def places(self, keys: Sequence[str] | np.ndarray) -> np.ndarray:
+        """The place of each of these images, (F,). ValueError from ``places_of``: it is not exactly these."""
+        return places_of(np.array(self.keys, TEXT), np.array(keys, TEXT))
 
-        Raises:
-            ValueError: a key without a row here, or a row whose key is not among ``keys``; names it.
-        """
-        place = {key: i for i, key in enumerate(keys)}
-        missing, unknown = place.keys() - set(self.keys), set(self.keys) - place.keys()
-        if missing or unknown:
-            kind, some = ("no row for", missing) if missing else ("rows for other images, such as", unknown)
-            raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(place)} images)")
-        frame = np.repeat([place[key] for key in self.keys], self.counts).astype(np.int64)
-        return Predictions(frame, self.joints_cam, self.scores, self.joints_uv)
+    def table(self, keys: Sequence[str] | np.ndarray) -> Predictions:
+        """The predictions for exactly these images; frame i is keys[i]. ValueError from ``places_of``."""
+        frame = np.zeros(len(self.keys), np.int64)
+        frame[self.places(keys)] = np.arange(len(keys))
+        return Predictions(np.repeat(frame, self.counts), self.joints_cam, self.scores, self.joints_uv)
 
     def only(self, keys: Sequence[str]) -> PredictionSet:
         """The predictions for some of the images, in their order; ValueError for a key without a row."""
@@ -159,35 +157,43 @@ class PredictionSet:
         missing = [key for key in keys if key not in place]
         if missing:
             raise ValueError(f"predictions have no row for {missing[0]} ({len(missing)} of {len(keys)} images)")
+        return self.at(np.array([place[key] for key in keys], np.int64))
+
+    def at(self, places: np.ndarray) -> PredictionSet:
+        """The predictions for the images at some places, in their order."""
         first = np.concatenate([[0], np.cumsum(self.counts)])
-        rows = [np.arange(first[at], first[at + 1]) for at in (place[key] for key in keys)]
-        people = np.concatenate([np.zeros(0, int), *rows])
-        counts = np.array([self.counts[place[key]] for key in keys], dtype=np.int64)
+        people = np.concatenate([np.zeros(0, int), *(np.arange(first[at], first[at + 1]) for at in places)])
+        keys = tuple(self.keys[at] for at in places)
         chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
-        return PredictionSet(self.provenance, tuple(keys), counts, *chosen)
+        return PredictionSet(self.provenance, keys, self.counts[places], *chosen)
+
+    def without(self, keys: Collection[str]) -> PredictionSet:
+        """The same without some of the images, and with no quarantine."""
+        return self.at(np.array([at for at, key in enumerate(self.keys) if key not in keys], np.int64))
 
     def save(self, uri: str | Path) -> None:
         """Writes the file atomically: it is complete or absent."""
-        n = len(self.keys)
-        owner = np.repeat(np.arange(n), self.counts)
-        lists = {}
-        for name in LISTS:
-            value = getattr(self, name)
-            width = int(np.prod(value.shape[1:]))
-            lists[name] = ListColumn(np.bincount(owner, minlength=n) * width, value.ravel().astype(np.float32))
-        write_lists(uri, "key", self.keys, lists, about_predictions(self.provenance, self.quarantine))
+        parts = (self.at(np.arange(i, min(i + _ROWS, len(self.keys)))) for i in range(0, len(self.keys), _ROWS))
+        groups = ((part.keys, part._lists()) for part in parts)
+        write_list_groups(uri, "key", LISTS, groups, lambda: about_predictions(self.provenance, self.quarantine))
+
+    def _lists(self) -> dict[str, ListColumn]:
+        values = {name: getattr(self, name) for name in LISTS}
+        return {
+            name: ListColumn(self.counts * int(np.prod(value.shape[1:])), value.ravel().astype(np.float32))
+            for name, value in values.items()
+        }
 
     @classmethod
-    def load(cls, uri: str | Path) -> PredictionSet:
-        """Reads the file.
+    def load(cls, uri: str | Path, groups: Sequence[int] | None = None) -> PredictionSet:
+        """Reads the file, or some of its row groups.
 
         Raises:
             ValueError: naming the file, and the key where one image is at fault.
         """
-        keys, lists, about = read_lists(uri, "key", LISTS)
+        keys, lists, about = read_lists(uri, "key", LISTS, groups)
         try:
-            quarantine = about.pop(QUARANTINE, {}) if isinstance(about, dict) else {}
-            provenance = Provenance.from_json(about)
+            provenance, quarantine = _about(about)
             joints, counts = len(provenance.skeleton), lists["scores"].lengths
             for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
                 wrong = lists[name].lengths != width * counts
@@ -206,6 +212,121 @@ class PredictionSet:
             )
         except ValueError as error:
             raise ValueError(f"{uri}: {error}") from error
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """The predictions in a file, read when they are asked for: one row group of it is in memory at a time.
+
+    Attributes:
+        uri: the file.
+        provenance: of the predictions.
+        keys: (F,) texts.
+        rows: (F,) row of the file of each. groups: rows of each of its row groups.
+        quarantine: as in ``PredictionSet``.
+    """
+
+    uri: str
+    provenance: Provenance
+    keys: np.ndarray
+    rows: np.ndarray
+    groups: tuple[int, ...]
+    quarantine: Mapping[str, str] = field(default_factory=dict)
+    _held: dict[int, PredictionSet] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, uri: str) -> PredictionFile:
+        """Reads keys and description; every row group is read once, and so checked.
+
+        Raises:
+            ValueError: as ``PredictionSet.load``.
+        """
+        groups = rows_of_groups(uri)
+        empty = PredictionSet.load(uri, [])
+        keys = [np.array(PredictionSet.load(uri, [group]).keys, TEXT) for group in range(len(groups))]
+        found = cls(
+            uri,
+            empty.provenance,
+            np.concatenate([np.zeros(0, TEXT), *keys]),
+            np.arange(sum(groups)),
+            tuple(groups),
+            empty.quarantine,
+        )
+        given = np.sort(np.concatenate([found.keys, np.array([*found.quarantine], TEXT)]))
+        twice = given[1:][given[1:] == given[:-1]]
+        if len(twice):
+            raise ValueError(f"{uri}: key {twice[0]} appears twice, wanted every image once")
+        return found
+
+    def places(self, keys: Sequence[str] | np.ndarray) -> np.ndarray:
+        """The place of each of these images, (F,). ValueError from ``places_of``: it is not exactly these."""
+        return places_of(self.keys, np.array(keys, TEXT))
+
+    def at(self, places: np.ndarray) -> PredictionSet:
+        """The predictions for the images at some places, in their order."""
+        starts = np.cumsum([0, *self.groups])
+        rows = self.rows[places]
+        group = np.searchsorted(starts, rows, side="right") - 1
+        # Places of neighbours are in one row group or a few, each of which is read once.
+        sets = [self._group(number).at(rows[group == number] - starts[number]) for number in np.unique(group).tolist()]
+        order = np.argsort(group, kind="stable")
+        return _joined(self.provenance, sets).at(np.argsort(order, kind="stable"))
+
+    def without(self, keys: Collection[str]) -> PredictionFile:
+        """The same without some of the images, and with no quarantine."""
+        left = np.flatnonzero([key not in keys for key in self.keys])
+        return replace(self, keys=self.keys[left], rows=self.rows[left], quarantine={})
+
+    def save(self, uri: str | Path) -> None:
+        """Copies the file."""
+        if str(uri) != self.uri:
+            copy_file(self.uri, uri)
+
+    def _group(self, number: int) -> PredictionSet:
+        if number not in self._held:
+            self._held.clear()
+            self._held[number] = PredictionSet.load(self.uri, [number])
+        return self._held[number]
+
+
+Predicted = PredictionSet | PredictionFile
+"""Predictions in memory, or in a file of any length."""
+
+
+def _joined(provenance: Provenance, sets: Sequence[PredictionSet]) -> PredictionSet:
+    """Sets of different images as one, in their order."""
+    joints = len(provenance.skeleton)
+    return PredictionSet(
+        provenance,
+        tuple(key for one in sets for key in one.keys),
+        np.concatenate([np.zeros(0, np.int64), *(one.counts for one in sets)]),
+        np.concatenate([np.zeros(0), *(one.scores for one in sets)]),
+        np.concatenate([np.zeros((0, joints, 2)), *(one.joints_uv for one in sets)]),
+        np.concatenate([np.zeros((0, joints, 3)), *(one.joints_cam for one in sets)]),
+    )
+
+
+def places_of(given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The place among ``given`` of each of the wanted texts, where both hold the same, each once.
+
+    Raises:
+        ValueError: a wanted one is missing, or one is not wanted; names it.
+    """
+    order, of = np.argsort(given, kind="stable"), np.argsort(wanted, kind="stable")
+    if len(order) != len(of) or (given[order] != wanted[of]).any():
+        missing, unknown = {*wanted} - {*given}, {*given} - {*wanted}
+        kind, some = ("no row for", missing) if missing else ("rows for other images, such as", unknown)
+        raise ValueError(f"predictions have {kind} {min(some)} ({len(some)} of {len(wanted)} images)")
+    places = np.empty(len(of), np.int64)
+    places[of] = order
+    return places
+
+
+def _about(found: Any) -> tuple[Provenance, dict[str, str]]:
+    """Provenance and quarantine from a file's metadata."""
+    rest = dict(found) if isinstance(found, dict) else found
+    quarantine = rest.pop(QUARANTINE, {}) if isinstance(rest, dict) else {}
+    return Provenance.from_json(rest), quarantine
 
 
 def about_predictions(provenance: Provenance, quarantine: Mapping[str, str]) -> dict[str, Any]:
@@ -243,7 +364,7 @@ def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mappin
     )
 
 
-def with_common_joints(this: PredictionSet, other: PredictionSet) -> tuple[PredictionSet, PredictionSet]:
+def with_common_joints(this: Predicted, other: Predicted) -> tuple[Predicted, Predicted]:
     """Both restricted to the joints that both predict, and both with the mean pose of ``this``.
 
     Otherwise the two would be scored on different joints, and a missed person would have a different error for each.
@@ -261,7 +382,7 @@ def with_common_joints(this: PredictionSet, other: PredictionSet) -> tuple[Predi
         )
     mean = dict(zip(first.joints, this.provenance.mean_pose, strict=True)) if this.provenance.mean_pose else {}
 
-    def restricted(found: PredictionSet) -> PredictionSet:
+    def restricted(found: Predicted) -> Predicted:
         skeleton = found.provenance.skeleton
         provenance = replace(
             found.provenance,

@@ -11,7 +11,7 @@ from das.fields import check_json
 from das.metrics.bootstrap import Clusters, Ratio
 
 if TYPE_CHECKING:  # configurations need this module, and scoring needs torch
-    from pipeline.evaluation.score import ProtocolResults
+    from pipeline.evaluation.predictions_file import Provenance
 
 Metric = Literal["mpjpe_with_misses", "mpjpe", "root_error", "f1", "recall", "precision"]
 METRICS: tuple[Metric, ...] = ("mpjpe_with_misses", "mpjpe", "root_error", "f1", "recall", "precision")
@@ -122,20 +122,25 @@ class Evidence:
     slices: Mapping[str, Mapping[str, Slice]]
 
 
-def gate_scores(results: ProtocolResults) -> Scores:
-    """The strict protocol's headline. Without any prediction the precision is 0, which passes no gate."""
-    precision, provenance = results.strict.precision, results.scored.provenance
+def gate_scores(split: str, provenance: Provenance, numbers: Mapping[str, float]) -> Scores:
+    """The strict protocol's headline. Without any prediction the precision is 0, which passes no gate.
+
+    Args:
+        split: name of the data, for example ``panoptic/test``.
+        provenance: of the predictions.
+        numbers: from ``Strict.numbers`` or ``StrictSums.numbers``.
+    """
     return Scores(
         protocol="strict",
-        split=results.scored.annotations.name,
+        split=split,
         skeleton=provenance.skeleton.name,
         data_fingerprint=provenance.data_fingerprint,
         model_fingerprint=provenance.model_fingerprint,
         train_fit=provenance.train_fit,
-        mpjpe_mm=results.strict.mpjpe,
-        recall=results.strict.recall,
-        precision=0.0 if math.isnan(precision) else precision,
-        baseline_mpjpe_mm=results.strict.baseline_mpjpe,
-        mpjpe_with_misses_mm=results.strict.mpjpe_with_misses,
-        baseline_mpjpe_with_misses_mm=results.strict.baseline_mpjpe_with_misses,
+        mpjpe_mm=numbers["mpjpe"],
+        recall=numbers["recall"],
+        precision=0.0 if math.isnan(numbers["precision"]) else numbers["precision"],
+        baseline_mpjpe_mm=numbers["baseline_mpjpe"],
+        mpjpe_with_misses_mm=numbers["mpjpe_with_misses"],
+        baseline_mpjpe_with_misses_mm=numbers["baseline_mpjpe_with_misses"],
     )

@@ -22,7 +22,7 @@ from pipeline.evaluation.comparison import compare_models
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.external_predictions import ExternalPredictions, is_external, read_external
 from pipeline.evaluation.overlays import overlays
-from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
+from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, Predicted, PredictionFile
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.result import (
     OVERLAYS_FOLDER,
@@ -67,26 +67,26 @@ class Job:
 # ---- read ----
 
 
-def read_predictions(where: str) -> PredictionSet | ExternalPredictions:
+def read_predictions(where: str) -> PredictionFile | ExternalPredictions:
     """A file of this project, or one of the forms that other groups use; ValueError as in the two readers."""
-    return read_external(where) if is_external(where) else PredictionSet.load(where)
+    return read_external(where) if is_external(where) else PredictionFile.open(where)
 
 
-def on_images(found: PredictionSet | ExternalPredictions, annotations: Annotations) -> PredictionSet:
+def on_images(found: PredictionFile | ExternalPredictions, annotations: Annotations) -> Predicted:
     """Predictions for these images.
 
     Raises:
         ValueError: from ``to_predictions``; predictions that are paired with people, which only a protocol of their own
             can score.
     """
-    if isinstance(found, PredictionSet):
+    if isinstance(found, PredictionFile):
         return found
     if found.person is not None:
         raise ValueError(f"{found.where}: predictions that are paired with people (person), wanted unpaired ones")
     return found.to_predictions(annotations)
 
 
-def read_compared(config: EvaluateConfig, annotations: Annotations) -> PredictionSet | None:
+def read_compared(config: EvaluateConfig, annotations: Annotations) -> Predicted | None:
     """The predictions of ``config.compare``; None if that is not given.
 
     Raises:
@@ -104,7 +104,7 @@ def read_compared(config: EvaluateConfig, annotations: Annotations) -> Predictio
 
 
 def score_predictions(
-    annotations: Annotations, predictions: PredictionSet, threshold: float | None, other: PredictionSet | None
+    annotations: Annotations, predictions: Predicted, threshold: float | None, other: Predicted | None
 ) -> Numbers:
     """``ProtocolResults`` for images in 3D, with the comparison to ``other`` if given; COCO's numbers for 2D ones.
 
@@ -134,7 +134,7 @@ def images_of(annotations: Annotations) -> dict[str, Any]:
     return {
         "name": annotations.name,
         "folders": annotations.folders,
-        "images": len(annotations.records),
+        "images": len(annotations.index),
         "split_manifests": [manifest.split_manifest for manifest in annotations.manifests],
     }
 
@@ -143,7 +143,7 @@ def write_report(
     config: EvaluateConfig,
     job: Job,
     numbers: Numbers,
-    predictions: PredictionSet | None = None,
+    predictions: Predicted | None = None,
     quarantine: Mapping[str, str] | None = None,
     runtime: Runtime | None = None,
     run_id: str = "",
@@ -169,13 +169,14 @@ def write_report(
     page, scores = "", None
     headline = _headline(job, metrics)
     if isinstance(numbers, ProtocolResults):
-        scored, scores = numbers.scored, gate_scores(numbers)
-        headline = strict_headline(scores, scored.threshold)
+        provenance = numbers.setting.provenance
+        scores = gate_scores(numbers.annotations.name, provenance, numbers.strict.numbers())
+        headline = strict_headline(scores, numbers.setting.threshold)
         if runtime is not None:
-            mark = f"{TRAIN_FIT}/" if scored.provenance.train_fit else ""
+            mark = f"{TRAIN_FIT}/" if provenance.train_fit else ""
             metrics |= {mark + name: value for name, value in runtime.metrics().items()}
         if job.out:
-            pictures = overlays(scored, config.overlays, config.worst)
+            pictures = overlays(numbers, config.overlays, config.worst)
             page = evaluation_page(job.name, job.subject, numbers, pictures, runtime, run_id or None)
     files: dict[str, bytes] = {f"{TABLES_FOLDER}/{table.name}.csv": table.csv().encode() for table in numbers.tables}
     files |= {f"{OVERLAYS_FOLDER}/{name}": data for name, data in pictures.items()}

@@ -33,7 +33,23 @@ TITLES = {
 
 
 def people_subsets(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
-    """Kind of subset -> name of the subset -> which people (T,) bool are in it; subsets without people are left out.
+    """As ``all_subsets``, without empty subsets and without kinds that have a single one that is not.
+
+    Args:
+        records: the images.
+        truth: from ``strict_truth``.
+        skeleton: joint set of ``truth``.
+    """
+    found = {}
+    for kind, parts in all_subsets(records, truth, skeleton).items():
+        parts = {name: people for name, people in parts.items() if people.any()}
+        if len(parts) > 1:
+            found[kind] = parts
+    return found
+
+
+def all_subsets(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> dict[str, dict[str, np.ndarray]]:
+    """Kind of subset -> name of the subset -> which people (T,) bool are in it.
 
     Args:
         records: the images.
@@ -52,12 +68,7 @@ def people_subsets(records: Sequence[Record], truth: Truth, skeleton: Skeleton) 
         "overlap": _classes(_gaps(truth, skeleton), (*_GAPS[:-1], (1e9, _GAPS[-1][1]), (np.inf, _ALONE))),
         "occlusion": _classes(occluded, _OCCLUDED),
     }
-    found = {}
-    for kind, (names, of) in classes.items():
-        parts = {name: counted & (of == i) for i, name in enumerate(names) if (counted & (of == i)).any()}
-        if len(parts) > 1:
-            found[kind] = parts
-    return found
+    return {kind: {name: counted & (of == i) for i, name in enumerate(names)} for kind, (names, of) in classes.items()}
 
 
 def occluded_joints(records: Sequence[Record], truth: Truth, skeleton: Skeleton) -> np.ndarray:

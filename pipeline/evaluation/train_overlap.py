@@ -55,19 +55,20 @@ def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
     files = training_files(checkpoint)
     if files is None:
         return f"{checkpoint} holds no {digest_name('*')} of all its data: what it was trained on is not known"
-    wanted = hashes(annotations.keys, (record.image_sha256 for record in annotations.records))
+    wanted = hashes(annotations.keys, annotations.index.sha256)
     seen = np.zeros(len(wanted), bool)
     for name in files:
         path = join(checkpoint, name)
         if name == OLD_INDEX:
             index = read_columns(path, ["key", "image_sha256"])
             keys, images = set(index["key"]), set(index["image_sha256"])
-            seen |= [r.key in keys or r.image_sha256 in images for r in annotations.records]
+            both = zip(annotations.keys, annotations.index.sha256, strict=True)
+            seen |= np.fromiter((key in keys or image in images for key, image in both), bool)
         else:
             seen |= found_in(path, wanted)
     if not seen.any():
         return None
-    example = annotations.records[int(np.argmax(seen))].key
+    example = annotations.keys[np.argmax(seen)]
     return f"the model was trained on {seen.sum()} of {len(seen)} images, such as {example}"
 
 

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 from pipeline.infra.files import locate, opened_for_reading, staged
 from pipeline.infra.redaction import redacted
 
+TEXT = np.dtypes.StringDType()
+"""Texts of different length in an array: 16 bytes each, and those of longer ones than 15."""
+
 
 def write_columns(uri: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes columns (predictions, hashes) of equal length by name as Parquet, whole or not at all."""
@@ -161,13 +164,16 @@ def write_list_groups(
             writer.add_key_value_metadata({"about": json.dumps(about())})
 
 
-def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[str], dict[str, ListColumn], Any]:
+def read_lists(
+    uri: str | Path, name: str, wanted: Sequence[str], groups: Sequence[int] | None = None
+) -> tuple[list[str], dict[str, ListColumn], Any]:
     """Reads a file of ``write_lists``.
 
     Args:
         uri: the file.
         name: name of the column of texts.
         wanted: names of the columns of lists.
+        groups: numbers of row groups; None reads all.
 
     Returns:
         The n texts, the wanted columns of lists by name, and the description.
@@ -177,7 +183,7 @@ def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[
             names the file and the column.
     """
     with open_parquet(uri) as file:
-        table = file.read()
+        table = file.read() if groups is None else file.read_row_groups(groups)
     lists = {}
     for column in (name, *wanted):
         kind = table.schema.field(column).type if column in table.schema.names else "missing"
@@ -194,6 +200,12 @@ def read_lists(uri: str | Path, name: str, wanted: Sequence[str]) -> tuple[list[
     if about is None:
         raise ValueError(f"{uri}: no description (`about`) in its metadata, wanted a table of this project")
     return table.column(name).to_pylist(), lists, json.loads(about)
+
+
+def rows_of_groups(uri: str | Path) -> list[int]:
+    """Rows of each row group of a Parquet file; ValueError as in ``open_parquet``."""
+    with open_parquet(uri) as file:
+        return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
 @contextmanager

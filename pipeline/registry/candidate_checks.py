@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ def fixed_batch(annotations: Annotations, evidence: Evidence, images: int) -> li
     with_people = np.flatnonzero(evidence.metrics["recall"].denominator > 0)
     n = len(with_people)
     chosen = with_people[np.unique(np.linspace(0, n - 1, min(images, n), dtype=int))]
-    keys = [annotations.records[i].key for i in chosen]
+    keys = annotations.keys[chosen].tolist()
     found = find_records(annotations.shards, keys)
     return [found[key] for key in keys]
 
@@ -41,7 +40,7 @@ def fixed_batch(annotations: Annotations, evidence: Evidence, images: int) -> li
 def disjoint_from_training(checkpoint: Path, annotations: Annotations) -> Check:
     """Whether none of the evaluated images was trained on, by the checkpoint's digests (train_overlap.py)."""
     reason = overlap(checkpoint, annotations)
-    text = f"none of the {len(annotations.records)} evaluated images was trained on" if reason is None else reason
+    text = f"none of the {len(annotations.index)} evaluated images was trained on" if reason is None else reason
     return Check("disjoint from training", reason is None, text)
 
 
@@ -57,7 +56,7 @@ def reproduction(
         predictions: of the evaluation.
         gate: its tolerances.
     """
-    part = replace(annotations, records=tuple(batch))
+    part = annotations.holding(batch)
     keys = [record.key for record in batch]
     origin = predictions.provenance
     predictor = Predictor.from_folder(checkpoint, threshold=origin.least_score)

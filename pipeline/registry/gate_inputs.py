@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.ground_truth import image_clusters
 from pipeline.evaluation.predictions_file import PredictionSet
-from pipeline.evaluation.score import ProtocolResults, score
+from pipeline.evaluation.scored import Scored, check_people
 from pipeline.evaluation.scores import Evidence, Slice, gate_scores
 from pipeline.evaluation.subsets import people_subsets
 
@@ -19,42 +20,39 @@ def evidence_of(annotations: Annotations, predictions: PredictionSet) -> Evidenc
     """Scores predictions at the score threshold that the model was saved with.
 
     Raises:
-        ValueError: from ``score``: predictions that are not for exactly these images.
+        ValueError: from ``Scored.of`` and ``check_people``: predictions that are not for exactly these images.
     """
-    sheet = score(annotations, predictions)
-    records = annotations.records
-    sequence = np.array([record.sequence for record in records])
-    activity = np.array([record.activity for record in records])
+    scored = Scored.of(annotations.holding([*annotations.records]), predictions)
+    check_people(annotations, scored.strict.people)
+    records, sequence, activity = scored.records, annotations.index.sequences, annotations.index.activities
     groups = {"sequence": sequence}
     if (activity != "").any():
         groups["activity"] = np.where(activity == "", "no activity", activity)
-    frame = sheet.scored.truth.frame
+    frame = scored.truth.frame
     subsets = {
-        kind: {str(n): _subset(sheet, len(records), people=(names == n)[frame]) for n in np.unique(names)}
+        kind: {str(n): _subset(scored, len(records), people=(names == n)[frame]) for n in np.unique(names)}
         for kind, names in groups.items()
     }
     skeleton = predictions.provenance.skeleton
-    for kind, classes in people_subsets(records, sheet.scored.truth, skeleton).items():
-        subsets[kind] = {name: _subset(sheet, len(records), people=people) for name, people in classes.items()}
+    for kind, classes in people_subsets(records, scored.truth, skeleton).items():
+        subsets[kind] = {name: _subset(scored, len(records), people=people) for name, people in classes.items()}
     joints = skeleton.joints
     subsets["joint"] = {
-        joint: _subset(sheet, len(records), joints=np.arange(len(joints)) == i)
+        joint: _subset(scored, len(records), joints=np.arange(len(joints)) == i)
         for i, joint in enumerate(joints)
-        if sheet.strict.scored[:, i].any()
+        if scored.strict.scored[:, i].any()
     }
     return Evidence(
-        scores=gate_scores(sheet),
-        clusters=sheet.scored.clusters,
-        metrics=sheet.strict.scores(sheet.scored.truth, sheet.scored.people, len(records)),
+        scores=gate_scores(annotations.name, predictions.provenance, scored.strict.numbers()),
+        clusters=image_clusters(annotations.index),
+        metrics=scored.strict.scores(scored.truth, scored.people, len(records)),
         slices=subsets,
     )
 
 
-def _subset(
-    sheet: ProtocolResults, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None
-) -> Slice:
+def _subset(scored: Scored, images: int, people: np.ndarray | None = None, joints: np.ndarray | None = None) -> Slice:
     """Scores of some of the T annotated people, (T,) bool, or of some of their joints, (J,) bool."""
-    part = sheet.strict.of(people, joints)
-    scores = part.scores(sheet.scored.truth, sheet.scored.people, images)
+    part = scored.strict.of(people, joints)
+    scores = part.scores(scored.truth, scored.people, images)
     del scores["precision"], scores["f1"]  # a false positive belongs to no annotated person, hence to no subset
     return Slice(part.people, scores)

@@ -116,7 +116,7 @@ def _paired(pair: list[Version], data: tuple[str, ...]) -> list[str]:
     except ValueError as error:
         return [f"  image by image: not compared ({error})"]
     changes = paired_differences(second, first)
-    lines = [f"  image by image, second minus first, {len(annotations.records)} images:"]
+    lines = [f"  image by image, second minus first, {len(annotations.index)} images:"]
     lines += [f"    {name}: {difference_in_words(change, name)}" for name, change in changes.items()]
     metric = "mpjpe_with_misses"
     for kind, subsets in second.slices.items():

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from pipeline.evaluation.protocols.mupots import mupots_matlab_numbers, mupots_release_numbers
-from pipeline.evaluation.protocols.panoptic import panoptic_release_numbers, panoptic_smap_numbers
-from pipeline.evaluation.protocols.strict import strict_numbers
+from pipeline.evaluation.protocols import mupots, panoptic
+from pipeline.evaluation.protocols.strict import strict_numbers, strict_sums
 from pipeline.evaluation.report.published import TABLE_2, TABLE_3, Published
-from pipeline.evaluation.scored import Scored
+from pipeline.evaluation.scored import Scored, Setting
 from pipeline.infra.text_tables import Numbers
 
 
@@ -23,9 +23,10 @@ class Protocol:
     Attributes:
         name: the names of its metrics and tables begin with it; those of variants continue it, as in
             mupots_release_mended.
-        score: metrics, tables and sums over images; an empty list where the protocol does not fit the data. None where
-            the input is not ``Scored``: images annotated in 2D only (``score_2d``) and predictions that are paired
-            with people (``score_paired``).
+        sums: what it keeps of a run of images (sums.py); None where the protocol does not fit them. The field itself
+            is None where the input is not ``Scored``: images annotated in 2D only (``score_2d``) and predictions that
+            are paired with people (``score_paired``).
+        numbers: metrics, tables and scores from what was kept of all images; called where the protocol fits all.
         compared: metrics of which ``das evaluate --compare`` gives the difference of two models.
         headline: metrics at the top of an MLflow run's description.
         optimistic: how the protocol makes errors look smaller than they are; empty where it does not.
@@ -36,7 +37,8 @@ class Protocol:
     """
 
     name: str
-    score: Callable[[Scored], list[Numbers]] | None
+    sums: Callable[[Scored], Any] | None = None
+    numbers: Callable[[Any, Setting], list[Numbers]] | None = None
     compared: tuple[str, ...] = ()
     headline: tuple[str, ...] = ()
     optimistic: str = ""
@@ -71,6 +73,7 @@ def _mupots_compared(*names: str) -> tuple[str, ...]:
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         "strict",
+        strict_sums,
         strict_numbers,
         compared=(
             "strict/mpjpe",
@@ -94,7 +97,8 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "panoptic_release",
-        panoptic_release_numbers,
+        panoptic.release_sums,
+        panoptic.release_numbers,
         compared=("panoptic_release/mpjpe",),
         headline=("panoptic_release/mpjpe",),
         optimistic="takes the nearest of up to 100 candidates for every person, with replacement, wherever they are in "
@@ -105,12 +109,14 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "panoptic_smap",
-        panoptic_smap_numbers,
+        panoptic.smap_sums,
+        panoptic.smap_numbers,
         compared=("panoptic_smap/mpjpe", "panoptic_smap/recall"),
     ),
     Protocol(
         "mupots_release",
-        mupots_release_numbers,
+        mupots.release_sums,
+        mupots.release_numbers,
         compared=_mupots_compared("mupots_release"),
         headline=_mupots_compared("mupots_release"),
         optimistic="takes the nearest prediction for every person, with replacement, after moving it to the true "
@@ -124,15 +130,16 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "mupots_matlab",
-        mupots_matlab_numbers,
+        mupots.matlab_sums,
+        mupots.matlab_numbers,
         compared=_mupots_compared("mupots_matlab", "mupots_matlab_annot3"),
         table=TABLE_3,
         rows=_mupots_rows(
             "mupots_matlab", "mupots_matlab_unscaled", "mupots_matlab_annot3", "mupots_matlab_annot3_unscaled"
         ),
     ),
-    Protocol("mupots_paired", None),
-    Protocol("oks", None, headline=("oks/ap", "oks/ap_50", "oks/people")),
+    Protocol("mupots_paired"),
+    Protocol("oks", headline=("oks/ap", "oks/ap_50", "oks/people")),
 )
 
 COMPARED = tuple(name for protocol in PROTOCOLS for name in protocol.compared)

@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from das.metrics.strict import operating_points
-from das.metrics.tables import NOT_COUNTED, distances
 from pipeline.evaluation.benchmark.runtime import Runtime
-from pipeline.evaluation.frame_choice import chosen_frames, frame_errors
+from pipeline.evaluation.frame_choice import chosen_frames
+from pipeline.evaluation.protocols.strict import CURVE, StrictSums
 from pipeline.evaluation.protocols.table import PROTOCOLS
 from pipeline.evaluation.report.page import Comparison, comparisons
 from pipeline.evaluation.report.published import UNKNOWN
 from pipeline.evaluation.report.runtime import RuntimeSection, runtime_section
 from pipeline.evaluation.report.scene import scene_of
 from pipeline.evaluation.score import ProtocolResults
-from pipeline.evaluation.scored import Scored
 from pipeline.evaluation.train_overlap import TRAIN_FIT
 from pipeline.infra.html.charts import Dot, Line, dot_chart, line_chart
 from pipeline.infra.html.page import Chart, Grid, Number, grid_of, meaning_of_intervals, render_page, shown
@@ -93,22 +91,21 @@ def evaluation_page(
         runtime: what was measured, if it was.
         run: id of the MLflow run; None where there is none.
     """
-    scored, provenance = results.scored, results.scored.provenance
-    annotations, records = scored.annotations, scored.records
-    chosen = _chosen(results, pictures)
-    errors = frame_errors(scored)
+    setting, provenance, annotations = results.setting, results.setting.provenance, results.annotations
+    keys, chosen = annotations.keys, _chosen(results, pictures)
+    places = sorted({*chosen.values()})
     page = EvaluationPage(
         title=f"{annotations.name}: {name}",
-        subtitle=f"{model}, {len(records)} images, {results.strict.people} people",
+        subtitle=f"{model}, {setting.images} images, {results.strict.people} people",
         mark=TRAIN_FIT if provenance.train_fit else "",
         protocol=(
-            f"Strict protocol: people above score {scored.threshold:.3g} are paired one-to-one with the truth by the "
+            f"Strict protocol: people above score {setting.threshold:.3g} are paired one-to-one with the truth by the "
             "distance of their roots in the image. Read error, recall and precision together: a model that finds "
             "fewer people can have a smaller error on those that it finds. F1 is the harmonic mean of the two."
         ),
         numbers=_headline(results),
         comparisons=comparisons(annotations, _unmarked(results)),
-        charts=[_pck_chart(scored), _joint_chart(scored), *_threshold_chart(scored)],
+        charts=[_pck_chart(results.strict), _joint_chart(results), *_threshold_chart(results)],
         tables=[
             Breakdown(
                 title=t.title,
@@ -119,9 +116,9 @@ def evaluation_page(
             )
             for t in results.tables
         ],
-        scene=scene_of(chosen, scored),
+        scene=scene_of({file: places.index(at) for file, at in chosen.items()}, results.scored(places)),
         pictures=[
-            Picture(_label(file), records[at].key, float(errors[at]), data_uri(pictures[file]))
+            Picture(_label(file), keys[at], float(results.errors[at]), data_uri(pictures[file]))
             for file, at in chosen.items()
         ],
         frames_note=_frames_note(len(chosen), len(pictures)),
@@ -136,7 +133,7 @@ def evaluation_page(
             "joint set": provenance.skeleton.name,
             "never supervised": ", ".join(provenance.unsupervised_joints) or "none",
             "score threshold": (
-                f"{scored.threshold:.4g} (strict), {provenance.release_threshold:.4g} (release protocols)"
+                f"{setting.threshold:.4g} (strict), {provenance.release_threshold:.4g} (release protocols)"
             ),
             "code": provenance.code_version,
         },
@@ -161,7 +158,7 @@ def _headline(results: ProtocolResults) -> list[Number]:
         number("MPJPE, root-aligned", "mpjpe", ".1f", "mm", pose),
         number("recall", "recall", ".3f", "", f"{n['matched']:.0f} of {n['people']:.0f} people found"),
         number("precision", "precision", ".3f", "", f"{n['predictions']:.0f} predictions"),
-        number("F1", "f1", ".3f", "", f"people above score {results.scored.threshold:.3g}"),
+        number("F1", "f1", ".3f", "", f"people above score {results.setting.threshold:.3g}"),
         number("root position error", "root_error", ".0f", "mm", f"depth: {shown(n['root_depth_error'], '.0f')} mm"),
         number("PCK at 150 mm", "pck_150mm", ".3f", "", "of matched people's joints"),
         number("PA-MPJPE", "pa_mpjpe", ".1f", "mm", "after similarity alignment"),
@@ -182,36 +179,23 @@ def _optimistic(table: str) -> bool:
 # ---- charts ----
 
 
-def pck_lines(scored: Scored, thresholds: Sequence[float]) -> list[Line]:
-    """Percent of joints closer to their ground truth than each threshold (mm), measured in four ways."""
-    result = scored.strict
-    found = result.scored & result.found[:, None]
-    counted = result.scored & (result.match != NOT_COUNTED)[:, None]
-    absolute = np.full(result.errors.shape, np.inf)
-    absolute[result.found] = distances(
-        scored.people.joints_cam[result.match[result.found]], scored.truth.joints_cam[result.found]
-    )
-
-    def curve(errors: np.ndarray, joints: np.ndarray) -> list[float]:
-        if not joints.any():
-            return [UNKNOWN] * len(thresholds)
-        errors = np.sort(errors[joints])
-        return (100 * np.searchsorted(errors, thresholds, side="left") / len(errors)).tolist()
-
+def pck_lines(sums: StrictSums) -> list[Line]:
+    """Percent of joints closer to their ground truth than each threshold of ``CURVE``, measured in four ways."""
+    near, of = sums.near.sum(axis=0), sums.of.sum(axis=0)
+    curves = np.where(of[:, None] > 0, 100 * near / np.maximum(of, 1)[:, None], UNKNOWN).tolist()
     lines = [
-        Line("root-aligned", "c1", curve(result.errors, found)),
-        Line("misses are wrong", "c2", curve(np.where(found, result.errors, np.inf), counted)),
-        Line("in camera space", "c3", curve(absolute, found)),
+        Line("root-aligned", "c1", curves[0]),
+        Line("misses are wrong", "c2", curves[1]),
+        Line("in camera space", "c3", curves[2]),
     ]
     # Predictions of other groups come without a mean pose of their training data.
-    posed = found & np.isfinite(result.baseline_errors)
-    return [*lines, Line("mean pose", "c4", curve(result.baseline_errors, posed))] if posed.any() else lines
+    return [*lines, Line("mean pose", "c4", curves[3])] if of[3] else lines
 
 
-def _pck_chart(scored: Scored) -> Chart:
+def _pck_chart(sums: StrictSums) -> Chart:
     """Those lines over 0 to 300 mm."""
-    title, thresholds = "PCK over threshold", np.arange(0.0, 301.0, 5.0).tolist()
-    svg = line_chart(title, thresholds, pck_lines(scored, thresholds), "threshold, mm", "correct joints, %", 100.0)
+    title = "PCK over threshold"
+    svg = line_chart(title, CURVE.tolist(), pck_lines(sums), "threshold, mm", "correct joints, %", 100.0)
     caption = (
         "Share of joints closer than the threshold, over matched people. With misses, joints of people who were not "
         "found are wrong at every threshold. In camera space nothing is aligned: the root's error counts too."
@@ -219,9 +203,9 @@ def _pck_chart(scored: Scored) -> Chart:
     return Chart("pck", title, svg, caption)
 
 
-def threshold_lines(scored: Scored) -> tuple[list[float], list[Line]]:
+def threshold_lines(sums: StrictSums) -> tuple[list[float], list[Line]]:
     """Scores, rising, and the percentages that the candidates of at least this score give; empty without any."""
-    points = operating_points(scored.truth, scored.candidates, scored.skeleton.root_indices)
+    points = sums.candidates.operating_points(sums.people)
     points = points[:: -max(1, len(points) // _MOST_POINTS)]  # the lowest first
     lines = [
         Line("recall", "c1", [100 * point.recall for point in points]),
@@ -231,13 +215,13 @@ def threshold_lines(scored: Scored) -> tuple[list[float], list[Line]]:
     return [point.score for point in points], lines
 
 
-def _threshold_chart(scored: Scored) -> list[Chart]:
+def _threshold_chart(results: ProtocolResults) -> list[Chart]:
     """Recall, precision and F1 over the score threshold; none without candidates."""
-    x, lines = threshold_lines(scored)
+    x, lines = threshold_lines(results.strict)
     if not x:
         return []
     title = "Recall and precision over score threshold"
-    least, chosen = scored.provenance.least_score, scored.threshold
+    least, chosen = results.setting.provenance.least_score, results.setting.threshold
     caption = (
         f"What the people above each threshold would give on these images; candidates above {least:.3g} are kept. The "
         f"numbers of this page are at {chosen:.3g}, which was chosen on val by the best F1 unless another was asked "
@@ -246,15 +230,13 @@ def _threshold_chart(scored: Scored) -> list[Chart]:
     return [Chart("thresholds", title, line_chart(title, x, lines, "score threshold", "%", 100.0), caption)]
 
 
-def _joint_chart(scored: Scored) -> Chart:
+def _joint_chart(results: ProtocolResults) -> Chart:
     """Error of each joint, and that of the mean pose."""
-    result = scored.strict
-    found = result.scored & result.found[:, None]
+    errors, pose = (results.strict.joints[name].columns() for name in ("mpjpe", "baseline_mpjpe"))
     rows = {}
-    for i, joint in enumerate(scored.skeleton.joints):
-        if found[:, i].any():
-            errors, pose = result.errors[found[:, i], i], result.baseline_errors[found[:, i], i]
-            dots = (Dot("mean pose", "c4", float(pose.mean())), Dot("this model", "c1", float(errors.mean())))
+    for joint, error, posed in zip(results.setting.provenance.skeleton.joints, errors, pose, strict=True):
+        dots = (Dot("mean pose", "c4", posed.value), Dot("this model", "c1", error.value))
+        if error.denominator.any():
             rows[joint] = tuple(dot for dot in dots if np.isfinite(dot.value))
     title = "Error by joint"
     caption = "Mean root-aligned error over matched people; the root joint itself has none."
@@ -267,7 +249,7 @@ def _joint_chart(scored: Scored) -> Chart:
 def _chosen(results: ProtocolResults, pictures: Mapping[str, bytes]) -> dict[str, int]:
     """Picture's file name -> index of the frame, for the pictures on the page, the worst first."""
     spread = sum(not _is_worst(file) for file in pictures)
-    frames = chosen_frames(results.scored, spread, len(pictures) - spread)
+    frames = chosen_frames(results.errors, results.annotations.keys, spread, len(pictures) - spread)
     assert set(frames) == set(pictures), "the pictures were chosen from the same results"
     order = sorted(frames, key=lambda file: (not _is_worst(file), file))
     return {file: frames[file] for file in order[:MOST_PICTURES]}

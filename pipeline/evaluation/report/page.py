@@ -73,7 +73,7 @@ def _rows(
 
 def _notes(annotations: Annotations, table: Published, protocols: Sequence[Protocol]) -> list[Note]:
     """What our rows were measured on and whether the table's rows were too; which protocols are optimistic."""
-    images = f"{len(annotations.records):,} images"
+    images = f"{len(annotations.index):,} images"
     if {manifest.source for manifest in annotations.manifests} == {table.data_source}:
         about = Note(f"Our rows: {images} of {annotations.name}; the table: {table.data}.")
     else:

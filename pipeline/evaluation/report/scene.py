@@ -17,8 +17,8 @@ def scene_of(frames: Mapping[str, int], scored: Scored) -> dict[str, Any]:
     """JSON values for the script.
 
     Args:
-        frames: name of the frame's picture -> index of the frame, see ``chosen_frames``.
-        scored: images, ground truth and predictions.
+        frames: name of the frame's picture -> index of the frame in ``scored``.
+        scored: the frames with their ground truth and predictions.
     """
     skeleton = scored.skeleton
     supervised = np.array([joint not in scored.provenance.unsupervised_joints for joint in skeleton.joints])

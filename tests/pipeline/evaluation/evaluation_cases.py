@@ -21,7 +21,7 @@ from pipeline.data.prepare.shard_task import CONVERTER_VERSION
 from pipeline.data.record import Record, key_of
 from pipeline.data.schema import VERSION
 from pipeline.data.shards import write_records
-from pipeline.evaluation.annotations import Annotations
+from pipeline.evaluation.annotations import Annotations, ImageIndex
 from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.predictions_file import PredictionSet, Provenance
 from pipeline.evaluation.score import score
@@ -154,7 +154,7 @@ def manifest_of(records, split="test", shards=()):
 
 
 def annotations_of(records):
-    return Annotations(("prepared",), (manifest_of(records),), "test", (), tuple(records))
+    return Annotations(("prepared",), (manifest_of(records),), "test", (), records, ImageIndex.of(records))
 
 
 def write_prepared(folder: Path, records, split="test"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from das.metrics.bootstrap import SURE, WITHIN
 from das.skeleton import COCO17, COCO19
+from pipeline.evaluation.annotations import ImageIndex
 from pipeline.evaluation.ground_truth import image_clusters, panoptic_truth
 from tests.pipeline.evaluation.evaluation_cases import (
     scene,
@@ -21,8 +22,8 @@ def test_the_release_takes_people_from_three_annotated_joints_on():
 def test_blocks_of_a_recording_last_five_seconds_and_each_photo_is_one_block():
     first = scene(frames=2)
     video = [replace(r, frame=frame) for r in first for frame in range(0, 1800, 10)]
-    clusters = image_clusters(video)
+    clusters = image_clusters(ImageIndex.of(video))
     assert clusters.label == SURE and clusters.count == 2 * (1791 // 150)
     photos = [replace(r, source="coco", sequence="val2017", joints_cam=None) for r in scene(COCO17, frames=9)]
-    assert image_clusters(photos).of.tolist() == [*range(9)]
-    assert image_clusters(scene(frames=9)).label == WITHIN, "two sequences of a fraction of a second"
+    assert image_clusters(ImageIndex.of(photos)).of.tolist() == [*range(9)]
+    assert image_clusters(ImageIndex.of(scene(frames=9))).label == WITHIN, "two sequences of a fraction of a second"

@@ -27,6 +27,7 @@ from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.protocols.table import PROTOCOLS
 from pipeline.evaluation.rescore import rescore
 from pipeline.evaluation.score import score, score_2d
+from pipeline.evaluation.scored import Scored
 from pipeline.studio.config import Layout, StudioConfig
 from pipeline.studio.layouts import render_layout
 from tests.pipeline.evaluation.evaluation_cases import annotations_of, provenance_of, write_prepared
@@ -210,7 +211,7 @@ def test_rendered_images_in_panoptics_layout(studio):
     assert all(np.abs(record.distortion[0]) > 0.2 for record in images.records)
     results = score(annotations_of(images.records), perfect(images))
     check(results.metrics, images, ("strict", "panoptic_release", "panoptic_smap"))
-    scored = results.scored
+    scored = Scored.of(annotations_of(images.records), perfect(images))
     unseen = scored.truth.placed(PANOPTIC15.root_indices) & ~scored.truth.counted(PANOPTIC15.root_indices)
     assert unseen.sum() >= 3, "people whose root is outside the picture are predicted too"
     assert len(scored.candidates) - results.metrics["strict/predictions"] >= 3
@@ -260,7 +261,7 @@ def test_real_cameras_of_panoptic(das_data, tmp_path):
     assert len(images.records) == 31 * len(files)
     results = score(annotations_of(images.records), perfect(images))
     check(results.metrics, images, ("strict", "panoptic_release", "panoptic_smap"))
-    assert results.metrics["strict/predictions"] < 0.9 * len(results.scored.candidates)
+    assert results.metrics["strict/predictions"] < 0.9 * len(results.strict.candidates.scores)
 
 
 def test_real_images_of_mupots_and_coco(das_data):

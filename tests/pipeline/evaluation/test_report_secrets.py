@@ -13,7 +13,7 @@ def test_keys_in_addresses_are_in_no_file_of_an_evaluation(place, tmp_path):
     annotations = annotations_of(records)
     numbers = score(annotations, predictions_of(records, noisy(records)))
     annotations = replace(annotations, folders=("s3://AKIA:SECRET@bucket/x?secret_key=SECRET",))
-    numbers = replace(numbers, scored=replace(numbers.scored, annotations=annotations))
+    numbers = replace(numbers, annotations=annotations)
     about = {"model": "https://me:SECRET@host/m", "data": images_of(annotations)}
     job = Job("n", "https://me:SECRET@host/m", "d", str(tmp_path / "out"), about, promotable=True)
     config = config_of(place, overlays=0, worst=0)

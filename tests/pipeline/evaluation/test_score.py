@@ -70,8 +70,9 @@ def test_data_without_the_models_root_or_without_3d_are_refused_in_one_line():
     empty = predictions_of(records, [np.zeros((0, 21, 3))] * 4, MUCO21)
     refused(lambda: metrics(records, empty), records[0].key, "coco17 has no pelvis", "muco21")
     only_2d = [replace(r, joints_cam=None, K=None) for r in scene(COCO17, source="coco")]
+    keys = tuple(r.key for r in only_2d)
     refused(
-        lambda: metrics(only_2d, replace(predictions_of(records), provenance=provenance_of(only_2d))),
+        lambda: metrics(only_2d, replace(predictions_of(records), provenance=provenance_of(only_2d), keys=keys)),
         "2D only",
         only_2d[0].key,
     )

@@ -143,7 +143,7 @@ def write_evaluation(checkpoint: Path, prepared: Path, out: Path, train_fit: boo
     predictions = collect(origin, annotations.keys, rows)
     predictions.save(out / "predictions.parquet")
     sheet = score(annotations, predictions)
-    write_json(out / "scores.json", gate_scores(sheet).to_json())
+    write_json(out / "scores.json", gate_scores(annotations.name, origin, sheet.strict.numbers()).to_json())
     write_json(out / "report.json", {"data": {"folders": [str(prepared)]}})
     return out
 

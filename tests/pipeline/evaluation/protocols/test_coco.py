@@ -10,7 +10,7 @@ from das.oks import COCO17_SIGMAS
 from das.skeleton import COCO17, PANOPTIC15
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.ground_truth import coco17_columns
-from pipeline.evaluation.protocols.coco import coco_numbers
+from pipeline.evaluation.protocols.coco import coco_numbers, coco_sums
 from pipeline.evaluation.rescore import rescore
 from tests.pipeline.evaluation.evaluation_cases import (
     annotations_of,
@@ -69,5 +69,7 @@ def test_similarity_takes_53_percent_of_the_box_for_the_persons_area():
     uv = np.zeros((1, 15, 2))
     uv[0, columns[shared]] = r.joints_uv[0, shared] + (off, 0)
     one = Predictions(np.zeros(1, int), np.zeros((1, 15, 3)), np.ones(1), uv)
-    assert coco_numbers([r], one, PANOPTIC15).metrics["oks/ap"] == pytest.approx(expected(0.53))
+    assert coco_numbers(coco_sums([r], one, PANOPTIC15), PANOPTIC15, 1).metrics["oks/ap"] == pytest.approx(
+        expected(0.53)
+    )
     assert len({expected(share) for share in (0.4, 0.53, 0.7, 1.0)}) == 4, "the case tells shares apart"

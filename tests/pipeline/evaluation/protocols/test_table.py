@@ -5,6 +5,7 @@ import numpy as np
 from das.skeleton import MUCO21, MUPOTS17
 from pipeline.evaluation.protocols.table import COMPARED, HEADLINE, PROTOCOLS
 from pipeline.evaluation.score import score
+from pipeline.evaluation.scored import Scored
 from tests.pipeline.evaluation.evaluation_cases import annotations_of, as_muco, mupots_scene, predictions_of, scene
 
 
@@ -38,7 +39,8 @@ def test_rows_of_a_published_table_have_its_columns():
 
 def test_a_protocol_that_does_not_fit_the_data_has_no_numbers():
     records = mupots_scene()
-    found = score(annotations_of(records), predictions_of(records, as_muco(records), MUCO21))
-    fitting = [p.name for p in PROTOCOLS if p.score is not None and p.score(found.scored)]
+    given = annotations_of(records), predictions_of(records, as_muco(records), MUCO21)
+    found, scored = score(*given), Scored.of(*given)
+    fitting = [p.name for p in PROTOCOLS if p.sums is not None and p.sums(scored) is not None]
     assert fitting == ["strict", "mupots_release", "mupots_matlab"]
     assert records[0].skeleton == MUPOTS17.name and np.isfinite(found.metrics["mupots_release/pck_rel_all"])

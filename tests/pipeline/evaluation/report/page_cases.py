@@ -12,6 +12,7 @@ from pipeline.evaluation.annotations import read_annotations
 from pipeline.evaluation.overlays import overlays
 from pipeline.evaluation.report.evaluation import evaluation_page
 from pipeline.evaluation.score import score
+from pipeline.evaluation.scored import Scored
 from tests.pipeline.evaluation.evaluation_cases import (
     RUNTIME,
     joints_as,
@@ -28,7 +29,8 @@ class Case:
         self.annotations = read_annotations([str(folder)], "test")
         self.predictions, self.provenance = predictions, predictions.provenance
         self.results = score(self.annotations, predictions)
-        self.pictures = overlays(self.results.scored, spread, worst)
+        self.scored = Scored.of(self.annotations, predictions)
+        self.pictures = overlays(self.results, spread, worst)
         self.html = evaluation_page(name, "runs/model", self.results, self.pictures, runtime, "run-1")
 
     @property

@@ -7,6 +7,7 @@ import pytest
 
 from das.metrics.tables import pck
 from das.skeleton import PANOPTIC15
+from pipeline.evaluation.protocols.strict import CURVE
 from pipeline.evaluation.report.evaluation import MOST_PICTURES, pck_lines, threshold_lines
 from pipeline.evaluation.score import score
 from pipeline.infra.html.page import shown
@@ -19,7 +20,7 @@ from tests.pipeline.evaluation.report.page_cases import Case, Text, noisy
 
 
 def test_headline_tables_and_provenance_are_those_of_the_results(panoptic):
-    page, numbers = Text(panoptic.html), panoptic.results.strict.numbers()
+    page, numbers = Text(panoptic.html), panoptic.scored.strict.numbers()
     for text in (f"<dd>{numbers['mpjpe']:.1f} <small>mm</small></dd>", f"<dd>{numbers['recall']:.3f}</dd>",
                  "7 of 8 people found", f"mean pose of the training data: {numbers['baseline_mpjpe']:.1f} mm",
                  panoptic.provenance.model_fingerprint, panoptic.provenance.data_fingerprint, "run-1"):  # fmt: skip
@@ -36,15 +37,16 @@ def test_headline_tables_and_provenance_are_those_of_the_results(panoptic):
 
 
 def test_pck_curves_equal_the_metrics_at_their_thresholds(panoptic):
-    result, thresholds = panoptic.results.strict, [0.0, 60.0, 100.0, 150.0]
-    aligned, missed, absolute, pose = (line.y for line in pck_lines(panoptic.results.scored, thresholds))
+    result, thresholds = panoptic.scored.strict, [0.0, 60.0, 100.0, 150.0]
+    at = [CURVE.tolist().index(threshold) for threshold in thresholds]
+    aligned, missed, absolute, pose = ([line.y[i] for i in at] for line in pck_lines(panoptic.results.strict))
     assert aligned[-1] == pytest.approx(100 * result.numbers()["pck_150mm"])
     found = result.scored & result.found[:, None]
     for i, threshold in enumerate(thresholds):
         assert aligned[i] == pytest.approx(100 * (result.errors[found] < threshold).mean())
         assert pose[i] == pytest.approx(100 * (result.baseline_errors[found] < threshold).mean())
         assert missed[i] == pytest.approx(aligned[i] * found.sum() / result.scored.sum())
-    truth, people = panoptic.results.scored.truth, panoptic.results.scored.people
+    truth, people = panoptic.scored.truth, panoptic.scored.people
     gaps = np.linalg.norm(people.joints_cam[result.match] - truth.joints_cam, axis=2)
     everywhere = pck(gaps[result.found], 60.0, result.scored[result.found])
     weights = result.scored[result.found].sum(axis=0)
@@ -57,7 +59,7 @@ def test_threshold_curves_equal_the_metrics_at_their_thresholds(tmp_path):
     people = [np.concatenate([p, p + [1000.0, 0, 0]]) for p in joints_as(records, PANOPTIC15)]
     scores = np.random.default_rng(0).uniform(0.1, 0.9, sum(map(len, people)))
     case = Case(tmp_path, records, predictions_of(records, people, scores=scores))
-    x, lines = threshold_lines(case.results.scored)
+    x, lines = threshold_lines(case.results.strict)
     assert x == sorted(scores) and "Recall and precision over score threshold" in case.html
     for i in (0, 7, len(x) - 1):
         numbers = score(case.annotations, case.predictions, threshold=x[i] - 1e-9).strict.numbers()

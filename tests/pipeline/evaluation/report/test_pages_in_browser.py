@@ -35,7 +35,7 @@ def report(tmp_path_factory):
     people = [joints + rng.normal(0, 50, joints.shape) for joints in joints_as(records, PANOPTIC15)]
     predictions = predictions_of(records, [people[0][1:], *people[1:]])
     results = score(annotations, predictions)
-    pictures = overlays(results.scored, 2, 1)
+    pictures = overlays(results, 2, 1)
     html = evaluation_page("tiny", "runs/model", results, pictures, RUNTIME, "run-1")
     (folder / "report.html").write_text(html)
     return folder / "report.html"

@@ -27,7 +27,7 @@ def test_the_scene_holds_the_same_people_upright_in_metres(panoptic):
     np.testing.assert_allclose(np.linalg.norm(shown, axis=-1), np.linalg.norm(true, axis=-1), atol=2e-3)
     np.testing.assert_allclose(shown[..., 1], true @ (record_.R @ [0, 1, 0]), atol=2e-3)
     (person,) = frame["people"]
-    here = people_on_frame(panoptic.results.scored, 0)
+    here = people_on_frame(panoptic.scored, 0)
     assert person["truth"] == 1 and person["error"] == round(float(here.errors[0]), 1) and person["score"] == 0.9
 
 
@@ -42,7 +42,7 @@ def test_unsupervised_joints_are_not_in_the_scene(tmp_path):
 def test_the_drawn_camera_projects_to_the_corners_of_the_image(panoptic):
     frame, record_ = panoptic.scene["frames"][0], panoptic.annotations.records[0]
     corners = np.array(frame["view"])
-    level = scene_of({"worst_00_x.jpg": 0}, panoptic.results.scored)
+    level = scene_of({"worst_00_x.jpg": 0}, panoptic.scored)
     assert level["frames"][0]["picture"] == "worst_00_x.jpg"
     down = record_.R @ [0, 1, 0]
     forward = np.array([0, 0, 1.0]) - down[2] * down
