@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -55,7 +55,10 @@ def exif_focal(data: bytes, size: tuple[int, int]) -> ExifFocal:
         data: of an image file; formats other than JPEG, PNG, WebP and TIFF have no EXIF data here.
         size: (height, width) of its picture, pixels, turned or as stored.
     """
-    tags = _tags(data)
+    try:
+        tags = _tags(data)
+    except Exception as error:  # of any kind: a photo that can be seen is not refused for what else is in its file
+        return ExifFocal(None, fault=f"EXIF not used: it cannot be read ({type(error).__name__})")
     described = tuple(_number(tags, tag) for tag in (_HEIGHT, _WIDTH))
     if all(described) and _cropped(size, described):
         found, wanted = (f"{round(width)}x{round(height)}" for height, width in (size, described))
@@ -73,14 +76,15 @@ def exif_focal(data: bytes, size: tuple[int, int]) -> ExifFocal:
 
 
 def _tags(data: bytes) -> dict[int, object]:
-    """The camera's EXIF tags; none of a file without them, or whose EXIF data are damaged."""
+    """The camera's EXIF tags; none of a file without them. Damaged ones raise what Pillow stumbles over."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on damaged tags, and on pictures that are large to decode: none is decoded
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return dict(image.getexif().get_ifd(_EXIF_IFD))
-        except (OSError, ValueError, SyntaxError, KeyError, TypeError, Image.DecompressionBombError):
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        except UnidentifiedImageError:
             return {}
+        with image:
+            return dict(image.getexif().get_ifd(_EXIF_IFD))
 
 
 def _number(tags: Mapping[int, object], tag: int) -> float:

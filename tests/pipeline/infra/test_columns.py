@@ -4,7 +4,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.infra.columns import ListColumn, read_columns, read_lists, write_columns, write_lists, write_texts
+from pipeline.infra.columns import (
+    ListColumn,
+    growing_columns,
+    read_columns,
+    read_lists,
+    write_columns,
+    write_lists,
+    write_texts,
+)
 
 
 def test_columns_round_trip_and_a_missing_one_is_named(tmp_path):
@@ -23,6 +31,24 @@ def test_rows_of_texts_are_written_in_row_groups(tmp_path):
     assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 3
     write_texts(tmp_path / "none.parquet", ("a", "b"), [])
     assert read_columns(tmp_path / "none.parquet") == {"a": [], "b": []}
+
+
+def test_rows_that_come_one_after_another_are_whole_or_absent(tmp_path):
+    types, rows = {"name": str, "frame": int, "time": float}, [("a", 0, None), ("b", 1, 0.5), ("c", 2, 1.5)]
+    with growing_columns(tmp_path / "t.parquet", types, {"format": 1}, rows_per_group=2) as add:
+        add(rows[:2])
+        add(rows[2:])
+        assert not (tmp_path / "t.parquet").exists()
+    assert list(zip(*read_columns(tmp_path / "t.parquet").values(), strict=True)) == rows
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    assert file.num_row_groups == 2 and file.schema_arrow.metadata[b"about"] == b'{"format": 1}'
+    with growing_columns(tmp_path / "none.parquet", types, {}):
+        pass
+    assert read_columns(tmp_path / "none.parquet") == {"name": [], "frame": [], "time": []}
+    with pytest.raises(KeyError), growing_columns(tmp_path / "t2.parquet", types, {}) as add:
+        add(rows)
+        raise KeyError("stopped")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.parquet", "t.parquet"]
 
 
 def test_lists_of_numbers_round_trip_with_their_description(tmp_path):

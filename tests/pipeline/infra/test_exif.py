@@ -70,7 +70,18 @@ def test_what_is_unknown_or_senseless_gives_no_focal_length(tags):
     assert found.focal_px is None and found.fault == ""
 
 
-def test_damaged_data_give_no_focal_length():
+def test_damaged_data_give_no_focal_length(monkeypatch):
     whole = with_exif(FILM_PHONE)
     for data in (b"", b"\xff\xd8\xff", whole[:60], whole[:40] + b"\xff" * 60 + whole[100:]):
         assert exif_focal(data, (3024, 4032)).focal_px is None
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(20, 160, 6)] = rng.integers(0, 256, 6)
+        exif_focal(damaged.tobytes(), (3024, 4032))
+
+    def stumble(*_, **__):
+        raise struct.error("unpack requires a buffer")
+
+    monkeypatch.setattr("pipeline.infra.exif.Image.open", stumble)
+    assert exif_focal(whole, (3024, 4032)).fault == "EXIF not used: it cannot be read (error)"
