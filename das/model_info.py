@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import safetensors
 
 from das.config import DASConfig
-from das.fields import check_fields, check_values
+from das.fields import check_fields, check_json, check_types, check_values
 from das.recipe import InputSize
 
 FORMAT = 1
@@ -32,6 +33,29 @@ _DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of every tensor of a file, by its name."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from that were not trained here, and what their owners say that they were trained on."""
+
+    file: str
+    """Name of the imported file."""
+    sha256: str
+    """Of the file, 64 hex digits."""
+    experiment: str
+    """Experiment of the official release: panoptic or mupots."""
+    trained_on: tuple[str, ...]
+    """Splits that its training has seen, such as ``panoptic/train``; which of their images is not recorded."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Origin:
+        """From a plain dict; ValueError names unknown, missing or bad fields."""
+        check_json(cls, value, "origin")
+        return cls(**{**value, "trained_on": tuple(value["trained_on"])})
 
 
 @dataclass(frozen=True)
@@ -55,12 +79,16 @@ class ModelInfo:
     (lists of strings), ``split`` (string)."""
     code_version: str
     """Version of the code that trained the model."""
-    mean_pose: tuple[tuple[float, float, float], ...]
-    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline."""
+    mean_pose: tuple[tuple[float, float, float], ...] | None
+    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline; None where it is not
+    known, as of imported weights."""
+    origin: Origin | None = None
+    """Where the weights come from, or those that their training started from; None for weights trained here alone."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))
-        object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
+        if self.mean_pose is not None:
+            object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
         for name in ("recipe", "data"):  # as they will be read again: lists for tuples
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
         joints = self.model.skeleton.joints
@@ -71,22 +99,40 @@ class ModelInfo:
             ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
             ("unsupervised_joints", not unknown_joints, f"some of {', '.join(joints)}"),
             ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
-            ("mean_pose", list(map(len, self.mean_pose)) == [3] * len(joints), f"{len(joints)} x 3 numbers"),
+            (
+                "mean_pose",
+                self.mean_pose is None or list(map(len, self.mean_pose)) == [3] * len(joints),
+                f"{len(joints)} x 3 numbers",
+            ),
         )
+
+    @property
+    def imported(self) -> bool:
+        """The weights are as they were imported: no training of this project has changed them."""
+        return self.origin is not None and not self.data["fingerprints"]
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json; ``from_json`` inverts it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"format": FORMAT, **plain, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
+        plain |= {"format": FORMAT, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
+        if self.origin is None:
+            del plain["origin"]  # most checkpoints have none, and older versions of this code do not know the field
+        else:
+            plain["origin"] = asdict(self.origin)
+        return plain
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ModelInfo:
         """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
         if value.get("format") != FORMAT:
             raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
-        known = {f.name for f in fields(cls)}
-        check_fields(set(value) - {"format"}, known)
-        parts = {"model": DASConfig.from_json(value["model"]), "test_size": InputSize(**value["test_size"])}
+        known = {f.name for f in fields(cls)} - {"origin"}
+        check_fields(set(value) - {"format"}, known, optional=["origin"])
+        parts: dict[str, Any] = {
+            "model": DASConfig.from_json(value["model"]),
+            "test_size": InputSize(**value["test_size"]),
+            "origin": Origin.from_json(value["origin"]) if "origin" in value else None,
+        }
         return cls(**{**{name: value[name] for name in known}, **parts})
 
 
@@ -152,6 +198,23 @@ def tensor_shapes(path: Path) -> Shapes:
             return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def shape_differences(found: Shapes, wanted: Shapes) -> str:
+    """In what the tensors of a file differ from those of a network: counts and first names; empty if in nothing."""
+    other = [name for name in wanted if found.get(name, wanted[name]) != wanted[name]]
+    kinds = (
+        ("missing", [name for name in wanted if name not in found]),
+        ("of another shape", [f"{name} {found[name]} for {wanted[name]}" for name in other]),
+        ("unused", [name for name in found if name not in wanted]),
+    )
+    return "; ".join(f"{len(names)} {kind} ({first_names(names)})" for kind, names in kinds if names)
+
+
+def first_names(names: Collection[str], most: int = 3) -> str:
+    """The first of some names, each cut to 100 characters; an ellipsis stands for the others."""
+    shown = [name[:100] for name in list(names)[:most]]
+    return ", ".join(shown + ["..."] * (len(names) > most))
 
 
 def existing_file(folder: str | Path, name: str) -> Path:
