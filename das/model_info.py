@@ -93,17 +93,17 @@ class ModelInfo:
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
         joints = self.model.skeleton.joints
         unknown_joints = set(self.unsupervised_joints) - set(joints)
+        if self.mean_pose is None:
+            mean_pose = self.origin is not None
+        else:
+            mean_pose = list(map(len, self.mean_pose)) == [3] * len(joints)
         check_values(
             self,
             ("weights", self.weights in ("ema", "raw"), "ema or raw"),
             ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
             ("unsupervised_joints", not unknown_joints, f"some of {', '.join(joints)}"),
             ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
-            (
-                "mean_pose",
-                self.mean_pose is None or list(map(len, self.mean_pose)) == [3] * len(joints),
-                f"{len(joints)} x 3 numbers",
-            ),
+            ("mean_pose", mean_pose, f"{len(joints)} x 3 numbers"),
         )
 
     @property

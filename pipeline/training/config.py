@@ -158,7 +158,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimisation."""
     pretrained: str | None = None
-    """Weights to start from (docs/weights.md): a checkpoint folder, or its URI, such as models:/NAME@ALIAS; or a file or
+    """Weights to start from (docs/weights.md): a checkpoint folder or its URI, such as models:/NAME@ALIAS; or a file or
     URL of torchvision, timm or MMPose with weights of the backbone."""
     workers: Annotated[int | tuple[int, int], _WORKERS] = 1
     """Training processes; each takes one GPU with `--device cuda`. MIN:MAX is elastic: as many as find room, more when
