@@ -164,8 +164,7 @@ def _read(config: PromoteConfig, model: RegisteredModel, scratch: Path) -> _Cand
     if not scores.split.endswith("/test"):
         # Scores on val are too good: the score threshold and the best epoch were chosen there.
         raise ValueError(f"{config.scores}: scores on {scores.split}, promotion decides by a test split")
-    task = TASKS.get(config.name)
-    _check_joint_set(config.name, info.model.skeleton, model.skeleton() if task is None else task.skeleton)
+    _check_joint_set(model, info.model.skeleton)
     run_id = config.run or (None if info.imported else _training_run(config.model, folder))
     data = config.data or read_json(files[REPORT_FILE])["data"]["folders"]
     try:
@@ -207,12 +206,14 @@ def _same_scores(where: str, written: Scores, computed: Scores, predictions: Pre
             )
 
 
-def _check_joint_set(name: str, found: Skeleton, wanted: Skeleton | None) -> None:
-    """ValueError where a model predicts other joints than the versions of a name; None: it has no version yet."""
+def _check_joint_set(model: RegisteredModel, found: Skeleton) -> None:
+    """ValueError where a candidate predicts other joints than the versions of a name; a new name takes any."""
+    wanted = TASKS[model.name].skeleton if model.name in TASKS else model.skeleton()
     if wanted is None or (found.joints, found.root) == (wanted.joints, wanted.root):
         return
-    first, second = (f"{s.name} of {len(s)} joints" if found.name == wanted.name else s.name for s in (found, wanted))
-    raise ValueError(f"the model predicts the joint set {first}, versions of {name} predict {second}")
+    same = found.name == wanted.name  # own joint sets may have any name
+    first, second = (f"{s.name} ({', '.join(s.joints)})" if same else s.name for s in (found, wanted))
+    raise ValueError(f"the model predicts the joint set {first}, versions of {model.name} predict {second}")
 
 
 def _run_of_import(config: PromoteConfig, origin: Origin | None) -> str:
