@@ -61,14 +61,16 @@ def _unpickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has no common type for truncated, foreign and unsafe files
-        text = str(error)
-        if needed := re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)|class '?([\w.]+)'? was not", text):
-            what = next(filter(None, needed.groups()))
+        if needed := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ValueError(
-                f"{path} can only be read by calling {what}, which a file of weights does not need: refused"
+                f"{path} can only be read by calling {needed[1]}, which a file of weights does not need: refused"
             ) from error
-        lines = text.splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} is no file of weights that torch can read: {lines[0][:200]}") from error
+        # Of an unsafe file torch's own text tells the reader to load it all the same.
+        found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error)) or re.match(
+            r"(?!Weights only)(.+)", str(error)
+        )
+        reason = found[1][:200] if found else type(error).__name__
+        raise ValueError(f"{path} is no file of weights that torch can read: {reason}") from error
 
 
 def _state_dict(path: Path, content: object) -> Mapping[Any, Any]:
