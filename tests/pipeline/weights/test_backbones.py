@@ -12,16 +12,10 @@ from safetensors.torch import save_file
 from das.backbone import BACKBONES
 from das.config import DASConfig, release_panoptic
 from pipeline.weights.backbones import read_backbone
+from tests.pipeline.weights.weight_files import mmpose_file, weights_of
 
 RESNET = DASConfig(backbone="resnet18", backbone_width=8)
 MSPN = replace(release_panoptic(), backbone_width=8)
-
-
-def weights_of(config):
-    """Random weights of a backbone, by our names."""
-    torch.manual_seed(3)
-    state = BACKBONES[config.backbone](config.backbone_width, config.mspn_stages).state_dict()
-    return {k: v + torch.rand_like(v) if v.is_floating_point() else v + 5 for k, v in state.items()}
 
 
 def classifier():
@@ -53,14 +47,6 @@ def test_a_file_without_counts_of_batches_loads(tmp_path):
     state = {name: value for name, value in weights_of(RESNET).items() if not name.endswith("num_batches_tracked")}
     torch.save({**state, **classifier()}, tmp_path / "old.pth")
     loads(tmp_path / "old.pth", RESNET, state)
-
-
-def mmpose_file(path, state):
-    """A checkpoint of a pose network as MMPose writes it."""
-    network = {f"backbone.{name}": value for name, value in state.items()}
-    head = {"keypoint_head.predict_layers.0.conv_layers.0.conv.weight": torch.zeros(8, 8, 1, 1)}
-    torch.save({"meta": {"epoch": 210}, "state_dict": {**network, **head}}, path)
-    return path
 
 
 def test_an_mspn_of_mmpose_loads_and_its_heatmap_head_is_left(tmp_path):
