@@ -17,7 +17,7 @@ Three rooms use the method, which imports none of them:
     metrics/    evaluation: tables (input tables, matching, errors), bootstrap (intervals), strict (our protocol),
                 panoptic, mupots, coco (published protocols)
     draw/       pictures: people, top_view, method (what the network computes); primitives and montage serve them
-    release/    what is peculiar to the official release: geometry (its camera and converter), weights (its files)
+    release/    what is peculiar to the official release: geometry (its camera and converter), weights (its tensors)
 
 Nothing here imports Ray, MLflow or Parquet. docs/release.md lists every difference between the release and ours.
 """

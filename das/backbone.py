@@ -1,20 +1,16 @@
 """Feature extractors: ResNet-18/34/50 (He et al., CVPR 2016) and MSPN (Li et al., 2019).
 
-ResNet parameters are named as in torchvision, so its ImageNet files load; MSPN parameters are named as in the
-official release. A new backbone is a ``Backbone``, an entry of ``BACKBONES`` at the end of this file, and its name in
-``das.config.BACKBONE_NAMES``: configurations check names without importing torch.
+ResNet parameters are named as in torchvision and timm, MSPN parameters as in MMPose and the official release, so their
+files load (pipeline/weights/backbones.py). A new backbone is a ``Backbone``, an entry of ``BACKBONES`` at the end of
+this file, and its name in ``das.config.BACKBONE_NAMES``: configurations check names without importing torch.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -34,27 +30,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor, stride4: bool = False) -> list[Tensor]:
         """(B, 3, H, W) -> maps at strides 8, 16, 32, finest first; with ``stride4`` that one before them."""
-
-    def load_imagenet(self, source: str | Path) -> None:
-        """Loads torchvision's ImageNet weights, all but the classifier, from a file or an http(s) URL.
-
-        Raises:
-            ValueError: the file is missing, or holds another architecture or width; always for backbones whose
-                ``BackboneEntry.imagenet`` is False, because no such file has their tensors.
-        """
-        if str(source).startswith(("http://", "https://")):
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints the address
-                state = torch.hub.load_state_dict_from_url(str(source), map_location="cpu", weights_only=True)
-            source = re.sub(r"(?<=//)[^/]*@|\?.*", "", str(source))  # messages name it without user and token
-        elif Path(source).is_file():
-            state = torch.load(source, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"ImageNet weights: {source} is no file and no http(s) URL")
-        weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key
-            raise ValueError(f"ImageNet weights: {source} does not fit this {type(self).__name__}: {error}") from error
 
 
 class BasicBlock(nn.Module):
@@ -330,23 +305,11 @@ class MSPN(Backbone):
         return last.upsample(last.downsample(x, skips), stride4)
 
 
-@dataclass(frozen=True)
-class BackboneEntry:
-    """How a backbone is built from the plain values of a ``DASConfig``.
-
-    Attributes:
-        build: (channels of the first stage, number of MSPN stages) to a module with fresh weights.
-        imagenet: whether one of torchvision's ImageNet files fits it at width 64 (``Backbone.load_imagenet``).
-    """
-
-    build: Callable[[int, int], Backbone]
-    imagenet: bool = False
-
-
-BACKBONES: dict[str, BackboneEntry] = {
-    "resnet18": BackboneEntry(lambda width, _: ResNet(BasicBlock, (2, 2, 2, 2), width), imagenet=True),
-    "resnet34": BackboneEntry(lambda width, _: ResNet(BasicBlock, (3, 4, 6, 3), width), imagenet=True),
-    "resnet50": BackboneEntry(lambda width, _: ResNet(Bottleneck, (3, 4, 6, 3), width), imagenet=True),
-    "mspn": BackboneEntry(lambda width, stages: MSPN(stages, width)),
+BACKBONES: dict[str, Callable[[int, int], Backbone]] = {
+    "resnet18": lambda width, _: ResNet(BasicBlock, (2, 2, 2, 2), width),
+    "resnet34": lambda width, _: ResNet(BasicBlock, (3, 4, 6, 3), width),
+    "resnet50": lambda width, _: ResNet(Bottleneck, (3, 4, 6, 3), width),
+    "mspn": lambda width, stages: MSPN(stages, width),
 }
-"""Every backbone by its name in ``DASConfig.backbone``."""
+"""Every backbone by its name in ``DASConfig.backbone``: from (channels of its first stage, number of MSPN stages) to a
+module with fresh weights."""

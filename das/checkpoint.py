@@ -114,7 +114,7 @@ def fresh_tensors(folder: str | Path, model: DASConfig) -> tuple[str, ...]:
     if (theirs.joints, theirs.root) == (ours.joints, ours.root):
         return ()
     more = replace(ours, joints=(*ours.joints, "one more"))
-    tensors, others = (_shapes_of(replace(model, skeleton=s)) for s in (ours, more))
+    tensors, others = (network_shapes(replace(model, skeleton=s)) for s in (ours, more))
     return tuple(name for name in tensors if tensors[name] != others[name])
 
 
@@ -144,14 +144,14 @@ def _check_architecture(path: Path, config: DASConfig) -> None:
     """
     found = check_sizes(path, config)
     try:
-        wanted = _shapes_of(config)
+        wanted = network_shapes(config)
     except RuntimeError as error:  # a tensor of more bytes than 64 bits count
         asked = f"backbone_width {config.backbone_width}, fpn_channels {config.fpn_channels}"
         raise ValueError(f"{path} is of another architecture: config.json has {asked}") from error
     _compare_shapes(path, found, wanted)
 
 
-def _shapes_of(config: DASConfig) -> Shapes:
+def network_shapes(config: DASConfig) -> Shapes:
     """Shapes of a network's tensors; memory is taken for none of them."""
     with torch.device("meta"), _WithoutFilling():
         return {name: tuple(value.shape) for name, value in DAS(config).state_dict().items()}

@@ -41,7 +41,7 @@ class DAS(nn.Module):
         super().__init__()
         self.config = config
         c, joints, root = config.fpn_channels, config.n_joints, config.skeleton.root_index
-        self.backbone = BACKBONES[config.backbone].build(config.backbone_width, config.mspn_stages)
+        self.backbone = BACKBONES[config.backbone](config.backbone_width, config.mspn_stages)
         self.fpn = FPN(self.backbone.channels[1:], c, len(config.strides), config.fpn_norm)
         self.head = Head(
             joints=joints,

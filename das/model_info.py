@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import safetensors
 
 from das.config import DASConfig
-from das.fields import check_fields, check_values
+from das.fields import check_fields, check_json, check_types, check_values
 from das.recipe import InputSize
 from das.uncertainty import Calibration
 
@@ -33,6 +34,37 @@ _DATA_FIELDS = {"sources", "fingerprints", "terms", "split"}
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of every tensor of a file, by its name."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from that were not trained here, and what their owners say that they were trained on."""
+
+    file: str
+    """Name of the imported file."""
+    sha256: str
+    """Of the file, 64 hex digits."""
+    experiment: str
+    """Experiment of the official release: panoptic or mupots."""
+    trained_on: tuple[str, ...]
+    """Splits that its training has seen, such as ``panoptic/train``; which of their images is not recorded."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Origin:
+        """From a plain dict; ValueError names unknown, missing or bad fields."""
+        check_json(cls, value, "origin")
+        return cls(**{**value, "trained_on": tuple(value["trained_on"])})
+
+
+_OPTIONAL: dict[str, type[Origin] | type[Calibration]] = {"origin": Origin, "calibration": Calibration}
+"""Fields of config.json that many checkpoints lack."""
 
 
 @dataclass(frozen=True)
@@ -56,45 +88,62 @@ class ModelInfo:
     (lists of strings), ``split`` (string)."""
     code_version: str
     """Version of the code that trained the model."""
-    mean_pose: tuple[tuple[float, float, float], ...]
-    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline."""
+    mean_pose: tuple[tuple[float, float, float], ...] | None
+    """J x (x, y, z) mm: the training split's mean root-aligned pose in camera axes, the baseline; None where it is not
+    known, as of imported weights."""
+    origin: Origin | None = None
+    """Where the weights come from, or those that their training started from; None for weights trained here alone."""
     calibration: Calibration | None = None
     """Radii of doubt, from the val split; None where nobody of it was found."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))
-        object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
+        if self.mean_pose is not None:
+            object.__setattr__(self, "mean_pose", tuple(tuple(map(float, joint)) for joint in self.mean_pose))
         for name in ("recipe", "data"):  # as they will be read again: lists for tuples
             object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
         joints = self.model.skeleton.joints
         unknown_joints = set(self.unsupervised_joints) - set(joints)
+        if self.mean_pose is None:
+            mean_pose = self.origin is not None
+        else:
+            mean_pose = list(map(len, self.mean_pose)) == [3] * len(joints)
         check_values(
             self,
             ("weights", self.weights in ("ema", "raw"), "ema or raw"),
             ("score_threshold", 0 <= self.score_threshold < 1, "0 <= x < 1"),
             ("unsupervised_joints", not unknown_joints, f"some of {', '.join(joints)}"),
             ("data", set(self.data) == _DATA_FIELDS, f"the fields {sorted(_DATA_FIELDS)}"),
-            ("mean_pose", list(map(len, self.mean_pose)) == [3] * len(joints), f"{len(joints)} x 3 numbers"),
+            ("mean_pose", mean_pose, f"{len(joints)} x 3 numbers"),
         )
+
+    @property
+    def imported(self) -> bool:
+        """The weights are as they were imported: no training of this project has changed them."""
+        return self.origin is not None and not self.data["fingerprints"]
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json; ``from_json`` inverts it."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts = {"model": self.model.to_json(), "test_size": asdict(self.test_size)}
-        return {"format": FORMAT, **plain, **parts, "calibration": self.calibration and self.calibration.to_json()}
+        plain |= {"format": FORMAT, "model": self.model.to_json(), "test_size": asdict(self.test_size)}
+        for name in _OPTIONAL:  # many checkpoints lack them, and older versions of this code do not know the fields
+            if plain[name] is None:
+                del plain[name]
+            else:
+                plain[name] = plain[name].to_json()
+        return plain
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ModelInfo:
         """Inverse of ``to_json``; ValueError names another format, unknown, missing or bad fields."""
         if value.get("format") != FORMAT:
             raise ValueError(f"checkpoint format {value.get('format')!r} found, {FORMAT} wanted")
-        value = {"calibration": None, **value}  # checkpoints of before have none
-        known = {f.name for f in fields(cls)}
-        check_fields(set(value) - {"format"}, known)
-        parts = {
+        known = {f.name for f in fields(cls)} - set(_OPTIONAL)
+        check_fields(set(value) - {"format"}, known, optional=_OPTIONAL)
+        parts: dict[str, Any] = {
             "model": DASConfig.from_json(value["model"]),
             "test_size": InputSize(**value["test_size"]),
-            "calibration": value["calibration"] and Calibration.from_json(value["calibration"]),
+            **{name: kind.from_json(value[name]) for name, kind in _OPTIONAL.items() if name in value},
         }
         return cls(**{**{name: value[name] for name in known}, **parts})
 
@@ -161,6 +210,23 @@ def tensor_shapes(path: Path) -> Shapes:
             return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def shape_differences(found: Shapes, wanted: Shapes) -> str:
+    """In what the tensors of a file differ from those of a network: counts and first names; empty if in nothing."""
+    other = [name for name in wanted if found.get(name, wanted[name]) != wanted[name]]
+    kinds = (
+        ("missing", [name for name in wanted if name not in found]),
+        ("of another shape", [f"{name} {found[name]} for {wanted[name]}" for name in other]),
+        ("unused", [name for name in found if name not in wanted]),
+    )
+    return "; ".join(f"{len(names)} {kind} ({first_names(names)})" for kind, names in kinds if names)
+
+
+def first_names(names: Collection[str], most: int = 3) -> str:
+    """The first of some names, each cut to 100 characters; an ellipsis stands for the others."""
+    shown = [name[:100] for name in list(names)[:most]]
+    return ", ".join(shown + ["..."] * (len(names) > most))
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

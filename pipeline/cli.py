@@ -178,6 +178,17 @@ def promote(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def import_release(argv: Sequence[str]) -> None:
+    """Turn a checkpoint file of the official release into a checkpoint folder."""
+    from pipeline.weights.config import ImportConfig
+
+    config = parse("das import-release", ImportConfig, argv)
+
+    from pipeline.weights.import_release import import_release
+
+    print(import_release(config).summary())
+
+
 def registry(argv: Sequence[str]) -> None:
     """Show a registered model's history, the difference of two versions or its gate; roll back its champion."""
     from pipeline.registry.config import DefaultGate, Diff, History, RegistryConfig, Rollback
@@ -258,7 +269,7 @@ GROUPS: dict[str, tuple[Callable[[Sequence[str]], None], ...]] = {
     "data": (render, doctor, prepare, data),
     "training": (train_panoptic, train_mupots, sweep),
     "evaluation": (evaluate, benchmark),
-    "models": (promote, registry),
+    "models": (import_release, promote, registry),
     "people on photos": (predict, rescale, track),
     "everything": (demo,),
 }

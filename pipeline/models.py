@@ -77,7 +77,7 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
         r"runs:/(?P<run>[^/]+)/(?P<path>.+)", uri
     )
     if form is None:
-        if "://" in uri and not re.match("(models|runs):", uri):
+        if "://" in uri and not in_store(uri):
             return _copied_folder(uri, Path(cache).expanduser())
         if re.match(r"\w+:/", uri):
             wanted = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a folder"
@@ -102,6 +102,24 @@ def resolve_model(uri: str, tracking_uri: str | None = None, cache: str | Path =
     if found != wanted:
         raise ValueError(f"{uri}: {wanted[:16]} was registered, but {folder} is {found[:16]}: its files were changed")
     return folder
+
+
+def in_store(uri: str) -> bool:
+    """Whether a model's URI can only be read with the address of an MLflow store."""
+    return re.match("(models|runs):/", uri) is not None
+
+
+def pinned(uri: str, tracking_uri: str) -> str:
+    """models:/NAME@ALIAS with the number of the version that has the alias now; any other URI as it is.
+
+    Raises:
+        ValueError, ConnectionError: as ``resolve_model``.
+    """
+    form = re.fullmatch(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)", uri)
+    if form is None:
+        return uri
+    with MlflowStore(tracking_uri).connected() as client:
+        return f"models:/{form['name']}/{aliased(client, form['name'], form['alias'])}"
 
 
 def _copied_folder(uri: str, cache: Path) -> Path:

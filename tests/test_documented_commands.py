@@ -75,6 +75,17 @@ file = command.make_context(name, words).params["cluster_config_file"]
 validate_config(prepare_config(yaml.safe_load(open(file))))
 """]  # fmt: skip
 _PARSED = ["python", "-c", "import sys; from pipeline import cli, demo; demo.demo = print; cli.main(sys.argv[1:])"]
+# As a training begins: the cluster, the data and the initial weights are looked at, then nothing is trained.
+_BEGUN = ["python", "-c", """
+import sys
+from pipeline import cli
+from pipeline.training import fit, job
+fit.fit = lambda config: sys.exit(not job.training_job(config))
+cli.main(sys.argv[1:])
+"""]  # fmt: skip
+_ON_CPU = "--device cpu --workers 1 --ingest.batch-size 2".split()
+IMPORTED = "it is run by tests/pipeline/weights/test_import_release.py"
+LARGE = "a training of the release's size needs GPUs: all that is checked before it begins is checked"
 CLOUD = "needs an account of AWS: options and cluster.yaml are checked by Ray's own functions"
 RUN_BY = "it is run, on a smaller plan, by tests/jobs/test_demo.py: options are parsed"
 # A command that is not run here -> why, and what is run in its place.
@@ -87,6 +98,29 @@ INSTEAD: dict[str, tuple[str, list[str]]] = {
     "python jobs/demo.py --long": (RUN_BY, [*_PARSED, "demo", "--long"]),
     "make demo": (RUN_BY, ["make", "--dry-run", "demo"]),
     "make test": ("it runs this very test: the target is made without running it", ["make", "--dry-run", "test"]),
+    "python jobs/import_release.py release.pth --out runs/release/panoptic --data /data/prepared/panoptic": (
+        IMPORTED + ": the script is started", ["python", "jobs/import_release.py", "--help"],
+    ),
+    "das predict photo.jpg --model runs/release/panoptic": (IMPORTED, ["das", "predict", "--help"]),
+    "das evaluate --model runs/release/panoptic --data prepared/panoptic --name release": (
+        IMPORTED, ["das", "evaluate", "--help"],
+    ),
+    "das train-panoptic release --data prepared/panoptic --pretrained runs/release/panoptic --name finetuned": (
+        LARGE,
+        [*_BEGUN, *"train-panoptic release --data prepared/panoptic --pretrained runs/release/panoptic".split(),
+         *_ON_CPU],
+    ),
+    **{
+        f"das train-panoptic {preset} --data prepared/panoptic --pretrained {file} --name {name}": (
+            LARGE,
+            [*_BEGUN, *f"train-panoptic {preset} --data prepared/panoptic --pretrained {file}".split(),
+             *"--model.backbone-width 8".split(), *_ON_CPU],
+        )
+        for preset, file, name in (
+            ("release", "2xmspn50_coco_256x192-c8765a5c_20201123.pth", "mine"),
+            ("paper", "resnet50-0676ba61.pth", "paper"),
+        )
+    },
     "PATH/panoptic-toolbox/scripts/getData.sh 160224_haggling1 0 31": (
         "the toolbox and what it downloads are their owners': an archive of the same form is written",
         ["bash", "-c", "mkdir 160224_haggling1 && cd 160224_haggling1 && "
@@ -128,6 +162,9 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
     ),
     "docs/predict.md": lambda shelf, site: (shelf.photo(site), shelf.registry(site), shelf.results(site)),
     "docs/promotion.md": _promotion,
+    "docs/weights.md": lambda shelf, site: (
+        shelf.weights(site), shelf.prepared(site, "prepared/panoptic"), shelf.photo(site)
+    ),
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
     "jobs/data.py": lambda shelf, site: (
@@ -172,8 +209,8 @@ def running(tmp_path_factory, prepared):
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory, prepared):
-    return Shelf(tmp_path_factory.mktemp("shelf"), prepared)
+def shelf(tmp_path_factory, prepared, golden):
+    return Shelf(tmp_path_factory.mktemp("shelf"), prepared, golden)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ ROOMS = (
     ("models",),
     ("studio", "tracking"),
     ("data",),
-    ("evaluation",),
+    ("evaluation", "weights"),
     ("training", "registry", "predict"),
     ("demo",),
     ("cli",),
@@ -208,6 +208,7 @@ def test_what_is_allowed_is_not_reported(tmp_path, file, line):
         "pipeline.data.prepare.convert",
         "pipeline.evaluation.evaluate",
         "pipeline.evaluation.benchmark.benchmark",
+        "pipeline.weights.import_release",
     ],
 )
 def test_what_can_be_refused_is_checked_before_ray_torch_and_mlflow_are_imported(module):

@@ -8,15 +8,21 @@ keyed by (prediction, dimension).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
+from das.config import DASConfig, release_mupots, release_panoptic
 from das.criterion import Criterion
 from das.flow import RealNVP
 from das.model import DAS
+from das.model_info import Shapes, first_names, shape_differences
+
+RELEASES: dict[str, Callable[[], DASConfig]] = {"panoptic": release_panoptic, "mupots": release_mupots}
+"""The release's experiments."""
+
+BATCH_COUNT = ".num_batches_tracked"
+"""End of the names of tensors that no prediction depends on."""
 
 Flows = Mapping[tuple[str, int], RealNVP]
 """Keys: ("initial" | "updated", 2 | 3)."""
@@ -93,32 +99,49 @@ def to_official(model: DAS, flows: Flows) -> dict[str, Tensor]:
 def load_official(state: Mapping[str, Tensor], model: DAS, flows: Flows) -> None:
     """Copies the release's state dict into a release variant of the same architecture and into its flows.
 
+    A batch norm's count of batches may be missing: no prediction depends on it, and programs of other versions do not
+    write it.
+
     Raises:
-        ValueError: the state dict lacks tensors, or has others, or some of another shape.
+        ValueError: the state dict lacks tensors, or has others, or some of another shape, or with NaN or infinity; then
+            nothing is loaded.
     """
     wanted = to_official(model, flows)
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unknown:
-        raise ValueError(f"official state dict: missing {_few(missing)}, unknown {_few(unknown)}")
+    counts = {key: value for key, value in wanted.items() if key.endswith(BATCH_COUNT) and key not in state}
+    found = {**state, **counts}
+    if differences := shape_differences(shapes_of(found), shapes_of(wanted)):
+        raise ValueError(f"not the release's model of {len(model.config.skeleton)} joints: {differences}")
+    refuse_not_finite(state)
     # The tensors of state_dict() share memory with the model's: copying into them loads it.
     for key, target in wanted.items():
-        if target.shape != state[key].shape:
-            raise ValueError(f"official {key}: shape {tuple(state[key].shape)}, wanted {tuple(target.shape)}")
-    for key, target in wanted.items():
-        target.copy_(state[key])
+        target.copy_(found[key])
 
 
-def read_official(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint file of the release, read without executing anything from it."""
-    if not Path(path).is_file():
-        raise ValueError(f"official checkpoint: {path} is no file")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"official checkpoint: {path} has no 'state_dict'")
-    return state
+def experiment_of(state: Mapping[str, Tensor]) -> str:
+    """The experiment of a state dict of the release, by the number of joints: a name of ``RELEASES``.
+
+    Raises:
+        ValueError: it is no state dict of the release; says what it is, as far as its keys show that.
+    """
+    key = "bbox_head.conv_poses.0.weight"
+    for name, config in RELEASES.items():
+        if key in state and state[key].shape[:1] == (3 * config().n_joints,):
+            return name
+    kinds = dict.fromkeys(name.split(".")[0] for name in state)
+    shape = f" of {tuple(state[key].shape)}" if key in state else ""
+    raise ValueError(
+        f"its tensors are another network's: {'another' if shape else 'no'} {key}{shape} among {len(state)} tensors of "
+        f"{first_names(kinds)}; wanted a whole model of the official release"
+    )
 
 
-def _few(keys: list[str]) -> str:
-    """Nothing, or the first keys and how many there are."""
-    return f"{len(keys)} ({', '.join(keys[:3])}, ...)" if len(keys) > 3 else ", ".join(keys) or "none"
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """Shape of every tensor, by its name."""
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def refuse_not_finite(state: Mapping[str, Tensor]) -> None:
+    """ValueError names the first tensor with NaN or infinity."""
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{key[:100]} holds NaN or infinity")

@@ -21,7 +21,7 @@ from pipeline.evaluation.protocols.table import HEADLINE
 from pipeline.evaluation.result import REPORT_FILE, EvaluationResult
 from pipeline.evaluation.score import ProtocolResults
 from pipeline.evaluation.steps import FILES, Job, images_of, read_compared, score_predictions, write_report
-from pipeline.evaluation.train_overlap import is_train_fit
+from pipeline.evaluation.train_overlap import is_train_fit, unchecked
 from pipeline.infra.cluster import absolute_storage, connect
 from pipeline.infra.code_version import code_version
 from pipeline.infra.configs import flat as flat_config
@@ -81,6 +81,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationResult:
             runtime=runtime,
             run_id=tracker.handle.run_id,
             tracking_uri=cluster.tracking_uri,
+            remarks=run.remarks,
         )
         tracker.log_metrics(result.metrics, step=0)
         tracker.log_files(result.out, FILES)
@@ -101,6 +102,7 @@ class _ModelJob:
     info: ModelInfo
     annotations: Annotations
     provenance: Provenance
+    remarks: tuple[str, ...]
 
 
 def _check(config: EvaluateConfig) -> _ModelJob:
@@ -125,7 +127,8 @@ def _check(config: EvaluateConfig) -> _ModelJob:
     refuse_other(join(out, REPORT_FILE), **fingerprints)
     about = {"name": name, "model": config.model, "data": images_of(annotations), **provenance.to_json()}
     job = Job(name, config.model, annotations.name, out, about, promotable=True)
-    return _ModelJob(job, checkpoint, info, annotations, provenance)
+    remark = unchecked(checkpoint)
+    return _ModelJob(job, checkpoint, info, annotations, provenance, (remark,) if remark else ())
 
 
 def _default_name(annotations: Annotations, provenance: Provenance) -> str:

@@ -6,6 +6,9 @@ possibly under another key. A digest takes about 10 bytes an image. With 10 mill
 10,000 other images is refused wrongly with a chance of 6e-6, and then whenever it is repeated; ``--allow-overlap``
 scores it all the same.
 
+Of imported weights (``das.model_info.Origin``) only the splits are known that they were trained on. Images of these
+splits count as seen; of all others it is said that their overlap cannot be checked, and they are scored.
+
 Checkpoints of older versions list all keys and hashes (training_index.parquet), which is read too.
 """
 
@@ -23,6 +26,7 @@ from pipeline.data.digest import found_in, hashes, write_digest_of_index
 from pipeline.evaluation.annotations import Annotations
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import copy_file, join, names
+from pipeline.models import resolve_model
 
 OLD_INDEX = "training_index.parquet"
 """File of keys and image hashes in checkpoints of older versions."""
@@ -40,14 +44,17 @@ def digest_name(fingerprint: str) -> str:
 def training_files(checkpoint: str | Path) -> list[str] | None:
     """Names of the files from which the training images of a checkpoint are known; None if they are not known.
 
+    None of them is of the training that imported weights had before: see ``unchecked``.
+
     Raises:
         ValueError: no checkpoint.
     """
-    held = set(names(checkpoint))
-    digests = {digest_name(fingerprint) for fingerprint in load_info(checkpoint).data["fingerprints"]}
+    held, info = set(names(checkpoint)), load_info(checkpoint)
+    digests = {digest_name(fingerprint) for fingerprint in info.data["fingerprints"]}
     if OLD_INDEX in held:  # it covers all data that have no digest
         return [OLD_INDEX, *sorted(digests & held)]
-    return sorted(digests) if digests and digests <= held else None
+    known = digests or info.origin is not None
+    return sorted(digests) if known and digests <= held else None
 
 
 def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
@@ -67,9 +74,29 @@ def overlap(checkpoint: str | Path, annotations: Annotations) -> str | None:
         else:
             seen |= found_in(path, wanted)
     if not seen.any():
-        return None
+        return _within_origin(checkpoint, annotations)
     example = annotations.keys[np.argmax(seen)]
     return f"the model was trained on {seen.sum()} of {len(seen)} images, such as {example}"
+
+
+def _within_origin(checkpoint: str | Path, annotations: Annotations) -> str | None:
+    """Why images are of a split that imported weights were trained on, as a sentence; None if they are not."""
+    origin = load_info(checkpoint).origin
+    splits = {f"{manifest.source}/{annotations.split}" for manifest in annotations.manifests}
+    if origin is None or not (seen := sorted(splits & set(origin.trained_on))):
+        return None
+    return f"the model comes from {origin.file}, which was trained on {', '.join(seen)}"
+
+
+def unchecked(checkpoint: str | Path) -> str | None:
+    """What cannot be checked of a checkpoint's training images, as a sentence; None if all are known."""
+    origin = load_info(checkpoint).origin
+    if origin is None:
+        return None
+    return (
+        f"the model comes from {origin.file}, whose owners trained it on {', '.join(origin.trained_on)} and do not say "
+        "on which images: that it has seen none of these cannot be checked"
+    )
 
 
 def is_train_fit(checkpoint: str | Path, annotations: Annotations, allow: bool) -> bool:
@@ -98,11 +125,13 @@ class TrainingFile:
         name: in the checkpoint.
         source: the file that is copied, or an index.
         of_index: ``source`` is the index of a prepared folder that has no digest, because it is of an older version.
+        store: address of the MLflow store, where ``source`` is the URI of a model in it that holds the file.
     """
 
     name: str
     source: str
     of_index: bool = False
+    store: str | None = None
 
 
 class TrainingFiles:
@@ -123,6 +152,8 @@ class TrainingFiles:
             if not here.exists():
                 if file.of_index:
                     write_digest_of_index(here, file.source, "train")
+                elif file.store is not None:
+                    copy_file(resolve_model(file.source, file.store, self._held.name) / file.name, here)
                 else:
                     copy_file(file.source, here)
             copy_file(here, Path(folder) / file.name)

@@ -7,6 +7,7 @@ pipe waits for ever, a device has no end, and a file without content may have an
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -78,6 +79,12 @@ def read_file(path: Path, most: int = MAX_ANNOTATION_BYTES, root: str | Path | N
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return data
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's content, 64 hex digits; the file may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unread(error: OSError) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import tyro
 
 from pipeline.infra.cluster import StoreConfig
-from pipeline.registry.tasks import ModelName
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,12 @@ class PromoteConfig:
     """Checkpoint folder (or URI), such as runs/NAME/best, or runs:/RUN_ID/checkpoint."""
     scores: str
     """Its evaluation by `das evaluate`: the folder, the scores.json in it, or the id of the MLflow run."""
-    name: ModelName
-    """Registered model that it is a version of."""
+    name: str
+    """Registered model that it is a version of: das-panoptic, das-mupots, or any other; under a new name it is the
+    first version, whose joint set all later ones must have."""
     run: str | None = None
-    """MLflow run of the training; needed where `model` is a folder without finished.json beside it."""
+    """MLflow run of the training; needed where `model` is a folder without finished.json beside it, unless it was
+    imported (`das import-release`): of such weights an MLflow run of their own is made."""
     gate: str | None = None
     """JSON file with fields of the gate; all fields that it does not set have the values that `das registry gate NAME`
     prints."""
@@ -35,7 +36,7 @@ class PromoteConfig:
 class History:
     """All versions with their scores and verdicts, and every change of champion."""
 
-    name: tyro.conf.Positional[ModelName]
+    name: tyro.conf.Positional[str]
     """Registered model."""
     cluster: StoreConfig = field(default_factory=StoreConfig)
     """Where the registry is."""
@@ -45,7 +46,7 @@ class History:
 class Diff:
     """What differs between two versions: settings, data, code and, image by image, their scores."""
 
-    name: tyro.conf.Positional[ModelName]
+    name: tyro.conf.Positional[str]
     """Registered model."""
     first: tyro.conf.Positional[str]
     """Number of a version, or an alias such as champion."""
@@ -61,7 +62,7 @@ class Diff:
 class Rollback:
     """Make the version before the champion, or another former one, champion again."""
 
-    name: tyro.conf.Positional[ModelName]
+    name: tyro.conf.Positional[str]
     """Registered model."""
     to: int | None = None
     """A former champion; by default the one that the champion replaced."""
@@ -75,7 +76,7 @@ class Rollback:
 class DefaultGate:
     """Print the default gate of a registered model as JSON, a template for `das promote --gate FILE`."""
 
-    name: tyro.conf.Positional[ModelName]
+    name: tyro.conf.Positional[str]
     """Registered model."""
 
 

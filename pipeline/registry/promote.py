@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from das.model_info import ModelInfo, load_info
+from das.model_info import ModelInfo, Origin, load_info
+from das.skeleton import Skeleton
 from pipeline.data.record import Record
 from pipeline.evaluation.annotations import Annotations, read_annotations
 from pipeline.evaluation.predictions_file import PREDICTIONS_FILE, PredictionSet
@@ -33,8 +34,9 @@ from pipeline.registry.config import PromoteConfig
 from pipeline.registry.gate import Check, Gate, Verdict
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.registered_model import RegisteredModel
-from pipeline.registry.tasks import TASKS
+from pipeline.registry.tasks import TASKS, default_gate
 from pipeline.registry.versions import Version
+from pipeline.tracking.tracker import Tracker
 
 _FILES = (SCORES_FILE, REPORT_FILE, PREDICTIONS_FILE)
 
@@ -70,11 +72,15 @@ class PromoteResult:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A candidate and its evaluation, after the checks that they belong together."""
+    """A candidate and its evaluation, after the checks that they belong together.
+
+    Attributes:
+        run_id: of its training; None for imported weights.
+    """
 
     folder: Path
     info: ModelInfo
-    run_id: str
+    run_id: str | None
     annotations: Annotations
     predictions_file: Path
     predictions: PredictionSet
@@ -115,8 +121,9 @@ def promote(config: PromoteConfig, gate: Gate | None = None) -> PromoteResult:
     model = RegisteredModel(MlflowStore(tracking_uri), config.name)
     gate = gate or read_gate(config)
     with tempfile.TemporaryDirectory(prefix="promote-") as scratch:
-        candidate = _read(config, model.store, Path(scratch))
-        version = model.version(model.register(candidate.run_id, candidate.folder))
+        candidate = _read(config, model, Path(scratch))
+        run_id = candidate.run_id or _run_of_import(config, candidate.info.origin)
+        version = model.version(model.register(run_id, candidate.folder))
         registered = _check_alone(candidate, version, gate, Path(scratch))
         if registered.files is None or not all(check.passed for check in registered.checks):
             verdict = Verdict(registered.checks)
@@ -130,7 +137,7 @@ def promote(config: PromoteConfig, gate: Gate | None = None) -> PromoteResult:
 
 def read_gate(config: PromoteConfig) -> Gate:
     """The gate of a promotion; ValueError names the file, and the field in it, that is wrong."""
-    default = TASKS[config.name].gate
+    default = default_gate(config.name)
     if config.gate is None:
         return default
     fields = read_json(config.gate)
@@ -143,11 +150,11 @@ def read_gate(config: PromoteConfig) -> Gate:
 # ---- the candidate ----
 
 
-def _read(config: PromoteConfig, store: MlflowStore, scratch: Path) -> _Candidate:
+def _read(config: PromoteConfig, model: RegisteredModel, scratch: Path) -> _Candidate:
     """Reads and checks everything that a user may have got wrong, before anything is registered."""
-    folder = resolve_model(config.model, store.uri)
+    folder = resolve_model(config.model, model.store.uri)
     info, digest = load_info(folder), fingerprint(folder)
-    files = _evaluation(config.scores, store, scratch)
+    files = _evaluation(config.scores, model.store, scratch)
     scores = Scores.from_json(read_json(files[SCORES_FILE]))
     if scores.model_fingerprint != digest:
         raise ValueError(
@@ -157,10 +164,8 @@ def _read(config: PromoteConfig, store: MlflowStore, scratch: Path) -> _Candidat
     if not scores.split.endswith("/test"):
         # Scores on val are too good: the score threshold and the best epoch were chosen there.
         raise ValueError(f"{config.scores}: scores on {scores.split}, promotion decides by a test split")
-    found, wanted = info.model.skeleton.name, TASKS[config.name].skeleton.name
-    if found != wanted:
-        raise ValueError(f"the model predicts the joint set {found}, versions of {config.name} predict {wanted}")
-    run_id = config.run or _training_run(config.model, folder)
+    _check_joint_set(model, info.model.skeleton)
+    run_id = config.run or (None if info.imported else _training_run(config.model, folder))
     data = config.data or read_json(files[REPORT_FILE])["data"]["folders"]
     try:
         annotations = read_annotations([absolute_storage(place) for place in data], "test")
@@ -199,6 +204,26 @@ def _same_scores(where: str, written: Scores, computed: Scores, predictions: Pre
                 f"{where}: {name} = {a}, but its predictions give {b} above the model's own threshold {threshold:g}: "
                 "evaluate again, without --threshold"
             )
+
+
+def _check_joint_set(model: RegisteredModel, found: Skeleton) -> None:
+    """ValueError where a candidate predicts other joints than the versions of a name; a new name takes any."""
+    wanted = TASKS[model.name].skeleton if model.name in TASKS else model.skeleton()
+    if wanted is None or (found.joints, found.root) == (wanted.joints, wanted.root):
+        return
+    same = found.name == wanted.name  # own joint sets may have any name
+    first, second = (f"{s.name} ({', '.join(s.joints)})" if same else s.name for s in (found, wanted))
+    raise ValueError(f"the model predicts the joint set {first}, versions of {model.name} predict {second}")
+
+
+def _run_of_import(config: PromoteConfig, origin: Origin | None) -> str:
+    """The MLflow run that holds imported weights, which no training has made; one for all promotions of a file."""
+    assert origin is not None, "only imported weights have no training run"
+    storage, tracking_uri = config.cluster.locations()
+    identity = f"imports/{origin.sha256[:16]}"
+    with Tracker.open(tracking_uri, "das", identity, join(storage, identity)) as tracker:
+        tracker.log_params({"origin": asdict(origin)})
+    return tracker.handle.run_id
 
 
 def _training_run(model: str, folder: Path) -> str:

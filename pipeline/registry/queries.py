@@ -13,7 +13,7 @@ from pipeline.registry.config import Diff, History, RegistryConfig, Rollback
 from pipeline.registry.gate import difference_in_words, paired_differences
 from pipeline.registry.gate_inputs import evidence_of
 from pipeline.registry.registered_model import RegisteredModel
-from pipeline.registry.tasks import TASKS
+from pipeline.registry.tasks import default_gate
 from pipeline.registry.versions import Version
 
 
@@ -31,7 +31,7 @@ def run_command(config: RegistryConfig) -> str:
         return diff(command)
     if isinstance(command, Rollback):
         return rollback(command)
-    return json.dumps(TASKS[command.name].gate.to_json(), indent=1)
+    return json.dumps(default_gate(command.name).to_json(), indent=1)
 
 
 def _model(config: History | Diff | Rollback) -> RegisteredModel:

@@ -5,7 +5,8 @@ read. Its fingerprint (over names and bytes of all files) is a tag of the versio
 and is compared with the files whenever the version is loaded. Scores carry the fingerprint too, so the scores of one
 model cannot promote another.
 
-Every task has its own registered name (tasks.py): a 21-joint model must never replace a 15-joint champion.
+All versions of a name predict one joint set, that of its task (tasks.py) or of its first version: a 21-joint model must
+never replace a 15-joint champion.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from das.model_info import load_info
+from das.skeleton import Skeleton
 from pipeline.infra.mlflow_client import MlflowStore, error_code
 from pipeline.models import (
     FINGERPRINT_TAG,
@@ -58,8 +60,8 @@ class ChampionChange:
 class RegisteredModel:
     """A registered model by its name; it need not exist before the first ``register``.
 
-    All methods raise ConnectionError where the MLflow server does not answer, and ValueError where a model, a version,
-    an alias or an sqlite store does not exist.
+    A name that MLflow cannot search for is a ValueError. All methods raise ConnectionError where the MLflow server does
+    not answer, and ValueError where a model, a version, an alias or an sqlite store does not exist.
 
     Attributes:
         store: where it is registered. name: such as das-panoptic, see tasks.py.
@@ -67,6 +69,10 @@ class RegisteredModel:
 
     store: MlflowStore
     name: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name, flags=re.ASCII):
+            raise ValueError(f"registered name = {self.name!r}, wanted letters, digits, - and _ such as das-panoptic")
 
     # ---- reading ----
 
@@ -87,6 +93,14 @@ class RegisteredModel:
             held = aliases(client, self.name)
             found = [found for found in all_versions(client, self.name) if FINGERPRINT_TAG in found.tags]
             return [Version.of(self.store, version, held) for version in found]
+
+    def skeleton(self) -> Skeleton | None:
+        """Joint set of its versions, as the first one says; None without a version."""
+        with self.store.connected() as client:
+            if not is_registered(client, self.name):
+                return None
+        first = next(iter(self.versions()), None)
+        return None if first is None else Skeleton.from_json(json.loads(first.tags["das.config"])["skeleton"])
 
     def champion_changes(self) -> list[ChampionChange]:
         """All changes of the champion, the oldest first."""
@@ -111,11 +125,9 @@ class RegisteredModel:
             The version's number.
 
         Raises:
-            ValueError: a name that MLflow cannot search for, no checkpoint, a pickle inside it, or no such run.
+            ValueError: no checkpoint, a pickle inside it, or no such run.
         """
         name = self.name
-        if not re.fullmatch(r"[\w-]+", name, flags=re.ASCII):
-            raise ValueError(f"registered name = {name!r}, wanted letters, digits, - and _ such as das-panoptic")
         folder = Path(checkpoint)
         found = fingerprint(folder)
         with self.store.connected() as client:

@@ -7,7 +7,6 @@ under the same name replaces its own files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from pipeline.evaluation.scores import Scores
 from pipeline.infra.code_version import code_version
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.infra.redaction import redacted_values
+from pipeline.infra.regular_files import sha256_of
 from pipeline.models import FINGERPRINT_TAG, resolve_model, run_file
 from pipeline.registry.gate import Gate, Verdict
 
@@ -123,7 +123,7 @@ class Version:
         stored = json.loads(self.tags[_EVALUATION])
         with tempfile.TemporaryDirectory() as folder:
             path = run_file(self.store, self.run_id, stored["predictions"], folder)
-            found = _hash(path)
+            found = sha256_of(path)
             if found != stored["sha256"]:
                 wanted = stored["sha256"][:16]
                 raise ValueError(
@@ -142,7 +142,7 @@ class Version:
             predictions: local predictions file.
             data: prepared folders that were evaluated.
         """
-        found = _hash(predictions)
+        found = sha256_of(predictions)
         target = f"evaluations/{found[:16]}"
         with self.store.connected() as client, tempfile.TemporaryDirectory() as staging:
             shutil.copy2(predictions, Path(staging) / PREDICTIONS_FILE)
@@ -172,8 +172,3 @@ class Version:
 def utc_now() -> str:
     """The current time as text with its zone, UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

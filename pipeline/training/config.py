@@ -158,7 +158,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimisation."""
     pretrained: str | None = None
-    """File or URL with torchvision ImageNet weights of the ResNet, or a checkpoint folder to start from."""
+    """Weights to start from (docs/weights.md): a checkpoint folder or its URI, such as models:/NAME@ALIAS; or a file or
+    URL of torchvision, timm or MMPose with weights of the backbone."""
     workers: Annotated[int | tuple[int, int], _WORKERS] = 1
     """Training processes; each takes one GPU with `--device cuda`. MIN:MAX is elastic: as many as find room, more when
     nodes come and fewer when they go; a step has the images of MAX workers whatever their number is."""

@@ -9,22 +9,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from das.model_info import ModelInfo, load_info
+from das.model_info import ModelInfo
 from das.skeleton import Skeleton
 from pipeline.data.data_sets import DataSet, data_set
 from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.manifest import INDEX, Manifest, load_manifest
+from pipeline.data.pose_statistics import pose_statistics, scorable
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.stored_rows import StoredRows, spread
-from pipeline.evaluation.train_overlap import TrainingFile, digest_name, training_files
+from pipeline.evaluation.train_overlap import TrainingFile, digest_name
 from pipeline.infra.cluster import absolute_storage
 from pipeline.infra.code_version import code_version
 from pipeline.infra.files import exists, join
 from pipeline.infra.redaction import redacted
+from pipeline.models import in_store, pinned
 from pipeline.tracking.tracker import RunHandle
 from pipeline.training.config import TrainConfig
-from pipeline.training.initial_weights import check_initial_weights, is_checkpoint
-from pipeline.training.pose_statistics import pose_statistics, scorable
+from pipeline.training.initial_weights import Parent, check_initial_weights
 from pipeline.training.validation import SELECT_BY
 
 
@@ -90,16 +91,15 @@ def training_job(config: TrainConfig) -> TrainJob:
         config,
         data=tuple(map(absolute_storage, config.data)),
         val=config.val and absolute_storage(config.val),
-        pretrained=config.pretrained and absolute_storage(config.pretrained),
     )
+    config = _absolute_weights(config)
     model, recipe = config.model.build(), config.ingest.build()
     manifests = [load_manifest(data) for data in config.data]
     repeat = config.repeat or (1,) * len(manifests)
     train = [data_set(f, m, "train", n) for f, m, n in zip(config.data, manifests, repeat, strict=True)]
     if (rows := sum(part.rows for part in train)) < config.images_per_step:
         raise ValueError(f"data has {rows} training images, wanted at least one step of {config.images_per_step}")
-    if config.pretrained is not None:
-        check_initial_weights(config.pretrained, model)
+    parent = check_initial_weights(config.pretrained, model, config.cluster.tracking_uri)
     val, validated = config.val or config.data[0], manifests[0] if config.val is None else load_manifest(config.val)
     val_rows = _val_rows(config, val, validated, model.skeleton)
     if val_rows:
@@ -116,13 +116,25 @@ def training_job(config: TrainConfig) -> TrainJob:
         score_threshold=model.score_threshold,
         unsupervised_joints=statistics.unsupervised_joints,
         recipe=recipe.to_json(),
-        data=_data(manifests, config.pretrained),
+        data=_data(manifests, parent),
         code_version=code_version(),
         mean_pose=tuple(tuple(joint) for joint in statistics.mean_pose.tolist()),
+        origin=None if parent is None else parent.info.origin,
     )
     validated_on = f"{validated.source} {validated.fingerprint}" if val_rows else None
-    trained_on = _trained_on(config.data, manifests, config.pretrained)
+    trained_on = _trained_on(config.data, manifests, parent)
     return TrainJob(config, info, train, val_rows, trained_on, manifests, validated_on)
+
+
+def _absolute_weights(config: TrainConfig) -> TrainConfig:
+    """The training with an absolute address of its initial weights, which means the same on all machines and later."""
+    if config.pretrained is None:
+        return config
+    if not in_store(config.pretrained):
+        return replace(config, pretrained=absolute_storage(config.pretrained))
+    _, uri = config.cluster.locations()
+    cluster = replace(config.cluster, tracking_uri=uri)
+    return replace(config, pretrained=pinned(config.pretrained, uri), cluster=cluster)
 
 
 def _images(manifest: Manifest, split: str) -> int:
@@ -189,7 +201,7 @@ def _statistics(folder: str, manifest: Manifest, split: str) -> JointStatistics:
     return statistics
 
 
-def _data(manifests: Sequence[Manifest], pretrained: str | None) -> dict[str, Any]:
+def _data(manifests: Sequence[Manifest], parent: Parent | None) -> dict[str, Any]:
     """The data that the model will have been trained on: those of its initial checkpoint, then the training's."""
     data: dict[str, Any] = {
         "sources": [m.source for m in manifests],
@@ -197,16 +209,16 @@ def _data(manifests: Sequence[Manifest], pretrained: str | None) -> dict[str, An
         "terms": [m.terms for m in manifests],
         "split": "train",
     }
-    if pretrained is None or not is_checkpoint(pretrained):
+    if parent is None:
         return data
-    earlier = load_info(pretrained).data
+    earlier = parent.info.data
     for name in ("sources", "fingerprints", "terms"):
         data[name] = [*earlier[name], *(value for value in data[name] if value not in earlier[name])]
     return data
 
 
 def _trained_on(
-    folders: Sequence[str], manifests: Sequence[Manifest], pretrained: str | None
+    folders: Sequence[str], manifests: Sequence[Manifest], parent: Parent | None
 ) -> tuple[TrainingFile, ...] | None:
     """Files for every checkpoint, from which evaluation knows all images that the model will have learned from.
 
@@ -216,15 +228,10 @@ def _trained_on(
         ValueError: a folder has neither digest nor index.
     """
     files: dict[str, TrainingFile] = {}
-    if pretrained is not None and is_checkpoint(pretrained):
-        known = training_files(pretrained)
-        if known is None:
-            print(
-                f"{redacted(pretrained)} does not hold the digests ({digest_name('*')}) of all its data: what it was "
-                "trained on is not known, so no evaluation will count as one of unseen images"
-            )
+    if parent is not None:
+        if parent.trained_on is None:
             return None
-        files = {name: TrainingFile(name, join(pretrained, name)) for name in known}
+        files = {file.name: file for file in parent.trained_on}
     for folder, manifest in zip(folders, manifests, strict=True):
         digest = manifest.splits["train"].digest if "train" in manifest.splits else ""
         source = join(folder, digest or INDEX)

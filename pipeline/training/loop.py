@@ -177,7 +177,8 @@ def _state(job: TrainJob, batches: TrainingBatches, progress: TrainingProgress, 
     step = TrainStep(job.info.model)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        initialise(step, config.pretrained, config.optim.start_at_mean, batches.first_images(PRIOR_IMAGES))
+        first = batches.first_images(PRIOR_IMAGES)
+        initialise(step, config.pretrained, config.cluster.tracking_uri, config.optim.start_at_mean, first)
     step.to(worker.device)
     channels_last(step)
     if config.optim.recompute_backbone:

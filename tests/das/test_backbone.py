@@ -1,6 +1,4 @@
-import http.server
 import math
-import threading
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from das.config import BACKBONE_NAMES
 
 
 def built(name, width=64):
-    return BACKBONES[name].build(width, 2)
+    return BACKBONES[name](width, 2)
 
 
 def torchvision_shapes(name):
@@ -83,14 +81,6 @@ def test_mspn_trains_all_that_its_output_depends_on(stages):
     assert frozen and all(k.startswith(f"multi_stage_mspn.{stages - 1}.upsample.up4.") for k in frozen)
 
 
-def imagenet_file(folder, name="resnet18"):
-    """A file like torchvision's: random weights and a classifier."""
-    torch.manual_seed(3)
-    state = {k: v + torch.rand_like(v) if v.is_floating_point() else v for k, v in built(name).state_dict().items()}
-    torch.save({**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, folder / "weights.pth")
-    return state
-
-
 @pytest.mark.parametrize("name", BACKBONES)
 def test_convolutions_start_with_the_spread_that_keeps_gradients(name):
     """He et al. (ICCV 2015), eq. 14: standard deviation sqrt(2 / (k^2 d)) for d filters of k x k."""
@@ -100,55 +90,6 @@ def test_convolutions_start_with_the_spread_that_keeps_gradients(name):
             spread = math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
             sure = 5 / math.sqrt(2 * layer.weight.numel())  # standard errors of a measured deviation
             assert layer.weight.std().item() == pytest.approx(spread, rel=sure)
-
-
-def test_imagenet_weights_load_from_a_file(tmp_path):
-    state = imagenet_file(tmp_path)
-    model = built("resnet18")
-    model.load_imagenet(tmp_path / "weights.pth")
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-
-
-def test_imagenet_weights_load_from_a_url(tmp_path, monkeypatch):
-    state = imagenet_file(tmp_path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(tmp_path))
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        model = built("resnet18")
-        model.load_imagenet(f"http://127.0.0.1:{server.server_port}/weights.pth")
-        server.shutdown()
-    assert torch.equal(model.layer3[0].conv1.weight, state["layer3.0.conv1.weight"])
-
-
-def test_unfit_imagenet_weights_are_refused(tmp_path):
-    imagenet_file(tmp_path)
-    with pytest.raises(ValueError, match="no file"):
-        built("resnet18").load_imagenet(tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="does not fit"):
-        built("resnet18", width=32).load_imagenet(tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="does not fit"):
-        built("resnet34").load_imagenet(tmp_path / "weights.pth")
-
-
-@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if not entry.imagenet])
-def test_a_backbone_without_imagenet_files_refuses_those_of_resnets(name, tmp_path):
-    imagenet_file(tmp_path, "resnet50")
-    with pytest.raises(ValueError, match=r"does not fit this \w+"):
-        built(name).load_imagenet(tmp_path / "weights.pth")
-
-
-@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if entry.imagenet])
-def test_a_backbone_with_imagenet_files_has_the_names_of_torchvision(name):
-    with torch.device("meta"):
-        assert built(name).state_dict().keys() == torchvision_shapes(name).keys()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mspn"])

@@ -118,6 +118,9 @@ def test_wrong_folders_and_missing_files_are_named(copy):
     refused(lambda: load_model(copy), "config.json", "missing")
 
 
+ORIGIN = {"file": "a.pth", "sha256": "0" * 64, "experiment": "panoptic", "trained_on": ["panoptic/train"]}
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -130,7 +133,12 @@ def test_wrong_folders_and_missing_files_are_named(copy):
         (lambda v: v.update(unsupervised_joints=["tail"]), ("tail", "wanted some of")),
         (lambda v: v["data"].pop("terms"), ("data", "terms")),
         (lambda v: v["mean_pose"].pop(), ("mean_pose", "15 x 3")),
-        (lambda v: v.update(mean_pose=None), ("config.json",)),
+        (lambda v: v.update(mean_pose=None), ("mean_pose = None", "15 x 3")),
+        (
+            lambda v: v.update(origin={"file": "a.pth"}),
+            ("origin", "missing fields ['experiment', 'sha256', 'trained_on']"),
+        ),
+        (lambda v: v.update(origin={**ORIGIN, "sha256": 7}), ("sha256 = 7",)),
         (lambda v: v["test_size"].pop("long_side"), ("long_side",)),
         (lambda v: v["test_size"].update(short_side=999), ("short_side = 999",)),
         (lambda v: v["model"].pop("strides"), ("missing fields ['strides']",)),

@@ -1,19 +1,22 @@
 """The whole network: against the recorded release, its shapes, its modes and low precision."""
 
-import json
-import zlib
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
 from das.config import VARIANTS, DASConfig, small
 from das.model import DAS
 from das.recursive_update import ReleaseLayer, update_dense
-from das.release.weights import load_official, to_official
-from tests.das.model_cases import RELEASES, everything, randomize, release_flows
+from das.release.weights import RELEASES, load_official, to_official
+from tests.das.model_cases import (
+    assert_recorded_outputs,
+    everything,
+    randomize,
+    recorded_state,
+    release_flows,
+)
 
 
 def tiny(**changes):
@@ -24,76 +27,12 @@ def tiny(**changes):
 # The release
 
 
-def recipe(key, shape, seed):
-    """The recorded models' weights: a seeded function of the release's tensor name (golden/model/README.md)."""
-    random = np.random.RandomState((zlib.crc32(key.encode()) + seed) % 2**32)
-    u = random.random_sample(int(np.prod(shape)) if len(shape) else 1)
-    leaf = key.rsplit(".", 1)[-1]
-    if leaf == "num_batches_tracked":
-        return np.zeros(shape, dtype=np.int64)
-    if leaf == "running_var":
-        v = 0.5 + u
-    elif leaf == "running_mean":
-        v = 0.2 * (u - 0.5)
-    elif leaf == "scale":
-        v = 0.8 + 0.4 * u
-    elif len(shape) >= 2:
-        gain = 0.3 if "conv_offset" in key else (1.5 if ".t." in key or ".s." in key else 6.0)
-        v = (2 * u - 1) * np.sqrt(gain / np.prod(shape[1:]))
-    elif leaf == "weight":
-        v = 0.3 + 0.4 * u
-    else:
-        v = 0.2 * (u - 0.5)
-    return v.reshape(shape).astype(np.float32)
-
-
 @pytest.mark.golden
 @pytest.mark.parametrize("name", RELEASES)
 def test_whole_models_match_the_release(golden, name):
-    config = RELEASES[name]()
-    info = json.loads((golden / "model" / f"G_recipe_exp_{name}.json").read_text())
-    want = {k: torch.from_numpy(v) for k, v in np.load(golden / "model" / f"G_full_model_exp_{name}.npz").items()}
-    model, flows = DAS(config).eval(), release_flows()
-    state = {}
-    for key, value in to_official(model, flows).items():
-        constant = key.endswith(".mask")
-        state[key] = value if constant else torch.from_numpy(recipe(key, tuple(value.shape), info["seed"]))
-    for key, (total, magnitude) in info["probe_sum_abssum"].items():
-        tensor = state[key].double()
-        assert tensor.abs().sum().item() == pytest.approx(magnitude, rel=1e-6), key
-        assert tensor.sum().item() == pytest.approx(total, rel=1e-6, abs=1e-6 * max(magnitude, 1)), key
-    load_official(state, model, flows)
-
-    def check(value, label, tolerance):
-        """Against recorded maps: whole, or their first channels with every channel's mean and deviation."""
-        assert any(k.startswith(label) for k in want), label
-        for key, expected in want.items():
-            if key == label or key.startswith(f"{label}_ch0_"):
-                got = value[:, : expected.shape[1]]
-            elif key == f"{label}_chmean":
-                got = value.mean((0, 2, 3))
-            elif key == f"{label}_chstd":
-                got = value.std((0, 2, 3))
-            else:
-                continue
-            torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
-
-    # The release's test units: root depth in f' x annotation unit, joint offsets in pixels and annotation units.
-    depth_factor, z_norm = {"panoptic": (20, 50), "mupots": (1, 50)}[name]
-    with torch.no_grad():
-        maps = model.backbone(want["image"], stride4=True)
-        for i, value in enumerate(maps):
-            check(value, f"backbone{i}", 1e-4)
-        for i, value in enumerate(model.fpn(maps[1:])):
-            check(value, f"fpn{i}", 1e-4)
-        output = model(want["image"])
-    for i, stride in enumerate(config.strides):
-        level = output.levels[i]
-        root = level.root / torch.tensor([1, 1, depth_factor])[:, None, None]
-        joints = update_dense(output.updates[i]) * torch.tensor([stride, stride, z_norm])[:, None, None]
-        check(level.confidence, f"cls{i}", 1e-3)
-        check(level.centerness, f"cen{i}", 1e-3)
-        check(torch.cat((root, joints.flatten(1, 2)), dim=1), f"pose{i}", 1e-3)
+    model, flows = DAS(RELEASES[name]()).eval(), release_flows()
+    load_official(recorded_state(golden, name, to_official(model, flows)), model, flows)
+    assert_recorded_outputs(golden, name, model)
 
 
 # Shapes, switches, modes

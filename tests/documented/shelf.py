@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+import torch
 
 from das.camera import CameraSource, intrinsics_from_fov
+from das.config import paper_resnet50, release_panoptic
 from das.decode import People
 from das.predictor import Prediction
 from das.skeleton import MUCO21, MUPOTS17, PANOPTIC15
@@ -31,6 +33,7 @@ from tests.pipeline.data.original_layouts import jpeg, write_muco, write_panopti
 from tests.pipeline.evaluation.evaluation_cases import write_prepared
 from tests.pipeline.evaluation.rescore_cases import mupots, noisy, rows_of
 from tests.pipeline.registry.promotion_cases import MODEL, Place, checkpoint_of, prepare, write_evaluation
+from tests.pipeline.weights.weight_files import mmpose_file, official_file, weights_of
 
 _STUDIO = StudioConfig(
     width=128,
@@ -51,8 +54,8 @@ _STUDIO = StudioConfig(
 class Shelf:
     """Makes each thing when it is first asked for, and puts it into a site under the name that a page uses."""
 
-    def __init__(self, folder: Path, studio: Path) -> None:
-        self._folder, self.studio = folder, studio
+    def __init__(self, folder: Path, studio: Path, golden: Path) -> None:
+        self._folder, self.studio, self._golden = folder, studio, golden
 
     # ---- what is put into a site ----
 
@@ -111,6 +114,13 @@ class Shelf:
             out = write_evaluation(checkpoint, _place(site, data), self._folder / f"{site.bucket[5:]}-{i}")
             shutil.copy(out / "predictions.parquet", site.folder / name)
 
+    def weights(self, site: Site) -> None:
+        """release.pth, as the official training writes it, and files of backbones of eight channels."""
+        os.link(self._release, site.folder / "release.pth")
+        mspn = weights_of(replace(release_panoptic(), backbone_width=8))
+        mmpose_file(site.folder / "2xmspn50_coco_256x192-c8765a5c_20201123.pth", mspn)
+        torch.save(weights_of(replace(paper_resnet50(), backbone_width=8)), site.folder / "resnet50-0676ba61.pth")
+
     def mupots_model(self, site: Site) -> None:
         """runs/mupots/best, a model of 21 joints."""
         checkpoint_of(site.folder / "runs/mupots/best", config=replace(MODEL, skeleton=MUCO21))
@@ -147,6 +157,11 @@ class Shelf:
         else:
             render_layout(_STUDIO, root, workers=1, layout="coco")
         return root
+
+    @cached_property
+    def _release(self) -> Path:
+        official_file(self._golden, "panoptic", self._folder / "release.pth")
+        return self._folder / "release.pth"
 
     @cached_property
     def _people(self) -> Path:

@@ -9,8 +9,8 @@ import torch
 from das.config import release_panoptic
 from das.criterion import Criterion
 from das.model import DAS
-from das.release.weights import flows_of, load_official, official_key, read_official, to_official
-from tests.das.model_cases import RELEASES, everything, randomize, release_flows
+from das.release.weights import RELEASES, experiment_of, flows_of, load_official, official_key, to_official
+from tests.das.model_cases import everything, randomize, release_flows
 
 
 @pytest.mark.golden
@@ -42,11 +42,10 @@ def tiny_release():
     return replace(release_panoptic(), backbone_width=8, mspn_stages=1, fpn_channels=32)
 
 
-def test_official_weights_survive_the_round_trip(tmp_path):
+def test_official_weights_survive_the_round_trip():
     model, flows = randomize(DAS(tiny_release())), release_flows()
-    torch.save({"state_dict": to_official(model, flows), "meta": {"epoch": 22}}, tmp_path / "release.pth")
     other, other_flows = DAS(tiny_release()), release_flows()
-    load_official(read_official(tmp_path / "release.pth"), other, other_flows)
+    load_official(to_official(model, flows), other, other_flows)
     for a, b in ((model, other), *((flows[k], other_flows[k]) for k in flows)):
         assert a.state_dict().keys() == b.state_dict().keys()
         assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
@@ -57,22 +56,36 @@ def test_official_weights_survive_the_round_trip(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_unfit_official_weights_are_refused_and_nothing_is_loaded(tmp_path):
+def test_unfit_official_weights_are_refused_and_nothing_is_loaded():
     model, flows = DAS(tiny_release()), release_flows()
     good = {k: v + 1 for k, v in to_official(model, flows).items()}
     first = model.state_dict()["backbone.top.top.0.conv.weight"].clone()
-    lacking = {k: v for k, v in good.items() if k != "neck.fpn_convs.0.conv.weight"}
-    with pytest.raises(ValueError, match="missing neck.fpn_convs.0.conv.weight"):
+    lacking = {k: v for k, v in good.items() if not k.startswith("neck.fpn_convs.0.conv")}
+    with pytest.raises(ValueError, match=r"of 15 joints: 1 missing \(neck.fpn_convs.0.conv.weight\)$"):
         load_official(lacking, model, flows)
-    with pytest.raises(ValueError, match="unknown bbox_head.extra"):
-        load_official({**good, "bbox_head.extra": torch.zeros(1)}, model, flows)
-    with pytest.raises(ValueError, match="bbox_head.conv_cls.bias: shape"):
+    more = {f"bbox_head.extra{i}": torch.zeros(1) for i in range(4)}
+    with pytest.raises(ValueError, match=r"4 unused \(bbox_head.extra0, bbox_head.extra1, bbox_head.extra2, \.\.\.\)$"):
+        load_official({**good, **more}, model, flows)
+    with pytest.raises(ValueError, match=r"1 of another shape \(bbox_head.conv_cls.bias \(2,\) for \(1,\)\)"):
         load_official({**good, "bbox_head.conv_cls.bias": torch.zeros(2)}, model, flows)
+    with pytest.raises(ValueError, match=r"^bbox_head.conv_cls.bias holds NaN or infinity$"):
+        load_official({**good, "bbox_head.conv_cls.bias": torch.full((1,), torch.nan)}, model, flows)
     assert torch.equal(model.state_dict()["backbone.top.top.0.conv.weight"], first)
-    with pytest.raises(ValueError, match="no file"):
-        read_official(tmp_path / "none.pth")
-    torch.save({"weights": {}}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no 'state_dict'"):
-        read_official(tmp_path / "other.pth")
     with pytest.raises(ValueError, match="no tensor like"):
         official_key("optimizer.step")
+
+
+def test_counts_of_batches_may_be_missing():
+    model, flows = DAS(tiny_release()), release_flows()
+    state = {k: v + 1 for k, v in to_official(model, flows).items() if not k.endswith("num_batches_tracked")}
+    load_official(state, model, flows)
+    assert torch.equal(model.backbone.top.top[0].conv.weight, state["backbone.top.top.0.conv.weight"])
+
+
+def test_an_experiment_is_recognised_by_its_number_of_joints():
+    key = "bbox_head.conv_poses.0.weight"
+    assert [experiment_of({key: torch.zeros(3 * joints, 256, 1, 1)}) for joints in (15, 21)] == ["panoptic", "mupots"]
+    with pytest.raises(ValueError, match=r"another network's: another bbox_head.conv_poses.0.weight of \(51, 9\)"):
+        experiment_of({key: torch.zeros(51, 9)})
+    with pytest.raises(ValueError, match=r"no bbox_head.* among 2 tensors of layer1, fc; wanted a whole model"):
+        experiment_of({"layer1.0.conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)})

@@ -11,9 +11,9 @@ from das.recipe import ours, release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, SKELETONS, Skeleton, skeleton_named
 from das.transforms import convert_labels, convert_values, recipe_conversion
 from pipeline.data.joint_statistics import JointStatistics
+from pipeline.data.pose_statistics import pose_statistics, scorable
 from pipeline.data.record import UNLABELLED
 from pipeline.evaluation.ground_truth import strict_truth
-from pipeline.training.pose_statistics import pose_statistics, scorable
 from tests.pipeline.data.records import record
 
 BIRD = Skeleton("bird", ("beak", "l wing", "r wing"), (("beak", "l wing"),), ("beak",))

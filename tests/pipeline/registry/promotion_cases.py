@@ -41,8 +41,13 @@ NAME = "das-demo"
 MODEL = replace(BASE, oks_threshold=1.0)
 
 
-def checkpoint_of(folder: Path, off: float = 0.0, code: str = "0", config=MODEL, seen=(), trained: bool = True) -> Path:
-    """A checkpoint whose poses are wrong by ``off`` times a fixed pattern; ``code`` makes equal ones differ."""
+def checkpoint_of(
+    folder: Path, off: float = 0.0, code: str = "0", config=MODEL, seen=(), trained: bool = True, **about
+) -> Path:
+    """A checkpoint whose poses are wrong by ``off`` times a fixed pattern; ``code`` makes equal ones differ.
+
+    ``about`` are fields of its description.
+    """
     torch.manual_seed(0)
     model = DAS(config)
     pose = torch.randn(config.n_joints, 3) * torch.tensor([1.5, 1.5, 0.3])
@@ -60,6 +65,7 @@ def checkpoint_of(folder: Path, off: float = 0.0, code: str = "0", config=MODEL,
         code_version=code,
         mean_pose=tuple((0.0, 0.0, 0.0) for _ in range(config.n_joints)),
     )
+    info = replace(info, **about)
     save_model(folder, model, info)
     if trained:
         save_training_state(folder, {"epoch": 3})
@@ -84,7 +90,7 @@ def truth_of(checkpoint: Path, sequences: int = 4, moments: int = 3) -> list[Rec
             frame=frame,
             split="test",
             activity=("haggling", "mafia")[i % 2],
-            skeleton=predictor.skeleton.name,
+            skeleton=predictor.skeleton.text,
             image=image,
             image_sha256=hashlib.sha256(image).hexdigest(),
             height=HEIGHT,

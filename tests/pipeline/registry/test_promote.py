@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from das.skeleton import MUCO21
+from das.model_info import Origin, load_info
+from das.skeleton import MUCO21, Skeleton
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.predictions_file import PredictionSet
 from pipeline.evaluation.rescore import rescore
 from pipeline.infra.files import write_json
 from pipeline.models import fingerprint, resolve_model
 from pipeline.registry.champion_lock import champion_lock, queue_name
-from pipeline.registry.config import History, RegistryConfig, Rollback
+from pipeline.registry.config import DefaultGate, History, RegistryConfig, Rollback
+from pipeline.registry.gate import Gate
 from pipeline.registry.promote import promote
 from pipeline.registry.queries import run_command
 from pipeline.tracking.tracker import Tracker
@@ -106,6 +108,43 @@ def test_scores_computed_again_from_the_predictions_are_accepted_for_promotion(p
         )
     )
     assert promote(replace(config, scores=again)).champion
+
+
+# ---- any name, any joints, weights from elsewhere ----
+
+OWN = Skeleton("own4", ("neck", "mid_hip", "l_knee", "r_knee"), (("mid_hip", "neck"),), ("mid_hip",))
+
+
+def test_a_model_of_own_joints_is_promoted_under_a_new_name_whose_versions_keep_its_joint_set(place, tmp_path):
+    own = replace(MODEL, skeleton=OWN)
+    place.prepared = write_prepared(tmp_path / "own", truth_of(checkpoint_of(tmp_path / "right", config=own)))
+    candidate = replace(place.candidate("mine", 2.0, config=own), name="kitchen-4")
+    gate = run_command(RegistryConfig(DefaultGate("kitchen-4")))
+    assert json.loads(gate) == Gate().to_json()
+    assert promote(candidate).summary().splitlines()[0] == "kitchen-4 version 1 promoted; champion is version 1"
+    assert load_info(resolve_model("models:/kitchen-4@champion", place.uri)).model.skeleton == OWN
+    refused(lambda: promote(replace(candidate, name=NAME)), "predicts the joint set own4, versions of das-demo predict")
+    renamed = replace(OWN, joints=("neck", "mid_hip", "l_ankle", "r_ankle"))
+    other = replace(place.candidate("other", 2.0, config=replace(MODEL, skeleton=renamed)), name="kitchen-4")
+    refused(lambda: promote(other), "own4 (neck, mid_hip, l_ankle, r_ankle), versions of kitchen-4", "l_knee, r_knee)")
+
+
+def test_imported_weights_are_promoted_with_a_run_of_their_own_and_what_is_not_known_is_said(place):
+    origin = Origin("latest.pth", "0" * 64, "panoptic", ("panoptic/train",))
+    data = {"sources": ["panoptic"], "fingerprints": [], "terms": ["research only"], "split": "train"}
+    imported = checkpoint_of(place.folder / "imported", 2.0, origin=origin, data=data, trained=False)
+    (imported / "training_index.parquet").unlink()
+    config = place.config(imported, place.evaluated(imported, "imported"))
+    assert promote(config).champion and promote(replace(config, name="das-panoptic")).champion
+    versions = [place.store.client().get_model_version(name, "1") for name in (NAME, "das-panoptic")]
+    assert versions[0].run_id == versions[1].run_id, "one run for one file"
+    assert "passed, disjoint from training: the model comes from latest.pth" in versions[0].description
+    assert "cannot be checked" in versions[0].description
+    assert place.store.client().get_run(versions[0].run_id).data.params["origin.file"] == "latest.pth"
+
+
+def test_a_name_that_cannot_be_searched_for_is_refused(place):
+    refused(lambda: promote(place.config("m", "s", name="das-demo.queue")), "registered name = 'das-demo.queue'")
 
 
 # ---- against a champion ----

@@ -44,7 +44,7 @@ from tests.pipeline.training.training_cases import tiny, tiny_optim, train
         ({"workers": 5}, "data has 32 training images, wanted at least one step of 40"),
         ({"val_images": 0}, "val_images = 0, wanted at least 1"),
         ({"pretrained": "/no/such/weights"}, "pretrained = '/no/such/weights' does not exist"),
-        ({"model": ModelChoice("release_panoptic"), "pretrained": __file__}, "ImageNet files are for ResNets"),
+        ({"model": ModelChoice("release_panoptic"), "pretrained": __file__}, "no file of weights that torch can read"),
     ],
 )
 def test_mistakes_are_refused_before_anything_starts(prepared, change, reason):

@@ -20,6 +20,7 @@ from pipeline.data.digest import found_in, hashes
 from pipeline.data.encoded_image import decode_rgb
 from pipeline.data.joint_statistics import JointStatistics
 from pipeline.data.manifest import QUARANTINE, QUARANTINE_COLUMNS, load_manifest
+from pipeline.data.pose_statistics import pose_statistics
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.convert import convert
 from pipeline.data.prepare.plan import RUN
@@ -28,7 +29,6 @@ from pipeline.data.schema import VERSION
 from pipeline.data.shards import list_shards, read_records
 from pipeline.data.sources import panoptic
 from pipeline.infra.columns import read_columns
-from pipeline.training.pose_statistics import pose_statistics
 from tests.pipeline.data.original_layouts import jpeg, write_coco, write_custom, write_mupots, write_panoptic
 from tests.pipeline.data.prepare.conversions import SMALL, config, files
 from tests.pipeline.data.test_encoded_image import tagged

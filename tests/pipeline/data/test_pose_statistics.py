@@ -7,7 +7,7 @@ import numpy as np
 from das.recipe import ours, release_panoptic_recipe
 from das.skeleton import COCO17, COCO19, MPI15, MUPOTS17, PANOPTIC15, conversion, skeleton_named
 from pipeline.data.joint_statistics import JointStatistics
-from pipeline.training.pose_statistics import pose_statistics
+from pipeline.data.pose_statistics import pose_statistics
 from tests.pipeline.data.records import record
 
 
