@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 _FIRST_SPEED = 1.0
 """Spread of the velocity of a person who appears, in seconds of acceleration: 1 m/s, and 5 m/s of joints."""
@@ -120,6 +119,8 @@ def track(frames: Sequence[Detections], config: TrackConfig = TrackConfig()) -> 
     Raises:
         ValueError: times that do not rise.
     """
+    from scipy.optimize import linear_sum_assignment  # here: `--help` reads the settings above without its import
+
     times = np.array([frame.time for frame in frames])
     if (np.diff(times) <= 0).any():
         raise ValueError(f"frame {int(np.argmax(np.diff(times) <= 0)) + 1} is not later than the one before")

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from das.bvh import bvh
 from das.fields import check_values
 from das.skeleton import Skeleton
 from das.tracks import Detections, Track, TrackConfig, track
@@ -82,6 +81,8 @@ def track_videos(config: TracksConfig) -> None:
         ValueError: a file is missing, was not written by `das predict`, is damaged (names the line), or an output
             cannot be written or was not written by this program. All files are read before the first is written.
     """
+    from das.bvh import bvh  # here: it imports scipy, which `--help` does not wait for
+
     out, files = Path(config.out), [Path(name) for name in config.results]
     names = [file.stem for file in files]
     for name in names:
