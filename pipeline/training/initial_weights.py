@@ -77,7 +77,7 @@ def check_initial_weights(pretrained: str | None, model: DASConfig, tracking_uri
             )
         return parent
     if "://" not in pretrained and not Path(pretrained).exists():
-        raise ValueError(f"pretrained = {pretrained!r} does not exist, wanted a checkpoint folder, a file or a URI")
+        raise ValueError(f"pretrained = {pretrained!r} does not exist, wanted a checkpoint folder, a file or a URL")
     if not pretrained.startswith(("http://", "https://")):
         print(read_backbone(pretrained, model).text)
     return None

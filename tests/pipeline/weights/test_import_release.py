@@ -143,7 +143,7 @@ def test_another_network_experiment_or_folder_and_unfit_data_are_refused(place, 
     torch.save({"bbox_head.conv_poses.0.weight": torch.zeros(45, 256, 1, 1)}, tmp_path / "part.pth")
     part = ["import-release", str(tmp_path / "part.pth")]
     refused(
-        capsys, [*part, *out, "--experiment", "mupots"], "model of 21 joints", "1620 missing", "(45, 256, 1, 1) for"
+        capsys, [*part, *out, "--experiment", "mupots"], "model of 21 joints", "1417 missing", "(45, 256, 1, 1) for"
     )
     refused(capsys, [*part, "--out", str(place)], "wanted a new or empty folder")
     refused(capsys, [*part, "--out", "s3://bucket/out"], "wanted a folder of this machine")
