@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from das.metrics.bootstrap import blocks, interval
+from das.metrics.operating_points import best_threshold
 from das.metrics.panoptic import panoptic_release, panoptic_smap, smap_scale
-from das.metrics.strict import best_threshold, strict
-from das.metrics.tables import root_average_precision
+from das.metrics.root_precision import root_average_precision
+from das.metrics.strict import strict
 
 
 def timed(function, *arguments):

@@ -30,13 +30,10 @@ from das.metrics.tables import (
     chunks,
     distances,
     greedy,
-    mean_per_joint,
     mean_where,
     nearest,
     pairs_within_frames,
-    pck,
     per_frame,
-    ratio,
     required,
     root_aligned,
     root_of,
@@ -55,8 +52,8 @@ GROUPS = {
     "Ankle": (10, 13),
 }
 COLUMNS = (*GROUPS, "Total")
-_EVALUATED = slice(0, 14)
-_NEAR = 150.0  # mm
+EVALUATED = slice(0, 14)
+NEAR = 150.0  # mm
 MATLAB_THRESHOLDS = np.arange(0.0, 151.0, 5.0)
 RELEASE_THRESHOLDS = np.arange(0.0, 200.0, 5.0)
 # A missed person is scored against a pose with every coordinate here, in mm: wrong at every threshold.
@@ -111,7 +108,7 @@ class SequenceCounts:
         """Counts of errors; arguments as in ``score_sequences``."""
         names = np.unique(sequence)
         rows = [errors[counted & (sequence == name)] for name in names]
-        limits = np.array([_NEAR, *thresholds])
+        limits = np.array([NEAR, *thresholds])
         near = [[(found < limit).sum(axis=0) for limit in limits] for found in rows]
         return cls(
             names,
@@ -176,8 +173,8 @@ class Mupots:
         people = per_frame(self.counted, truth.frame, frames)
         found = {}
         for kind, errors in (("rel", self.relative_errors), ("abs", self.absolute_errors)):
-            for name, limits in (("pck", np.array([_NEAR])), ("auc", thresholds)):
-                share = np.mean([(errors[:, _EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
+            for name, limits in (("pck", np.array([NEAR])), ("auc", thresholds)):
+                share = np.mean([(errors[:, EVALUATED] < t).mean(axis=1) for t in limits], axis=0)
                 found[f"{name}_{kind}"] = Ratio(
                     per_frame(np.where(self.counted, share, 0.0), truth.frame, frames), people
                 )
@@ -201,7 +198,7 @@ class Mupots:
 def group_columns(per_joint: np.ndarray) -> np.ndarray:
     """Percent of each joint group and their joint-weighted mean (9,) from shares per joint (17,)."""
     groups = [per_joint[list(joints)].mean() for joints in GROUPS.values()]
-    return 100 * np.array([*groups, per_joint[_EVALUATED].mean()])
+    return 100 * np.array([*groups, per_joint[EVALUATED].mean()])
 
 
 def score_sequences(
@@ -278,35 +275,6 @@ def mupots_matlab(
     if bones:
         poses = rescale_bones(poses, truth.joints_cam[found])
     return _score(truth, match, poses, sequence, everyone, MATLAB_THRESHOLDS)
-
-
-@dataclass(frozen=True)
-class OcclusionTable:
-    """Errors (14,) and pooled, mm, and shares within 150 mm, of the visible or of the occluded joints."""
-
-    joint_mpjpe: np.ndarray
-    mpjpe: float
-    joint_pck: np.ndarray
-    pck: float
-    joints: int
-
-
-def occlusion_tables(
-    errors: np.ndarray, counted: np.ndarray, occluded: np.ndarray
-) -> tuple[OcclusionTable, OcclusionTable]:
-    """The toolbox's two extra tables: (visible joints only, occluded joints only).
-
-    Here 150 mm itself is still right, unlike in the headline.
-
-    Args:
-        errors: (T, 17) mm, of one sequence or several.
-        counted: (T,) bool.
-        occluded: (T, 17) bool, the occlusion labels.
-    """
-    return (
-        _joint_table(errors[counted, _EVALUATED], ~occluded[counted, _EVALUATED]),
-        _joint_table(errors[counted, _EVALUATED], occluded[counted, _EVALUATED]),
-    )
 
 
 # ---- the DAS release ---------------------------------------------------------------------------------
@@ -407,25 +375,4 @@ def _score(
             "rel": SequenceCounts.of(relative, counted, names, thresholds),
             "abs": SequenceCounts.of(absolute, counted, names, thresholds),
         },
-    )
-
-
-def occlusion_sums(errors: np.ndarray, counted: np.ndarray, occluded: np.ndarray) -> np.ndarray:
-    """What the pooled numbers of ``occlusion_tables`` are ratios of, which add up: (2, 3).
-
-    Rows are visible and occluded joints; columns are joints within 150 mm, the sum of errors in mm, and joints.
-    """
-    found = errors[counted, _EVALUATED]
-    parts = (~occluded[counted, _EVALUATED], occluded[counted, _EVALUATED])
-    return np.array([[(found[part] <= _NEAR).sum(), found[part].sum(), part.sum()] for part in parts])
-
-
-def _joint_table(errors: np.ndarray, counted: np.ndarray) -> OcclusionTable:
-    near = np.nextafter(_NEAR, np.inf)  # "<" with this is "<= 150"
-    return OcclusionTable(
-        joint_mpjpe=mean_per_joint(errors, counted),
-        mpjpe=mean_where(errors, counted),
-        joint_pck=pck(errors, near, counted),
-        pck=ratio((errors[counted] <= _NEAR).sum(), counted.sum()),
-        joints=int(counted.sum()),
     )

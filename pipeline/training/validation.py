@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from das.decode import People
 from das.metrics.coverage import residuals
-from das.metrics.strict import best_threshold, strict
+from das.metrics.operating_points import best_threshold
+from das.metrics.strict import strict
 from das.model import DAS
 from das.model_info import ModelInfo
 from das.predictor import Predictor

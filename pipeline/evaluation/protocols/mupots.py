@@ -27,8 +27,8 @@ from das.metrics.mupots import (
     mupots_matlab,
     mupots_paired,
     mupots_release,
-    occlusion_sums,
 )
+from das.metrics.mupots_occlusion import occlusion_sums
 from das.metrics.tables import Predictions, Truth, ratio, root_aligned, root_of
 from das.skeleton import MUPOTS17, conversion
 from pipeline.data.record import Record

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from das.metrics.bootstrap import Clusters, Interval, Ratio, interval
-from das.metrics.strict import OperatingPoint, Strict, matches_gained, only_ignored, points_of
-from das.metrics.tables import NOT_COUNTED, average_precision, distances, near_roots
+from das.metrics.operating_points import OperatingPoint, matches_gained, points_of
+from das.metrics.root_precision import average_precision, near_roots
+from das.metrics.strict import Strict, only_ignored
+from das.metrics.tables import NOT_COUNTED, distances
 from pipeline.evaluation.scored import Scored, Setting
 from pipeline.evaluation.subsets import TITLES, all_subsets, occluded_joints
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics

@@ -16,10 +16,10 @@ from das.metrics.mupots import (
     mupots_matlab,
     mupots_paired,
     mupots_release,
-    occlusion_tables,
     rescale_bones,
     score_sequences,
 )
+from das.metrics.mupots_occlusion import occlusion_tables
 from das.metrics.tables import MISSED, Predictions, Truth, mean_where
 from tests.das.metrics import metric_loops as loops
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from das.metrics.strict import best_threshold, operating_points, strict
+from das.metrics.operating_points import best_threshold, operating_points
+from das.metrics.strict import strict
 from das.metrics.tables import MISSED, NOT_COUNTED, Predictions, Truth
 from tests.das.metrics import metric_loops as loops
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import procrustes as scipy_procrustes
 
+from das.metrics.root_precision import root_average_precision
 from das.metrics.tables import (
     MISSED,
     Predictions,
@@ -21,7 +22,6 @@ from das.metrics.tables import (
     pairs_within_frames,
     pck,
     procrustes,
-    root_average_precision,
 )
 from tests.das.metrics import metric_loops as loops
 

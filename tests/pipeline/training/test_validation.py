@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from das.metrics.strict import OperatingPoint
+from das.metrics.operating_points import OperatingPoint
 from das.model import DAS
 from pipeline.data.data_sets import DataSet
 from pipeline.data.stored_rows import StoredRows, read_rows, spread
