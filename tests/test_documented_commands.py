@@ -61,6 +61,9 @@ SMALLER = {
     "python benchmarks/conversion.py": "--frames 2 --scale 2 --repeats 1".split(),
     "python benchmarks/ingest.py": "--rounds 1 --images 16".split(),
     "python benchmarks/scale.py": "--shards 144".split(),
+    "python benchmarks/train_step.py": [
+        *"--data /data/prepared/panoptic --rounds 1 --steps 20 --width 8 --batch-size 2".split()
+    ],
 }
 
 # Click reads the words as `ray` does, and Ray checks the file as `ray up` does before it asks AWS for anything.
@@ -126,6 +129,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
     ),
     "docs/promotion.md": _promotion,
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
+    "benchmarks/train_step.py": lambda shelf, site: shelf.prepared(site, "/data/prepared/panoptic"),
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
     "jobs/data.py": lambda shelf, site: (
         shelf.prepared(site, "/data/prepared/panoptic"), shelf.in_bucket(site, "panoptic")
