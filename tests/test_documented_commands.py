@@ -7,6 +7,7 @@ jobs, s3://bucket on a server of this machine. Whatever cannot be run here is in
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -200,6 +201,16 @@ def test_the_tables_name_files_and_commands_that_are_there():
     assert not set(GIVEN) - set(FILES), "these files print no commands any more"
     calls = [" ".join(das_words(words)) for block in BLOCKS for words in block.commands]
     assert not [start for start in SMALLER if not any(f"{call} ".startswith(f"{start} ") for call in calls)]
+
+
+def test_the_page_of_benchmarks_lists_every_one_with_the_command_that_its_file_prints():
+    listed = re.findall(
+        r"^\| `((?:\w+=\w+ )?python (benchmarks/\w+\.py))` ", (PROJECT / "docs/benchmarks.md").read_text(), re.M
+    )
+    for command, file in listed:
+        assert f"\n    {command}" in (PROJECT / file).read_text()
+    runnable = (path for path in (PROJECT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+    assert sorted(file for _, file in listed) == sorted(f"benchmarks/{path.name}" for path in runnable)
 
 
 @pytest.mark.slow

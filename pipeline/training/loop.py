@@ -19,6 +19,7 @@ from pipeline.training.progress import TrainingProgress
 from pipeline.training.state import TrainingState
 from pipeline.training.step import Stepper, Worker, batches_of, new_state, set_up
 from pipeline.training.step_log import StepLog
+from pipeline.training.step_trace import StepTrace
 from pipeline.training.validation import NOT_SCORED, SELECT_BY, Validator
 
 # Optimiser steps between two readings of the losses. In between nothing waits for a GPU.
@@ -57,6 +58,9 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
     trained_on = TrainingFiles(job.trained_on or ())
     fp16 = state.scaler.is_enabled()
     log = StepLog(worker.world, config.optim.max_bad_steps, skips=not fp16, tracker=tracker, group=worker.hosts)
+    trace = None
+    if config.profile and worker.rank == 0 and job.run is not None:
+        trace = StepTrace(job.run.folder, worker.device, progress.total_steps - progress.step)
     while not progress.finished:
         state.step.train()
         log.begin_epoch()
@@ -64,6 +68,8 @@ def train_loop(arguments: dict[str, TrainJob]) -> None:
             taken = take_step(parts)
             seconds = taken.seconds
             log.end_step(progress.step, taken.norm, taken.losses, taken.parts)
+            if trace is not None:
+                trace.end_step()
             if progress.step % LOG_EVERY == 0:
                 log.read()
             if progress.step % LOG_EVERY == 0 and log.steps:
