@@ -227,7 +227,7 @@ def _train(config: TrainConfig, argv: Sequence[str]) -> None:
     _check_training(config)
 
     if config.dry_run:
-        from pipeline.training.dry_run import dry_run
+        from pipeline.training.measure.dry_run import dry_run
 
         print(dry_run(config).summary())
         return

@@ -33,9 +33,8 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
 from pipeline.training.loop import train_loop
 from pipeline.training.lost_workers import LostWorkers, would_repeat
-from pipeline.training.ray_snapshot import KeepList, restore_list
-from pipeline.training.run_folder import RunFolder, save_best
-from pipeline.training.step_trace import trace_line
+from pipeline.training.measure.step_trace import trace_line
+from pipeline.training.run_folder import KeepList, RunFolder, restore_list, save_best
 from pipeline.training.validation import SELECT_BY
 
 # Share of time that may go by waiting for images before it is said, and steps after which it is looked at.

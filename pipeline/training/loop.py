@@ -15,11 +15,11 @@ from pipeline.evaluation.train_overlap import TrainingFiles
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob
+from pipeline.training.measure.step_trace import StepTrace
 from pipeline.training.progress import TrainingProgress
 from pipeline.training.state import TrainingState
 from pipeline.training.step import Stepper, Worker, batches_of, new_state, set_up
 from pipeline.training.step_log import StepLog
-from pipeline.training.step_trace import StepTrace
 from pipeline.training.validation import NOT_SCORED, SELECT_BY, Validator
 
 # Optimiser steps between two readings of the losses. In between nothing waits for a GPU.

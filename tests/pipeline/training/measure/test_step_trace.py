@@ -11,7 +11,7 @@ from pipeline.infra.files import read_bytes
 from pipeline.tracking.run_handle import RunHandle
 from pipeline.training import loop
 from pipeline.training.job import training_job
-from pipeline.training.step_trace import STEPS, StepTrace, trace_line
+from pipeline.training.measure.step_trace import STEPS, StepTrace, trace_line
 from tests.pipeline.training.ray_train_stand_in import StandIn
 from tests.pipeline.training.test_loop import equal_states
 from tests.pipeline.training.training_cases import tiny

@@ -10,8 +10,8 @@ import pytest
 from pipeline import cli
 from pipeline.data.shards import list_shards
 from pipeline.infra.cluster import ClusterConfig
-from pipeline.training.dry_run import dry_run
 from pipeline.training.fit import fit
+from pipeline.training.measure.dry_run import dry_run
 from pipeline.training.trials import SweepConfig
 from tests.pipeline.training.training_cases import tiny
 
