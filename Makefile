@@ -25,7 +25,7 @@ lint: .venv
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 bench: .venv
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done

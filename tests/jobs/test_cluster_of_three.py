@@ -65,6 +65,11 @@ class ThreeNodes:
         assert status == 0, said
         return said
 
+    def idle(self) -> bool:
+        """Whether all CPUs are free: those of a driver that has ended come back after a while."""
+        with ray.init(self.cluster.address, ignore_reinit_error=True, log_to_driver=False):
+            return ray.available_resources().get("CPU") == ray.cluster_resources().get("CPU") == 5
+
     def workers(self) -> list[dict]:
         """The training workers that are running."""
         with ray.init(self.cluster.address, ignore_reinit_error=True, log_to_driver=False):
@@ -144,6 +149,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(nodes, uninterrupted,
 def test_an_elastic_training_goes_on_with_the_workers_that_are_left(nodes, uninterrupted, prepared, tmp_path):
     folder, log = tmp_path / "elastic", tmp_path / "elastic.log"
     elastic = OF_TWO | {"workers": "1:2", "cpus-per-worker": 2, "checkpoint-steps": 2}
+    wait_for(nodes.idle, "a cluster that is idle")  # else it would start with one worker
     driver = nodes.drive(tmp_path, "elastic", prepared, **elastic)
     try:
         wait_for(lambda: driver.poll() is not None or len(nodes.workers()) == 2, "a training of two workers")

@@ -132,7 +132,7 @@ def test_of_a_busy_cluster_doctor_tells_what_is_awaited_and_which_job_holds_it(c
     status, lines = said(capsys, joined, tmp_path, workers=2)
     assert status == 1
     (line,) = [line for line in lines if line.startswith("note")]
-    assert line.startswith("note  waiting for 2 CPU (3 asked, 1 of 4 free), held by job ")
+    assert line.startswith("note  waiting for 1 CPU (2 asked, 1 of 4 free), held by job ")
     assert re.search(rf", process {holder.pid} on [\d.]+\): 3$", line), line
 
 
@@ -151,8 +151,8 @@ def test_doctor_refuses_a_cluster_that_is_too_small_a_storage_that_cannot_be_wri
     capsys, joined, tmp_path
 ):
     for options, wanted in (
-        ({"workers": 9}, "fault needs 9 workers x 1 CPU + 1 CPU for data, the cluster has 4 CPU"),
-        ({"gpu": True}, "fault needs 1 worker x 1 CPU + 1 GPU + 1 CPU for data, the cluster has 4 CPU + 0 GPU"),
+        ({"workers": 9}, "fault needs 9 workers x 1 CPU, the cluster has 4 CPU"),
+        ({"gpu": True}, "fault needs 1 worker x 1 CPU + 1 GPU, the cluster has 4 CPU + 0 GPU"),
         ({"cluster": {"storage": "/sys/das"}}, "fault storage /sys/das cannot be written: "),
         (
             {"cluster": {"tracking_uri": "http://127.0.0.1:9"}},
@@ -167,15 +167,15 @@ def test_doctor_refuses_a_cluster_that_is_too_small_a_storage_that_cannot_be_wri
 def test_doctor_finds_nothing_wrong_with_an_idle_cluster(capsys, joined, tmp_path, prepared):
     status, lines = said(capsys, joined, tmp_path, data=(str(prepared),))
     assert status == 0 and all(line.startswith("ok ") for line in lines), lines
-    assert "ok    CPU: 2 asked, 4 of 4 free" in lines and f"ok    data {prepared} can be read" in lines
+    assert "ok    CPU: 1 asked, 4 of 4 free" in lines and f"ok    data {prepared} can be read" in lines
     assert not (tmp_path / "results").exists(), "what was made for the check is removed"
 
 
 def test_doctor_of_a_local_ray(tmp_path, prepared):
-    words = [sys.executable, str(PROJECT / "jobs/doctor.py"), "cluster", "--data", str(prepared), "--workers", "2"]
+    words = [sys.executable, str(PROJECT / "jobs/doctor.py"), "cluster", "--data", str(prepared), "--workers", "3"]
     words += ["--cluster.num-cpus", "2", "--cluster.object-store-mb", "100"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAS_", "RAY_ADDRESS", "MLFLOW_"))}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert "fault needs 2 workers x 1 CPU + 1 CPU for data, the cluster has 2 CPU" in done.stdout
+    assert "fault needs 3 workers x 1 CPU, the cluster has 2 CPU" in done.stdout
     assert f"ok    storage {tmp_path}/runs can be written" in done.stdout and not list(tmp_path.iterdir())
