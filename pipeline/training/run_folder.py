@@ -108,7 +108,11 @@ class KeepList(UserCallback):
         self._list, self._copy = join(folder, _LIST), join(folder, _COPY)
 
     def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-        """Called after all workers have reported. Ray deletes a checkpoint only once a list without it is written."""
+        """Called after all workers have reported, and after Ray has written its list.
+
+        What fails there leaves a copy of the list before, all of whose checkpoints are there: Ray deletes one only once
+        a list without it is written.
+        """
         if exists(self._list):
             write_bytes(self._copy, read_bytes(self._list))
 
