@@ -59,9 +59,8 @@ def test_a_mistake_in_the_data_is_the_line_that_a_training_would_end_with(local_
     where = ClusterConfig(storage=str(tmp_path / "runs"))
     config = tiny(tmp_path / "data", cluster=where)
     # As tests/jobs/test_cluster_of_three.py has it of a whole training.
-    with pytest.raises(ValueError, match=r"/data/train/shard-.*\.parquet") as said:
+    with pytest.raises(ValueError, match=r"^/.*/data/train/shard-.*\.parquet: row group 0 cannot be read"):
         dry_run(config)
-    assert "\n" not in str(said.value)
     assert not (tmp_path / "runs").exists()
 
 
