@@ -98,7 +98,8 @@ def load_training_state(folder: str | Path, device: torch.device | str = "cpu") 
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common type for truncated, foreign and unsafe files
-        raise ValueError(f"{path} is no training state: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file there is no text
+        raise ValueError(f"{path} is no training state: {reason}") from error
 
 
 def fresh_tensors(folder: str | Path, model: DASConfig) -> tuple[str, ...]:

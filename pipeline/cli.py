@@ -44,7 +44,12 @@ def doctor(argv: Sequence[str]) -> None:
     _, job = panoptic_presets().get(preset.values[0] if preset else "small", (None, None))
     if job is not None:
         default = replace(
-            default, data=job.data, workers=job.fewest_workers, gpu=job.gpu, cpus_per_worker=job.cpus_per_worker
+            default,
+            data=job.data,
+            workers=job.fewest_workers,
+            gpu=job.gpu,
+            cpus_per_worker=job.cpus_per_worker,
+            decode_on=job.ingest.decode_on,
         )
     commands = {"data": DoctorConfig, "cluster": ClusterDoctorConfig}
     config = choose_command("das doctor", commands, argv, cluster=default)
@@ -95,26 +100,14 @@ def train_panoptic(argv: Sequence[str]) -> None:
     """Train for Panoptic (15 joints), with COCO beside it if given: release, ours, paper or small."""
     from pipeline.training.presets import panoptic_presets
 
-    config = _chosen("das train-panoptic", panoptic_presets(), argv)
-    _require_data(config.data, argv)
-    _check_training(config)
-
-    from pipeline.training.fit import fit
-
-    print(fit(config).summary())
+    _train(_chosen("das train-panoptic", panoptic_presets(), argv), argv)
 
 
 def train_mupots(argv: Sequence[str]) -> None:
     """Train on MuCo for MuPoTS (21 joints), with COCO beside it if given: release, ours or small."""
     from pipeline.training.presets import mupots_presets
 
-    config = _chosen("das train-mupots", mupots_presets(), argv)
-    _require_data(config.data, argv)
-    _check_training(config)
-
-    from pipeline.training.fit import fit
-
-    print(fit(config).summary())
+    _train(_chosen("das train-mupots", mupots_presets(), argv), argv)
 
 
 def sweep(argv: Sequence[str]) -> None:
@@ -255,6 +248,21 @@ def _require_data(folders: Sequence[str], argv: Sequence[str], option: str = "--
         )
     if prepared is not None and not any(word.partition("=")[0] == option for word in argv):
         print(f"data of {prepared.source}: {redacted(' '.join(folders))}")
+
+
+def _train(config: TrainConfig, argv: Sequence[str]) -> None:
+    """One training, or its first steps alone."""
+    _require_data(config.data, argv)
+    _check_training(config)
+
+    if config.dry_run:
+        from pipeline.training.measure.dry_run import dry_run
+
+        print(dry_run(config).summary())
+        return
+    from pipeline.training.fit import fit
+
+    print(fit(config).summary())
 
 
 def _check_training(config: TrainConfig) -> None:

@@ -63,6 +63,9 @@ SMALLER = {
     "python benchmarks/conversion.py": "--frames 2 --scale 2 --repeats 1".split(),
     "python benchmarks/ingest.py": "--rounds 1 --images 16".split(),
     "python benchmarks/scale.py": "--shards 144".split(),
+    "python benchmarks/train_step.py": [
+        *"--data /data/prepared/panoptic --rounds 1 --steps 20 --width 8 --batch-size 2".split()
+    ],
 }
 
 # Click reads the words as `ray` does, and Ray checks the file as `ray up` does before it asks AWS for anything.
@@ -166,6 +169,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.weights(site), shelf.prepared(site, "prepared/panoptic"), shelf.photo(site)
     ),
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
+    "benchmarks/train_step.py": lambda shelf, site: shelf.prepared(site, "/data/prepared/panoptic"),
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
     "jobs/data.py": lambda shelf, site: (
         shelf.prepared(site, "/data/prepared/panoptic"), shelf.in_bucket(site, "panoptic")
@@ -238,6 +242,16 @@ def test_the_tables_name_files_and_commands_that_are_there():
     assert not set(GIVEN) - set(FILES), "these files print no commands any more"
     calls = [" ".join(das_words(words)) for block in BLOCKS for words in block.commands]
     assert not [start for start in SMALLER if not any(f"{call} ".startswith(f"{start} ") for call in calls)]
+
+
+def test_the_page_of_benchmarks_lists_every_one_with_the_command_that_its_file_prints():
+    listed = re.findall(
+        r"^\| `((?:\w+=\w+ )?python (benchmarks/\w+\.py))` ", (PROJECT / "docs/benchmarks.md").read_text(), re.M
+    )
+    for command, file in listed:
+        assert f"\n    {command}" in (PROJECT / file).read_text()
+    runnable = (path for path in (PROJECT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+    assert sorted(file for _, file in listed) == sorted(f"benchmarks/{path.name}" for path in runnable)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -39,6 +39,9 @@ class ClusterDoctorConfig:
     """cuda: a GPU for each worker."""
     cpus_per_worker: float = 1.0
     """CPUs reserved for each worker."""
+    decode_on: Literal["worker", "cluster"] = "worker"
+    """Where the training reads its rows: with cluster, blocks of Ray Data fill the object stores, and a CPU more is
+    needed (`--ingest.decode-on` of a training)."""
     experiment: str = "das"
     """MLflow experiment."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -52,12 +55,12 @@ def doctor_cluster(config: ClusterDoctorConfig) -> int:
     """Looks at the cluster, prints a sentence for everything it sees, and returns the exit status."""
     from pipeline.infra.cluster_checks import Findings, check_cluster
 
-    needs = needs_of(config.workers, config.cpus_per_worker, config.gpu)
+    on_cluster = config.decode_on == "cluster"
+    needs = needs_of(config.workers, config.cpus_per_worker, config.gpu, 1.0 if on_cluster else 0.0)
     data = tuple(map(absolute_storage, config.data))
+    blocks = blocks_mb(config.workers, data) if on_cluster else 0.0
     found = Findings()
-    check_cluster(
-        config.cluster, needs, _places(config.cluster, data, config.experiment), found, blocks_mb(config.workers, data)
-    )
+    check_cluster(config.cluster, needs, _places(config.cluster, data, config.experiment), found, blocks)
     if data and not found.faults:
         found.good.append(f"data {' '.join(data)} can be read")
     print("\n".join(found.lines()))
@@ -106,19 +109,24 @@ def unreadable(folders: tuple[str, ...]) -> list[str]:
     return faults
 
 
-_BLOCK_MB = 128.0
-"""Size of a block of Ray Data, MB."""
+_IMAGE_MB = 1.8
+"""An image of 832 x 512 pixels, the largest published size, as Ray tasks make it."""
+_IN_FLIGHT = 5
+"""Row groups that lie in the object stores for each worker: four made ahead, and one that is being made."""
+_GROUP = 64
+"""Rows of a row group where the manifest does not say it."""
 
 
 def blocks_mb(workers: int, folders: tuple[str, ...]) -> float:
-    """Blocks that Ray Data holds while it reads, MB: two for each worker, or all rows twice if they are fewer."""
+    """What lies in the object stores while Ray tasks read and decode for the workers of a training, MB."""
     from pipeline.data.manifest import load_manifest
 
-    size = 0
+    rows = 0
     for folder in folders:
         try:
             manifest = load_manifest(folder)
         except (OSError, ValueError):  # said by ``unreadable``
             continue
-        size += sum(info.image_bytes for name, info in manifest.splits.items() if name == "train")
-    return min(2 * workers * _BLOCK_MB, 2 * size / 1e6)
+        groups = manifest.splits["train"].row_groups if "train" in manifest.splits else ()
+        rows = max([rows, *(size for shard in groups for size in shard)]) if groups else max(rows, _GROUP)
+    return workers * _IN_FLIGHT * rows * _IMAGE_MB

@@ -2,8 +2,9 @@
 
 A fault stops the job: too few resources, a storage that a node cannot write, an MLflow server that does not answer, a
 node that lacks the project or cannot read the data. A remark does not: resources that other jobs hold, nodes that an
-autoscaler must start first, a small object store, versions that differ. On a running cluster a task that reserves
-nothing looks from every node; a local Ray is this machine alone, which is looked at without starting Ray.
+autoscaler must start first, an object store too small for tasks that read for workers, versions that differ. On a
+running cluster a task that reserves nothing looks from every node; a local Ray is this machine alone, which is looked
+at without starting Ray.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.infra.cluster import ClusterConfig, connect, joins, shipped_folder
 from pipeline.infra.code_version import code_version
-from pipeline.infra.files import STAGED, delete, join, read_bytes, write_bytes
+from pipeline.infra.files import STAGED, delete, folders_restored, join, read_bytes, write_bytes
 from pipeline.infra.mlflow_client import MlflowStore
 from pipeline.infra.ray_jobs import held
 from pipeline.infra.redaction import redacted
@@ -95,7 +95,7 @@ def check_cluster(config: ClusterConfig, needs: Needs, places: Places, found: Fi
         needs: what it reserves.
         places: what every node must reach.
         found: gets the sentences.
-        store_mb: wanted size of all object stores together, MB.
+        store_mb: wanted size of all object stores together, MB; 0 where nothing of the job's lies there.
     """
     connected = connect(config, places.storage if not places.tracking_uri else None)
     _check_resources(needs, found)
@@ -153,7 +153,7 @@ def _check_object_store(wanted_mb: float, found: Findings) -> None:
     have = ray.cluster_resources().get("object_store_memory", 0.0) / 1e6
     text = f"object store: {have:.0f} MB"
     if have < wanted_mb:
-        found.remarks.append(f"{text}, less than the {wanted_mb:.0f} MB of blocks in flight: reading uses the disks")
+        found.remarks.append(f"{text}, less than the {wanted_mb:.0f} MB that decode_on = cluster fills: disks are used")
     else:
         found.good.append(text)
 
@@ -230,19 +230,15 @@ def _faults_of(places: Places) -> list[str]:
 
 def _write_fault(storage: str) -> str | None:
     """Why a small file cannot be written and read there; None if it can. Folders made for it are removed again."""
-    made = [] if "://" in storage else [p for p in (Path(storage), *Path(storage).parents) if not p.exists()]
     probe, data = join(storage, f"{STAGED}doctor-{uuid.uuid4().hex}"), os.urandom(16)
     try:
-        write_bytes(probe, data)
-        same = read_bytes(probe) == data
-        delete(probe)
+        with folders_restored(storage):
+            write_bytes(probe, data)
+            same = read_bytes(probe) == data
+            delete(probe)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return " ".join(redacted(reason).split())
-    finally:
-        for folder in made:
-            with suppress(OSError):  # another process has written there meanwhile
-                folder.rmdir()
     return None if same else "what is read is not what was written"
 
 

@@ -107,6 +107,18 @@ def local_copy(uri: str, folder: str | Path) -> Path:
     return target
 
 
+@contextmanager
+def folders_restored(uri: str) -> Iterator[None]:
+    """A block after which the local folders of this path that it has made are gone again, where they are empty."""
+    made = [] if "://" in uri else [p for p in (Path(uri), *Path(uri).parents) if not p.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # another process has written there meanwhile
+                folder.rmdir()
+
+
 def copy_folder(source: str | Path, target: str | Path) -> None:
     """Copies the files of a folder, also between file systems; existing files of the same name are replaced.
 

@@ -181,6 +181,10 @@ class TrainConfig:
     """Optimiser steps between checkpoints within an epoch; None: none."""
     seed: int = 0
     """Seed of initial weights, order of rows and augmentation."""
+    dry_run: bool = False
+    """Take the first steps only, in the workers: memory, speed and expected duration are said, and nothing is kept."""
+    profile: bool = False
+    """Write what host and GPU do in three steps of the first worker into the run's folder, as trace.json.gz."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs and where results go."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +33,8 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.job import TrainJob, training_job
 from pipeline.training.loop import train_loop
 from pipeline.training.lost_workers import LostWorkers, would_repeat
-from pipeline.training.run_folder import RunFolder, save_best
+from pipeline.training.measure.step_trace import trace_line
+from pipeline.training.run_folder import KeepList, RunFolder, restore_list, save_best
 from pipeline.training.validation import SELECT_BY
 
 # Share of time that may go by waiting for images before it is said, and steps after which it is looked at.
@@ -52,19 +53,27 @@ class TrainResult:
         run_id: its MLflow run.
         metrics: of that checkpoint's epoch.
         finished_before: an earlier call had finished this training; this one did nothing.
+        trace: where the trace is that was asked for, in a sentence.
     """
 
     checkpoint: str
     run_id: str
     metrics: dict[str, Any]
     finished_before: bool
+    trace: str | None = None
 
     def summary(self) -> str:
         """A few lines for the terminal."""
         head = "finished before, nothing to do" if self.finished_before else "finished"
         shown = {k: v for k, v in self.metrics.items() if k.startswith("val/") or k in ("epoch", "step")}
         rows = (f"  {name} {value:.4g}" for name, value in sorted(shown.items()))
-        return "\n".join((f"training {head}: {redacted(self.checkpoint)} (MLflow run {self.run_id})", *rows))
+        return "\n".join(
+            (
+                f"training {head}: {redacted(self.checkpoint)} (MLflow run {self.run_id})",
+                *rows,
+                *([self.trace] if self.trace else []),
+            )
+        )
 
 
 def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: RunHandle | None = None) -> TrainResult:
@@ -97,15 +106,17 @@ def fit(config: TrainConfig, callbacks: Sequence[UserCallback] = (), parent: Run
         for manifest, data in zip(job.manifests, job.config.data, strict=True):
             tracker.log_dataset(manifest.source, manifest.fingerprint, data, "train", manifest.split_manifest)
         lost = LostWorkers(config.max_failures) if parent is None else None
-        callbacks = [*callbacks, lost] if lost else callbacks
+        callbacks = [*callbacks, KeepList(folder.path), *([lost] if lost else [])]
+        restore_list(folder.path)
         trainer = _trainer(replace(job, run=tracker.handle), cluster.storage, callbacks)
         with _progress_bar(tracker, lost):
-            checkpoint, metrics = _best(_run(trainer))
+            checkpoint, metrics = _best(run_trainer(trainer))
         with checkpoint.as_directory() as local:
             save_best(local, folder.best, tracker)
         tracker.log_json("best.json", metrics)
     folder.write_result({"run_id": tracker.handle.run_id, "metrics": metrics})
-    return TrainResult(folder.best, tracker.handle.run_id, metrics, finished_before=False)
+    trace = trace_line(folder.path) if config.profile else None
+    return TrainResult(folder.best, tracker.handle.run_id, metrics, finished_before=False, trace=trace)
 
 
 def worker_resources(config: TrainConfig) -> dict[str, float]:
@@ -117,36 +128,36 @@ def _trainer(job: TrainJob, storage: str, callbacks: Sequence[UserCallback]) -> 
     """The Ray trainer; with the same storage and name it continues from the last committed checkpoint."""
     config = job.config
     select = {"checkpoint_score_attribute": SELECT_BY, "checkpoint_score_order": "min"} if job.val_rows else {}
-    return TorchTrainer(
-        train_loop,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
-            num_workers=config.workers,
-            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
-            use_gpu=config.gpu,
-            resources_per_worker=worker_resources(config),
-        ),
-        run_config=RunConfig(
-            name=config.name,
-            storage_path=storage,
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.keep, **select),
-            callbacks=list(callbacks),
-        ),
+    run = RunConfig(
+        name=config.name,
+        storage_path=storage,
+        failure_config=FailureConfig(max_failures=config.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=config.keep, **select),
+        callbacks=list(callbacks),
     )
+    return torch_trainer(train_loop, job, run)
 
 
-def _run(trainer: TorchTrainer) -> Any:
+def torch_trainer(worker: Callable[[dict[str, TrainJob]], Any], job: TrainJob, run: RunConfig) -> TorchTrainer:
+    """A Ray trainer with the workers of a training; ``worker`` is what each of them does."""
+    config = job.config
+    scaling = ScalingConfig(
+        num_workers=config.workers,
+        elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+        use_gpu=config.gpu,
+        resources_per_worker=worker_resources(config),
+    )
+    return TorchTrainer(worker, train_loop_config={"job": job}, scaling_config=scaling, run_config=run)
+
+
+def run_trainer(trainer: TorchTrainer) -> Any:
     """Runs the trainer and returns Ray's result; an error that would repeat, such as a bad shard, is raised alone."""
     try:
         return trainer.fit()
-    except WorkerGroupError as error:
-        if (failure := would_repeat(error.worker_failures.values())) is not None:
+    except (WorkerGroupError, ControllerError) as error:
+        failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error.controller_failure]
+        if (failure := would_repeat(failures)) is not None:
             raise failure from error
-        raise
-    except ControllerError as error:
-        if isinstance(error.controller_failure, ValueError):
-            raise error.controller_failure from error
         raise
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-def would_repeat(errors: Iterable[Exception]) -> ValueError | None:
-    """The first of the workers' errors that a restart would meet again, as a ValueError; None where a restart may help.
 
-    A bad shard or NaN losses come back at the same place; a lost node or connection does not.
+def would_repeat(errors: Iterable[BaseException]) -> ValueError | None:
+    """The first of the errors that a restart would meet again, as a ValueError; None where a restart may help.
+
+    A bad shard or NaN losses come back at the same place, and a storage without room stays full; a lost node or
+    connection does not.
     """
     for error in errors:
         if isinstance(error, ValueError | FloatingPointError):
             return error if isinstance(error, ValueError) else ValueError(str(error))
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return ValueError(
+                f"{error.filename or 'the storage'}: {os.strerror(error.errno or 0)}; when there is room, the same "
+                "command continues from the last checkpoint"
+            )
     return None
 
 

@@ -3,6 +3,10 @@
 training.json or sweep.json    settings; a later call of the same name must have the same ones
 finished.json                  result; written last, so where it exists there is nothing left to do
 best/                          the best checkpoint
+checkpoints.json               copy of the list that Ray keeps of the checkpoints
+
+Ray writes its list in place: where the storage is full, an empty file is left, and Ray refuses to go on although the
+checkpoints are there. The copy is written whole or not at all, whenever workers report, and put back in that case.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ray.train import UserCallback
+
 from das.model_info import TRAINING_STATE_FILE
 from pipeline.infra.configs import flat
-from pipeline.infra.files import copy_folder, exists, join, read_json, write_json
-from pipeline.infra.redaction import redacted_values
+from pipeline.infra.files import copy_folder, exists, join, read_bytes, read_json, write_bytes, write_json
+from pipeline.infra.redaction import redacted, redacted_values
 from pipeline.models import FINISHED_FILE
 from pipeline.tracking.tracker import Tracker
 
@@ -22,6 +28,9 @@ from pipeline.tracking.tracker import Tracker
 _ADDED_LATER = frozenset({"batch_size x accumulate x workers", "val", "val_images", "oks_thresholds", "select"})
 # Settings that older runs did not write either, with the value that they were trained with.
 _ONCE = {"recipe.mask_people_without_root": False}
+
+
+_LIST, _COPY = "checkpoint_manager_snapshot.json", "checkpoints.json"
 
 
 class RunFolder:
@@ -89,3 +98,32 @@ def save_best(checkpoint: str, best: str, tracker: Tracker) -> None:
         if file.name != TRAINING_STATE_FILE:
             # Logged from `best`: a lost server is sent the file later, when the local folder may be gone.
             tracker.log_artifact(join(best, file.name), "checkpoint")
+
+
+class KeepList(UserCallback):
+    """Copies the list; Ray calls it in the process of its training controller."""
+
+    def __init__(self, folder: str) -> None:
+        """``folder``: of the run, or its URI."""
+        self._list, self._copy = join(folder, _LIST), join(folder, _COPY)
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+        """Called after all workers have reported, and after Ray has written its list.
+
+        What fails there leaves a copy of the list before, all of whose checkpoints are there: Ray deletes one only once
+        a list without it is written.
+        """
+        if exists(self._list):
+            write_bytes(self._copy, read_bytes(self._list))
+
+
+def restore_list(folder: str) -> None:
+    """Puts the copy in the place of a list that is not whole."""
+    path, copy = join(folder, _LIST), join(folder, _COPY)
+    if not (exists(path) and exists(copy)):
+        return
+    try:
+        read_json(path)
+    except ValueError:
+        print(f"{redacted(path)} was cut short, as by a full disk: its copy is taken")
+        write_bytes(path, read_bytes(copy))

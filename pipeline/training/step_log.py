@@ -57,12 +57,12 @@ class StepLog:
         self._unread: list[_Unread] = []
         self._sums: dict[str, float] = {}
         self._bad_in_a_row = self._all_bad = 0
-        self._seconds = self._waited = 0.0
-        self._step_began = time.monotonic()
+        self._seconds = self._waited = self._computed = 0.0
+        self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Restarts the clock, so that validation between epochs does not count as training time."""
-        self._step_began = time.monotonic()
+        """Restarts the clocks, so that validation between epochs does not count as training time."""
+        self._step_began, self._computed_before = time.monotonic(), time.process_time()
 
     def waiting_for(self, batches: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
         """The same batches; measures how long each is waited for."""
@@ -89,9 +89,10 @@ class StepLog:
         self._names = list(losses[0])
         numbers = torch.stack([norm.detach(), *(value.detach() for part in losses for value in part.values())])
         self._unread.append(_Unread(step, [part.keys for part in parts], numbers))
-        now = time.monotonic()
+        now, computed = time.monotonic(), time.process_time()
         self._seconds += now - self._step_began
-        self._step_began = now
+        self._computed += computed - self._computed_before
+        self._step_began, self._computed_before = now, computed
 
     def read(self) -> None:
         """Reads the steps since the last reading, and names those that are not finite.
@@ -114,17 +115,20 @@ class StepLog:
                 self._note_bad(step, norm, parts)
 
     def flush(self) -> dict[str, float]:
-        """The means over workers and steps, named train/..., seconds per step, and the share of time spent waiting.
+        """The means over workers and steps, named train/..., and how time was spent.
 
-        All workers must call it together, after ``read`` has found a step.
+        Of this worker: seconds per step, those of processor time in all of its threads, and the share of time in which
+        it waited for images. All workers must call it together, after ``read`` has found a step.
         """
         values = torch.tensor(list(self._sums.values()), dtype=torch.float64)
         if self.world > 1:
             dist.all_reduce(values, group=self.group)
         means = dict(zip(self._sums, (values / self.steps).tolist(), strict=True))
         means["seconds_per_step"] = self._seconds / self.steps
+        means["cpu_seconds_per_step"] = self._computed / self.steps
         means["wait_share"] = self._waited / max(self._seconds, 1e-9)
-        self._sums, self.steps, self._seconds, self._waited = {}, 0, 0.0, 0.0
+        self._sums, self.steps = {}, 0
+        self._seconds = self._waited = self._computed = 0.0
         return {f"train/{name}": value for name, value in means.items()}
 
     def _note_bad(self, step: _Unread, norm: float, parts: Sequence[dict[str, float]]) -> None:

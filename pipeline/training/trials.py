@@ -54,6 +54,8 @@ class SweepConfig:
             ("reduction", self.reduction > 1, "above 1"),
             ("no_progress_minutes", self.no_progress_minutes > 0, "above 0"),
         )
+        if self.train.dry_run:
+            raise ValueError("train.dry_run = True, wanted a training: das train-panoptic --dry-run")
         own = self.train.model.build()
         for name in WEIGHTS:
             if getattr(self, name) is not None and getattr(own, name) == 0:

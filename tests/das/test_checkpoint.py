@@ -233,6 +233,11 @@ class Harmful:
         return print, ("unpickled",)
 
 
+def test_an_empty_training_state_as_a_full_disk_leaves_it_is_refused(tmp_path):
+    (tmp_path / "training_state.pt").write_bytes(b"")
+    refused(lambda: load_training_state(tmp_path), "training_state.pt is no training state: EOFError")
+
+
 def test_training_state_never_runs_pickled_code(tmp_path, capsys):
     torch.save({"state": Harmful()}, tmp_path / "training_state.pt")
     refused(lambda: load_training_state(tmp_path), "training_state.pt")

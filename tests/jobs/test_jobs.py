@@ -90,10 +90,12 @@ def check_whole(storage: Path, name: str, epochs: int, steps: int) -> list[int]:
 
 
 def test_a_job_is_submitted_with_its_working_folder_or_from_the_clusters_own(cluster, prepared, tmp_path):
-    arguments = training(prepared, tmp_path, "submitted", **{"optim.epochs": 1})
+    arguments = [*training(prepared, tmp_path, "submitted", **{"optim.epochs": 1}), "--profile"]
     uploaded = cluster.submit("--working-dir", ".", "--", "python", "jobs/train_panoptic.py", *arguments)
     assert uploaded.returncode == 0, uploaded.stdout + uploaded.stderr
     assert f"training finished: {tmp_path}/submitted/best" in uploaded.stdout
+    assert f"trace of 3 steps: {tmp_path}/submitted/trace.json.gz (open it at " in uploaded.stdout
+    assert (tmp_path / "submitted" / "trace.json.gz").exists()
     check_whole(tmp_path, "submitted", epochs=1, steps=8)
     info = load_info(tmp_path / "submitted" / "best")
     assert "+src." in info.code_version, "the job must run the uploaded copy, which has no git history"

@@ -16,6 +16,7 @@ import ray
 import yaml
 
 from pipeline.data.cluster_doctor import ClusterDoctorConfig, doctor_cluster
+from pipeline.data.manifest import load_manifest
 from pipeline.infra.cluster import ClusterConfig, connect
 from pipeline.infra.name_claim import claimed_name
 from tests.jobs.own_cluster import PROJECT, Cluster, wait_for
@@ -169,6 +170,19 @@ def test_doctor_finds_nothing_wrong_with_an_idle_cluster(capsys, joined, tmp_pat
     assert status == 0 and all(line.startswith("ok ") for line in lines), lines
     assert "ok    CPU: 1 asked, 4 of 4 free" in lines and f"ok    data {prepared} can be read" in lines
     assert not (tmp_path / "results").exists(), "what was made for the check is removed"
+
+
+def test_doctor_asks_for_room_in_the_object_store_and_a_cpu_only_where_ray_tasks_read_for_the_workers(
+    capsys, joined, tmp_path, prepared
+):
+    store = "object store: 210 MB"
+    status, lines = said(capsys, joined, tmp_path, data=(str(prepared),))
+    assert status == 0 and f"ok    {store}" in lines and "ok    CPU: 1 asked, 4 of 4 free" in lines, lines
+    status, lines = said(capsys, joined, tmp_path, data=(str(prepared),), workers=3, decode_on="cluster")
+    rows = max(max(groups) for groups in load_manifest(str(prepared)).splits["train"].row_groups)
+    (line,) = (line for line in lines if line.startswith(f"note  {store}"))
+    assert line.endswith(f"less than the {3 * 5 * 1.8 * rows:.0f} MB that decode_on = cluster fills: disks are used")
+    assert status == 1 and "ok    CPU: 4 asked, 4 of 4 free" in lines, lines
 
 
 def test_doctor_of_a_local_ray(tmp_path, prepared):

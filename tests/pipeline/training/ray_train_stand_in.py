@@ -10,7 +10,7 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
-from pipeline.training import loop
+from pipeline.training.step import Worker
 
 
 class StandIn:
@@ -27,7 +27,7 @@ class StandIn:
         patch.setattr(ray.train, "get_preemption_info", lambda: None)
         patch.setattr(ray.train, "report", self.report)
         patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
-        patch.setattr(loop.Worker, "current", lambda: loop.Worker(self.rank, self.world, torch.device("cpu")))
+        patch.setattr(Worker, "current", lambda: Worker(self.rank, self.world, torch.device("cpu")))
 
     def checkpoints(self):
         kept = sorted(self.folder.glob("checkpoint-*"))

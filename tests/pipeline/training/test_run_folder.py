@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from pipeline.training.job import training_job
-from pipeline.training.run_folder import RunFolder
+from pipeline.training.run_folder import KeepList, RunFolder, restore_list
 from tests.pipeline.training.training_cases import tiny, tiny_optim
 
 
@@ -105,3 +105,17 @@ def test_keys_in_addresses_are_neither_kept_nor_compared(tmp_path):
     folder.check_settings({"data": ("s3://OTHER:NEW@bucket/x",), "seed": 0})
     with pytest.raises(ValueError, match="bucket/x.*bucket/y"):
         folder.check_settings({"data": ("s3://KEY:SECRET@bucket/y",), "seed": 0})
+
+
+@pytest.mark.parametrize("left", ["", '{"checkpoint_results": [{"check'])
+def test_rays_list_of_checkpoints_is_taken_from_its_copy_where_a_full_disk_has_cut_it_short(tmp_path, left, capsys):
+    listed = tmp_path / "checkpoint_manager_snapshot.json"
+    restore_list(str(tmp_path))  # of a new training there is none
+    for text in ('{"checkpoint_results": [1]}', '{"checkpoint_results": [1, 2]}'):
+        listed.write_text(text)
+        KeepList(str(tmp_path)).after_report(None, [], None)
+        restore_list(str(tmp_path))
+        assert listed.read_text() == text and capsys.readouterr().out == ""
+    listed.write_text(left)
+    restore_list(str(tmp_path))
+    assert listed.read_text() == text and f"{listed} was cut short" in capsys.readouterr().out
