@@ -1,8 +1,9 @@
-"""The interface of a data source: two functions that every source module of this folder has.
+"""The interface of a data source: four functions that every source module of this folder has.
 
 ``chunks`` lists the frames cheaply, without opening images; ``records`` reads one chunk, image by image, in bounded
-memory. Both are plain functions of picklable values, so any number of machines can share the work. A frame that
-cannot be used gives a ``DroppedFrame`` with its reason; no frame is skipped silently.
+memory. ``listed_files`` and ``files`` name the files that these two open, so that data in object storage can be copied
+piece by piece (prepare/bucket.py). All are plain functions of picklable values, so any number of machines can share the
+work. A frame that cannot be used gives a ``DroppedFrame`` with its reason; no frame is skipped silently.
 
 Errors. A fault of the whole source (wrong folder, no annotation file, a sequence without calibration) is a ValueError
 of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``DroppedFrame`` or a ValueError of
@@ -27,11 +28,13 @@ from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES
 from pipeline.infra.redaction import redacted
-from pipeline.infra.regular_files import kept_inside, read_file, unread
+from pipeline.infra.regular_files import check_inside, kept_inside, read_file, unread
 from pipeline.studio.config import RENDERED_TERMS
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
+TERMS_FILE = "terms.txt"
+"""File of the data's own terms, relative to the root."""
 MAX_TERMS_BYTES = 1 << 16
 """Largest terms.txt that is read, bytes: a sentence or two."""
 
@@ -117,6 +120,16 @@ class NoImage:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class ChunkFiles:
+    """Files that ``records`` opens for a chunk, relative to the root; they need not exist."""
+
+    shared: tuple[str, ...]
+    """Files of many chunks: annotations, calibration, videos."""
+    own: tuple[str, ...]
+    """Files of these frames alone: images, pose files."""
+
+
 class Source(Protocol):
     """What a source module has; the type checker compares the modules with it in pipeline/data/catalog.py."""
 
@@ -132,6 +145,18 @@ class Source(Protocol):
 
         Raises:
             ValueError: the folder, or an annotation or calibration file in it, is missing or unreadable.
+        """
+        ...
+
+    def listed_files(self, splits: SplitManifest) -> Iterable[str]:
+        """Files that ``chunks`` opens, relative to the root, where they exist; of all others it needs name and size."""
+        ...
+
+    def files(self, chunk: Chunk) -> ChunkFiles:
+        """Files that ``records`` opens for a chunk, of those that exist; opens none but ``listed_files``.
+
+        Raises:
+            ValueError: as ``chunks``.
         """
         ...
 
@@ -177,11 +202,11 @@ def terms_of(source: Source, root: str | Path) -> str:
     Raises:
         ValueError: the file is empty, no text or unreadable.
     """
-    path = Path(root) / "terms.txt"
+    path = Path(root) / TERMS_FILE
     if not os.path.lexists(path):
         return source.TERMS
     try:
-        words = read_file(path, MAX_TERMS_BYTES).decode().split()
+        words = read_file(path, MAX_TERMS_BYTES, root).decode().split()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: found bytes that are not UTF-8, wanted a sentence or two") from error
     except OSError as error:
@@ -246,7 +271,12 @@ def make_chunks(
         frames: numbers of the frames, in order.
         images: their image files, or the typical size of an image in bytes.
         in_order: see ``Chunk``.
+
+    Raises:
+        ValueError: an image file is a link out of the folder, or in a folder that is; names it.
     """
+    if not isinstance(images, int):
+        check_inside(root, images)
     chunks = []
     for at in range(0, len(frames), FRAMES_PER_CHUNK):
         some = tuple(frames[at : at + FRAMES_PER_CHUNK])
