@@ -79,6 +79,8 @@ class DoctorConfig:
     def __post_init__(self) -> None:
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
+        what = "a folder: copy what is to be checked; `das prepare` reads object storage and names what is wrong there"
+        check_values(self, ("root", "://" not in self.root, what))
         good = self.source is None or self.source in CATALOG
         check_values(self, ("source", good, f"one of {', '.join(CATALOG)}"))
         at_least(self, headers=0, decode=0, names=0)

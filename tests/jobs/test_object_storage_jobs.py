@@ -1,4 +1,4 @@
-"""All that is read and written lies in a bucket of a local S3 server process: from `das prepare` to a champion's prediction.
+"""All that is read and written lies in a bucket of a local S3 server process, from `das prepare` to a prediction.
 
 The driver of the training is killed within an epoch on the way. Only MLflow's database is a local file, because an
 object storage holds no database.
