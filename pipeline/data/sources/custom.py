@@ -86,7 +86,7 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         path = inside(folder, annotation_file(part.sequence))
         if path.is_file():
             taken = splits.select(part, range(len(_starts_of(path))))
-            _check_images(folder, path)
+            check_inside(folder, _images(folder, path))
             found += make_chunks("custom", folder, part, CAMERA, taken, _typical_bytes(folder, path, taken))
     return found
 
@@ -176,23 +176,21 @@ def lines_of(path: Path) -> Iterator[bytes]:
         raise ValueError(unread(error)) from error
 
 
-def _check_images(folder: Path, path: Path) -> None:
-    """Checks that no line names an image outside of the folder; a line that cannot be read is left to ``records``.
+def _images(folder: Path, path: Path) -> Iterator[Path]:
+    """The images that the lines of a file name; a line that cannot be read is left to ``records``.
 
     Lines are not parsed as a whole, which takes a minute for a million.
 
     Raises:
-        ValueError: naming the file, the image, and what was found.
+        ValueError: an image is outside of the folder; names the file, the image and what was found.
     """
-    images = []
     for number, line in enumerate(line for line in lines_of(path) if line.strip()):
         if found := _IMAGE.search(line):
             try:
                 entry = {"id": f"image {number + 1}", "image": json.loads(found[1])}
             except ValueError:
                 continue
-            images.append(named_file(entry, "image", folder, folder, path))
-    check_inside(folder, images)
+            yield named_file(entry, "image", folder, folder, path)
 
 
 def _typical_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:
