@@ -26,7 +26,7 @@ from pipeline.data.check.listing import Tree
 from pipeline.data.check.panoptic import sequence_cameras
 from pipeline.data.check.rows import check_rows
 from pipeline.data.check.split_proposal import check_command, proposal
-from pipeline.data.sources.base import terms_of
+from pipeline.data.sources.terms import terms_of
 from pipeline.data.splits import SPLITS, Split, SplitManifest
 from pipeline.infra.configs import one_of
 from pipeline.infra.text_tables import Table

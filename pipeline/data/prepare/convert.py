@@ -57,7 +57,8 @@ from pipeline.data.prepare.output_folder import (
 )
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
 from pipeline.data.prepare.shard_task import PARTS
-from pipeline.data.sources.base import TERMS_FILE, DroppedFrame, terms_of
+from pipeline.data.sources.base import DroppedFrame
+from pipeline.data.sources.terms import TERMS_FILE, terms_of
 from pipeline.data.splits import SPLITS, SplitManifest
 from pipeline.infra.claims import claimed
 from pipeline.infra.cluster import absolute_storage, connect

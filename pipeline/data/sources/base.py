@@ -13,7 +13,6 @@ of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,16 +26,10 @@ from pipeline.data.encoded_image import image_size, orientation, scaled_to_8_bit
 from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES
-from pipeline.infra.redaction import redacted
-from pipeline.infra.regular_files import check_inside, kept_inside, read_file, unread
-from pipeline.studio.config import RENDERED_TERMS
+from pipeline.infra.regular_files import check_inside, kept_inside, read_file
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
-TERMS_FILE = "terms.txt"
-"""File of the data's own terms, relative to the root."""
-MAX_TERMS_BYTES = 1 << 16
-"""Largest terms.txt that is read, bytes: a sentence or two."""
 
 
 @dataclass(frozen=True)
@@ -191,30 +184,6 @@ class Person:
     confidence: np.ndarray | None = None
     ignore: bool = False
     valid: bool = True
-
-
-def terms_of(source: Source, root: str | Path) -> str:
-    """The source's terms, followed by the content of ``terms.txt`` in its folder, if there is one.
-
-    The studio's own text in that file replaces the source's terms: people rendered in the layout of a recorded data
-    set do not belong to that data set's owners.
-
-    Raises:
-        ValueError: the file is empty, no text or unreadable.
-    """
-    path = Path(root) / TERMS_FILE
-    if not os.path.lexists(path):
-        return source.TERMS
-    try:
-        words = read_file(path, MAX_TERMS_BYTES, root).decode().split()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: found bytes that are not UTF-8, wanted a sentence or two") from error
-    except OSError as error:
-        raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
-    if not words:
-        raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
-    text = redacted(" ".join(words))
-    return text if text == RENDERED_TERMS else f"{source.TERMS}: {text}"
 
 
 def require_folder(root: str | Path, what: str) -> Path:
