@@ -4,6 +4,7 @@
     python jobs/prepare.py --source panoptic --root /data/panoptic --out /data/prepared/panoptic
     ray job submit --working-dir . -- python jobs/prepare.py --source coco --root /data/coco --out s3://bucket/coco
 
+The originals may lie in object storage, too (--root s3://bucket/originals): tasks copy what they convert.
 It is bound by the disks. The manifest it ends with counts images and people. A file that is missing or broken is put
 in quarantine with its reason and fails the job in the end; --allow-missing finishes without it.
 """

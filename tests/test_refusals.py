@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.checkpoints import write_checkpoint
-from tests.pipeline.data.binary_layouts import write_mpi_arrays
+from tests.pipeline.data.binary_layouts import write_mpi_arrays, write_mpi_original
+from tests.pipeline.data.original_layouts import write_coco, write_custom, write_muco, write_mupots, write_panoptic
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -167,3 +168,60 @@ def test_originals_that_cannot_be_planned_are_refused_without_ray(tmp_path):
     roots = [("coco", "absent"), ("panoptic", "empty"), ("coco", "photos"), ("mpi_inf_3dhp", "arrays")]
     lines = refusals(tmp_path, [["prepare", "--source", s, "--root", root, "--out", f"o-{s}"] for s, root in roots])
     assert "cameras_train.pkl: leads out of" in lines[-1] and not list(tmp_path.glob("o-*"))
+
+
+# Source -> layout, a file of one frame, and the field that names it: list and field of a JSON file, or of lines.
+NAMED = {
+    "panoptic": (write_panoptic, "160906_pizza1/hdImgs/00_16/00_16_00000001.jpg", None),
+    "panoptic pose": (write_panoptic, "160906_pizza1/hdPose3d_stage1_coco19/body3DScene_00000001.json", None),
+    "panoptic folder": (write_panoptic, "160906_pizza1/hdImgs/00_16", None),
+    "synthetic": (write_panoptic, "studio_test_pizza1/hdImgs/00_16/00_16_00000001.jpg", None),
+    "coco": (write_coco, "train2017/000000000001.jpg", "annotations/person_keypoints_train2017.json"),
+    "muco": (write_muco, "unaugmented_set/1.jpg", "MuCo-3DHP.json"),
+    "mupots": (write_mupots, "TS1/img_000001.jpg", None),
+    "custom": (write_custom, "1.jpg", "train.jsonl"),
+    "mpi_inf_3dhp arrays": (write_mpi_arrays, "images/S1_Seq1_Cam0_000001.jpg", None),
+    "mpi_inf_3dhp": (write_mpi_original, "S1/Seq2/imageFrames/video_0/frame_000001.jpg", None),
+}
+ARGUMENTS = {
+    write_muco: [["unaugmented_set/1.jpg"]],
+    write_mupots: [["TS1/img_000001.jpg"]],
+    write_custom: [2],
+    write_mpi_arrays: [["S1_Seq1_Cam0_000001.jpg"]],
+}
+
+
+def test_a_link_and_a_stored_name_that_lead_out_of_the_originals_are_refused_without_ray(tmp_path):
+    secret, commands, parts = tmp_path / "secret", [], []
+    secret.mkdir()
+    (secret / "file").write_text("secret")
+    for i, (name, (write, file, annotations)) in enumerate(NAMED.items()):
+        root = tmp_path / f"link-{i}"
+        if write not in (write_custom, write_coco):
+            root.mkdir()
+        write(root, *(ARGUMENTS.get(write) or ([file.split("/")[0]] if write is write_panoptic else [])))
+        named = tmp_path / f"name-{i}"
+        if annotations:
+            shutil.copytree(root, named)
+            text, stored = (named / annotations).read_text(), file.removeprefix("train2017/")
+            assert stored in text
+            (named / annotations).write_text(text.replace(stored, f"unaugmented_set/../../../{secret.name}/file"))
+            commands.append(["prepare", "--source", name.split()[0], "--root", named, "--out", "out"])
+            wanted = f"wanted the name of a file inside of {named}"
+            parts.append((f"{named / annotations}: entry ", f"found 'unaugmented_set/../../../{secret.name}/", wanted))
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        moved = secret / str(i)
+        if path.exists():
+            path.rename(moved)
+        path.symlink_to(moved)
+        commands.append(["prepare", "--source", name.split()[0], "--root", root, "--out", "out"])
+        parts.append((f"{path}: leads out of {root}", f"to {moved}: wanted a file inside of it"))
+    for line, expected in zip(refusals(tmp_path, commands), parts, strict=True):
+        assert all(part in line for part in expected), (line, expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_object_storage_is_refused_where_only_a_folder_can_be_checked(tmp_path):
+    (line,) = refusals(tmp_path, [["doctor", "data", "s3://bucket/originals"]])
+    assert "root = 's3://bucket/originals', wanted a folder" in line

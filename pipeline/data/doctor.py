@@ -26,7 +26,7 @@ from pipeline.data.check.listing import Tree
 from pipeline.data.check.panoptic import sequence_cameras
 from pipeline.data.check.rows import check_rows
 from pipeline.data.check.split_proposal import check_command, proposal
-from pipeline.data.sources.base import terms_of
+from pipeline.data.sources.terms import terms_of
 from pipeline.data.splits import SPLITS, Split, SplitManifest
 from pipeline.infra.configs import one_of
 from pipeline.infra.text_tables import Table
@@ -79,6 +79,8 @@ class DoctorConfig:
     def __post_init__(self) -> None:
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
+        what = "a folder: copy what is to be checked; `das prepare` reads object storage and names what is wrong there"
+        check_values(self, ("root", "://" not in self.root, what))
         good = self.source is None or self.source in CATALOG
         check_values(self, ("source", good, f"one of {', '.join(CATALOG)}"))
         at_least(self, headers=0, decode=0, names=0)

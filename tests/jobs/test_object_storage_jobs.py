@@ -1,4 +1,4 @@
-"""All that is written lies in a bucket of a local S3 server process: from `das prepare` to a champion's prediction.
+"""All that is read and written lies in a bucket of a local S3 server process, from `das prepare` to a prediction.
 
 The driver of the training is killed within an epoch on the way. Only MLflow's database is a local file, because an
 object storage holds no database.
@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from pipeline.data.manifest import load_manifest
-from pipeline.infra.files import exists, join, read_json
+from pipeline.infra.files import copy_folder, exists, join, read_json
 from pipeline.infra.mlflow_client import MlflowStore
 from tests.jobs.own_cluster import PATIENCE, Cluster, wait_for
 from tests.jobs.test_jobs import TINY, flags
@@ -18,7 +18,7 @@ from tests.servers import s3_server
 
 pytestmark = pytest.mark.slow
 
-DATA, STORAGE = "s3://bucket/prepared", "s3://bucket/runs"
+ORIGINALS, DATA, STORAGE = "s3://bucket/originals", "s3://bucket/prepared", "s3://bucket/runs"
 FOLDER, SCORES = f"{STORAGE}/killed", f"{STORAGE}/evaluations/scores"
 
 
@@ -54,7 +54,8 @@ def test_prepare_train_kill_resume_evaluate_promote_and_predict_with_all_files_i
             process.kill()
 
     raw = prepared.parent / "raw"
-    convert = ["--source", "synthetic", "--root", str(raw), "--out", DATA, "--shard-mb", "0.05"]
+    copy_folder(raw, ORIGINALS)
+    convert = ["--source", "synthetic", "--root", ORIGINALS, "--out", DATA, "--shard-mb", "0.05"]
     finish(cluster.drive(log, "prepare.py", *convert))
     assert load_manifest(DATA) == load_manifest(prepared)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from das.fields import at_least, check_values
@@ -20,7 +20,8 @@ class ConvertConfig:
     source: Annotated[str, one_of(CATALOG)]
     """Kind of the original data."""
     root: str
-    """Folder of the original data, as their owners distribute them; every node must be able to read it."""
+    """Original data, as their owners distribute them: a folder that every node can read at this path, or a URI of
+    object storage such as s3://bucket/panoptic."""
     out: str
     """Prepared folder, or URI of object storage, to write."""
     splits: tuple[Split, ...] = SPLITS
@@ -53,8 +54,6 @@ class ConvertConfig:
         check_values(self, ("source", self.source in CATALOG, f"one of {', '.join(CATALOG)}"))
         if not self.splits:
             raise ValueError("splits is empty, wanted some of train, val, test")
-        if "://" in self.root:
-            raise ValueError(f"root = {self.root!r}, wanted a folder: original data are read as plain files")
         check_outside_originals(self.root, self.out)
         check_values(self, ("shard_mb", self.shard_mb > 0, "above 0"))
         at_least(self, rows_per_group=1, reencode_long_side=16)
@@ -66,9 +65,10 @@ def check_outside_originals(root: str, out: str) -> None:
     Raises:
         ValueError: ``out`` is ``root``, is inside of it, or contains it.
     """
-    if "://" in (place := absolute_storage(out)):
+    place, source = absolute_storage(out), absolute_storage(root)
+    if ("://" in place) != ("://" in source):
         return
-    originals, prepared = Path(root).expanduser().resolve(), Path(place)
+    originals, prepared = (PurePosixPath(name.partition("?")[0] if "://" in name else name) for name in (source, place))
     if prepared == originals:
         relation = "is"
     elif prepared.is_relative_to(originals):

@@ -34,7 +34,8 @@ Two conversions into one folder at the same time: conversions of different input
 (pipeline/infra/claims.py); equal ones share their work. Shards are named by their content and readers open only those
 that the manifest names, so a file that a killed attempt's last task writes late is never read. The only requirement on
 the file system is that a file appears as a whole under its name and is listed from then on, which holds for local disks
-and object storage alike. The originals must not change while they are read.
+and object storage alike. The originals must not change while they are read; they may lie in
+object storage, too (bucket.py).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from functools import partial
 
 from pipeline.data.catalog import CATALOG, read_splits
 from pipeline.data.manifest import MANIFEST, QUARANTINE, Manifest, load_manifest
+from pipeline.data.prepare.bucket import in_bucket, mirrored, needed
 from pipeline.data.prepare.config import ConvertConfig
 from pipeline.data.prepare.finish import finish, format_counts
 from pipeline.data.prepare.output_folder import (
@@ -55,7 +57,8 @@ from pipeline.data.prepare.output_folder import (
 )
 from pipeline.data.prepare.plan import Plan, check_keys_unique, list_chunks, pack
 from pipeline.data.prepare.shard_task import PARTS
-from pipeline.data.sources.base import DroppedFrame, terms_of
+from pipeline.data.sources.base import DroppedFrame
+from pipeline.data.sources.terms import TERMS_FILE, terms_of
 from pipeline.data.splits import SPLITS, SplitManifest
 from pipeline.infra.claims import claimed
 from pipeline.infra.cluster import absolute_storage, connect
@@ -74,27 +77,44 @@ def convert(config: ConvertConfig) -> Manifest:
             stay for the next attempt; no manifest is written.
     """
     # Ray tasks run in working directories of their own, so a relative path would mean another folder there.
-    config = replace(config, out=absolute_storage(config.out))
-    plan = plan_conversion(config)
+    config = replace(config, out=absolute_storage(config.out), root=config.root.removeprefix("file://"))
+    if not in_bucket(config.root):
+        return _planned(config, config.root)
+    source = CATALOG[config.source].source
+    with mirrored(config.root, [TERMS_FILE, *source.listed_files(_change_splits(source.SPLITS, config))]) as folder:
+        return _planned(config, folder)
+
+
+def _planned(config: ConvertConfig, folder: str) -> Manifest:
+    plan = plan_conversion(config, folder)
     with name_folder_in_errors(config.out):
-        return _convert(config, plan)
+        return _convert(config, plan, folder)
 
 
-def plan_conversion(config: ConvertConfig) -> Plan:
+def plan_conversion(config: ConvertConfig, folder: str | None = None) -> Plan:
     """Lists the originals and packs them into tasks; writes nothing and does not need Ray.
+
+    Args:
+        config: of the conversion.
+        folder: where the originals are listed, if not in their root: a mirror of a bucket.
 
     Raises:
         ValueError: the source is missing, malformed or empty, or two of its images share a key.
     """
     source = CATALOG[config.source].source
+    folder = config.root if folder is None else folder
     try:
         splits = _change_splits(source.SPLITS, config)
-        chunks = list_chunks(source, config.source, config.root, splits, config.splits, config.as_split)
+        chunks = list_chunks(source, config.source, folder, splits, config.splits, config.as_split)
     except OSError as error:
         raise ValueError(f"{config.source}: {unread(error)}") from error
-    terms = terms_of(source, config.root)  # a faulty terms.txt is refused now, not after hours of work
+    copies = None
+    if in_bucket(config.root):
+        chunks = [replace(chunk, root=config.root) for chunk in chunks]
+        copies = partial(needed, source.files, folder)
+    terms = terms_of(source, folder)  # a faulty terms.txt is refused now, not after hours of work
     check_keys_unique(chunks)
-    tasks = pack(chunks, config.out, config.shard_mb, config.rows_per_group, config.reencode_long_side)
+    tasks = pack(chunks, config.out, config.shard_mb, config.rows_per_group, config.reencode_long_side, copies)
     return Plan(config.source, config.root, config.out, splits, terms, tasks, config.reencode_long_side)
 
 
@@ -113,7 +133,7 @@ def _change_splits(own: SplitManifest, config: ConvertConfig) -> SplitManifest:
     return splits
 
 
-def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
+def _convert(config: ConvertConfig, plan: Plan, folder: str) -> Manifest:
     """Does the part of the plan that is not done yet, holding a claim on the prepared folder."""
     if (done := _finished_before(config, plan)) is not None and not exists(join(config.out, PARTS)):
         print(f"{redacted(config.out)}: converted before, nothing to do")
@@ -135,7 +155,7 @@ def _convert(config: ConvertConfig, plan: Plan) -> Manifest:
             connect(config.cluster, config.out)
         try:
             summaries = run_tasks(plan.tasks, CATALOG[config.source].source.records)
-            unannotated = partial(_find_unannotated, config, plan.splits)
+            unannotated = partial(_find_unannotated, config, plan.splits, folder)
             return finish(plan, summaries, unannotated, config.allow_missing, claim, in_tasks)
         except (OSError, ValueError):
             # An equal conversion may have finished meanwhile and removed the reports that this one was reading.
@@ -167,9 +187,9 @@ def _finished_before(config: ConvertConfig, plan: Plan) -> Manifest | None:
     return done
 
 
-def _find_unannotated(config: ConvertConfig, splits: SplitManifest) -> Iterator[tuple[str, DroppedFrame]]:
+def _find_unannotated(config: ConvertConfig, splits: SplitManifest, folder: str) -> Iterator[tuple[str, DroppedFrame]]:
     """Images that should have an annotation and have none, each with the split that its row would be in."""
     if (find := CATALOG[config.source].unannotated_images) is not None:
         for split in (split for split in SPLITS if split in config.splits):
-            for drop in find(config.root, split, splits):
+            for drop in find(folder, split, splits):
                 yield config.as_split or split, drop

@@ -15,13 +15,14 @@ shards hold neighbouring frames.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
 import numpy as np
 
+from pipeline.data.prepare.bucket import Copies
 from pipeline.data.prepare.shard_task import ShardTask
 from pipeline.data.record import key_of
 from pipeline.data.sources.base import FRAMES_PER_CHUNK, Chunk, Source
@@ -29,6 +30,8 @@ from pipeline.data.splits import SPLITS, Split, SplitManifest
 
 # Limit of frames in one Parquet shard. Without it, megabytes of small images would be too many rows for one report.
 _MOST_FRAMES = 8192
+FindCopies = Callable[[Sequence[Chunk]], Copies]
+"""Which files the task of some chunks has to copy (``bucket.needed``)."""
 RUN = 8
 """Frames of training data that stay together when they are shuffled."""
 
@@ -112,6 +115,7 @@ class Tasks(Sequence[ShardTask]):
         pieces: (n, 3) int32, the parts of chunks in the order of the rows: index of the chunk, first frame in it, end.
         first: index of the first piece of each task, then n.
         out, rows_per_group, reencode_long_side: of every task.
+        copies: for originals in object storage, which files a task has to copy.
     """
 
     def __init__(
@@ -122,7 +126,9 @@ class Tasks(Sequence[ShardTask]):
         out: str,
         rows_per_group: int,
         reencode_long_side: int | None,
+        copies: FindCopies | None = None,
     ) -> None:
+        self._copies = copies
         self._chunks, self._pieces, self._first = chunks, pieces, first
         self._out, self._options = out, (rows_per_group, reencode_long_side)
         splits = [chunks[pieces[start, 0]].split for start in first[:-1]]
@@ -147,6 +153,11 @@ class Tasks(Sequence[ShardTask]):
         chunks = tuple(_part(self._chunks[c], start, stop) for c, start, stop in parts)
         return ShardTask(self._out, split, number, chunks, *self._options)
 
+    def complete(self, i: int) -> ShardTask:
+        """The task as a worker needs it: with the list of the files that it has to copy."""
+        task = self[i]
+        return task if self._copies is None else replace(task, copies=self._copies(task.chunks))
+
     @property
     def frames(self) -> int:
         """Number of frames to read, of all tasks."""
@@ -161,7 +172,12 @@ def _part(chunk: Chunk, start: int, stop: int) -> Chunk:
 
 
 def pack(
-    chunks: Sequence[Chunk], out: str, shard_mb: float, rows_per_group: int, reencode_long_side: int | None = None
+    chunks: Sequence[Chunk],
+    out: str,
+    shard_mb: float,
+    rows_per_group: int,
+    reencode_long_side: int | None = None,
+    copies: FindCopies | None = None,
 ) -> Tasks:
     """Packs chunks into tasks: neighbours of one split, or shuffled runs, until the next would make a shard too large.
 
@@ -171,6 +187,7 @@ def pack(
         shard_mb: largest size of a shard, MB; a chunk or run that is larger gets a shard for itself.
         rows_per_group: rows of a Parquet row group.
         reencode_long_side: images larger than this many pixels are made smaller.
+        copies: as ``Tasks`` takes it.
     """
     limit = shard_mb * 1e6
     bytes_a_frame = np.array([chunk.image_bytes / len(chunk.frames) for chunk in chunks])
@@ -188,7 +205,7 @@ def pack(
             frames += n
             at += 1
     pieces = np.concatenate(parts) if parts else np.empty((0, 3), np.int32)
-    return Tasks(chunks, pieces, [*first, at], out, rows_per_group, reencode_long_side)
+    return Tasks(chunks, pieces, [*first, at], out, rows_per_group, reencode_long_side, copies)
 
 
 def _parts(chunks: Sequence[Chunk]) -> Iterator[np.ndarray]:

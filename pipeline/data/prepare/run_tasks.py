@@ -61,7 +61,7 @@ def run_tasks(tasks: Tasks, read_records: RecordReader) -> list[dict[str, Any]]:
         try:
             while True:
                 for i in islice(waiting, _at_once() - len(running)):
-                    running[remote.remote(tasks[i], read_records)] = i
+                    running[remote.remote(tasks.complete(i), read_records)] = i
                 if not running:
                     break
                 (ready,), _ = ray.wait([*running], num_returns=1)

@@ -12,13 +12,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.joint_statistics import JointStatistics
+from pipeline.data.prepare.bucket import Copies, copied, in_bucket, state_in_bucket
 from pipeline.data.prepare.frames import RecordReader, read_frames, validated_frames
 from pipeline.data.record import Record
 from pipeline.data.schema import VERSION as SCHEMA_VERSION
@@ -64,6 +65,8 @@ class ShardTask:
     """Rows of a Parquet row group."""
     reencode_long_side: int | None = None
     """Images larger than this many pixels are made smaller."""
+    copies: Copies | None = None
+    """What to copy of originals in object storage; None for those that are read where they are."""
 
     @property
     def frames(self) -> int:
@@ -113,6 +116,18 @@ def finished_summary(task: ShardTask) -> dict[str, Any] | None:
 
 
 def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
+    """As ``_write_shard``, of originals in object storage from copies.
+
+    Raises:
+        OSError: an original cannot be copied; names it.
+    """
+    if task.copies is None:
+        return _write_shard(task, read_records, task.chunks[0].root)
+    with copied(task.chunks[0].root, task.copies) as folder:
+        return _write_shard(task, read_records, folder)
+
+
+def _write_shard(task: ShardTask, read_records: RecordReader, folder: str) -> dict[str, Any]:
     """Makes one Parquet shard and its report; runs in a Ray task.
 
     Rows of val and test are written as they are read, so a few row groups are in memory. Those of train are shuffled
@@ -121,6 +136,7 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
     Args:
         task: what goes into the shard.
         read_records: ``records`` of the source.
+        folder: where the originals are read: their root, or that of the copies.
 
     Returns:
         the report's summary: split, shard (None when no frame gave a row), rows of each row group, counts, sum of the
@@ -146,7 +162,8 @@ def write_shard(task: ShardTask, read_records: RecordReader) -> dict[str, Any]:
 
     def usable_records() -> Iterator[Record]:
         """Records as they are read; other frames are counted or listed."""
-        frames = prefetched(chain.from_iterable(read_frames(c, read_records) for c in task.chunks), _FRAMES_AHEAD)
+        chunks = (replace(chunk, root=folder) for chunk in task.chunks)
+        frames = prefetched(chain.from_iterable(read_frames(c, read_records) for c in chunks), _FRAMES_AHEAD)
         for frame in validated_frames(frames, task.reencode_long_side):
             if isinstance(frame, DroppedFrame):
                 if frame.recipe:
@@ -248,6 +265,8 @@ def zero_counts() -> Counter[str]:
 
 def _file_state(root: str, file: str) -> list[int] | None:
     """Size in bytes and time of change in ns of an original file; None when there is none."""
+    if in_bucket(root):
+        return state_in_bucket(root, file)
     try:
         state = (Path(root) / file).stat()
     except OSError:

@@ -1,8 +1,9 @@
-"""The interface of a data source: two functions that every source module of this folder has.
+"""The interface of a data source: four functions that every source module of this folder has.
 
 ``chunks`` lists the frames cheaply, without opening images; ``records`` reads one chunk, image by image, in bounded
-memory. Both are plain functions of picklable values, so any number of machines can share the work. A frame that
-cannot be used gives a ``DroppedFrame`` with its reason; no frame is skipped silently.
+memory. ``listed_files`` and ``files`` name the files that these two open, so that data in object storage can be copied
+piece by piece (prepare/bucket.py). All are plain functions of picklable values, so any number of machines can share the
+work. A frame that cannot be used gives a ``DroppedFrame`` with its reason; no frame is skipped silently.
 
 Errors. A fault of the whole source (wrong folder, no annotation file, a sequence without calibration) is a ValueError
 of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``DroppedFrame`` or a ValueError of
@@ -12,7 +13,6 @@ of ``chunks``, and the conversion refuses to start. A fault of one frame is a ``
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,14 +26,10 @@ from pipeline.data.encoded_image import image_size, orientation, scaled_to_8_bit
 from pipeline.data.record import Record, key_of
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.image_headers import MAX_IMAGE_BYTES
-from pipeline.infra.redaction import redacted
-from pipeline.infra.regular_files import kept_inside, read_file, unread
-from pipeline.studio.config import RENDERED_TERMS
+from pipeline.infra.regular_files import check_inside, kept_inside, read_file
 
 # Frames of a chunk: few enough to share the work evenly among workers, enough to hide the overhead of a task.
 FRAMES_PER_CHUNK = 256
-MAX_TERMS_BYTES = 1 << 16
-"""Largest terms.txt that is read, bytes: a sentence or two."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,16 @@ class NoImage:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class ChunkFiles:
+    """Files that ``records`` opens for a chunk, relative to the root; they need not exist."""
+
+    shared: tuple[str, ...]
+    """Files of many chunks: annotations, calibration, videos."""
+    own: tuple[str, ...]
+    """Files of these frames alone: images, pose files."""
+
+
 class Source(Protocol):
     """What a source module has; the type checker compares the modules with it in pipeline/data/catalog.py."""
 
@@ -132,6 +138,18 @@ class Source(Protocol):
 
         Raises:
             ValueError: the folder, or an annotation or calibration file in it, is missing or unreadable.
+        """
+        ...
+
+    def listed_files(self, splits: SplitManifest) -> Iterable[str]:
+        """Files that ``chunks`` opens, relative to the root, where they exist; of all others it needs name and size."""
+        ...
+
+    def files(self, chunk: Chunk) -> ChunkFiles:
+        """Files that ``records`` opens for a chunk, of those that exist; opens none but ``listed_files``.
+
+        Raises:
+            ValueError: as ``chunks``.
         """
         ...
 
@@ -166,30 +184,6 @@ class Person:
     confidence: np.ndarray | None = None
     ignore: bool = False
     valid: bool = True
-
-
-def terms_of(source: Source, root: str | Path) -> str:
-    """The source's terms, followed by the content of ``terms.txt`` in its folder, if there is one.
-
-    The studio's own text in that file replaces the source's terms: people rendered in the layout of a recorded data
-    set do not belong to that data set's owners.
-
-    Raises:
-        ValueError: the file is empty, no text or unreadable.
-    """
-    path = Path(root) / "terms.txt"
-    if not os.path.lexists(path):
-        return source.TERMS
-    try:
-        words = read_file(path, MAX_TERMS_BYTES).decode().split()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: found bytes that are not UTF-8, wanted a sentence or two") from error
-    except OSError as error:
-        raise ValueError(f"{unread(error)}, wanted the terms of these data in a sentence or two") from error
-    if not words:
-        raise ValueError(f"{path}: found nothing, wanted the terms of these data in a sentence or two")
-    text = redacted(" ".join(words))
-    return text if text == RENDERED_TERMS else f"{source.TERMS}: {text}"
 
 
 def require_folder(root: str | Path, what: str) -> Path:
@@ -246,7 +240,12 @@ def make_chunks(
         frames: numbers of the frames, in order.
         images: their image files, or the typical size of an image in bytes.
         in_order: see ``Chunk``.
+
+    Raises:
+        ValueError: an image file is a link out of the folder, or in a folder that is; names it.
     """
+    if not isinstance(images, int):
+        check_inside(root, images)
     chunks = []
     for at in range(0, len(frames), FRAMES_PER_CHUNK):
         some = tuple(frames[at : at + FRAMES_PER_CHUNK])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from pipeline.data.sources.base import (
     NOT_TURNED,
     TURNED,
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     EncodedImage,
     NoImage,
@@ -41,7 +42,7 @@ from pipeline.data.sources.base import (
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import box_of, coco_like, flag, numbers, size_of, whole_number
+from pipeline.data.sources.json_files import box_of, coco_like, flag, named_file, numbers, size_of, whole_number
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.regular_files import inside
 
@@ -64,7 +65,8 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     """The photos of one split that have an annotated person, by image id; absent parts of the data give no chunks.
 
     Raises:
-        ValueError: no such folder, or it holds none of COCO's annotation files, or one is malformed.
+        ValueError: no such folder, or it holds none of COCO's annotation files, or one is malformed, or a photo leads
+            out of the folder.
     """
     folder = require_folder(root, "coco")
     require_file(folder, (annotation_file(part.sequence) for part in splits.parts), "coco: annotations")
@@ -75,9 +77,23 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
             continue
         photos = photos_with_people(path)
         taken = splits.select(part, list(photos))
-        images = [folder / part.sequence / photos[i]["file_name"] for i in taken]
-        found += make_chunks("coco", folder, part, CAMERA, taken, images)
+        images = {
+            i: named_file(photo, "file_name", folder / part.sequence, folder, path) for i, photo in photos.items()
+        }
+        found += make_chunks("coco", folder, part, CAMERA, taken, [images[i] for i in taken])
     return found
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """The annotation files."""
+    return (annotation_file(part.sequence) for part in splits.parts)
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """The annotation file and the photos."""
+    file = annotation_file(chunk.sequence)
+    photos = _load(inside(chunk.root, file)).imgs
+    return ChunkFiles((file,), tuple(f"{chunk.sequence}/{photos[i]['file_name']}" for i in chunk.frames))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:

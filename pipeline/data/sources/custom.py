@@ -26,7 +26,9 @@ Frame numbers are line numbers, counted from 0 without empty lines. Every row ha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from das.skeleton import Skeleton, read_skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     NoImage,
     Person,
@@ -51,10 +54,10 @@ from pipeline.data.sources.base import (
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import numbers
+from pipeline.data.sources.json_files import named_file, numbers
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
-from pipeline.infra.regular_files import inside, regular_file, unread
+from pipeline.infra.regular_files import check_inside, inside, regular_file, unread
 
 TERMS = "data of your own"
 SKELETONS: tuple[Skeleton, ...] = ()  # skeleton.json defines it
@@ -63,6 +66,7 @@ SPLITS = SplitManifest("custom", tuple(Part(split, split) for split in SPLIT_NAM
 CAMERA = "0"
 """Name of the camera of every image."""
 _MAX_LINE_BYTES, _MAX_SKELETON_BYTES = 1 << 24, 1 << 20
+_IMAGE = re.compile(rb'"image"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LINE_FIELDS = {"image", "K", "distortion", "people"}
 _PERSON_FIELDS = {"joints_uv", "joints_cam", "state", "id", "bbox", "ignore", "valid"}
 
@@ -71,7 +75,8 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     """The lines of one split's files, in order; absent files give none.
 
     Raises:
-        ValueError: no such folder, no skeleton or a malformed one, or none of the manifest's files.
+        ValueError: no such folder, no skeleton or a malformed one, or none of the manifest's files, or an image leads
+            out of the folder.
     """
     folder = require_folder(root, "custom")
     skeleton_of(folder)
@@ -81,8 +86,23 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         path = inside(folder, annotation_file(part.sequence))
         if path.is_file():
             taken = splits.select(part, range(len(_starts_of(path))))
+            check_inside(folder, _images(folder, path))
             found += make_chunks("custom", folder, part, CAMERA, taken, _typical_bytes(folder, path, taken))
     return found
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """The skeleton and the files of lines."""
+    return ["skeleton.json", *(annotation_file(part.sequence) for part in splits.parts)]
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """The skeleton, the file of lines and the images that its readable lines name."""
+    file, images = annotation_file(chunk.sequence), []
+    for frame in chunk.frames:
+        with suppress(ValueError):  # ``records`` reports the line
+            images.append(_line(inside(chunk.root, file), frame)["image"])
+    return ChunkFiles(("skeleton.json", file), tuple(images))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
@@ -154,6 +174,23 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise ValueError(unread(error)) from error
+
+
+def _images(folder: Path, path: Path) -> Iterator[Path]:
+    """The images that the lines of a file name; a line that cannot be read is left to ``records``.
+
+    Lines are not parsed as a whole, which takes a minute for a million.
+
+    Raises:
+        ValueError: an image is outside of the folder; names the file, the image and what was found.
+    """
+    for number, line in enumerate(line for line in lines_of(path) if line.strip()):
+        if found := _IMAGE.search(line):
+            try:
+                entry = {"id": f"image {number + 1}", "image": json.loads(found[1])}
+            except ValueError:
+                continue
+            yield named_file(entry, "image", folder, folder, path)
 
 
 def _typical_bytes(folder: Path, path: Path, frames: tuple[int, ...], samples: int = 8) -> int:

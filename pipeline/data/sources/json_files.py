@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from das.fields import json_kind
-from pipeline.infra.regular_files import read_file, unread
+from pipeline.infra.regular_files import leads_out, read_file, unread
 
 
 def load_json(path: Path) -> Any:
@@ -93,6 +94,19 @@ def _identity(place: str, entry: dict[str, Any], path: Path) -> int:
     if type(id_) is not int or not 0 <= id_ < 2**63:
         raise ValueError(f"{path}: {place}: id: found {_found(entry, 'id')}, wanted a whole number from 0")
     return id_
+
+
+def named_file(entry: Mapping[str, Any], field: str, folder: Path, root: Path, path: Path) -> Path:
+    """Path of the file that a field names, relative to ``folder``.
+
+    Raises:
+        ValueError: the name leads out of ``root``; names file, entry and field.
+    """
+    file = folder / entry[field]
+    lexically = os.path.normpath(file).startswith(f"{root}/")  # a look at every file is slow on network disks
+    if not lexically and "\0" not in entry[field] and leads_out(root, file) is not None:
+        raise _wrong(entry, field, path, f"the name of a file inside of {root}")
+    return file
 
 
 def whole_number(entry: Mapping[str, Any], field: str, path: Path) -> int:

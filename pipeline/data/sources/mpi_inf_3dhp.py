@@ -19,7 +19,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -33,6 +33,7 @@ from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources import mpi_inf_3dhp_original as original
 from pipeline.data.sources.base import (
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     NoImage,
     Person,
@@ -69,6 +70,8 @@ ARRAY_FILES = {
     "test": ("mpi_inf_3dhp_test_valid.npz", "mpi_inf_3dhp_test_all.npz", "test_3dhp_test.npz"),
 }
 """Names of mmpose's arrays of the training and of the test people, in order of preference."""
+ARRAY_PLACES = ("", "annotations/")
+"""Where the arrays may be, relative to the root, the first first."""
 IMAGE_NAME = re.compile(r"(?P<sequence>S\d+_Seq\d+|TS\d+)(?:_Cam(?P<camera>\d+))?_(?P<frame>\d+)\.jpg")
 
 
@@ -115,6 +118,24 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     return found
 
 
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """The arrays and their cameras, in all places where they may be, and the annotations in the owners' form."""
+    names = [name for kind, arrays in ARRAY_FILES.items() for name in (*arrays, f"cameras_{kind}.pkl")]
+    return [f"{place}{name}" for place in ARRAY_PLACES for name in names] + original.listed_files(splits)
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """Arrays and cameras, or annotations, calibration and video, and the images."""
+    folder = Path(chunk.root)
+    arrays = _arrays_of(folder, chunk.sequence)
+    if arrays is None:
+        return original.files(chunk)
+    rows = arrays.rows[chunk.sequence, chunk.camera]
+    images = [_image(folder, arrays.names[rows[frame]]) for frame in chunk.frames]
+    shared = arrays.path, arrays.path.with_name(f"cameras_{_kind(chunk.sequence)}.pkl")
+    return ChunkFiles(*(tuple(str(path.relative_to(folder)) for path in paths) for paths in (shared, images)))
+
+
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
     """Every frame of the chunk.
 
@@ -153,7 +174,7 @@ def _kind(sequence: str) -> str:
 
 
 def _arrays_file(folder: Path, kind: str) -> Path | None:
-    places = (folder / place / name for place in ("", "annotations") for name in ARRAY_FILES[kind])
+    places = (folder / f"{place}{name}" for place in ARRAY_PLACES for name in ARRAY_FILES[kind])
     found = next((path for path in places if path.is_file()), None)
     return None if found is None else kept_inside(folder, found)
 

@@ -23,6 +23,7 @@ from das.skeleton import MUPOTS17
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     EncodedImage,
     NoImage,
@@ -35,7 +36,7 @@ from pipeline.data.sources.base import (
 from pipeline.data.sources.video_frames import video_frame
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.infra.array_files import read_mat
-from pipeline.infra.regular_files import inside, read_file, unread
+from pipeline.infra.regular_files import check_inside, inside, read_file, unread
 
 # The 28 joints of annot.mat in its order, with the names of das.skeleton.
 _ALL = (
@@ -48,6 +49,7 @@ _ALL = (
 _KEPT = [_ALL.index(joint) for joint in MUPOTS17.joints]
 # The cameras at the height of a person. Most loaders leave out the others, which are at the ceiling.
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
+_FILES = ("annot.mat", "camera.calibration")
 # Size of a frame of 2048 x 2048 pixels as a JPEG, to estimate the size of shards only.
 _FRAME_BYTES = 900_000
 
@@ -61,7 +63,7 @@ def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
     """Chunks of one sequence, none if it is absent, of the manifest's cameras or, if it has none, of ``CAMERAS``.
 
     Raises:
-        ValueError: annotations or calibration are missing or malformed.
+        ValueError: annotations or calibration are missing or malformed, or an image leads out of the folder.
     """
     sequence = inside(folder, sequence_folder(part.sequence))
     if not sequence.is_dir() or part.sequence.startswith("TS"):
@@ -72,9 +74,25 @@ def chunks(folder: Path, part: Part, splits: SplitManifest) -> list[Chunk]:
     cameras = splits.cameras or tuple(map(str, CAMERAS))
     found = []
     for camera in cameras:
+        check_inside(folder, (folder / image_file(part.sequence, camera, frame) for frame in taken))
         # A process holds the annotations of one sequence, hundreds of megabytes, and its images may be in a video.
         found += make_chunks("mpi_inf_3dhp", folder, part, camera, taken, _FRAME_BYTES, in_order=True)
     return found
+
+
+def listed_files(splits: SplitManifest) -> list[str]:
+    """Annotations and calibration of every sequence."""
+    sequences = (sequence_folder(part.sequence) for part in splits.parts)
+    return [f"{sequence}/{name}" for sequence in sequences for name in _FILES]
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """Annotations, calibration, and the images or the video."""
+    shared = [f"{sequence_folder(chunk.sequence)}/{name}" for name in _FILES]
+    if _in_video(chunk):
+        return ChunkFiles((*shared, video_file(chunk.sequence, chunk.camera)), ())
+    images = (image_file(chunk.sequence, chunk.camera, frame) for frame in chunk.frames)
+    return ChunkFiles(tuple(shared), tuple(images))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:
@@ -128,10 +146,15 @@ def video_file(sequence: str, camera: str) -> str:
 
 def _frame(chunk: Chunk, camera: int, frame: int) -> Path | EncodedImage | NoImage:
     root, sequence, name = Path(chunk.root), chunk.sequence, str(camera)
-    video = inside(root, video_file(sequence, name))
-    if (root / image_folder(sequence, name)).is_dir() or not video.is_file():
-        return root / image_file(sequence, name, frame)
-    return video_frame(video, frame)
+    if _in_video(chunk):
+        return video_frame(inside(root, video_file(sequence, name)), frame)
+    return root / image_file(sequence, name, frame)
+
+
+def _in_video(chunk: Chunk) -> bool:
+    """Whether the frames are read from the camera's video: there is no folder of images."""
+    video = inside(chunk.root, video_file(chunk.sequence, chunk.camera))
+    return video.is_file() and not Path(chunk.root, image_folder(chunk.sequence, chunk.camera)).is_dir()
 
 
 def _annotations(sequence: Path) -> tuple[np.ndarray, np.ndarray]:

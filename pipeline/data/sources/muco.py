@@ -8,7 +8,7 @@ A joint is labelled if its ``keypoints_vis`` is not 0, as in other loaders; posi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from das.skeleton import MUCO21, Skeleton
 from pipeline.data.record import UNLABELLED, VISIBLE, Record
 from pipeline.data.sources.base import (
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     Person,
     make_chunks,
@@ -26,7 +27,7 @@ from pipeline.data.sources.base import (
     require_file,
     require_folder,
 )
-from pipeline.data.sources.json_files import annotations_of, box_of, numbers, size_of
+from pipeline.data.sources.json_files import annotations_of, box_of, named_file, numbers, size_of
 from pipeline.data.splits import Part, SplitManifest
 
 TERMS = (
@@ -55,16 +56,30 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
     """The images of one split, by set and image id.
 
     Raises:
-        ValueError: the folder or the annotation file is missing or malformed.
+        ValueError: the folder or the annotation file is missing or malformed, or an image leads out of the folder.
     """
     folder = require_folder(root, "muco")
-    images, _ = annotations_of(_annotations(folder))
+    path = _annotations(folder)
+    images, _ = annotations_of(path)
+    paths = {i: named_file(image, "file_name", folder, folder, path) for i, image in images.items()}
     found = []
     for part in splits.of(split):
         ids = sorted(i for i, image in images.items() if Path(image["file_name"]).parts[0] == part.sequence)
         taken = splits.select(part, ids)
-        found += make_chunks("muco", folder, part, CAMERA, taken, [folder / images[i]["file_name"] for i in taken])
+        found += make_chunks("muco", folder, part, CAMERA, taken, [paths[i] for i in taken])
     return found
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """The annotation file, in both places where it may be."""
+    return ANNOTATIONS
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """The annotation file and the images."""
+    path = _annotations(Path(chunk.root))
+    images, _ = annotations_of(path)
+    return ChunkFiles((str(path.relative_to(chunk.root)),), tuple(images[i]["file_name"] for i in chunk.frames))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:

@@ -13,7 +13,7 @@ the JSON file if there is one. Besides Moon's fields the JSON may have ``keypoin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.data.record import OCCLUDED, UNLABELLED, VISIBLE, Record
 from pipeline.data.sources import mupots_mat
 from pipeline.data.sources.base import (
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     EncodedImage,
     NoImage,
@@ -86,6 +87,22 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         # Every chunk of an annot.mat fits the intrinsics anew, and a process holds one sequence.
         found += make_chunks("mupots", folder, part, CAMERA, taken, files, in_order=bool(mats[part.sequence]))
     return found
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """Moon's annotation file, and the owners' annotations and intrinsics, in all places where they may be."""
+    folders = [f"{place}{part.sequence}" for part in splits.parts for place in (f"{OWNERS}/", "")]
+    mats = [f"{folder}/{name}" for folder in folders for name in mupots_mat.FILES]
+    return [*ANNOTATIONS, *mupots_mat.INTRINSICS, *mats]
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """The annotations of the sequence, the files of intrinsics, and the images."""
+    root = Path(chunk.root)
+    mat = _mats(root, chunk.sequence)
+    own = [f"{mat.relative_to(root)}/{name}" for name in mupots_mat.FILES] if mat else []
+    images = (_image(root, chunk.sequence, frame).relative_to(root) for frame in chunk.frames)
+    return ChunkFiles((*ANNOTATIONS, *mupots_mat.INTRINSICS, *own), tuple(map(str, images)))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:

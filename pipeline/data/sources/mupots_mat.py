@@ -21,9 +21,12 @@ from pipeline.data.sources.json_files import load_json, numbers
 from pipeline.infra.array_files import read_mat
 from pipeline.infra.regular_files import inside, kept_inside
 
+FILES = ("annot.mat", "occlusion.mat")
+"""The files of a sequence."""
 _SPINE = MUPOTS17.index("spine")
 # {"intrinsic_fx_fy_cx_cy": {"TS1": [fx, fy, cx, cy], ...}}, pixels of the full-size images.
-_INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
+INTRINSICS = ("intrinsics.json", "fitted_intrinsics.json")
+"""Where intrinsics may be given, relative to the root, the first first."""
 _FIELD = "intrinsic_fx_fy_cx_cy"
 
 
@@ -72,7 +75,7 @@ def read_frames(folder: Path, root: Path | None = None) -> FramesOrErrors:
     Raises:
         ValueError: a file is missing, leads out or has no cells by frame and person; names the file.
     """
-    annotations, occlusion = (kept_inside(root or folder, folder / name) for name in ("annot.mat", "occlusion.mat"))
+    annotations, occlusion = (kept_inside(root or folder, folder / name) for name in FILES)
     for path in (annotations, occlusion):
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
@@ -123,7 +126,7 @@ def given_intrinsics(folder: Path, sequence: str) -> np.ndarray | None:
     Raises:
         ValueError: the file does not hold four numbers for this sequence.
     """
-    path = next((inside(folder, name) for name in _INTRINSICS if (folder / name).is_file()), None)
+    path = next((inside(folder, name) for name in INTRINSICS if (folder / name).is_file()), None)
     if path is None:
         return None
     content = load_json(path)

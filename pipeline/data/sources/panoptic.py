@@ -17,7 +17,7 @@ dropped frames with that reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from pipeline.data.record import UNLABELLED, VISIBLE, Record, key_of
 from pipeline.data.sources.base import (
     ANNOTATION_MISSING,
     Chunk,
+    ChunkFiles,
     DroppedFrame,
     Person,
     make_chunks,
@@ -55,7 +56,7 @@ from pipeline.data.sources.panoptic_files import (
 )
 from pipeline.data.sources.video_frames import check_rate, video_frame
 from pipeline.data.splits import Part, Split, SplitManifest
-from pipeline.infra.regular_files import inside, kept_inside
+from pipeline.infra.regular_files import check_inside, inside, kept_inside
 
 TERMS = (
     "CMU Panoptic Dataset: non-commercial research use only; see http://domedb.perception.cs.cmu.edu and "
@@ -136,7 +137,8 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
         source: data set that keys and rows name (the studio writes this layout too).
 
     Raises:
-        ValueError: no such folder; a sequence without calibration or pose files, or with a video of another rate.
+        ValueError: no such folder; a sequence without calibration or pose files, or with a video of another rate; a
+            pose file or image that leads out of the folder.
     """
     folder = require_folder(root, source)
     found = []
@@ -144,11 +146,12 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
         if not (folder / part.sequence).is_dir():
             continue
         require_file(folder, [calibration_file(part.sequence)], f"{source}: calibration of {part.sequence}")
-        poses = folder / part.sequence / _pose_format(folder, part.sequence).folder
+        poses = inside(folder, f"{part.sequence}/{_pose_format(folder, part.sequence).folder}")
         frames = posed_frames(path.name for path in poses.iterdir())
         if not frames:
             raise ValueError(f"{source}: no body3DScene_*.json in {poses}")
         taken = splits.select(part, frames)
+        check_inside(folder, (poses / pose_file(frame) for frame in taken))
         for camera in splits.cameras:
             if _video(folder, part.sequence, camera) is None:
                 images: list[Path] | int = _images(folder, part.sequence, camera, taken)
@@ -159,6 +162,24 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS, source:
                 images = _VIDEO_FRAME_BYTES
             found += make_chunks(source, folder, part, camera, taken, images, in_order=isinstance(images, int))
     return found
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """Calibrations and videos; of the latter only the header is read, at either end."""
+    for part in splits.parts:
+        yield calibration_file(part.sequence)
+        yield from (video_file(part.sequence, camera) for camera in splits.cameras)
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """The calibration, the pose files, and the images or the video."""
+    root, sequence, camera = Path(chunk.root), chunk.sequence, chunk.camera
+    folder = _pose_format(root, sequence).folder
+    poses = [f"{sequence}/{folder}/{pose_file(frame)}" for frame in chunk.frames]
+    if _video(root, sequence, camera) is not None:
+        return ChunkFiles((calibration_file(sequence), video_file(sequence, camera)), tuple(poses))
+    images = (str(_image(root, sequence, camera, frame).relative_to(root)) for frame in chunk.frames)
+    return ChunkFiles((calibration_file(sequence),), (*poses, *images))
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:

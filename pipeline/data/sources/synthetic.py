@@ -6,13 +6,13 @@ may give a sequence; a rendered data set has some of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from das.skeleton import COCO19, Skeleton
 from pipeline.data.record import Record
 from pipeline.data.sources import panoptic
-from pipeline.data.sources.base import Chunk, DroppedFrame
+from pipeline.data.sources.base import Chunk, ChunkFiles, DroppedFrame
 from pipeline.data.splits import SPLITS as SPLIT_NAMES
 from pipeline.data.splits import Part, SplitManifest
 from pipeline.studio.cameras import CAMERAS
@@ -34,6 +34,16 @@ SPLITS = SplitManifest(
 def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list[Chunk]:
     """Chunks of one split; takes and raises what ``panoptic.chunks`` does."""
     return panoptic.chunks(root, split, splits, source="synthetic")
+
+
+def listed_files(splits: SplitManifest) -> Iterable[str]:
+    """As ``panoptic.listed_files``."""
+    return panoptic.listed_files(splits)
+
+
+def files(chunk: Chunk) -> ChunkFiles:
+    """As ``panoptic.files``."""
+    return panoptic.files(chunk)
 
 
 def records(chunk: Chunk) -> Iterator[Record | DroppedFrame]:

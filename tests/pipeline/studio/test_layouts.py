@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.sources import coco, muco, mupots
-from pipeline.data.sources.base import terms_of
+from pipeline.data.sources.terms import terms_of
 from pipeline.studio.config import RENDERED_TERMS, sequence_names
 from pipeline.studio.layouts import layout_chunks, render_layout
 from tests.pipeline.studio.small_renderings import TINY

@@ -236,7 +236,6 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_no_file(local_ray, raw, t
     ("change", "reason"),
     [
         ({"splits": ()}, "splits is empty"),
-        ({"root": "s3://bucket/raw"}, "root = 's3://bucket/raw', wanted a folder"),
         ({"shard_mb": 0}, "shard_mb = 0"),
         ({"rows_per_group": 0}, "rows_per_group = 0"),
         ({"reencode_long_side": 2}, "reencode_long_side = 2"),

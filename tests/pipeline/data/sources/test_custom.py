@@ -285,12 +285,12 @@ def test_training_starts_from_a_model_of_other_joints_and_names_fresh_layers(
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "images/../../secret.jpg", "/dev/zero", "link.jpg"])
-def test_an_image_outside_the_folder_is_dropped_by_name(tmp_path, name):
+def test_an_image_outside_the_folder_is_refused_while_listing(tmp_path, name):
     (tmp_path / "secret.jpg").write_bytes(jpeg(HEIGHT, WIDTH))
     root = tmp_path / "data"
     root.mkdir()
     write(root, [image(0), image(1, image=name)])
     (root / "link.jpg").symlink_to("../secret.jpg")
-    good, dropped = read(root)
-    assert isinstance(good, Record) and isinstance(dropped, DroppedFrame)
-    assert dropped.reason == "image unreadable" and dropped.detail == f"leads out of {root}"
+    found = "link.jpg: leads out of" if name == "link.jpg" else f"entry image 2: image: found '{name}', wanted the name"
+    with pytest.raises(ValueError, match=found):
+        read(root)
