@@ -14,6 +14,7 @@ never sends a frame to quarantine.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -21,7 +22,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,8 @@ from pipeline.infra.redaction import redacted
 # Threads that copy objects: nearly all of the time is latency.
 _READERS = 16
 _BLOCK = 1 << 23
+# Of the temporary folders, and of the file in one that its process holds.
+_PREFIX, _LOCK = "das-originals-", "held"
 _VIDEOS = (".mp4", ".avi")
 # Bytes at either end of a video that the mirror has. Its header is there, of a megabyte for an hour.
 _VIDEO_END = 1 << 23
@@ -81,7 +84,7 @@ def mirrored(root: str, listed: Iterable[str]) -> Iterator[str]:
             also for a ValueError of the block that names the temporary folder: it names ``root`` instead.
     """
     wanted = set(listed)
-    with tempfile.TemporaryDirectory(prefix="das-originals-") as temporary:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as temporary:
         folder = os.path.realpath(temporary)
         try:
             found = _listing(root)
@@ -148,15 +151,26 @@ def state_in_bucket(root: str, path: str) -> list[int] | None:
     return [info.size, info.mtime_ns] if info.type == fs.FileType.File else None
 
 
-@lru_cache(maxsize=1)  # removed when the process ends
+@lru_cache(maxsize=1)
 def _folder_of_process() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="das-originals-")
+    """The folder of this process's copies, which is removed when it ends; those of killed processes are removed now.
+
+    Ray kills its workers. The lock of a process that has ended is free, whoever ended it.
+    """
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError), lock.open("rb") as file:  # held by its process, or of another user
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    held = os.open(Path(folder.name, _LOCK), os.O_CREAT | os.O_RDWR)  # never closed
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return folder
 
 
 def _keep_only(folder: Path, kept: set[str]) -> None:
     """Removes all but some files of a folder, and the folders beside it."""
     for other in folder.parent.iterdir():
-        if other != folder:
+        if other != folder and other.is_dir():
             shutil.rmtree(other)
     for here, _, names in os.walk(folder):
         for name in names:

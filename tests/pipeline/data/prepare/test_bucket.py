@@ -193,6 +193,22 @@ def test_the_copies_of_a_process_are_removed_when_it_ends(temporary):
     assert str(temporary) in done.stdout and not list(temporary.iterdir())
 
 
+def test_the_copies_of_a_killed_process_are_removed_by_the_next_one_and_those_of_a_living_one_are_not(temporary):
+    code = "from pipeline.data.prepare.bucket import _folder_of_process as f; print(f().name, flush=True); input()"
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    killed, living = (subprocess.Popen(command, env=environment, **pipes) for _ in range(2))
+    left, held = (Path(process.stdout.readline().strip()) for process in (killed, living))
+    killed.kill()
+    killed.wait()
+    assert left.is_dir()
+    bucket._folder_of_process()
+    assert held.is_dir() and not left.exists()
+    living.communicate("\n")
+    assert not held.exists()
+
+
 def test_an_image_too_large_to_be_one_is_not_copied(monkeypatch):
     monkeypatch.setattr(bucket, "MAX_IMAGE_BYTES", 100)
     data = jpeg(HEIGHT, WIDTH)
