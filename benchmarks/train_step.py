@@ -187,7 +187,7 @@ def median(values: Sequence[float]) -> float:
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Measures, and prints the table."""
-    connect(ClusterConfig(num_cpus=2, object_store_mb=100, storage=str(folder)))
+    connect(ClusterConfig(address="local", num_cpus=2, object_store_mb=100, storage=str(folder)))
     data = options.data or render(folder)
     config = training(data, LOG_EVERY + options.steps, options, folder)
     job = pickle.dumps(training_job(config))
