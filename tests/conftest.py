@@ -45,11 +45,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     return ByFile(config, log)
 
 
-def _absent(what: str, reason: str) -> None:
+def absent(what: str, reason: str) -> None:
     """Skips with a one-line reason, or fails where the environment says that this must be present.
 
-    Only what cannot be made here may be absent: data under their owners' licences, a browser, a GPU. A machine
-    that has it lists it in DAS_REQUIRE, as continuous integration does, and there a skip would hide a gap.
+    Only what cannot be made here may be absent: data under their owners' licences, a browser, a GPU, the right to mount.
+    A machine that has it lists it in DAS_REQUIRE, as continuous integration does, and there a skip would hide a gap.
     """
     if what in os.environ.get("DAS_REQUIRE", "").split(","):
         pytest.fail(f"DAS_REQUIRE lists {what!r}, but {reason}")
@@ -69,10 +69,10 @@ def das_data() -> Path:
     """Folder of small real data ($DAS_DATA); its tests are skipped without it."""
     value = os.environ.get("DAS_DATA")
     if not value:
-        _absent("data", "DAS_DATA is not set: no real data to test on")
+        absent("data", "DAS_DATA is not set: no real data to test on")
     folder = Path(value).resolve()
     if not folder.is_dir():
-        _absent("data", f"DAS_DATA = {folder} is no folder")
+        absent("data", f"DAS_DATA = {folder} is no folder")
     return folder
 
 
@@ -80,7 +80,7 @@ def das_data() -> Path:
 def gpu() -> torch.device:
     """A GPU that torch can compute on; its tests are skipped where there is none."""
     if not torch.cuda.is_available():
-        _absent("gpu", "torch sees no GPU here")
+        absent("gpu", "torch sees no GPU here")
     return torch.device("cuda")
 
 
@@ -89,7 +89,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     """The system's Chromium without a window, driven by its own chromedriver; skipped where they are not installed."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        _absent("browser", "no chromium and chromedriver here: pages are not looked at")
+        absent("browser", "no chromium and chromedriver here: pages are not looked at")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     # Containers have neither the rights for Chromium's sandbox nor much shared memory; the pages are our own.

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from das.checkpoint import load_model, load_training_state
+from tests.conftest import absent
 from tests.jobs.own_cluster import PATIENCE, PROJECT, wait_for
 from tests.jobs.test_cluster_of_three import newest_report, newest_state, tensors
 from tests.jobs.test_jobs import TINY, flags, runs_of
@@ -31,7 +32,9 @@ class SmallDisk:
         command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = self._holder.stdout.readline()
-        assert said == "ready\n", f"no file system can be mounted here: {said}"
+        if said != "ready\n":
+            self._holder.wait()
+            absent("mounts", f"no file system can be mounted here: {said.strip()}")
         self.seen = Path(f"/proc/{self._holder.pid}/root{folder}")
 
     def inside(self, *command: str) -> list[str]:
