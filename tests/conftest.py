@@ -48,8 +48,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 def absent(what: str, reason: str) -> None:
     """Skips with a one-line reason, or fails where the environment says that this must be present.
 
-    Only what cannot be made here may be absent: data under their owners' licences, a browser, a GPU, the right to mount.
-    A machine that has it lists it in DAS_REQUIRE, as continuous integration does, and there a skip would hide a gap.
+    Only what cannot be made here may be absent: data under their owners' licences, a browser, a GPU, the right to
+    mount. A machine that has it lists it in DAS_REQUIRE, as continuous integration does, and there a skip would hide a
+    gap.
     """
     if what in os.environ.get("DAS_REQUIRE", "").split(","):
         pytest.fail(f"DAS_REQUIRE lists {what!r}, but {reason}")
