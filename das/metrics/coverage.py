@@ -68,13 +68,13 @@ def raw_coverage(found: Residuals, skeleton: Skeleton, level: float) -> dict[str
 
     The three scales count as equal, so that the radius is a multiple of their length. The root has no likelihood.
     """
-    radius = _laplace_radius(level)
+    radius = laplace_radius(level)
     scores = found.scores(skeleton)
     return {name: _share(of_group <= radius) for name, of_group in scores.items() if name != ROOT}
 
 
 @cache
-def _laplace_radius(level: float) -> float:
+def laplace_radius(level: float) -> float:
     """Quantile of the length of three standard Laplace numbers, over sqrt(3), the length of their scales."""
     drawn = np.random.default_rng(0).laplace(size=(_SAMPLES, 3))
     return float(np.quantile(np.linalg.norm(drawn, axis=1), level) / np.sqrt(3))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from das.metrics.bootstrap import Interval, paired_interval
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import Predicted, with_common_joints
+from pipeline.evaluation.predictions_file import Predicted
 from pipeline.evaluation.protocols.table import COMPARED
 from pipeline.evaluation.score import ProtocolResults, score
 from pipeline.evaluation.train_overlap import TRAIN_FIT
@@ -86,3 +87,33 @@ def verdict(numbers: Numbers) -> str:
         return "the difference has no interval: too few blocks of frames, or no person was matched"
     sure = "surely smaller" if high < 0 else "surely larger" if low > 0 else "not surely different"
     return f"{names[name]} {value:+.1f} mm ({low:+.1f} to {high:+.1f}): {sure}"
+
+
+def with_common_joints(this: Predicted, other: Predicted) -> tuple[Predicted, Predicted]:
+    """Both restricted to the joints that both predict, and both with the mean pose of ``this``.
+
+    Otherwise the two would be scored on different joints, and a missed person would have a different error for each.
+
+    Raises:
+        ValueError: their root is not the same joint, or they have no other joint in common.
+    """
+    first, second = this.provenance.skeleton, other.provenance.skeleton
+    common = set(first.joints) & set(second.joints)
+    common -= {*this.provenance.unsupervised_joints, *other.provenance.unsupervised_joints}
+    if first.root != second.root or not common - set(first.root):
+        raise ValueError(
+            f"joint sets {first.name} (root {', '.join(first.root)}) and {second.name} (root {', '.join(second.root)}) "
+            f"have {len(common)} joints in common: wanted the same root and further joints to compare"
+        )
+    mean = dict(zip(first.joints, this.provenance.mean_pose, strict=True)) if this.provenance.mean_pose else {}
+
+    def restricted(found: Predicted) -> Predicted:
+        skeleton = found.provenance.skeleton
+        provenance = replace(
+            found.provenance,
+            unsupervised_joints=tuple(j for j in skeleton.joints if j not in common),
+            mean_pose=tuple(mean.get(j, (0.0, 0.0, 0.0)) for j in skeleton.joints) if mean else None,
+        )
+        return replace(found, provenance=provenance)
+
+    return restricted(this), restricted(other)

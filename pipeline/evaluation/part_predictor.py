@@ -16,10 +16,12 @@ import ray
 
 from das.decode import People
 from das.predictor import Inputs, Predictor
+from das.uncertainty import joint_scales
 from pipeline.data.record import Record, decode_image
 from pipeline.data.stored_rows import read_ahead, read_rows
 from pipeline.data.validate_record import validate_image
 from pipeline.evaluation.parts import Part, write_part
+from pipeline.evaluation.predictions_file import SCALES
 from pipeline.infra.columns import ListColumn
 from pipeline.infra.files import join
 from pipeline.infra.prefetch import in_order
@@ -79,7 +81,7 @@ class PartPredictor:
                         found.append(numbers)
                     else:
                         quarantine[key] = "the model's numbers for it are not finite"
-        return keys, _columns(found), quarantine
+        return keys, _columns(found, self.predictor.info.calibration is not None), quarantine
 
     def _batches(self, part: Part) -> Iterator[list[Record]]:
         groups = zip(part.groups, part.sizes, strict=True)
@@ -107,15 +109,18 @@ class PartPredictor:
         return keys, self.predictor.prepare(images, Ks, lenses) if images else None, quarantine
 
 
-def _columns(people: Sequence[People[np.ndarray]]) -> dict[str, ListColumn]:
-    """Images' people as lists, one list for each image."""
+def _columns(people: Sequence[People[np.ndarray]], doubt: bool) -> dict[str, ListColumn]:
+    """Images' people as lists, one list for each image; ``doubt``: with the scales of their doubt."""
 
     def column(values: Sequence[np.ndarray]) -> ListColumn:
         flat = [np.zeros(0, np.float32), *(value.ravel().astype(np.float32) for value in values)]
         return ListColumn(np.array([value.size for value in values], np.int64), np.concatenate(flat))
 
-    return {
+    columns = {
         "scores": column([p.scores for p in people]),
         "joints_uv": column([p.joints_uv for p in people]),
         "joints_cam": column([p.joints_cam for p in people]),
     }
+    if doubt:
+        columns[SCALES] = column([joint_scales(p.sigma_mm, p.joints_cam) for p in people])
+    return columns

@@ -23,7 +23,7 @@ from itertools import islice
 from pipeline.data.data_sets import data_set
 from pipeline.data.stored_rows import read_ahead
 from pipeline.evaluation.annotations import Annotations
-from pipeline.evaluation.predictions_file import LISTS, QUARANTINE, Provenance, about_predictions
+from pipeline.evaluation.predictions_file import QUARANTINE, Provenance, about_predictions
 from pipeline.infra.columns import ListColumn, read_lists, write_list_groups
 from pipeline.infra.files import join
 from pipeline.infra.redaction import redacted
@@ -96,7 +96,7 @@ def _packed(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
 
 def write_part(uri: str, keys: Sequence[str], lists: Mapping[str, ListColumn], quarantine: Mapping[str, str]) -> None:
     """Writes the file of a part: predicted images by key, and the reasons why others could not be predicted."""
-    write_list_groups(uri, "key", LISTS, [(keys, lists)], lambda: {QUARANTINE: dict(quarantine)})
+    write_list_groups(uri, "key", tuple(lists), [(keys, lists)], lambda: {QUARANTINE: dict(quarantine)})
 
 
 def assemble(
@@ -123,7 +123,8 @@ def assemble(
 
     def groups() -> Iterator[tuple[Sequence[str], Mapping[str, ListColumn]]]:
         expected = iter(keys)
-        for part, (found, lists, about) in zip(parts, read_ahead(lambda p: _read(folder, p), parts), strict=True):
+        read = read_ahead(lambda part: _read(folder, part, provenance.lists), parts)
+        for part, (found, lists, about) in zip(parts, read, strict=True):
             _check_keys(join(folder, part.name), [*islice(expected, part.rows)], found, about)
             quarantine.update(about)
             if len(quarantine) > most:
@@ -134,7 +135,7 @@ def assemble(
         left = next(expected, None)
         assert left is None, left
 
-    write_list_groups(uri, "key", LISTS, groups(), lambda: about_predictions(provenance, quarantine))
+    write_list_groups(uri, "key", provenance.lists, groups(), lambda: about_predictions(provenance, quarantine))
     return quarantine
 
 
@@ -146,8 +147,8 @@ def too_many(found: int, most: int, example: str) -> ValueError:
     )
 
 
-def _read(folder: str, part: Part) -> tuple[list[str], dict[str, ListColumn], dict[str, str]]:
-    keys, lists, about = read_lists(join(folder, part.name), "key", LISTS)
+def _read(folder: str, part: Part, wanted: Sequence[str]) -> tuple[list[str], dict[str, ListColumn], dict[str, str]]:
+    keys, lists, about = read_lists(join(folder, part.name), "key", wanted)
     return keys, lists, about[QUARANTINE]
 
 

@@ -4,6 +4,7 @@
     scores      n numbers: confidence x centerness, best first
     joints_uv   n x 2J numbers: pixels of the stored image
     joints_cam  n x 3J numbers: mm, camera frame
+    scales      n x J numbers: mm, scale of each joint's doubt (das/uncertainty.py); only of a model with a calibration
 
 The file's metadata hold the ``Provenance``, so scores can be computed again without the model, and the images that
 could not be predicted, with the reasons. These have no row and are left out of all scores.
@@ -22,6 +23,7 @@ from das.fields import check_fields
 from das.metrics.tables import Predictions
 from das.model_info import ModelInfo
 from das.skeleton import Skeleton
+from das.uncertainty import Calibration
 from pipeline.infra.columns import TEXT, ListColumn, read_lists, rows_of_groups, write_list_groups
 from pipeline.infra.files import copy_file
 
@@ -30,7 +32,9 @@ FORMAT = 1
 PREDICTIONS_FILE = "predictions.parquet"
 """Name of the file in an evaluation's folder and MLflow run."""
 LISTS = ("scores", "joints_uv", "joints_cam")
-"""Columns of lists."""
+"""Columns of lists that every file has."""
+SCALES = "scales"
+"""Column of lists that a model with a calibration adds."""
 QUARANTINE = "quarantine"
 """Field of the file's metadata: reason by key, of the images that could not be predicted; absent without any."""
 _ROWS = 512  # of a row group
@@ -60,6 +64,13 @@ class Provenance:
     """Candidates above this score are in the file."""
     code_version: str
     """Of the code that ran the model."""
+    calibration: Calibration | None = None
+    """Of the model's doubt; None where it has none, as predictions of other groups."""
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Columns of lists of a predictions file."""
+        return LISTS if self.calibration is None else (*LISTS, SCALES)
 
     @classmethod
     def of(
@@ -77,6 +88,7 @@ class Provenance:
             release_threshold=info.model.score_threshold,
             least_score=least_score,
             code_version=code_version,
+            calibration=info.calibration,
         )
 
     @property
@@ -86,7 +98,10 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; ``from_json`` inverts it."""
-        return {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
+        value = {"format": FORMAT, **asdict(self), "skeleton": self.skeleton.to_json()}
+        if self.calibration is None:
+            del value["calibration"]  # older versions of this code do not know the field
+        return value
 
     @classmethod
     def from_json(cls, value: Any) -> Provenance:
@@ -94,9 +109,11 @@ class Provenance:
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             found = value.get("format") if isinstance(value, dict) else value
             raise ValueError(f"predictions of format {found!r}, wanted {FORMAT}")
-        wanted = {f.name for f in fields(cls)}
-        check_fields(set(value) - {"format"}, wanted)
+        wanted = {f.name for f in fields(cls)} - {"calibration"}
+        check_fields(set(value) - {"format"}, wanted, optional=["calibration"])
         values = {name: value[name] for name in wanted}
+        if "calibration" in value:
+            values["calibration"] = Calibration.from_json(value["calibration"])
         values["skeleton"] = Skeleton.from_json(value["skeleton"])
         values["unsupervised_joints"] = tuple(value["unsupervised_joints"])
         values["mean_pose"] = value["mean_pose"] and tuple(tuple(joint) for joint in value["mean_pose"])
@@ -112,6 +129,7 @@ class PredictionSet:
         keys: F keys. counts: (F,) people of each image.
         scores: (P,). joints_uv: (P, J, 2) px of the stored image. joints_cam: (P, J, 3) mm, camera frame.
         quarantine: reason by key, of images that could not be predicted; none of the F.
+        scales: (P, J) mm, scale of each joint's doubt; None where it is not known.
 
     Raises:
         ValueError: naming the first key that appears twice, or whose people have numbers that are not finite or
@@ -125,6 +143,7 @@ class PredictionSet:
     joints_uv: np.ndarray
     joints_cam: np.ndarray
     quarantine: Mapping[str, str] = field(default_factory=dict)
+    scales: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -134,7 +153,8 @@ class PredictionSet:
             seen.add(key)
         people, joints = int(self.counts.sum()), len(self.provenance.skeleton)
         owner = np.repeat(np.arange(len(self.keys)), self.counts)
-        for name, shape in (("scores", ()), ("joints_uv", (joints, 2)), ("joints_cam", (joints, 3))):
+        shapes: dict[str, tuple[int, ...]] = {"scores": (), "joints_uv": (joints, 2), "joints_cam": (joints, 3)}
+        for name, shape in (shapes if self.scales is None else shapes | {SCALES: (joints,)}).items():
             value = getattr(self, name)
             assert value.shape == (people, *shape), (name, value.shape, (people, *shape))
             wrong = ~np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
@@ -149,7 +169,7 @@ class PredictionSet:
         """The predictions for exactly these images; frame i is keys[i]. ValueError from ``places_of``."""
         frame = np.zeros(len(self.keys), np.int64)
         frame[self.places(keys)] = np.arange(len(keys))
-        return Predictions(np.repeat(frame, self.counts), self.joints_cam, self.scores, self.joints_uv)
+        return Predictions(np.repeat(frame, self.counts), self.joints_cam, self.scores, self.joints_uv, self.scales)
 
     def only(self, keys: Sequence[str]) -> PredictionSet:
         """The predictions for some of the images, in their order; ValueError for a key without a row."""
@@ -165,7 +185,8 @@ class PredictionSet:
         people = np.concatenate([np.zeros(0, int), *(np.arange(first[at], first[at + 1]) for at in places)])
         keys = tuple(self.keys[at] for at in places)
         chosen = (self.scores[people], self.joints_uv[people], self.joints_cam[people])
-        return PredictionSet(self.provenance, keys, self.counts[places], *chosen)
+        scales = None if self.scales is None else self.scales[people]
+        return PredictionSet(self.provenance, keys, self.counts[places], *chosen, scales=scales)
 
     def without(self, keys: Collection[str]) -> PredictionSet:
         """The same without some of the images, and with no quarantine."""
@@ -175,10 +196,14 @@ class PredictionSet:
         """Writes the file atomically: it is complete or absent."""
         parts = (self.at(np.arange(i, min(i + _ROWS, len(self.keys)))) for i in range(0, len(self.keys), _ROWS))
         groups = ((part.keys, part._lists()) for part in parts)
-        write_list_groups(uri, "key", LISTS, groups, lambda: about_predictions(self.provenance, self.quarantine))
+        write_list_groups(uri, "key", self._names, groups, lambda: about_predictions(self.provenance, self.quarantine))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return LISTS if self.scales is None else (*LISTS, SCALES)
 
     def _lists(self) -> dict[str, ListColumn]:
-        values = {name: getattr(self, name) for name in LISTS}
+        values = {name: getattr(self, name) for name in self._names}
         return {
             name: ListColumn(self.counts * int(np.prod(value.shape[1:])), value.ravel().astype(np.float32))
             for name, value in values.items()
@@ -191,11 +216,12 @@ class PredictionSet:
         Raises:
             ValueError: naming the file, and the key where one image is at fault.
         """
-        keys, lists, about = read_lists(uri, "key", LISTS, groups)
+        keys, lists, about = read_lists(uri, "key", LISTS, groups, optional=[SCALES])
         try:
             provenance, quarantine = _about(about)
             joints, counts = len(provenance.skeleton), lists["scores"].lengths
-            for name, width in (("joints_uv", 2 * joints), ("joints_cam", 3 * joints)):
+            widths = {"joints_uv": 2 * joints, "joints_cam": 3 * joints}
+            for name, width in (widths | {SCALES: joints} if SCALES in lists else widths).items():
                 wrong = lists[name].lengths != width * counts
                 if wrong.any():
                     at = int(wrong.argmax())
@@ -209,6 +235,7 @@ class PredictionSet:
                 joints_uv=lists["joints_uv"].values.astype(np.float64).reshape(-1, joints, 2),
                 joints_cam=lists["joints_cam"].values.astype(np.float64).reshape(-1, joints, 3),
                 quarantine=quarantine,
+                scales=lists[SCALES].values.astype(np.float64).reshape(-1, joints) if SCALES in lists else None,
             )
         except ValueError as error:
             raise ValueError(f"{uri}: {error}") from error
@@ -296,6 +323,7 @@ Predicted = PredictionSet | PredictionFile
 def _joined(provenance: Provenance, sets: Sequence[PredictionSet]) -> PredictionSet:
     """Sets of different images as one, in their order."""
     joints = len(provenance.skeleton)
+    scales = [one.scales for one in sets if one.scales is not None]
     return PredictionSet(
         provenance,
         tuple(key for one in sets for key in one.keys),
@@ -303,6 +331,7 @@ def _joined(provenance: Provenance, sets: Sequence[PredictionSet]) -> Prediction
         np.concatenate([np.zeros(0), *(one.scores for one in sets)]),
         np.concatenate([np.zeros((0, joints, 2)), *(one.joints_uv for one in sets)]),
         np.concatenate([np.zeros((0, joints, 3)), *(one.joints_cam for one in sets)]),
+        scales=np.concatenate(scales) if sets and len(scales) == len(sets) else None,
     )
 
 
@@ -362,33 +391,3 @@ def collect(provenance: Provenance, keys: Sequence[str], people: Iterable[Mappin
         joints_uv=column("joints_uv", (joints, 2))[order],
         joints_cam=column("joints_cam", (joints, 3))[order],
     )
-
-
-def with_common_joints(this: Predicted, other: Predicted) -> tuple[Predicted, Predicted]:
-    """Both restricted to the joints that both predict, and both with the mean pose of ``this``.
-
-    Otherwise the two would be scored on different joints, and a missed person would have a different error for each.
-
-    Raises:
-        ValueError: their root is not the same joint, or they have no other joint in common.
-    """
-    first, second = this.provenance.skeleton, other.provenance.skeleton
-    common = set(first.joints) & set(second.joints)
-    common -= {*this.provenance.unsupervised_joints, *other.provenance.unsupervised_joints}
-    if first.root != second.root or not common - set(first.root):
-        raise ValueError(
-            f"joint sets {first.name} (root {', '.join(first.root)}) and {second.name} (root {', '.join(second.root)}) "
-            f"have {len(common)} joints in common: wanted the same root and further joints to compare"
-        )
-    mean = dict(zip(first.joints, this.provenance.mean_pose, strict=True)) if this.provenance.mean_pose else {}
-
-    def restricted(found: Predicted) -> Predicted:
-        skeleton = found.provenance.skeleton
-        provenance = replace(
-            found.provenance,
-            unsupervised_joints=tuple(j for j in skeleton.joints if j not in common),
-            mean_pose=tuple(mean.get(j, (0.0, 0.0, 0.0)) for j in skeleton.joints) if mean else None,
-        )
-        return replace(found, provenance=provenance)
-
-    return restricted(this), restricted(other)

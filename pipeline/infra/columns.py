@@ -165,7 +165,7 @@ def write_list_groups(
 
 
 def read_lists(
-    uri: str | Path, name: str, wanted: Sequence[str], groups: Sequence[int] | None = None
+    uri: str | Path, name: str, wanted: Sequence[str], groups: Sequence[int] | None = None, optional: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, ListColumn], Any]:
     """Reads a file of ``write_lists``.
 
@@ -174,9 +174,10 @@ def read_lists(
         name: name of the column of texts.
         wanted: names of the columns of lists.
         groups: numbers of row groups; None reads all.
+        optional: names of further ones, which are read where the file has them.
 
     Returns:
-        The n texts, the wanted columns of lists by name, and the description.
+        The n texts, the columns of lists by name, and the description.
 
     Raises:
         ValueError: no such file, not Parquet, a column missing, of another type or with nulls, or no description;
@@ -185,7 +186,7 @@ def read_lists(
     with open_parquet(uri) as file:
         table = file.read() if groups is None else file.read_row_groups(groups)
     lists = {}
-    for column in (name, *wanted):
+    for column in (name, *wanted, *(more for more in optional if more in table.schema.names)):
         kind = table.schema.field(column).type if column in table.schema.names else "missing"
         expected, fits = ("texts", pa.types.is_string) if column == name else ("lists of numbers", pa.types.is_list)
         if kind == "missing" or not fits(kind):

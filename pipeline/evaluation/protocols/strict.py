@@ -13,6 +13,7 @@ from das.metrics.operating_points import OperatingPoint, matches_gained, points_
 from das.metrics.root_precision import average_precision, near_roots
 from das.metrics.strict import Strict, only_ignored
 from das.metrics.tables import NOT_COUNTED, distances
+from pipeline.evaluation.protocols.doubt import DoubtSums, doubt_numbers, doubt_sums
 from pipeline.evaluation.scored import Scored, Setting
 from pipeline.evaluation.subsets import TITLES, all_subsets, occluded_joints
 from pipeline.infra.text_tables import Numbers, Table, ends_as_metrics
@@ -99,6 +100,7 @@ class StrictSums:
         occluded: (1,) how many scored joints are labelled as occluded.
         near: (1, 4, n) joints nearer than each of ``CURVE``, measured as ``joint_errors`` lists. of: (1, 4) joints.
         candidates: what rankings need.
+        doubt: how the calibrated doubt covers; None without one.
     """
 
     scores: dict[str, Ratio]
@@ -109,6 +111,7 @@ class StrictSums:
     near: np.ndarray
     of: np.ndarray
     candidates: Candidates
+    doubt: DoubtSums | None
 
     @property
     def people(self) -> int:
@@ -151,6 +154,7 @@ def strict_sums(scored: Scored) -> StrictSums:
         near=np.array([[np.searchsorted(np.sort(found), CURVE, side="left") for found in errors]]),
         of=np.array([[len(found) for found in errors]]),
         candidates=Candidates.of(scored),
+        doubt=doubt_sums(scored),
     )
 
 
@@ -205,6 +209,9 @@ def strict_numbers(sums: StrictSums, setting: Setting) -> list[Numbers]:
     for table in subsets:
         kind = table.name.removeprefix("strict_")
         metrics |= {f"strict/mpjpe/{kind}/{name}": row[1] for name, row in table.rows.items()}
+    if sums.doubt is not None:
+        more, doubt = doubt_numbers(sums.doubt, setting.provenance.skeleton, clusters)
+        metrics, subsets = metrics | more, [doubt, *subsets]
     return [Numbers(metrics, (*tables, joints, root, *subsets), {f"strict/{n}": score for n, score in scores.items()})]
 
 

@@ -59,7 +59,7 @@ def merged(parts: Sequence[T], cell: np.ndarray, cells: int) -> T:
     """One of several parts, which are of runs of images in order.
 
     ``Ratio``s, of which a part has a row for each of its cells, are summed by cell. Arrays are put one after another.
-    Of dicts the keys are kept that all have, and what is None in one part is None.
+    Of dicts the keys are kept that all have, of lists of one length every place, and what is None in one part is None.
 
     Args:
         parts: at least one.
@@ -78,6 +78,8 @@ def merged(parts: Sequence[T], cell: np.ndarray, cells: int) -> T:
             np.concatenate([getattr(part, side) for part in given]) for side in ("numerator", "denominator")
         )
         found = Ratio(above, below).summed(cell, cells)
+    elif isinstance(first, list):
+        found = [merged(list(of), cell, cells) for of in zip(*given, strict=True)]
     elif isinstance(first, dict):
         keys = [key for key in first if all(key in part for part in given)]
         found = {key: merged([part[key] for part in given], cell, cells) for key in keys}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from das.uncertainty import LEVELS
 from pipeline.evaluation.benchmark.runtime import Runtime
 from pipeline.evaluation.frame_choice import chosen_frames
 from pipeline.evaluation.protocols.strict import CURVE, StrictSums
@@ -105,7 +106,12 @@ def evaluation_page(
         ),
         numbers=_headline(results),
         comparisons=comparisons(annotations, _unmarked(results)),
-        charts=[_pck_chart(results.strict), _joint_chart(results), *_threshold_chart(results)],
+        charts=[
+            _pck_chart(results.strict),
+            _joint_chart(results),
+            *_threshold_chart(results),
+            *_doubt_chart(results.strict),
+        ],
         tables=[
             Breakdown(
                 title=t.title,
@@ -228,6 +234,24 @@ def _threshold_chart(results: ProtocolResults) -> list[Chart]:
         "for. The best threshold here is no better choice: it would be chosen by the images that it is judged on."
     )
     return [Chart("thresholds", title, line_chart(title, x, lines, "score threshold", "%", 100.0), caption)]
+
+
+def _doubt_chart(sums: StrictSums) -> list[Chart]:
+    """Share of joints within their radius over the probability that the radius promises; none without doubt."""
+    if sums.doubt is None or not sums.scores["recall"].numerator.any():
+        return []
+    title, x = "Coverage of the model's doubt", [100 * level for level in LEVELS]
+    lines = [
+        Line("calibrated", "c1", [100 * share for share in sums.doubt.curve(sums.doubt.inside)]),
+        Line("raw sigma", "c2", [100 * share for share in sums.doubt.curve(sums.doubt.raw)]),
+        Line("promised", "c3", x),
+    ]
+    caption = (
+        "Share of joints, over matched people, that lie within the radius of each probability about their predicted "
+        "place, relative to the root. Radii are calibrated on val; raw are those of the likelihood's own scale."
+    )
+    svg = line_chart(title, x, lines, "promised, %", "within, %", 100.0)
+    return [Chart("doubt", title, svg, caption)]
 
 
 def _joint_chart(results: ProtocolResults) -> Chart:

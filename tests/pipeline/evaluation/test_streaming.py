@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from das.skeleton import COCO17, MUCO21, PANOPTIC15
+from das.uncertainty import ROOT, Calibration, joint_groups
 from pipeline.data.record import key_of
 from pipeline.evaluation.annotations import Annotations
 from pipeline.evaluation.comparison import compare_models
@@ -34,7 +35,12 @@ def candidates(records, skeleton, seed=0):
     people = [np.concatenate([p, p + [300.0, 0, 0]]) if i % 5 else p[:0] for i, p in enumerate(true)]
     people = [p + rng.normal(0, 60, p.shape) for p in people]
     scores = np.round(rng.uniform(0.02, 1, sum(map(len, people))), 1)
-    return predictions_of(records, people, skeleton, scores)
+    if skeleton is not PANOPTIC15:
+        return predictions_of(records, people, skeleton, scores)
+    groups = [name for name in joint_groups(skeleton) if name]
+    doubt = Calibration.fit({name: rng.uniform(0, 3, 50) for name in (*groups, ROOT)}, uses_sigma=True)
+    found = predictions_of(records, people, skeleton, scores, calibration=doubt)
+    return replace(found, scales=rng.uniform(20, 90, (len(scores), len(skeleton))))
 
 
 def panoptic_records():
