@@ -63,6 +63,7 @@ SMALLER = {
     "python benchmarks/conversion.py": "--frames 2 --scale 2 --repeats 1".split(),
     "python benchmarks/ingest.py": "--rounds 1 --images 16".split(),
     "python benchmarks/scale.py": "--shards 144".split(),
+    "python benchmarks/doubt_and_tracks.py": "--frames 2".split(),
     "python benchmarks/train_step.py": [
         *"--data /data/prepared/panoptic --rounds 1 --steps 20 --width 8 --batch-size 2".split()
     ],
@@ -169,6 +170,7 @@ GIVEN: dict[str, Callable[[Shelf, Site], None]] = {
         shelf.weights(site), shelf.prepared(site, "prepared/panoptic"), shelf.photo(site)
     ),
     "benchmarks/conversion.py": lambda shelf, site: site.data.mkdir(exist_ok=True),  # a disk is there
+    "benchmarks/doubt_and_tracks.py": lambda shelf, site: shelf.registry(site),
     "benchmarks/train_step.py": lambda shelf, site: shelf.prepared(site, "/data/prepared/panoptic"),
     "jobs/benchmark.py": lambda shelf, site: (shelf.registry(site), shelf.people(site, "/data/prepared/panoptic")),
     "jobs/data.py": lambda shelf, site: (
