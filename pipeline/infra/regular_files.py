@@ -42,13 +42,16 @@ def kept_inside(root: str | Path, path: Path) -> Path:
 def check_inside(root: str | Path, paths: Iterable[Path]) -> None:
     """Checks that no file leads out of ``root``; their folders are listed, which is faster than a look at every file.
 
-    A folder that cannot be listed is passed over: whoever opens a file of it reports it.
+    A folder that cannot be listed is passed over, and so is a path that names ``root`` itself, as an empty name does:
+    whoever opens it reports it.
 
     Raises:
         ValueError: as ``inside``, of the first file that leads out.
     """
     folders: dict[str, set[str]] = {}
     for path in map(str, paths):
+        if path == str(root):
+            continue
         folder, _, name = path.rpartition("/")
         folders.setdefault(folder, set()).add(name)
     for folder, wanted in folders.items():

@@ -6,8 +6,10 @@ import errno
 import os
 from collections.abc import Iterable
 
+import ray
 from ray.train import UserCallback
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,7 +41,9 @@ class LostWorkers(UserCallback):
         """``allowed``: failures after which Ray restarts the workers, -1: any number; one more ends the training."""
         self._allowed = allowed
         self._failures = 0
-        self._lines = Queue()
+        # On this node: the training would end with any other that has the queue, though its workers could be replaced.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._lines = Queue(actor_options={"scheduling_strategy": here, "num_cpus": 0})
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray after one or more workers have failed; their errors by rank.

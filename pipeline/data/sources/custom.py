@@ -86,7 +86,10 @@ def chunks(root: str | Path, split: str, splits: SplitManifest = SPLITS) -> list
         path = inside(folder, annotation_file(part.sequence))
         if path.is_file():
             taken = splits.select(part, range(len(_starts_of(path))))
-            check_inside(folder, _images(folder, path))
+            try:
+                check_inside(folder, _images(folder, path))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             found += make_chunks("custom", folder, part, CAMERA, taken, _typical_bytes(folder, path, taken))
     return found
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.infra.columns import read_columns
 from pipeline.infra.files import read_bytes, read_json
 from pipeline.infra.images import photo_bytes
-from pipeline.infra.regular_files import inside, kept_inside, read_file, regular_file
+from pipeline.infra.regular_files import check_inside, inside, kept_inside, read_file, regular_file
 
 
 @pytest.fixture
@@ -69,3 +69,7 @@ def test_json_of_any_form_is_one_value_error(tmp_path, text):
     (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"x\.json: not JSON"):
         read_json(tmp_path / "x.json")
+
+
+def test_an_empty_name_is_left_to_whoever_opens_it(tmp_path):
+    check_inside(tmp_path, [tmp_path / ""])
