@@ -43,6 +43,9 @@ class TrackConfig:
     """mm/s^2, of joints relative to the root."""
 
 
+_DEFAULT = TrackConfig()
+
+
 @dataclass(frozen=True)
 class Detections:
     """The n people of one frame.
@@ -113,7 +116,7 @@ class Track:
         return self.person >= 0
 
 
-def track(frames: Sequence[Detections], config: TrackConfig = TrackConfig()) -> list[Track]:  # noqa: B008
+def track(frames: Sequence[Detections], config: TrackConfig = _DEFAULT) -> list[Track]:
     """Tracks of all people, in the order in which they appear; a person of a frame is in one track at most.
 
     Raises:
