@@ -94,7 +94,7 @@ class ModelInfo:
     origin: Origin | None = None
     """Where the weights come from, or those that their training started from; None for weights trained here alone."""
     calibration: Calibration | None = None
-    """Radii of doubt, from the val split; None where nobody of it was found."""
+    """Radii of doubt, from the val split; None where no person of it was found."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unsupervised_joints", tuple(self.unsupervised_joints))

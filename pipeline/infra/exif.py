@@ -20,6 +20,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -87,10 +88,10 @@ def _tags(data: bytes) -> dict[int, object]:
             return dict(image.getexif().get_ifd(_EXIF_IFD))
 
 
-def _number(tags: Mapping[int, object], tag: int) -> float:
+def _number(tags: Mapping[int, Any], tag: int) -> float:
     """A tag's value; 0, which stands for unknown, where it is missing or no positive number."""
     try:
-        value = float(tags.get(tag, 0))  # type: ignore[arg-type]
+        value = float(tags.get(tag, 0))
     except (TypeError, ValueError, ZeroDivisionError):
         return 0.0
     return value if 0 < value < math.inf else 0.0

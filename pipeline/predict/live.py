@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
-from pipeline.infra.image_headers import check_pixels
 from pipeline.infra.images import quiet_decoders
 from pipeline.infra.redaction import redacted
+from pipeline.predict.videos import check_frame_size
 
 _WAIT_MS = 10_000
 """Longest time that a stream may take to open, or to send a frame."""
@@ -47,11 +47,7 @@ def opened_source(source: str, most_pixels: int) -> Iterator[cv2.VideoCapture]:
         if not capture.isOpened():
             what = "no camera of this number" if source.isdigit() else "no stream that can be opened at this address"
             raise ValueError(f"source {redacted(source)}: {what}")
-        height, width = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
-        try:
-            check_pixels((height, width), most_pixels)
-        except ValueError as error:
-            raise ValueError(f"source {redacted(source)}: frames of {error}") from error
+        check_frame_size(capture, f"source {redacted(source)}", most_pixels)
         yield capture
     finally:
         capture.release()

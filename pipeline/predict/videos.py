@@ -112,14 +112,19 @@ def opened_video(video: Path, most_pixels: int = MAX_PIXELS) -> Iterator[cv2.Vid
         # FFmpeg alone: OpenCV's other readers take a name with digits for a series of pictures.
         capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     try:
-        height, width = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
-        try:
-            check_pixels((height, width), most_pixels)
-        except ValueError as error:
-            raise ValueError(f"{video}: frames of {error}") from error
+        check_frame_size(capture, str(video), most_pixels)
         yield capture
     finally:
         capture.release()
+
+
+def check_frame_size(capture: cv2.VideoCapture, name: str, most_pixels: int) -> None:
+    """ValueError with the name of the video or source if its frames have too many pixels; none is decoded for it."""
+    height, width = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+    try:
+        check_pixels((height, width), most_pixels)
+    except ValueError as error:
+        raise ValueError(f"{name}: frames of {error}") from error
 
 
 def no_video(video: Path, kind: str = "a video") -> ValueError:

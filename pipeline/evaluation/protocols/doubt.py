@@ -50,7 +50,7 @@ def group_names(skeleton: Skeleton) -> tuple[str, ...]:
 
 
 def doubt_sums(scored: Scored) -> DoubtSums | None:
-    """What is kept of these images; None for predictions without doubt, or where too few were held out for any."""
+    """What is kept of these images; None for predictions without a calibration or without scales."""
     calibration, root = scored.provenance.calibration, scored.skeleton.root_indices
     if calibration is None or scored.people.scales is None:
         return None
@@ -69,13 +69,13 @@ def doubt_sums(scored: Scored) -> DoubtSums | None:
             sides.append(per_frame(values, frame, frames))
         return scored.by_cell(Ratio(*sides))
 
-    everyone, nobody = np.ones(len(frame)), np.zeros(len(frame))
+    all_roots, no_roots = np.ones(len(frame)), np.zeros(len(frame))
     inside, raw = [], []
     for level in LEVELS:
         units = np.array([0.0 if group is None else calibration.radius(group, level) for group in groups])
         roots = found.root_errors <= found.root_scales * calibration.radius(ROOT, level)
-        inside.append(by_cell(ratio <= units, roots, found.counted, everyone))
-        raw.append(by_cell(ratio <= laplace_radius(level), nobody, found.counted, nobody))
+        inside.append(by_cell(ratio <= units, roots, found.counted, all_roots))
+        raw.append(by_cell(ratio <= laplace_radius(level), no_roots, found.counted, no_roots))
     radii = calibration.joint_radii(found.scales, scored.skeleton, 0.9)
     root_radii = found.root_scales * calibration.radius(ROOT, 0.9)
     known = found.counted & np.isfinite(radii)

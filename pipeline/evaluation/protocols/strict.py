@@ -85,7 +85,7 @@ class Candidates:
         return average_precision(self.right[here], self.scores[here], people)
 
     def operating_points(self, people: int) -> list[OperatingPoint]:
-        """As ``das.metrics.strict.operating_points``, given how many people count."""
+        """As ``das.metrics.operating_points.operating_points``, given how many people count."""
         return points_of(self.gained[~self.ignored], self.scores[~self.ignored], people)
 
 
